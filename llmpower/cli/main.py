@@ -1,0 +1,102 @@
+"""The root command, and the one place where errors become exit codes.
+
+A command's module is named in :data:`COMMANDS` beside its one-line help. Listing the commands therefore imports
+none of them; ``tests/cli/test_help.py`` holds the lines here against the commands' own docstrings.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from llmpower import __version__
+from llmpower.exceptions import LlmpowerError
+
+COMMANDS = {
+    "daemon": "Sample power, receive spans, store joules, serve metrics.",
+    "demo": "Run the whole chain on this machine: daemon, model, profile, fit, route, report.",
+    "devices": "List every device with its sources, periods and call latencies.",
+    "doctor": "Say what can be measured here, what cannot, why, and how to mend it.",
+    "export": "Write measurements from a store to CSV, Parquet or JSON lines.",
+    "fit": "Fit workload models of energy and runtime to measurements.",
+    "predict": "Predict joules and seconds of one query from fitted models.",
+    "profile": "Measure a model over a grid of input and output lengths.",
+    "report": "Write one self-contained HTML page of fits and plans.",
+    "route": "Assign a workload's queries to models at least cost.",
+    "run": "Run any program with transformers instrumented.",
+    "status": "Show what the daemon is doing.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in ``llmpower.cli.<name>`` and are imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (Click's signature)
+        """Names of all commands, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (as above)
+        """The command object, from the module of the same name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"llmpower.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List commands from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": "LLMPOWER", "max_content_width": 100})
+@click.version_option(__version__, prog_name="llmpower")
+def cli() -> None:
+    """Joules per LLM request: measure them, model them, route by them.
+
+    \b
+    Example:
+      llmpower demo                          the whole chain on this machine
+      llmpower daemon &                      sample power and receive spans
+      llmpower run -- python serve.py        measure a program's generate() calls
+      llmpower fit measurements.csv          e(τin, τout) and r(τin, τout) per model
+    """
+
+
+def main() -> None:
+    """Entry point of the ``llmpower`` console script."""
+    try:
+        status = cli(standalone_mode=False)
+    except LlmpowerError as error:
+        print(f"llmpower: error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        print(f"llmpower: error: {_one_line(error.format_message())}{_help_hint(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("llmpower: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (`llmpower … | head`): that is its right, and no error of ours.
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _one_line(error: Exception | str) -> str:
+    return " ".join(str(error).split())
+
+
+def _help_hint(error: click.ClickException) -> str:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f" See '{error.ctx.command_path} --help'."
+    return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Outputs appear whole or not at all.
+
+Every file that llmpower writes for a user goes through :func:`replacing`: it is written beside its place under a
+temporary name and moved there by ``rename(2)``, so a reader never sees half of it and a failed command leaves the
+old one as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmpower.exceptions import InputError
+
+
+@contextmanager
+def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success rename it to ``path``, on error remove it.
+
+    ``option`` names the command-line option (or argument) in the error.
+
+    Raises:
+        InputError: the directory does not exist or cannot be written to.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        advice = f"cannot write there ({error.strerror}); give a file in a directory that exists and is writable"
+        raise InputError(option, path, advice) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; what the user asked for gets the permissions any new file would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str, option: str = "--out") -> None:
+    """Write ``text`` (UTF-8) to ``path`` by rename; errors as :func:`replacing`."""
+    with replacing(path, option) as temporary:
+        temporary.write_text(text, encoding="utf-8")

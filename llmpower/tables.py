@@ -1,0 +1,101 @@
+"""Reading and writing the tables that users bring and take away: CSV, Parquet, JSON lines.
+
+The suffix decides the format. Foreign headers are renamed on the way in (``NAME=HEADER``), so nobody has to edit
+a file to use it. pandas is imported on first use: the daemon and the light commands load this module without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmpower.exceptions import InputError
+from llmpower.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = (".csv", ".parquet", ".jsonl")
+
+
+def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """``["input_tokens=ContextTokens"]`` → ``{"input_tokens": "ContextTokens"}`` (our name → their header).
+
+    Raises:
+        InputError: an entry is not of the form NAME=HEADER.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, header = pair.partition("=")
+        if not (separator and name and header):
+            raise InputError("--column", pair, "write NAME=HEADER, such as input_tokens=ContextTokens")
+        columns[name] = header
+    return columns
+
+
+def read_table(
+    path: Path, *, columns: Mapping[str, str] | None = None, required: Sequence[str] = (), what: str = "table"
+) -> pd.DataFrame:
+    """Read one file into a frame whose columns bear our names.
+
+    ``columns`` maps our name to the header found in the file; ``required`` are our names that must be there
+    afterwards; ``what`` names the kind of file in errors.
+
+    Raises:
+        InputError: no such file, unknown suffix, unreadable content, or a missing column.
+    """
+    import pandas as pd
+
+    try:
+        match path.suffix:
+            case ".csv":
+                # "None" and "NA" can be names of models; only the empty cell means absent.
+                frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
+            case ".parquet":
+                frame = pd.read_parquet(path)
+            case ".jsonl":
+                frame = pd.read_json(path, lines=True)
+            case suffix:
+                raise InputError(what, path, f"files ending in {suffix!r} are not read; use one of {_formats()}")
+    except FileNotFoundError as error:
+        raise InputError(what, path, "no such file; check the path") from error
+    except ImportError as error:
+        raise InputError(what, path, "Parquet needs pyarrow; pip install 'llmpower[parquet]'") from error
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({reason}); check the file") from error
+
+    for name, header in (columns or {}).items():
+        if header not in frame.columns:
+            found = ", ".join(map(str, frame.columns))
+            raise InputError("--column", f"{name}={header}", f"{path} has no such header; it has: {found}")
+    frame = frame.rename(columns={header: name for name, header in (columns or {}).items()})
+    missing = [name for name in required if name not in frame.columns]
+    if missing:
+        found = ", ".join(map(str, frame.columns))
+        advice = f"{path} lacks this column (it has: {found}); name its header with --column {missing[0]}=HEADER"
+        raise InputError("column", missing[0], advice)
+    return frame
+
+
+def write_table(frame: pd.DataFrame, path: Path, option: str = "-o") -> None:
+    """Write a frame by rename, in the format that the suffix names; errors as :func:`read_table`."""
+    if path.suffix not in FORMATS:
+        raise InputError(option, path, f"cannot tell the format from the name; end it in one of {_formats()}")
+    with replacing(path, option) as temporary:
+        match path.suffix:
+            case ".csv":
+                frame.to_csv(temporary, index=False)
+            case ".jsonl":
+                frame.to_json(temporary, orient="records", lines=True, date_format="iso")
+            case _:
+                try:
+                    frame.to_parquet(temporary, index=False)
+                except ImportError as error:
+                    advice = "Parquet needs pyarrow; pip install 'llmpower[parquet]'"
+                    raise InputError(option, path, advice) from error
+
+
+def _formats() -> str:
+    return ", ".join(FORMATS)

@@ -1,0 +1,122 @@
+"""The records that pass between the stations: frozen, with the unit in every name.
+
+A reading that is not there is ``None``, never 0. Times that order events are nanoseconds of ``CLOCK_MONOTONIC``
+on the machine that measured; wall-clock time appears once, in :attr:`Measurement.started_at`, for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+DeviceKind = Literal["gpu", "cpu_package", "dram"]
+
+Quality = Literal["measured", "interpolated", "modelled", "unavailable"]
+"""How a figure came about: 10 or more ticks of the energy counter inside the span, 2 to 9, fewer, or not at all."""
+
+Method = Literal["counter", "power", "none"]
+"""Energy counter interpolated at its edges, instantaneous power integrated, or nothing to go by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One thing that draws power and can be asked how much.
+
+    ``index`` is the sampler's own; it is neither CUDA's nor stable across restarts, so everything is keyed by
+    ``uuid``. Periods are what calibration observed, ``None`` before it has seen enough updates.
+    """
+
+    uuid: str
+    index: int
+    name: str
+    kind: DeviceKind
+    simulated: bool
+    has_energy_counter: bool
+    has_power: bool
+    driver_version: str
+    power_period_s: float | None = None
+    energy_period_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One call that ran a model: what, where, when, and how many tokens (whole batch, padding excluded).
+
+    ``device_uuids`` is ``None`` when the caller does not know where it ran, and empty when it knows that no GPU
+    took part. ``first_token_ns`` is ``None`` when the moment was not seen.
+    """
+
+    span_id: str
+    model_name: str
+    device_uuids: tuple[str, ...] | None
+    start_ns: int
+    first_token_ns: int | None
+    end_ns: int
+    input_tokens: int
+    output_tokens: int
+    batch_size: int
+    hostname: str
+    pid: int
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runtime_s(self) -> float:
+        """Wall time from start to end, in seconds."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+    @property
+    def time_to_first_token_s(self) -> float | None:
+        """Seconds from the start to the first token, where it was seen."""
+        return None if self.first_token_ns is None else (self.first_token_ns - self.start_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A span with its joules. Every energy has a standard deviation; ``None`` means not measured.
+
+    ``gpu_energy_j`` sums the span's GPUs, ``cpu_energy_j`` the CPU packages. Prefill and decode split
+    ``gpu_energy_j`` at the first token. ``allocated`` is true when other spans ran on the same device at the same
+    time, so that the figure is a share by rule and not a measurement of this span alone.
+    """
+
+    span: Span
+    system: str
+    started_at: datetime
+    gpu_energy_j: float | None
+    gpu_energy_std_j: float | None
+    cpu_energy_j: float | None
+    cpu_energy_std_j: float | None
+    prefill_energy_j: float | None
+    decode_energy_j: float | None
+    quality: Quality
+    method: Method
+    allocated: bool
+    simulated: bool
+
+
+MEASUREMENT_COLUMNS = (
+    "span_id",
+    "started_at",
+    "hostname",
+    "model_name",
+    "system",
+    "device_uuids",
+    "input_tokens",
+    "output_tokens",
+    "batch_size",
+    "runtime_s",
+    "time_to_first_token_s",
+    "gpu_energy_j",
+    "gpu_energy_std_j",
+    "cpu_energy_j",
+    "cpu_energy_std_j",
+    "prefill_energy_j",
+    "decode_energy_j",
+    "quality",
+    "method",
+    "allocated",
+    "simulated",
+)
+"""Columns of every measurements file (CSV, Parquet, JSON lines), in order; one row a span."""
