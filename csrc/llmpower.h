@@ -1,0 +1,134 @@
+/* llmpower.h - the whole C interface of the sampler, as plain declarations.
+ *
+ * C includes this file and cffi reads it (csrc/build.py drops the lines that begin with '#'), so the interface is
+ * written once. It holds no macros, no inline code and nothing of the implementation.
+ *
+ * Values are integers in micro units: energy in microjoules, power in microwatts. Times are nanoseconds of
+ * CLOCK_MONOTONIC. A status is 0 when the value is good, a positive NVML return code, or a negative errno.
+ */
+#ifndef LLMPOWER_H
+#define LLMPOWER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum llmpower_field {
+    LLMPOWER_ENERGY = 1,        /* counter since some moment in the past, uJ */
+    LLMPOWER_POWER_INSTANT = 2, /* the sensor's shortest window, uW */
+    LLMPOWER_POWER_AVERAGE = 3  /* a sliding mean of about one second, uW */
+};
+
+enum llmpower_kind { LLMPOWER_GPU = 0, LLMPOWER_CPU_PACKAGE = 1, LLMPOWER_DRAM = 2 };
+
+/* Why llmpower_open failed; the text that comes with it says more. */
+enum llmpower_failure {
+    LLMPOWER_NO_LIBRARY = 1,    /* the NVML library is not there */
+    LLMPOWER_WRONG_LIBRARY = 2, /* it is no NVML library, or lacks a function we cannot do without */
+    LLMPOWER_DRIVER = 3,        /* it is one, and refuses to start */
+    LLMPOWER_NO_MEMORY = 4,
+    LLMPOWER_TOO_MANY = 5, /* more devices than the sampler keeps */
+    LLMPOWER_THREAD = 6,   /* the sampling thread could not be started */
+    LLMPOWER_FORKED = 7,   /* this process was forked from the one that opened the sampler */
+    LLMPOWER_STUCK = 8     /* a read has not returned; the thread was left behind */
+};
+
+enum {
+    LLMPOWER_MAX_DEVICES = 64,
+    LLMPOWER_MAX_CHANNELS = 128,
+    LLMPOWER_LATENESS_BUCKETS = 12,
+    LLMPOWER_ERROR_SLOTS = 32
+};
+
+/* One read of one field of one device: kept whether it succeeded or not, and even if the value is the same again. */
+struct llmpower_sample {
+    int64_t before_ns; /* just before the call */
+    int64_t after_ns;  /* just after it */
+    int64_t value;     /* uJ or uW; meaningless unless status is 0 */
+    int32_t status;
+    uint16_t device;
+    uint8_t field;
+    uint8_t reserved;
+};
+
+struct llmpower_device {
+    char uuid[96];
+    char name[96];
+    char driver_version[96];
+    int32_t kind;      /* enum llmpower_kind */
+    int32_t simulated; /* 1 when the simulated NVML answers */
+    uint32_t fields;   /* bit 1 << field for each field that the device can answer */
+};
+
+/* One (device, field) pair that the thread polls. */
+struct llmpower_channel {
+    uint32_t device;
+    uint32_t field;
+    int64_t requested_interval_ns;
+    int64_t interval_ns; /* in effect; longer than requested when reads are dear */
+    uint64_t reads;
+    uint64_t errors;
+    int64_t latency_ns; /* smoothed time of one read */
+    int32_t status;     /* of the latest read */
+};
+
+struct llmpower_error_count {
+    uint32_t kind; /* enum llmpower_kind of the device */
+    int32_t status;
+    uint64_t count;
+};
+
+struct llmpower_statistics {
+    uint64_t samples;      /* pushed into the ring */
+    uint64_t dropped;      /* lost because the ring was full */
+    uint64_t ticks;        /* deadlines served */
+    uint64_t missed_ticks; /* deadlines passed over because the thread was late by whole intervals */
+    int64_t read_ns;       /* wall time inside reads */
+    int64_t running_ns;    /* wall time since start */
+    int64_t cpu_ns;        /* CPU time of the thread */
+    int64_t lateness_sum_ns;
+    uint64_t lateness[LLMPOWER_LATENESS_BUCKETS]; /* counts up to each bound of llmpower_lateness_bounds_ns, not cumulative; the last has none */
+    uint32_t error_count;
+    struct llmpower_error_count errors[LLMPOWER_ERROR_SLOTS];
+};
+
+struct llmpower_options {
+    const char *nvml_library;  /* path or soname for dlopen; NULL: no GPUs */
+    const char *powercap_root; /* such as /sys/class/powercap; NULL: no CPU packages */
+    int64_t power_interval_ns;
+    int64_t energy_interval_ns;
+    int64_t powercap_interval_ns;
+    double max_read_share;  /* of wall time that may pass inside reads; intervals stretch to keep it */
+    uint32_t ring_capacity; /* samples; rounded up to a power of two */
+};
+
+struct llmpower_sampler;
+
+/* Open the power sources and list their devices. On success *sampler is set and 0 returned; otherwise an enum
+ * llmpower_failure, with one line of explanation in error. A powercap root that does not exist has no devices and is
+ * no failure. */
+int llmpower_open(const struct llmpower_options *options, struct llmpower_sampler **sampler, char *error,
+                  size_t error_size);
+
+uint32_t llmpower_device_count(const struct llmpower_sampler *sampler);
+const struct llmpower_device *llmpower_device_at(const struct llmpower_sampler *sampler, uint32_t index);
+
+/* Start or stop the thread; both may be repeated. Return 0 or an enum llmpower_failure. */
+int llmpower_start(struct llmpower_sampler *sampler);
+int llmpower_stop(struct llmpower_sampler *sampler);
+
+/* Move up to capacity samples out of the ring, oldest first. One thread at a time may drain. Returns how many. */
+size_t llmpower_drain(struct llmpower_sampler *sampler, struct llmpower_sample *out, size_t capacity);
+
+void llmpower_read_statistics(const struct llmpower_sampler *sampler, struct llmpower_statistics *out);
+uint32_t llmpower_read_channels(const struct llmpower_sampler *sampler, struct llmpower_channel *out,
+                                uint32_t capacity);
+
+/* Upper bounds of the lateness histogram; LLMPOWER_LATENESS_BUCKETS - 1 of them. */
+const int64_t *llmpower_lateness_bounds_ns(void);
+
+/* Stop, close the sources, free. In a forked child it frees memory and touches neither thread nor driver. */
+void llmpower_close(struct llmpower_sampler *sampler);
+
+int64_t llmpower_monotonic_ns(void);
+
+#endif

@@ -1,0 +1,33 @@
+/* load.h - the true power of the simulated card, as the energy used since CLOCK_MONOTONIC was zero.
+ *
+ * Two drives. A waveform is a list of (duration, watts) steps that repeats for ever: its energy is known in closed
+ * form at any time, so every process that loads the library sees the same card. The CPU drive turns the busy time of
+ * this machine's processors into watts between idle and maximum, so that joules follow the work really done. */
+#ifndef LLMPOWER_SIM_LOAD_H
+#define LLMPOWER_SIM_LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct load;
+
+/* From the text of LLMPOWER_SIM_LOAD:
+ *   cpu                            busy time of this machine (idle_w .. max_w)
+ *   constant:WATTS
+ *   square:LOW,HIGH,PERIOD_S[,DUTY]  DUTY is the share of the period at HIGH, 0.5 if left out
+ *   file:PATH                      lines "SECONDS WATTS", each a step of that length; # begins a comment
+ * NULL, with one line in error, when it means none of these. */
+struct load *load_open(const char *text, double idle_w, double max_w, char *error, size_t error_size);
+void load_close(struct load *load);
+
+/* Look at the world again if the drive needs it; returns the time up to which the energy is now known. */
+int64_t load_known_until(struct load *load, int64_t now_ns);
+
+/* Energy from time 0 to time_ns in joules. False when time_ns is later than known, or longer ago than kept. */
+bool load_energy_j(const struct load *load, int64_t time_ns, double *energy_j);
+
+/* The earliest time for which load_energy_j answers. */
+int64_t load_known_since(const struct load *load);
+
+#endif

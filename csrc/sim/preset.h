@@ -1,0 +1,26 @@
+/* preset.h - the cards that the simulator can be, each with its power range and the habits of its sensor. */
+#ifndef LLMPOWER_SIM_PRESET_H
+#define LLMPOWER_SIM_PRESET_H
+
+#include <stdbool.h>
+
+struct preset {
+    const char *key;  /* in LLMPOWER_SIM_PRESET */
+    const char *name; /* as nvmlDeviceGetName tells it */
+    unsigned int architecture;
+    double idle_w, max_w;      /* of the CPU-driven load */
+    double update_period_s;    /* T: the power reading is held this long */
+    double update_jitter_s;    /* standard deviation of each update's moment */
+    double window_s;           /* W: what the sensor averages before it shows a value */
+    double rise_s;             /* tau: first-order lag between the true power and the sensor */
+    double counter_period_s;   /* the energy counter moves this often */
+    double counter_jitter_s;
+    bool has_fields;           /* answers fields 185 and 186 */
+    bool usage_is_instant;     /* nvmlDeviceGetPowerUsage shows the instant value, not the 1 s mean */
+    bool guess;                /* nobody has published figures of this card */
+};
+
+/* NULL when no preset has this key. */
+const struct preset *preset_find(const char *key);
+
+#endif

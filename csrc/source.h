@@ -1,0 +1,23 @@
+/* source.h - what a power source is: something with devices, each of which answers some fields.
+ *
+ * One backend, one file: source_nvml.c, source_powercap.c. To write another, fill this struct in a function like the
+ * two below and call it in sampler.c. A source is used by one thread at a time. */
+#ifndef LLMPOWER_SOURCE_H
+#define LLMPOWER_SOURCE_H
+
+#include "llmpower.h"
+
+struct power_source {
+    /* Read one field of one device (index within this source). Returns a status; *value in uJ or uW when it is 0. */
+    int32_t (*read)(void *state, uint32_t device, uint32_t field, int64_t *value);
+    void (*close)(void *state);
+    void *state;
+    uint32_t device_count;
+    struct llmpower_device *devices; /* owned by the source, valid until close */
+};
+
+/* Both return 0 or an enum llmpower_failure, with one line in error; on failure nothing is left open. */
+int source_nvml_open(struct power_source *source, const char *library, char *error, size_t error_size);
+int source_powercap_open(struct power_source *source, const char *root, char *error, size_t error_size);
+
+#endif

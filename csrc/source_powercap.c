@@ -1,0 +1,123 @@
+/* source_powercap.c - CPU packages by the kernel's powercap tree (RAPL, Intel and AMD).
+ *
+ * Top-level zones called "package-N" are taken, and their "dram" children beside them. Core and uncore are parts of
+ * their package and are left alone; psys overlaps with everything. The counter wraps at max_energy_range_uj, in under
+ * four minutes on a large EPYC: it is unwrapped here, so what leaves this file only ever grows. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "source.h"
+
+enum { MAX_ZONES = 32 };
+
+struct zone {
+    int descriptor;  /* of energy_uj, or -1 */
+    int open_status; /* why it is -1: negative errno, EACCES when only root may read */
+    int64_t range_uj;
+    int64_t last_uj; /* as read; -1 before the first read */
+    int64_t total_uj;
+};
+
+struct powercap {
+    struct zone zones[MAX_ZONES];
+    struct llmpower_device devices[MAX_ZONES];
+    uint32_t count;
+};
+
+/* The first line of root/zone/file without its newline; the number of characters, or a negative errno. */
+static int read_line(const char *root, const char *zone, const char *file, char *line, size_t size) {
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/%s/%s", root, zone, file);
+    if (length < 0 || (size_t)length >= sizeof path) return -ENAMETOOLONG;
+    FILE *stream = fopen(path, "re");
+    if (!stream) return -errno;
+    int read = fgets(line, (int)size, stream) ? (int)strcspn(line, "\n") : -EIO;
+    if (read >= 0) line[read] = '\0';
+    fclose(stream);
+    return read;
+}
+
+static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64_t *value) {
+    struct zone *zone = &((struct powercap *)state)->zones[device];
+    char text[32];
+    (void)field; /* a zone has one: its counter */
+    if (zone->descriptor < 0) return zone->open_status;
+    ssize_t length = pread(zone->descriptor, text, sizeof text - 1, 0);
+    if (length <= 0) return length < 0 ? -errno : -EIO;
+    text[length] = '\0';
+    char *end;
+    errno = 0;
+    long long now_uj = strtoll(text, &end, 10);
+    if (end == text || errno || now_uj < 0) return -EINVAL;
+    if (zone->last_uj >= 0) {
+        int64_t step = now_uj - zone->last_uj;
+        if (step < 0) step += zone->range_uj; /* it wrapped; at our rate it cannot have done so twice */
+        if (step < 0) return -ERANGE;         /* it went back by more than its range: no counter of ours */
+        zone->total_uj += step;
+    }
+    zone->last_uj = now_uj;
+    *value = zone->total_uj;
+    return 0;
+}
+
+static void powercap_close(void *state) {
+    struct powercap *powercap = state;
+    for (uint32_t i = 0; i < powercap->count; i++)
+        if (powercap->zones[i].descriptor >= 0) close(powercap->zones[i].descriptor);
+    free(powercap);
+}
+
+/* The kind of a zone by the name that the kernel gives it; -1 for one that we do not take. */
+static int zone_kind(const char *name) {
+    if (strncmp(name, "package-", 8) == 0) return LLMPOWER_CPU_PACKAGE;
+    if (strcmp(name, "dram") == 0) return LLMPOWER_DRAM;
+    return -1;
+}
+
+static void add_zone(struct powercap *powercap, const char *root, const char *entry) {
+    char name[64], range[32], path[PATH_MAX];
+    if (powercap->count == MAX_ZONES || read_line(root, entry, "name", name, sizeof name) < 0) return;
+    int kind = zone_kind(name);
+    if (kind < 0) return;
+
+    struct zone *zone = &powercap->zones[powercap->count];
+    struct llmpower_device *info = &powercap->devices[powercap->count];
+    *zone = (struct zone){.last_uj = -1};
+    if (read_line(root, entry, "max_energy_range_uj", range, sizeof range) > 0)
+        zone->range_uj = strtoll(range, NULL, 10);
+    int length = snprintf(path, sizeof path, "%s/%s/energy_uj", root, entry);
+    if (length < 0 || (size_t)length >= sizeof path) return;
+    zone->descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    zone->open_status = zone->descriptor < 0 ? -errno : 0;
+
+    *info = (struct llmpower_device){.kind = kind, .fields = 1u << LLMPOWER_ENERGY};
+    snprintf(info->uuid, sizeof info->uuid, "%.80s", entry); /* intel-rapl:0 names a zone as a UUID names a GPU */
+    snprintf(info->name, sizeof info->name, "%.63s", name);
+    powercap->count++;
+}
+
+static int is_zone(const struct dirent *entry) { return strncmp(entry->d_name, "intel-rapl:", 11) == 0; }
+
+int source_powercap_open(struct power_source *source, const char *root, char *error, size_t error_size) {
+    struct powercap *powercap = calloc(1, sizeof *powercap);
+    if (!powercap) {
+        snprintf(error, error_size, "out of memory");
+        return LLMPOWER_NO_MEMORY;
+    }
+    struct dirent **entries;
+    /* The class directory links every zone by its full name, parents and children side by side. */
+    int found = scandir(root, &entries, is_zone, alphasort);
+    for (int i = 0; i < found; i++) {
+        add_zone(powercap, root, entries[i]->d_name);
+        free(entries[i]);
+    }
+    if (found >= 0) free(entries);
+    *source = (struct power_source){powercap_read, powercap_close, powercap, powercap->count, powercap->devices};
+    return 0;
+}
