@@ -86,7 +86,8 @@ struct llmpower_statistics {
     int64_t running_ns;    /* wall time since start */
     int64_t cpu_ns;        /* CPU time of the thread */
     int64_t lateness_sum_ns;
-    uint64_t lateness[LLMPOWER_LATENESS_BUCKETS]; /* counts up to each bound of llmpower_lateness_bounds_ns, not cumulative; the last has none */
+    uint64_t lateness[LLMPOWER_LATENESS_BUCKETS]; /* counts up to each bound of llmpower_lateness_bounds_ns, not
+                                                     cumulative; the last has none */
     uint32_t error_count;
     struct llmpower_error_count errors[LLMPOWER_ERROR_SLOTS];
 };

@@ -62,7 +62,7 @@ struct llmpower_sampler {
     pid_t pid; /* that opened it: a forked child has the memory and not the thread */
     pthread_t thread;
     bool running;
-    bool stuck; /* the thread did not end in time and was left behind: nothing it uses may be freed */
+    bool stuck;            /* the thread did not end in time and was left behind: nothing it uses may be freed */
     pthread_mutex_t mutex; /* guards stop alone */
     pthread_cond_t wake;
     bool stop;
@@ -342,8 +342,7 @@ void llmpower_close(struct llmpower_sampler *sampler) {
     bool ours = sampler->pid == getpid();
     if (ours) llmpower_stop(sampler);
     if (sampler->stuck) return; /* the thread may yet wake up and use all of it */
-    for (uint32_t i = 0; ours && i < sampler->source_count; i++)
-        sampler->sources[i].close(sampler->sources[i].state);
+    for (uint32_t i = 0; i < sampler->source_count; i++) sampler->sources[i].close(sampler->sources[i].state, !ours);
     if (ours) {
         pthread_cond_destroy(&sampler->wake);
         pthread_mutex_destroy(&sampler->mutex);

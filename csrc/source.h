@@ -5,12 +5,15 @@
 #ifndef LLMPOWER_SOURCE_H
 #define LLMPOWER_SOURCE_H
 
+#include <stdbool.h>
+
 #include "llmpower.h"
 
 struct power_source {
     /* Read one field of one device (index within this source). Returns a status; *value in uJ or uW when it is 0. */
     int32_t (*read)(void *state, uint32_t device, uint32_t field, int64_t *value);
-    void (*close)(void *state);
+    /* Give everything back. In a forked child, only what is the child's own: the driver's state is the parent's. */
+    void (*close)(void *state, bool forked);
     void *state;
     uint32_t device_count;
     struct llmpower_device *devices; /* owned by the source, valid until close */

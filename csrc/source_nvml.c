@@ -85,10 +85,12 @@ static int32_t nvml_read(void *state, uint32_t device, uint32_t field, int64_t *
     return code;
 }
 
-static void nvml_close(void *state) {
+static void nvml_close(void *state, bool forked) {
     struct nvml *nvml = state;
-    nvml->shutdown();
-    dlclose(nvml->library);
+    if (!forked) {
+        nvml->shutdown();
+        dlclose(nvml->library);
+    }
     free(nvml);
 }
 
@@ -187,7 +189,7 @@ int source_nvml_open(struct power_source *source, const char *path, char *error,
     uint32_t device_count = 0;
     int failure = list_devices(nvml, &device_count, error, error_size);
     if (failure) {
-        nvml_close(nvml);
+        nvml_close(nvml, false);
         return failure;
     }
     *source = (struct power_source){nvml_read, nvml_close, nvml, device_count, nvml->devices};

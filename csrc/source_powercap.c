@@ -66,8 +66,9 @@ static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64
     return 0;
 }
 
-static void powercap_close(void *state) {
+static void powercap_close(void *state, bool forked) {
     struct powercap *powercap = state;
+    (void)forked; /* descriptors are the child's own */
     for (uint32_t i = 0; i < powercap->count; i++)
         if (powercap->zones[i].descriptor >= 0) close(powercap->zones[i].descriptor);
     free(powercap);

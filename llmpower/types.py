@@ -6,6 +6,7 @@ on the machine that measured; wall-clock time appears once, in :attr:`Measuremen
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,14 @@ Quality = Literal["measured", "interpolated", "modelled", "unavailable"]
 
 Method = Literal["counter", "power", "none"]
 """Energy counter interpolated at its edges, instantaneous power integrated, or nothing to go by."""
+
+
+class Field(enum.IntEnum):
+    """What a sample's value is: an energy counter in µJ, or a power in µW. The numbers are those of llmpower.h."""
+
+    ENERGY = 1
+    POWER_INSTANT = 2
+    POWER_AVERAGE = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,7 @@ static nvmlReturn_t set_up(void) {
     }
     if (!number("LLMPOWER_SIM_GPUS", 1, 1, MAX_GPUS, &count) ||
         !number("LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed_number) ||
-        !number("LLMPOWER_SIM_GAIN", 1, 0.1, 10, &gain) ||
-        !number("LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &offset_w))
+        !number("LLMPOWER_SIM_GAIN", 1, 0.1, 10, &gain) || !number("LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &offset_w))
         return NVML_ERROR_INVALID_ARGUMENT;
     load = load_open(setting("LLMPOWER_SIM_LOAD", "cpu"), preset->idle_w, preset->max_w, error, sizeof error);
     if (!load) {
@@ -334,7 +333,9 @@ EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvm
  * rounding. NVML_ERROR_NOT_FOUND when the moment lies in the future or longer ago than the CPU drive remembers. */
 EXPORT nvmlReturn_t llmpowerSimTrueEnergy(unsigned int gpu, long long time_ns, double *energy_j) {
     pthread_mutex_lock(&mutex);
-    nvmlReturn_t code = !references ? NVML_ERROR_UNINITIALIZED : gpu < gpu_count ? NVML_SUCCESS : NVML_ERROR_INVALID_ARGUMENT;
+    nvmlReturn_t code = !references       ? NVML_ERROR_UNINITIALIZED
+                        : gpu < gpu_count ? NVML_SUCCESS
+                                          : NVML_ERROR_INVALID_ARGUMENT;
     if (code == NVML_SUCCESS) {
         load_known_until(load, monotonic_ns());
         if (!load_energy_j(load, time_ns, energy_j)) code = NVML_ERROR_NOT_FOUND;

@@ -8,16 +8,15 @@ struct preset {
     const char *key;  /* in LLMPOWER_SIM_PRESET */
     const char *name; /* as nvmlDeviceGetName tells it */
     unsigned int architecture;
-    double idle_w, max_w;      /* of the CPU-driven load */
-    double update_period_s;    /* T: the power reading is held this long */
-    double update_jitter_s;    /* standard deviation of each update's moment */
-    double window_s;           /* W: what the sensor averages before it shows a value */
-    double rise_s;             /* tau: first-order lag between the true power and the sensor */
-    double counter_period_s;   /* the energy counter moves this often */
+    double idle_w, max_w;    /* of the CPU-driven load */
+    double update_period_s;  /* T: the power reading is held this long */
+    double update_jitter_s;  /* standard deviation of each update's moment */
+    double window_s;         /* W: what the sensor averages before it shows a value */
+    double rise_s;           /* tau: first-order lag between the true power and the sensor */
+    double counter_period_s; /* the energy counter moves this often */
     double counter_jitter_s;
-    bool has_fields;           /* answers fields 185 and 186 */
-    bool usage_is_instant;     /* nvmlDeviceGetPowerUsage shows the instant value, not the 1 s mean */
-    bool guess;                /* nobody has published figures of this card */
+    bool has_fields;       /* answers fields 185 and 186 */
+    bool usage_is_instant; /* nvmlDeviceGetPowerUsage shows the instant value, not the 1 s mean */
 };
 
 /* NULL when no preset has this key. */

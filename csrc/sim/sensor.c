@@ -67,8 +67,8 @@ static void update_reading(struct sensor *sensor) {
     sensor->instant_w = shown_w(sensor, window_mean_w(sensor, sensor->next_update_ns, to_ns(preset->window_s)));
     sensor->average_w = shown_w(sensor, window_mean_w(sensor, sensor->next_update_ns, AVERAGE_NS));
     sensor->update++;
-    sensor->next_update_ns = moment_ns(power_seed(sensor), sensor->update + 1, preset->update_period_s,
-                                       preset->update_jitter_s);
+    sensor->next_update_ns =
+        moment_ns(power_seed(sensor), sensor->update + 1, preset->update_period_s, preset->update_jitter_s);
 }
 
 static void push_step(struct sensor *sensor, double step_s) {

@@ -18,13 +18,13 @@ struct sensor {
     uint64_t seed;
     double gain, offset_w;
 
-    int64_t stepped_to_ns;              /* the lag has been followed up to here */
-    double lagged_w;                    /* power after the first-order rise */
-    double lagged_j[SENSOR_HISTORY];    /* its integral at the end of each recent step */
+    int64_t stepped_to_ns;           /* the lag has been followed up to here */
+    double lagged_w;                 /* power after the first-order rise */
+    double lagged_j[SENSOR_HISTORY]; /* its integral at the end of each recent step */
     uint64_t steps;
-    int64_t update;                     /* number of the power update that is showing */
+    int64_t update; /* number of the power update that is showing */
     int64_t next_update_ns;
-    double instant_w, average_w;        /* as shown, before rounding to mW */
+    double instant_w, average_w; /* as shown, before rounding to mW */
 };
 
 void sensor_init(struct sensor *sensor, const struct preset *preset, struct load *load, uint64_t seed, double gain,

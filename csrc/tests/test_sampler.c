@@ -1,0 +1,166 @@
+/* test_sampler.c - the sampler over the simulated library: start, stop, drain, fork, and every way to fail.
+ *
+ * Usage: test_sampler LIBNVIDIA_ML DIRECTORY, the directory being writable and empty. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../llmpower.h"
+#include "check.h"
+
+static const char *library;
+static char error[512];
+
+static void sleep_ms(long milliseconds) {
+    struct timespec duration = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    while (nanosleep(&duration, &duration) && errno == EINTR) continue;
+}
+
+static struct llmpower_options options_with(const char *nvml_library, const char *powercap_root) {
+    return (struct llmpower_options){.nvml_library = nvml_library,
+                                     .powercap_root = powercap_root,
+                                     .power_interval_ns = 2000000,
+                                     .energy_interval_ns = 2000000,
+                                     .powercap_interval_ns = 2000000,
+                                     .max_read_share = 0.5,
+                                     .ring_capacity = 4096};
+}
+
+static struct llmpower_sampler *open_or_die(const char *powercap_root) {
+    struct llmpower_options options = options_with(library, powercap_root);
+    struct llmpower_sampler *sampler = NULL;
+    int failure = llmpower_open(&options, &sampler, error, sizeof error);
+    if (failure) fprintf(stderr, "%s\n", error);
+    CHECK(failure == 0);
+    return sampler;
+}
+
+static void test_samples_come_in_order(void) {
+    static struct llmpower_sample samples[4096];
+    setenv("LLMPOWER_SIM_GPUS", "8", 1);
+    struct llmpower_sampler *sampler = open_or_die(NULL);
+    unsetenv("LLMPOWER_SIM_GPUS");
+    CHECK(llmpower_device_count(sampler) == 8);
+    CHECK(llmpower_device_at(sampler, 0)->simulated == 1);
+    CHECK(llmpower_device_at(sampler, 8) == NULL);
+    CHECK(llmpower_start(sampler) == 0);
+    sleep_ms(100);
+    struct llmpower_statistics statistics;
+    llmpower_read_statistics(sampler, &statistics); /* while the thread runs: TSan looks on */
+    CHECK(statistics.ticks > 0);
+    CHECK(llmpower_stop(sampler) == 0);
+    size_t count = llmpower_drain(sampler, samples, 4096);
+    CHECK(count > 16);
+    for (size_t i = 1; i < count; i++) {
+        CHECK(samples[i].before_ns >= samples[i - 1].after_ns);
+        CHECK(samples[i].status == 0);
+        CHECK(samples[i].device < 8);
+    }
+    llmpower_close(sampler);
+}
+
+static void test_a_thousand_starts(void) {
+    struct llmpower_sampler *sampler = open_or_die(NULL);
+    for (int i = 0; i < 1000; i++) {
+        CHECK(llmpower_start(sampler) == 0);
+        CHECK(llmpower_stop(sampler) == 0);
+    }
+    llmpower_close(sampler);
+    for (int i = 0; i < 50; i++) llmpower_close(open_or_die(NULL));
+}
+
+static void test_fork(void) {
+    struct llmpower_sampler *sampler = open_or_die(NULL);
+    struct llmpower_sample sample;
+    CHECK(llmpower_start(sampler) == 0);
+    sleep_ms(20);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(llmpower_drain(sampler, &sample, 1) == 0);
+        CHECK(llmpower_start(sampler) == LLMPOWER_FORKED);
+        CHECK(llmpower_stop(sampler) == LLMPOWER_FORKED);
+        llmpower_close(sampler);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(llmpower_drain(sampler, &sample, 1) == 1);
+    llmpower_close(sampler);
+}
+
+static void test_failures(void) {
+    struct llmpower_sampler *sampler = NULL;
+    struct llmpower_options missing = options_with("/nonexistent/libnvidia-ml.so.1", NULL);
+    CHECK(llmpower_open(&missing, &sampler, error, sizeof error) == LLMPOWER_NO_LIBRARY);
+    struct llmpower_options wrong = options_with("libm.so.6", NULL);
+    CHECK(llmpower_open(&wrong, &sampler, error, sizeof error) == LLMPOWER_WRONG_LIBRARY);
+    setenv("LLMPOWER_SIM_FAULT", "init", 1);
+    struct llmpower_options driver = options_with(library, NULL);
+    CHECK(llmpower_open(&driver, &sampler, error, sizeof error) == LLMPOWER_DRIVER);
+    unsetenv("LLMPOWER_SIM_FAULT");
+    CHECK(sampler == NULL);
+    llmpower_close(NULL);
+}
+
+static void test_nothing_to_sample(void) {
+    struct llmpower_options none = options_with(NULL, "/nonexistent");
+    struct llmpower_sampler *sampler = NULL;
+    CHECK(llmpower_open(&none, &sampler, error, sizeof error) == 0);
+    CHECK(llmpower_device_count(sampler) == 0);
+    CHECK(llmpower_start(sampler) == 0);
+    CHECK(llmpower_stop(sampler) == 0);
+    llmpower_close(sampler);
+}
+
+static void write_file(const char *directory, const char *name, const char *text) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *stream = fopen(path, "we");
+    CHECK(stream);
+    fputs(text, stream);
+    fclose(stream);
+}
+
+static void test_powercap(const char *root) {
+    static struct llmpower_sample samples[4096];
+    char zone[2048];
+    snprintf(zone, sizeof zone, "%s/intel-rapl:0", root);
+    CHECK(mkdir(zone, 0700) == 0);
+    write_file(zone, "name", "package-0\n");
+    write_file(zone, "max_energy_range_uj", "1000\n");
+    write_file(zone, "energy_uj", "900\n");
+    struct llmpower_sampler *sampler = open_or_die(root);
+    CHECK(llmpower_start(sampler) == 0);
+    sleep_ms(50);
+    write_file(zone, "energy_uj", "100\n"); /* wrapped: 100 to the end of the range, 100 after it */
+    sleep_ms(50);
+    CHECK(llmpower_stop(sampler) == 0);
+    size_t count = llmpower_drain(sampler, samples, 4096);
+    int64_t last_uj = -1;
+    for (size_t i = 0; i < count; i++) {
+        /* Between truncation and writing the file is empty for a moment; that is an error and not a value. */
+        if (samples[i].device != 1 || samples[i].status) continue;
+        CHECK(samples[i].value >= last_uj);
+        last_uj = samples[i].value;
+    }
+    CHECK(last_uj == 200);
+    llmpower_close(sampler);
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 3);
+    library = argv[1];
+    setenv("LLMPOWER_SIM_LOAD", "square:100,500,0.05", 1);
+    test_samples_come_in_order();
+    test_a_thousand_starts();
+    test_fork();
+    test_failures();
+    test_nothing_to_sample();
+    test_powercap(argv[2]);
+    puts("sampler: ok");
+    return 0;
+}

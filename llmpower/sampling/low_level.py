@@ -1,0 +1,171 @@
+"""The one door to C: cffi's module, and nothing but calls that turn C values into Python ones.
+
+cffi objects have no types that mypy knows, so ``Any`` begins and ends in this file. Everything above it sees
+handles, integers, strings and NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.sampling import _sampler  # type: ignore[attr-defined]  # compiled from csrc/llmpower.h
+from llmpower.types import Field
+
+ffi: Any = _sampler.ffi
+lib: Any = _sampler.lib
+
+Handle = NewType("Handle", object)
+"""A sampler in C; closed when garbage-collected at the latest."""
+
+ERROR_BYTES = 512
+NO_LIBRARY: int = lib.LLMPOWER_NO_LIBRARY
+WRONG_LIBRARY: int = lib.LLMPOWER_WRONG_LIBRARY
+DRIVER: int = lib.LLMPOWER_DRIVER
+FORKED: int = lib.LLMPOWER_FORKED
+STUCK: int = lib.LLMPOWER_STUCK
+
+SAMPLE_DTYPE = np.dtype(
+    [
+        ("before_ns", np.int64),
+        ("after_ns", np.int64),
+        ("value", np.int64),
+        ("status", np.int32),
+        ("device", np.uint16),
+        ("field", np.uint8),
+        ("reserved", np.uint8),
+    ]
+)
+assert list(Field) == [lib.LLMPOWER_ENERGY, lib.LLMPOWER_POWER_INSTANT, lib.LLMPOWER_POWER_AVERAGE]
+assert SAMPLE_DTYPE.itemsize == ffi.sizeof("struct llmpower_sample"), "the layout in llmpower.h has changed"
+
+
+def open_sampler(
+    *,
+    nvml_library: str | None,
+    powercap_root: Path | None,
+    power_interval_ns: int,
+    energy_interval_ns: int,
+    powercap_interval_ns: int,
+    max_read_share: float,
+    ring_capacity: int,
+) -> tuple[Handle | None, int, str]:
+    """Open the sources; ``(handle, 0, "")``, or ``(None, failure code, one line of explanation)``."""
+    library = ffi.NULL if nvml_library is None else ffi.new("char[]", nvml_library.encode())
+    root = ffi.NULL if powercap_root is None else ffi.new("char[]", str(powercap_root).encode())
+    options = ffi.new("struct llmpower_options *")
+    options.nvml_library = library
+    options.powercap_root = root
+    options.power_interval_ns = power_interval_ns
+    options.energy_interval_ns = energy_interval_ns
+    options.powercap_interval_ns = powercap_interval_ns
+    options.max_read_share = max_read_share
+    options.ring_capacity = ring_capacity
+    out = ffi.new("struct llmpower_sampler **")
+    error = ffi.new("char[]", ERROR_BYTES)
+    failure = int(lib.llmpower_open(options, out, error, ERROR_BYTES))
+    if failure:
+        return None, failure, _text(error)
+    return Handle(ffi.gc(out[0], lib.llmpower_close)), 0, ""
+
+
+def close(handle: Handle) -> None:
+    """Stop the thread, close the sources and free everything; the handle is dead afterwards."""
+    ffi.release(handle)
+
+
+def start(handle: Handle) -> int:
+    """Start the sampling thread; 0 or a failure code."""
+    return int(lib.llmpower_start(handle))
+
+
+def stop(handle: Handle) -> int:
+    """Stop the sampling thread; 0 or a failure code."""
+    return int(lib.llmpower_stop(handle))
+
+
+def devices(handle: Handle) -> list[dict[str, Any]]:
+    """Every device as the fields of ``struct llmpower_device``."""
+    found = []
+    for index in range(lib.llmpower_device_count(handle)):
+        device = lib.llmpower_device_at(handle, index)
+        found.append(
+            {
+                "uuid": _text(device.uuid),
+                "name": _text(device.name),
+                "driver_version": _text(device.driver_version),
+                "kind": int(device.kind),
+                "simulated": bool(device.simulated),
+                "fields": int(device.fields),
+            }
+        )
+    return found
+
+
+def drain(handle: Handle, buffer: NDArray[np.void]) -> int:
+    """Move waiting samples into ``buffer`` (of :data:`SAMPLE_DTYPE`); returns how many."""
+    out = ffi.cast("struct llmpower_sample *", ffi.from_buffer(buffer, require_writable=True))
+    return int(lib.llmpower_drain(handle, out, len(buffer)))
+
+
+def statistics(handle: Handle) -> dict[str, Any]:
+    """``struct llmpower_statistics`` as a dictionary; errors as ``{(kind, status): count}``."""
+    out = ffi.new("struct llmpower_statistics *")
+    lib.llmpower_read_statistics(handle, out)
+    numbers = ("samples", "dropped", "ticks", "missed_ticks", "read_ns", "running_ns", "cpu_ns", "lateness_sum_ns")
+    found: dict[str, Any] = {name: int(getattr(out, name)) for name in numbers}
+    found["lateness"] = tuple(int(count) for count in out.lateness)
+    found["errors"] = {(int(e.kind), int(e.status)): int(e.count) for e in out.errors[0 : out.error_count]}
+    return found
+
+
+def channels(handle: Handle) -> list[dict[str, int]]:
+    """Every polled (device, field) pair as the fields of ``struct llmpower_channel``."""
+    out = ffi.new("struct llmpower_channel[]", lib.LLMPOWER_MAX_CHANNELS)
+    count = lib.llmpower_read_channels(handle, out, len(out))
+    names = [name for name, _ in ffi.typeof("struct llmpower_channel").fields]
+    return [{name: int(getattr(out[i], name)) for name in names} for i in range(count)]
+
+
+def lateness_bounds_s() -> tuple[float, ...]:
+    """Upper bounds of the lateness histogram in seconds, without the last (+Inf)."""
+    bounds = lib.llmpower_lateness_bounds_ns()
+    return tuple(bounds[i] / 1e9 for i in range(lib.LLMPOWER_LATENESS_BUCKETS - 1))
+
+
+def monotonic_ns() -> int:
+    """The clock that samples bear; the same as :func:`time.monotonic_ns`, asked of C."""
+    return int(lib.llmpower_monotonic_ns())
+
+
+def true_energy_j(library: str, gpu: int, time_ns: int) -> float | None:
+    """What the simulated library says its card has truly used; ``None`` when it no longer (or not yet) knows."""
+    # The library is loaded already (a sampler has it open), so this only finds it again.
+    simulated = _simulator_of(library)
+    energy = _SIMULATOR_FFI.new("double *")
+    return float(energy[0]) if simulated.llmpowerSimTrueEnergy(gpu, time_ns, energy) == 0 else None
+
+
+def _simulator_of(library: str) -> Any:
+    if library not in _simulators:
+        _simulators[library] = _SIMULATOR_FFI.dlopen(library)
+    return _simulators[library]
+
+
+def _declare_simulator() -> Any:
+    from cffi import FFI
+
+    declared = FFI()
+    declared.cdef("int llmpowerSimTrueEnergy(unsigned int gpu, long long time_ns, double *energy_j);")
+    return declared
+
+
+_SIMULATOR_FFI: Any = _declare_simulator()
+_simulators: dict[str, Any] = {}
+
+
+def _text(characters: Any) -> str:
+    return str(ffi.string(characters).decode("utf-8", errors="replace"))

@@ -1,0 +1,249 @@
+"""The sampler: a C thread that reads every device on a fixed grid, and an array of what it read.
+
+The thread never takes the GIL, so a busy interpreter makes no gap in the samples; what Python does is empty the
+ring now and then. A drain later than the ring is long loses samples, and :class:`SamplerStatistics` says how many.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.exceptions import DeviceError, LlmpowerError
+from llmpower.sampling import low_level
+from llmpower.sampling.low_level import SAMPLE_DTYPE, monotonic_ns
+from llmpower.sampling.simulator import simulated_library
+from llmpower.types import Device, DeviceKind, Field
+
+__all__ = ["SAMPLE_DTYPE", "Backend", "Channel", "Field", "Sampler", "SamplerStatistics", "monotonic_ns"]
+
+Backend = Literal["auto", "nvml", "simulated"]
+
+NVML_LIBRARY = "libnvidia-ml.so.1"
+POWERCAP_ROOT = Path("/sys/class/powercap")
+POWERCAP_HZ = 50.0
+"""RAPL counters are read at this rate at most: they never wrap in between, and a read costs a few microseconds."""
+
+MAX_READ_SHARE = 0.02
+"""Of wall time that may pass inside driver calls; intervals stretch to keep it."""
+
+RING_CAPACITY = 1 << 17
+"""Samples; 8 GPUs at 1 kHz fill it in 8 seconds, and it takes 4 MiB."""
+
+_KINDS: tuple[DeviceKind, ...] = ("gpu", "cpu_package", "dram")
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One polled (device, field) pair and how its reads go."""
+
+    device: int
+    field: Field
+    requested_hz: float
+    effective_hz: float
+    reads: int
+    errors: int
+    latency_s: float
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerStatistics:
+    """How well the sampler keeps its promises, since it was opened.
+
+    ``lateness_counts`` has one entry more than ``lateness_bounds_s``: reads later than every bound.
+    ``read_errors`` counts by (kind of device, status), where a status is an NVML return code or a negative errno.
+    """
+
+    samples_total: int
+    dropped_total: int
+    ticks_total: int
+    missed_ticks_total: int
+    lateness_bounds_s: tuple[float, ...]
+    lateness_counts: tuple[int, ...]
+    lateness_sum_s: float
+    read_errors: Mapping[tuple[DeviceKind, int], int]
+    effective_hz: Mapping[str, float]
+    read_time_s: float
+    running_time_s: float
+    cpu_time_s: float
+
+
+class Sampler:
+    """Opens the power sources and samples them in a thread of its own.
+
+    Args:
+        backend: ``nvml`` for the driver's library, ``simulated`` for ours, ``auto`` for the driver's where it is
+            installed and ours where it is not. A driver that is installed and refuses to start is an error, never a
+            reason to simulate.
+        nvml_library: path or soname instead of the backend's own.
+        powercap_root: where the RAPL zones are; ``None`` for no CPU packages. A root that does not exist has none.
+        rate_hz: reads a second of each GPU field.
+
+    Raises:
+        DeviceError: the library is missing, of the wrong kind, or refuses to start.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Backend = "auto",
+        nvml_library: str | None = None,
+        powercap_root: Path | None = POWERCAP_ROOT,
+        rate_hz: float = 100.0,
+        ring_capacity: int = RING_CAPACITY,
+        max_read_share: float = MAX_READ_SHARE,
+    ) -> None:
+        if not 0.1 <= rate_hz <= 10_000:
+            raise DeviceError("--rate", rate_hz, "samples a second must lie between 0.1 and 10000")
+        interval_ns = round(1e9 / rate_hz)
+
+        def open_with(library: str) -> tuple[low_level.Handle | None, int, str]:
+            return low_level.open_sampler(
+                nvml_library=library,
+                powercap_root=powercap_root,
+                power_interval_ns=interval_ns,
+                energy_interval_ns=interval_ns,
+                powercap_interval_ns=max(interval_ns, round(1e9 / POWERCAP_HZ)),
+                max_read_share=max_read_share,
+                ring_capacity=ring_capacity,
+            )
+
+        library = nvml_library or (str(simulated_library()) if backend == "simulated" else NVML_LIBRARY)
+        handle, failure, explanation = open_with(library)
+        if failure == low_level.NO_LIBRARY and backend == "auto" and nvml_library is None:
+            library = str(simulated_library())
+            handle, failure, explanation = open_with(library)
+        if handle is None:
+            raise _open_error(library, failure, explanation)
+        self.library = library
+        self._handle = handle
+        self._buffer = np.zeros(4096, dtype=SAMPLE_DTYPE)
+        # At interpreter exit too: the thread must be gone before the module that holds its code.
+        self._finalizer = weakref.finalize(self, low_level.close, handle)
+        self.devices = _devices(handle)
+
+    @property
+    def backend(self) -> Literal["nvml", "simulated"]:
+        """What answers: the driver, or the simulated card."""
+        return "simulated" if any(device.simulated for device in self.devices) else "nvml"
+
+    def start(self) -> None:
+        """Start the sampling thread; once started, starting again does nothing.
+
+        Raises:
+            LlmpowerError: the thread cannot be started, or this is a forked child.
+        """
+        failure = low_level.start(self._open_handle())
+        if failure == low_level.FORKED:
+            raise LlmpowerError("this sampler was opened before the process forked; open a new one in the child")
+        if failure:
+            raise LlmpowerError(f"the sampling thread could not be started (code {failure})")
+
+    def stop(self) -> None:
+        """Stop the thread; what it has read can still be drained.
+
+        Raises:
+            LlmpowerError: a driver call has not returned for five seconds; the thread was left behind.
+        """
+        if low_level.stop(self._open_handle()) == low_level.STUCK:
+            raise LlmpowerError("a driver call does not return, so the sampling thread was left behind; see dmesg")
+
+    def close(self) -> None:
+        """Stop and give everything back; safe to repeat, and in a forked child."""
+        self._finalizer()
+
+    def drain(self) -> NDArray[np.void]:
+        """What was read since the last drain, oldest first: an array of :data:`SAMPLE_DTYPE`, shape (n,)."""
+        handle = self._open_handle()
+        parts = []
+        while (count := low_level.drain(handle, self._buffer)) > 0:
+            parts.append(self._buffer[:count].copy())
+            if count < len(self._buffer):
+                break
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=SAMPLE_DTYPE)
+
+    def channels(self) -> tuple[Channel, ...]:
+        """Every polled (device, field) pair, with the rate in effect and the latency of its reads."""
+        return tuple(
+            Channel(
+                device=found["device"],
+                field=Field(found["field"]),
+                requested_hz=1e9 / found["requested_interval_ns"],
+                effective_hz=1e9 / found["interval_ns"],
+                reads=found["reads"],
+                errors=found["errors"],
+                latency_s=found["latency_ns"] / 1e9,
+                status=found["status"],
+            )
+            for found in low_level.channels(self._open_handle())
+        )
+
+    def statistics(self) -> SamplerStatistics:
+        """How the sampler has done so far."""
+        handle = self._open_handle()
+        found = low_level.statistics(handle)
+        effective_hz: dict[str, float] = {}
+        for channel in self.channels():
+            source = f"{self.devices[channel.device].kind}_{channel.field.name.lower()}"
+            effective_hz[source] = min(effective_hz.get(source, channel.effective_hz), channel.effective_hz)
+        return SamplerStatistics(
+            samples_total=found["samples"],
+            dropped_total=found["dropped"],
+            ticks_total=found["ticks"],
+            missed_ticks_total=found["missed_ticks"],
+            lateness_bounds_s=low_level.lateness_bounds_s(),
+            lateness_counts=found["lateness"],
+            lateness_sum_s=found["lateness_sum_ns"] / 1e9,
+            read_errors={(_KINDS[kind], status): count for (kind, status), count in found["errors"].items()},
+            effective_hz=effective_hz,
+            read_time_s=found["read_ns"] / 1e9,
+            running_time_s=found["running_ns"] / 1e9,
+            cpu_time_s=found["cpu_ns"] / 1e9,
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_handle(self) -> low_level.Handle:
+        if not self._finalizer.alive:
+            raise LlmpowerError("this sampler is closed; open a new one")
+        return self._handle
+
+
+def _devices(handle: low_level.Handle) -> tuple[Device, ...]:
+    return tuple(
+        Device(
+            uuid=found["uuid"],
+            index=index,
+            name=found["name"],
+            kind=_KINDS[found["kind"]],
+            simulated=found["simulated"],
+            has_energy_counter=bool(found["fields"] >> Field.ENERGY & 1),
+            has_power=bool(found["fields"] >> Field.POWER_INSTANT & 1 or found["fields"] >> Field.POWER_AVERAGE & 1),
+            driver_version=found["driver_version"],
+        )
+        for index, found in enumerate(low_level.devices(handle))
+    )
+
+
+def _open_error(library: str, failure: int, explanation: str) -> DeviceError:
+    advice = {
+        low_level.NO_LIBRARY: "install the NVIDIA driver, give --nvml-library PATH, or use --backend simulated",
+        low_level.WRONG_LIBRARY: "not an NVML library; give the driver's libnvidia-ml.so.1 with --nvml-library PATH",
+        low_level.DRIVER: "the driver does not answer; check nvidia-smi and dmesg, or use --backend simulated",
+    }.get(failure, "it cannot be opened")
+    return DeviceError("NVML library", library, f"{explanation}; {advice}")

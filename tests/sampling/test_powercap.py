@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import errno
+import time
+from pathlib import Path
+
+from llmpower.sampling import Sampler, simulation
+
+RANGE_UJ = 65_532_610_987
+
+
+def make_zone(root: Path, zone: str, name: str, energy_uj: int) -> Path:
+    directory = root / zone
+    directory.mkdir(parents=True)
+    (directory / "name").write_text(f"{name}\n")
+    (directory / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
+    (directory / "energy_uj").write_text(f"{energy_uj}\n")
+    return directory / "energy_uj"
+
+
+def open_on(root: Path) -> Sampler:
+    with simulation(load="constant:100"):
+        return Sampler(backend="simulated", powercap_root=root, rate_hz=200)
+
+
+def test_packages_and_dram_are_taken_and_their_parts_are_not(tmp_path: Path) -> None:
+    make_zone(tmp_path, "intel-rapl:0", "package-0", 1)
+    make_zone(tmp_path, "intel-rapl:0:0", "core", 1)
+    make_zone(tmp_path, "intel-rapl:0:1", "dram", 1)
+    make_zone(tmp_path, "intel-rapl:1", "package-1", 1)
+    make_zone(tmp_path, "intel-rapl:2", "psys", 1)
+    sampler = open_on(tmp_path)
+    kinds = {device.uuid: device.kind for device in sampler.devices if device.kind != "gpu"}
+    sampler.close()
+    assert kinds == {"intel-rapl:0": "cpu_package", "intel-rapl:0:1": "dram", "intel-rapl:1": "cpu_package"}
+
+
+def test_a_counter_that_wraps_goes_on_growing(tmp_path: Path) -> None:
+    counter = make_zone(tmp_path, "intel-rapl:0", "package-0", RANGE_UJ - 1_000_000)
+    with open_on(tmp_path) as sampler:
+        time.sleep(0.15)
+        counter.write_text("500000\n")
+        time.sleep(0.15)
+        samples = sampler.drain()
+    package = samples[(samples["device"] == 1) & (samples["status"] == 0)]
+    assert package["value"][0] == 0
+    assert package["value"][-1] == 1_500_000
+
+
+def test_a_counter_that_cannot_be_opened_is_a_status_and_not_a_zero(tmp_path: Path) -> None:
+    counter = make_zone(tmp_path, "intel-rapl:0", "package-0", 1)
+    counter.unlink()
+    counter.symlink_to(counter)  # not even root can open this one
+    with open_on(tmp_path) as sampler:
+        time.sleep(0.1)
+        errors = sampler.statistics().read_errors
+    assert errors.keys() == {("cpu_package", -errno.ELOOP)}
+
+
+def test_a_counter_that_holds_no_number_is_a_status(tmp_path: Path) -> None:
+    make_zone(tmp_path, "intel-rapl:0", "package-0", 1).write_text("nonsense\n")
+    with open_on(tmp_path) as sampler:
+        time.sleep(0.1)
+        errors = sampler.statistics().read_errors
+    assert errors.keys() == {("cpu_package", -errno.EINVAL)}
+
+
+def test_no_powercap_is_no_failure(tmp_path: Path) -> None:
+    sampler = open_on(tmp_path / "absent")
+    assert [device.kind for device in sampler.devices] == ["gpu"]
+    sampler.close()

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmpower.exceptions import DeviceError, LlmpowerError
+from llmpower.sampling import SAMPLE_DTYPE, Sampler, calibrate, monotonic_ns, simulation, true_energy_j
+from llmpower.types import Field
+
+
+def open_simulated(rate_hz: float = 200.0, powercap_root: Path | None = None, **settings: object) -> Sampler:
+    with simulation(**{"load": "square:100,500,0.5"} | settings):
+        return Sampler(backend="simulated", rate_hz=rate_hz, powercap_root=powercap_root)
+
+
+def test_every_read_is_kept_with_the_times_around_it() -> None:
+    with open_simulated(gpus=2) as sampler:
+        time.sleep(0.5)
+        samples = sampler.drain()
+        statistics = sampler.statistics()
+    assert samples.dtype == SAMPLE_DTYPE
+    assert set(samples["device"]) == {0, 1}
+    assert set(samples["field"]) == {Field.ENERGY, Field.POWER_INSTANT}
+    assert (samples["status"] == 0).all()
+    assert (samples["before_ns"] <= samples["after_ns"]).all()
+    assert (np.diff(samples["before_ns"]) >= 0).all()
+    assert statistics.samples_total >= len(samples) > 100
+    assert statistics.dropped_total == 0
+    assert sum(statistics.lateness_counts) == statistics.ticks_total == statistics.samples_total
+
+
+def test_the_energy_counter_follows_the_true_joules() -> None:
+    with open_simulated() as sampler:
+        time.sleep(1.2)
+        samples = sampler.drain()
+        energy = samples[samples["field"] == Field.ENERGY]
+        first, last = energy[0], energy[-1]
+        true_j = [true_energy_j(0, int(read["before_ns"])) for read in (first, last)]
+    measured_j = (last["value"] - first["value"]) / 1e6
+    assert true_j[0] is not None
+    assert true_j[1] is not None
+    # Each end of a raw counter difference is off by at most one tick at full power.
+    assert measured_j == pytest.approx(true_j[1] - true_j[0], abs=2 * 0.105 * 500)
+    assert (np.diff(energy["value"]) >= 0).all()
+
+
+def test_a_full_ring_counts_what_it_loses() -> None:
+    with simulation(load="constant:200"):
+        sampler = Sampler(backend="simulated", rate_hz=1000, powercap_root=None, ring_capacity=64)
+    with sampler:
+        time.sleep(0.5)
+        statistics = sampler.statistics()
+        samples = sampler.drain()
+    assert statistics.dropped_total > 0
+    assert statistics.samples_total == 64
+    assert statistics.samples_total + statistics.dropped_total <= statistics.ticks_total + 1
+    assert (np.diff(samples["before_ns"]) >= 0).all()
+
+
+def test_calibration_finds_the_periods_of_the_preset() -> None:
+    with open_simulated(preset="v100", load="square:60,280,0.37") as sampler:
+        time.sleep(1.5)
+        samples = sampler.drain()
+    energy, power = calibrate(samples, 0, Field.ENERGY), calibrate(samples, 0, Field.POWER_INSTANT)
+    assert energy.period_s == pytest.approx(0.020, rel=0.15)
+    assert power.period_s == pytest.approx(0.020, rel=0.15)
+    assert energy.latency_p50_s is not None
+    assert energy.latency_p99_s is not None
+    assert 0 < energy.latency_p50_s <= energy.latency_p99_s
+    assert calibrate(samples, 7, Field.ENERGY).period_s is None
+
+
+def test_reads_that_fail_are_counted_and_backed_off() -> None:
+    with open_simulated(fault="lost_after:20") as sampler:
+        time.sleep(1.0)
+        samples = sampler.drain()
+        statistics = sampler.statistics()
+    lost = samples[samples["status"] == 15]
+    assert len(lost) > 0
+    assert statistics.read_errors == {("gpu", 15): len(lost)}
+    # 200 Hz on two fields would be 400 reads; a lost device is asked ever less often.
+    assert len(lost) < 40
+
+
+def test_a_card_without_a_counter_says_so() -> None:
+    sampler = open_simulated(fault="no_energy")
+    assert not sampler.devices[0].has_energy_counter
+    assert sampler.devices[0].has_power
+    sampler.close()
+
+
+def test_stop_and_start_again_and_close_twice() -> None:
+    sampler = open_simulated()
+    for _ in range(3):
+        sampler.start()
+        sampler.start()
+        time.sleep(0.05)
+        sampler.stop()
+        sampler.stop()
+    assert len(sampler.drain()) > 0
+    sampler.close()
+    sampler.close()
+    with pytest.raises(LlmpowerError, match="closed"):
+        sampler.drain()
+
+
+def test_a_thousand_starts_leave_neither_threads_nor_descriptors() -> None:
+    def footprint() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (counts, not paths)
+
+    open_simulated().close()
+    before = footprint()
+    sampler = open_simulated()
+    for _ in range(1000):
+        sampler.start()
+        sampler.stop()
+    sampler.close()
+    for _ in range(20):
+        with open_simulated():
+            pass
+    assert footprint() == before
+
+
+def test_collected_without_close() -> None:
+    sampler = open_simulated()
+    sampler.start()
+    del sampler
+    gc.collect()
+    assert not [t for t in Path("/proc/self/task").iterdir() if "llmpower" in (t / "comm").read_text()]
+
+
+def test_a_forked_child_may_close_and_exit() -> None:
+    with open_simulated() as sampler:
+        child = os.fork()
+        if child == 0:
+            drained = len(sampler.drain())
+            sampler.close()
+            os._exit(0 if drained == 0 else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.1)
+        assert len(sampler.drain()) > 0
+
+
+def test_a_forked_child_cannot_start_the_parents_sampler() -> None:
+    sampler = open_simulated()
+    child = os.fork()
+    if child == 0:
+        try:
+            sampler.start()
+        except LlmpowerError as error:
+            os._exit(0 if "forked" in str(error) else 2)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    sampler.close()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("ending", ["pass", "import os; os.kill(os.getpid(), 15)", "raise SystemExit(3)", "1 / 0"])
+def test_the_interpreter_exits_while_sampling(ending: str) -> None:
+    program = f"""
+from llmpower.sampling import Sampler
+sampler = Sampler(backend="simulated", rate_hz=1000)
+sampler.start()
+{ending}
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=20, capture_output=True, check=False)
+    expected = {"pass": 0, "raise SystemExit(3)": 3, "1 / 0": 1}.get(ending, -15)
+    assert done.returncode == expected, done.stderr
+
+
+def test_sampling_goes_on_while_python_is_busy() -> None:
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    busy = threading.Thread(target=spin)
+    with open_simulated(rate_hz=500) as sampler:
+        busy.start()
+        start_ns = monotonic_ns()
+        time.sleep(1.0)
+        elapsed_s = (monotonic_ns() - start_ns) / 1e9
+        statistics = sampler.statistics()
+        stop.set()
+        busy.join()
+    # Not a speed: a sampler that needed the GIL would lose nearly all ticks, a loaded machine may lose some.
+    assert statistics.ticks_total > 0.5 * 2 * 500 * elapsed_s
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [("/nonexistent/libnvidia-ml.so.1", "--nvml-library"), ("libm.so.6", "not an NVML library"), (__file__, "not an")],
+)
+def test_a_library_that_is_missing_or_of_the_wrong_kind(library: str, said: str) -> None:
+    with pytest.raises(DeviceError, match=said) as caught:
+        Sampler(nvml_library=library)
+    assert library in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_driver_that_does_not_answer_is_an_error_and_no_reason_to_simulate() -> None:
+    with simulation(fault="init") as library, pytest.raises(DeviceError, match="Driver Not Loaded"):
+        Sampler(backend="auto", nvml_library=str(library))
+
+
+def test_without_a_driver_auto_is_the_simulated_card() -> None:
+    sampler = Sampler(backend="auto", powercap_root=None)
+    if sampler.backend == "nvml":
+        pytest.skip("this machine has a driver")
+    assert sampler.devices[0].simulated
+    sampler.close()
+
+
+def test_rates_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(DeviceError, match="--rate = 0"):
+        Sampler(backend="simulated", rate_hz=0)
