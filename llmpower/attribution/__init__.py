@@ -1,0 +1,11 @@
+"""Samples and spans in, joules out: pure, no I/O, nothing but NumPy.
+
+A :class:`Timeline` knows how much energy one device had used at any moment it has seen; a :class:`Ledger` cuts time
+at the boundaries of spans and books every joule to exactly one account.
+"""
+
+from llmpower.attribution.ledger import DeviceTotals, Joules, Ledger
+from llmpower.attribution.series import Reading
+from llmpower.attribution.timeline import Timeline
+
+__all__ = ["DeviceTotals", "Joules", "Ledger", "Reading", "Timeline"]

@@ -1,0 +1,274 @@
+"""Every joule of every device in exactly one account.
+
+The ledger cuts each device's time at the boundaries of spans (start, first token, end). Inside such a piece the set
+of running spans does not change: with none the piece's energy is idle, with one it is that span's, with several it is
+split by :mod:`~llmpower.attribution.weights`. Energies of pieces are differences of one running total, so whatever
+the spans, inference + idle + unattributed is the total's increase, exactly.
+
+Time is settled up to a watermark that only moves forward. It stays behind every span that has begun and not ended,
+and behind what the devices have shown, so that nothing booked needs correcting. A span that arrives after its time
+was settled cannot be booked any more: its joules are unknown (``None``), and it is counted as late.
+
+The variance of a span's energy follows from the same sum. With share s before a cut and s' after it, the cut's
+reading enters (s − s') times, so the variance is Σ (s − s')²·boundary_var + Σ s²·path_var over its cuts and pieces,
+plus the uncertainty of the shares themselves, which is taken as common to all pieces and so adds linearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import sqrt
+
+from llmpower.attribution.series import Reading
+from llmpower.attribution.timeline import Timeline
+from llmpower.attribution.weights import share_std, shares
+from llmpower.types import Method, Quality, Span
+
+_QUALITIES: tuple[Quality, ...] = ("unavailable", "modelled", "interpolated", "measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Joules:
+    """What one span used; ``None`` where it is not known."""
+
+    span: Span
+    gpu_energy_j: float | None
+    gpu_energy_std_j: float | None
+    cpu_energy_j: float | None
+    cpu_energy_std_j: float | None
+    prefill_energy_j: float | None
+    decode_energy_j: float | None
+    quality: Quality
+    method: Method
+    allocated: bool
+    late: bool
+
+
+@dataclass(slots=True)
+class DeviceTotals:
+    """One device's accounts since the ledger was opened, in joules: energy = inference + idle + Σ unattributed."""
+
+    energy_j: float = 0.0
+    inference_j: float = 0.0
+    idle_j: float = 0.0
+    unattributed_j: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A span's account on one device while it is being settled."""
+
+    prefill_j: float = 0.0
+    decode_j: float = 0.0
+    var_j2: float = 0.0
+    share_std_j: float = 0.0
+    share: float = 0.0  # in the piece before the cut at hand
+    known: bool = True
+    allocated: bool = False
+
+
+@dataclass(slots=True)
+class _Account:
+    """A span waiting for its devices."""
+
+    span: Span
+    gpus: tuple[str, ...]
+    late: bool
+    entries: dict[str, _Entry]
+
+
+class Ledger:
+    """Books the energy of devices to spans.
+
+    Args:
+        timelines: every device by uuid; CPU packages are charged to all spans, GPUs to the spans that name them.
+        hold_s: an open span older than this no longer holds the watermark back.
+    """
+
+    def __init__(self, timelines: Mapping[str, Timeline], hold_s: float = 600.0) -> None:
+        self._timelines = timelines
+        self._packages = tuple(uuid for uuid, timeline in timelines.items() if timeline.device.kind == "cpu_package")
+        self._hold_ns = round(hold_s * 1e9)
+        self._open: dict[str, int] = {}
+        self._waiting: dict[str, _Account] = {}
+        self._watermark_ns: int | None = None
+        self._settled: dict[str, Reading] = {}  # the last known reading of each device, at or before the watermark
+        self.totals: dict[str, DeviceTotals] = {uuid: DeviceTotals() for uuid in timelines}
+
+    @property
+    def pending(self) -> int:
+        """Spans that have begun or ended and are not settled."""
+        return len(self._open) + len(self._waiting)
+
+    @property
+    def watermark_ns(self) -> int | None:
+        """Everything before this is booked; ``None`` before the first settling."""
+        return self._watermark_ns
+
+    def begin(self, span_id: str, start_ns: int) -> None:
+        """A span has begun: nothing after ``start_ns`` is settled until it is added or cancelled."""
+        self._open[span_id] = start_ns
+
+    def cancel(self, span_id: str) -> None:
+        """A span that began will not be added."""
+        self._open.pop(span_id, None)
+
+    def add(self, span: Span) -> None:
+        """Take a finished span; ``device_uuids`` of ``None`` counts as no GPU known."""
+        self._open.pop(span.span_id, None)
+        gpus = tuple(dict.fromkeys(span.device_uuids or ()))
+        late = self._watermark_ns is not None and span.start_ns < self._watermark_ns
+        devices = (*(uuid for uuid in gpus if uuid in self._timelines), *self._packages)
+        entries = {} if late else {uuid: _Entry() for uuid in devices}
+        self._waiting[span.span_id] = _Account(span, gpus, late, entries)
+
+    def settle(self, until_ns: int) -> list[Joules]:
+        """Book everything up to ``until_ns``, or as far as open spans and the devices allow; return what is done.
+
+        Args:
+            until_ns: CLOCK_MONOTONIC; the present, or a little less so that reports of spans may still arrive.
+        """
+        target_ns = self._reachable(until_ns)
+        if self._watermark_ns is None or target_ns > self._watermark_ns:
+            for uuid in self._timelines:
+                self._settle_device(uuid, target_ns)
+            self._watermark_ns = target_ns
+        done = [account for account in self._waiting.values() if account.late or account.span.end_ns <= target_ns]
+        for account in done:
+            del self._waiting[account.span.span_id]
+        return [self._joules(account) for account in done]
+
+    def _reachable(self, until_ns: int) -> int:
+        """The latest moment at or before ``until_ns`` that can be booked for good."""
+        horizon_ns = until_ns - self._hold_ns
+        self._open = {span_id: start_ns for span_id, start_ns in self._open.items() if start_ns > horizon_ns}
+        known_ns = [
+            timeline.known_until_ns
+            for timeline in self._timelines.values()
+            if timeline.known_until_ns is not None and not timeline.stalled(until_ns)
+        ]
+        reachable_ns = min((until_ns, *self._open.values(), *known_ns))
+        # A device may come back from a stall with less than is settled already; time does not go back for it.
+        return reachable_ns if self._watermark_ns is None else max(reachable_ns, self._watermark_ns)
+
+    def _settle_device(self, uuid: str, target_ns: int) -> None:
+        timeline = self._timelines[uuid]
+        accounts = [account for account in self._waiting.values() if uuid in account.entries]
+        arriving = sorted(accounts, key=lambda account: account.span.start_ns, reverse=True)
+        running: list[_Account] = []
+        for start_ns, end_ns in pairwise(self._cuts(accounts, target_ns)):
+            while arriving and arriving[-1].span.start_ns <= start_ns:
+                running.append(arriving.pop())
+            running = [account for account in running if account.span.end_ns > start_ns]
+            self._settle_piece(uuid, timeline.energy_at(start_ns), timeline.energy_at(end_ns), start_ns, running)
+        for account in accounts:
+            if account.span.end_ns <= target_ns:
+                self._close(account.entries[uuid], timeline.energy_at(account.span.end_ns))
+
+    def _cuts(self, accounts: Sequence[_Account], target_ns: int) -> list[int]:
+        """The moments between watermark and target, both included, at which the set of running spans changes."""
+        if self._watermark_ns is None:
+            # Nothing is booked before the first settling; spans from before it find no reading and stay unknown.
+            starts = [account.span.start_ns for account in accounts]
+            low_ns = min([target_ns, *starts])
+        else:
+            low_ns = self._watermark_ns
+        moments = {low_ns, target_ns}
+        for account in accounts:
+            span = account.span
+            moments.update((span.start_ns, span.end_ns))
+            if span.first_token_ns is not None:
+                moments.add(span.first_token_ns)
+        return sorted(moment for moment in moments if low_ns <= moment <= target_ns)
+
+    def _settle_piece(
+        self, uuid: str, start: Reading | None, end: Reading | None, start_ns: int, running: Sequence[_Account]
+    ) -> None:
+        """Book one piece of one device's time, from reading ``start`` at ``start_ns`` to reading ``end``."""
+        if start is not None:
+            self._reach(uuid, start)
+        if start is None or end is None or start.epoch != end.epoch:
+            if end is not None:
+                self._reach(uuid, end)
+            for account in running:
+                account.entries[uuid].known = False
+            return
+        energy_j = end.energy_j - start.energy_j
+        totals = self.totals[uuid]
+        totals.energy_j += energy_j
+        self._settled[uuid] = end
+        if not running:
+            totals.idle_j += energy_j
+            return
+        totals.inference_j += energy_j
+        path_var_j2 = end.path_var_j2 - start.path_var_j2
+        for account, share in zip(running, shares([a.span for a in running], start_ns), strict=True):
+            entry = account.entries[uuid]
+            entry.var_j2 += (share - entry.share) ** 2 * start.boundary_var_j2 + share**2 * path_var_j2
+            entry.share_std_j += share_std(share) * energy_j
+            entry.share = share
+            entry.allocated |= len(running) > 1
+            first_token_ns = account.span.first_token_ns
+            if first_token_ns is not None and start_ns < first_token_ns:
+                entry.prefill_j += share * energy_j
+            else:
+                entry.decode_j += share * energy_j
+
+    def _reach(self, uuid: str, reading: Reading) -> None:
+        """Take ``reading`` as settled; what it is ahead of the one before was used while the device was away."""
+        settled = self._settled.get(uuid)
+        if settled is not None and settled.epoch == reading.epoch and settled.energy_j != reading.energy_j:
+            totals = self.totals[uuid]
+            gap_j = reading.energy_j - settled.energy_j
+            totals.energy_j += gap_j
+            totals.unattributed_j["stalled"] = totals.unattributed_j.get("stalled", 0.0) + gap_j
+        self._settled[uuid] = reading
+
+    @staticmethod
+    def _close(entry: _Entry, end: Reading | None) -> None:
+        if end is None:
+            entry.known = False
+        else:
+            entry.var_j2 += entry.share**2 * end.boundary_var_j2
+
+    def _joules(self, account: _Account) -> Joules:
+        span = account.span
+        gpus = [account.entries.get(uuid) for uuid in account.gpus]
+        packages = [account.entries.get(uuid) for uuid in self._packages]
+        gpu_energy_j, gpu_energy_std_j = _sum(gpus)
+        cpu_energy_j, cpu_energy_std_j = _sum(packages)
+        known = [uuid for uuid in account.gpus if gpu_energy_j is not None] or [
+            uuid for uuid in self._packages if cpu_energy_j is not None and not account.gpus
+        ]
+        qualities = [self._timelines[uuid].quality(span.start_ns, span.end_ns) for uuid in known]
+        methods = {self._timelines[uuid].method for uuid in known}
+        split = gpu_energy_j is not None and span.first_token_ns is not None
+        return Joules(
+            span=span,
+            gpu_energy_j=gpu_energy_j,
+            gpu_energy_std_j=gpu_energy_std_j,
+            cpu_energy_j=cpu_energy_j,
+            cpu_energy_std_j=cpu_energy_std_j,
+            prefill_energy_j=sum(entry.prefill_j for entry in gpus if entry) if split else None,
+            decode_energy_j=sum(entry.decode_j for entry in gpus if entry) if split else None,
+            quality=min(qualities, key=_QUALITIES.index, default="unavailable"),
+            method="none" if not methods else "counter" if methods == {"counter"} else "power",
+            allocated=any(entry.allocated for entry in account.entries.values()),
+            late=account.late,
+        )
+
+
+def _sum(entries: Sequence[_Entry | None]) -> tuple[float | None, float | None]:
+    """Energy and standard deviation over devices, ``None`` if there is none or any is unknown."""
+    if not entries:
+        return None, None
+    energy_j = var_j2 = share_std_j = 0.0
+    for entry in entries:
+        if entry is None or not entry.known:
+            return None, None
+        energy_j += entry.prefill_j + entry.decode_j
+        var_j2 += entry.var_j2
+        share_std_j += entry.share_std_j
+    return energy_j, sqrt(var_j2 + share_std_j**2)

@@ -1,0 +1,52 @@
+"""Energy up to a moment, with what is unsure about it.
+
+Two kinds of series give it: the device's own energy counter (:mod:`~llmpower.attribution.counter`) and, where there
+is none, the integral of its power (:mod:`~llmpower.attribution.power`). Both answer in the same terms, so whoever
+takes differences need not know which it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Nanoseconds = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Energy of one device up to one moment, from an origin that is the same throughout an epoch.
+
+    The variance of a difference ``b - a`` is ``a.boundary_var_j2 + b.boundary_var_j2 + (b.path_var_j2 -
+    a.path_var_j2)``: what is unsure at the two moments, and what gathered on the way between them. Readings of
+    different epochs have no difference.
+    """
+
+    energy_j: float
+    boundary_var_j2: float
+    path_var_j2: float
+    epoch: int
+
+
+class Series(Protocol):
+    """What a timeline asks of a record of energy."""
+
+    @property
+    def known_until_ns(self) -> int | None:
+        """The latest moment for which :meth:`energy_at` can answer; ``None`` before the first."""
+
+    def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
+        """Take good reads in, oldest first; shapes (n,)."""
+
+    def energy_at(self, time_ns: int) -> Reading | None:
+        """Energy up to ``time_ns``; ``None`` where nothing is known."""
+
+    def ticks_between(self, start_ns: int, end_ns: int) -> int:
+        """How many updates of the device fell into the interval: what the figure rests on."""
+
+    def forget(self, before_ns: int) -> None:
+        """Drop what is older, keeping enough to answer from ``before_ns`` on."""

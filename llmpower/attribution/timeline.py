@@ -1,0 +1,77 @@
+"""One device's history: its reads in, its energy at any recent moment out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.attribution.counter import CounterSeries
+from llmpower.attribution.power import PowerSeries
+from llmpower.attribution.series import Nanoseconds, Reading, Series
+from llmpower.types import Device, Field, Method, Quality
+
+RAPL_REFRESH_S = 0.001
+"""How old a RAPL counter can be when it is read (kernel documentation: refreshed about every millisecond)."""
+
+STALL_S = 2.0
+"""A device that has shown nothing new for this long is stalled; sensors have been seen to freeze for 0.9 s."""
+
+MEASURED_TICKS, INTERPOLATED_TICKS = 10, 2
+
+
+class Timeline:
+    """What one device has shown within the last ``hold_s`` seconds.
+
+    Energy comes from the device's counter where it has one, else from its power: instantaneous power if it answers,
+    the one-second mean if that is all there is.
+    """
+
+    def __init__(self, device: Device, hold_s: float = 600.0) -> None:
+        self.device = device
+        self.power_w: float | None = None
+        """The latest power reading in watts; ``None`` while there is none."""
+        self.method: Method = "counter" if device.has_energy_counter else "power" if device.has_power else "none"
+        self._hold_ns = round(hold_s * 1e9)
+        refresh_s = None if device.kind == "gpu" else RAPL_REFRESH_S
+        self._series: Series = CounterSeries(refresh_s) if self.method == "counter" else PowerSeries()
+
+    @property
+    def known_until_ns(self) -> int | None:
+        """The latest moment whose energy is known; ``None`` before the first."""
+        return self._series.known_until_ns
+
+    def stalled(self, now_ns: int) -> bool:
+        """Whether nothing new has been learnt for :data:`STALL_S` (or ever)."""
+        known_ns = self.known_until_ns
+        return known_ns is None or now_ns - known_ns > STALL_S * 1e9
+
+    def extend(
+        self,
+        before_ns: Nanoseconds,
+        after_ns: Nanoseconds,
+        value: NDArray[np.int64],
+        status: NDArray[np.int32],
+        field: NDArray[np.uint8],
+    ) -> None:
+        """Take in this device's reads, oldest first: columns of samples, each of shape (n,), ``value`` in µJ or µW."""
+        good = status == 0
+        power = good & ((field == Field.POWER_INSTANT) | (field == Field.POWER_AVERAGE))
+        if power.any():
+            self.power_w = float(value[power][-1]) / 1e6
+        elif len(status) and not good.any():
+            self.power_w = None  # it fails to answer: the last value is no longer the power now
+        taken = good & (field == Field.ENERGY) if self.method == "counter" else power
+        self._series.extend(before_ns[taken], after_ns[taken], value[taken] / 1e6)
+        if taken.any():
+            self._series.forget(int(after_ns[taken][-1]) - self._hold_ns)
+
+    def energy_at(self, time_ns: int) -> Reading | None:
+        """Energy up to ``time_ns``; ``None`` where nothing is known."""
+        return self._series.energy_at(time_ns)
+
+    def quality(self, start_ns: int, end_ns: int) -> Quality:
+        """What a figure for this interval rests on; integrated power is never called measured."""
+        ticks = self._series.ticks_between(start_ns, end_ns)
+        if ticks >= MEASURED_TICKS and self.method == "counter":
+            return "measured"
+        return "interpolated" if ticks >= INTERPOLATED_TICKS else "modelled"

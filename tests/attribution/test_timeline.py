@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from devices import SECOND, feed_counter, feed_power, make_device
+
+from llmpower.attribution import Timeline
+from llmpower.types import Field
+
+
+def test_constant_power_is_exact_between_edges() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 200 * t, 0, 3)
+    a, b = timeline.energy_at(SECOND), timeline.energy_at(2 * SECOND)
+    assert a is not None
+    assert b is not None
+    # Both moments lie half a polling interval from where the edge's midpoint puts them; the bias cancels.
+    assert b.energy_j - a.energy_j == pytest.approx(200, abs=1e-6)
+    assert a.boundary_var_j2 > 0
+
+
+def test_nothing_is_known_before_the_first_edge_and_after_the_last() -> None:
+    timeline = Timeline(make_device())
+    assert timeline.energy_at(0) is None
+    feed_counter(timeline, lambda t: 100 * t, 0, 1)
+    assert timeline.energy_at(10_000_000) is None
+    assert timeline.energy_at(SECOND) is None
+    assert timeline.known_until_ns is not None
+    assert timeline.energy_at(timeline.known_until_ns) is not None
+
+
+def test_the_stated_deviation_covers_a_step_at_the_span_boundary() -> None:
+    def energy_j(t: float) -> float:
+        return 60 * t + 340 * max(0.0, t - 1.05)  # steps from 60 to 400 W in the middle of a counter interval
+
+    timeline = Timeline(make_device())
+    feed_counter(timeline, energy_j, 0, 3)
+    reading = timeline.energy_at(int(1.05 * SECOND))
+    assert reading is not None
+    error_j = abs(reading.energy_j - energy_j(1.05))
+    assert 4 < error_j < 2 * reading.boundary_var_j2**0.5
+
+
+def test_a_counter_that_goes_back_opens_an_epoch() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 100 * t, 0, 1, offset_j=5000)
+    feed_counter(timeline, lambda t: 100 * (t - 1), 1, 2)
+    assert timeline.energy_at(SECOND) is None
+    before, after = timeline.energy_at(SECOND // 2), timeline.energy_at(3 * SECOND // 2)
+    assert before is not None
+    assert after is not None
+    assert before.epoch != after.epoch
+
+
+def test_reads_that_failed_are_not_values() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 100 * t, 0, 1)
+    count = 10
+    read_ns = np.arange(count, dtype=np.int64) * 10_000_000 + SECOND
+    lost = np.full(count, 15, np.int32)
+    timeline.extend(read_ns, read_ns, np.zeros(count, np.int64), lost, np.full(count, Field.ENERGY, np.uint8))
+    feed_counter(timeline, lambda t: 100 * t, 1.1, 2)
+    reading = timeline.energy_at(int(1.5 * SECOND))
+    assert reading is not None
+    assert reading.epoch == 0
+    assert reading.energy_j == pytest.approx(150, rel=0.01)
+
+
+def test_power_is_integrated_where_there_is_no_counter() -> None:
+    timeline = Timeline(make_device(counter=False))
+    feed_power(timeline, lambda _: 250.0, 0, 3)
+    a, b = timeline.energy_at(SECOND), timeline.energy_at(2 * SECOND)
+    assert a is not None
+    assert b is not None
+    assert b.energy_j - a.energy_j == pytest.approx(250)
+    assert timeline.method == "power"
+    assert timeline.power_w == 250.0
+
+
+def test_a_hole_in_the_power_is_not_bridged() -> None:
+    timeline = Timeline(make_device(counter=False))
+    feed_power(timeline, lambda _: 250.0, 0, 1)
+    feed_power(timeline, lambda _: 250.0, 4, 5)
+    assert timeline.energy_at(2 * SECOND) is None
+
+
+def test_quality_counts_ticks() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 100 * t, 0, 5)
+    assert timeline.quality(SECOND, 3 * SECOND) == "measured"
+    assert timeline.quality(SECOND, SECOND + 350_000_000) == "interpolated"
+    assert timeline.quality(SECOND + 10_000_000, SECOND + 60_000_000) == "modelled"
+
+
+def test_old_edges_are_forgotten_and_recent_ones_still_answer() -> None:
+    timeline = Timeline(make_device(), hold_s=2.0)
+    for second in range(20):
+        feed_counter(timeline, lambda t: 100 * t, second, second + 1)
+    assert timeline.energy_at(10 * SECOND) is None
+    assert timeline.energy_at(int(18.5 * SECOND)) is not None
+
+
+def test_rapl_edges_are_narrow_however_sparse_the_reads() -> None:
+    package = Timeline(make_device(kind="cpu_package", power=False))
+    feed_counter(package, lambda t: 80 * t, 0, 2, period_s=0.001, rate_hz=50)
+    reading = package.energy_at(SECOND)
+    assert reading is not None
+    assert reading.energy_j == pytest.approx(80, abs=0.1)
+    assert reading.boundary_var_j2**0.5 < 0.05
