@@ -1,0 +1,52 @@
+"""Measurements → WorkloadModel: what a query of given lengths costs, in joules and seconds.
+
+A model is two linear forms, one for energy and one for runtime, fitted per model name and judged by cells it has
+not seen. The names below load on first use: reading models.json needs numpy alone, fitting brings pandas, scipy and
+statsmodels along.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmpower.modelling.document import dump_models, load_models, save_models
+    from llmpower.modelling.fitting import fit
+    from llmpower.modelling.forms import FORMS, Form
+    from llmpower.modelling.measurements import load_measurements
+    from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
+
+_PUBLIC = {
+    "FORMS": "forms",
+    "Alternative": "models",
+    "Fit": "models",
+    "Form": "forms",
+    "HeldOut": "models",
+    "WorkloadModel": "models",
+    "dump_models": "document",
+    "fit": "fitting",
+    "load_measurements": "measurements",
+    "load_models": "document",
+    "save_models": "document",
+}
+
+__all__ = [
+    "FORMS",
+    "Alternative",
+    "Fit",
+    "Form",
+    "HeldOut",
+    "WorkloadModel",
+    "dump_models",
+    "fit",
+    "load_measurements",
+    "load_models",
+    "save_models",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,163 @@
+"""Measurements from files, joined and checked row by row before anything is computed from them.
+
+Tables of energies go wrong in known ways: rows of model loading among the trials, token counts that are missing,
+CPU joules below zero after an idle subtraction. A mean hides every one of them, so a row that cannot be what it
+claims stops the fit with its column, value and place; ``--where`` leaves it out on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from glob import glob, has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling.where import select_rows
+from llmpower.tables import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REQUIRED = ("model_name", "input_tokens", "output_tokens", "runtime_s")
+BOUNDARIES = ("gpu", "cpu", "gpu+cpu")
+"""What the energy of a fit covers. A sum takes the parts that the model's rows have measured."""
+
+Reader = Callable[[Path], "pd.DataFrame"]
+
+
+def load_measurements(
+    sources: Iterable[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: str | None = None,
+    readers: Mapping[str, Reader] | None = None,
+) -> pd.DataFrame:
+    """Read, join and filter measurements.
+
+    ``sources`` are files or globs; ``columns`` maps our names to the files' headers; ``readers`` reads further
+    suffixes (a daemon's store, which belongs to another station). The frame's index is (source, row), with rows
+    counted from 1 after the header, so that later complaints can name them.
+
+    Raises:
+        InputError: a source cannot be read, lacks a required column, or ``where`` is no condition.
+        FitError: no rows, or one span read twice.
+    """
+    import pandas as pd
+
+    tables: dict[str, pd.DataFrame] = {}
+    for path in _paths(sources):
+        if readers and path.suffix in readers:
+            table = readers[path.suffix](path)
+        else:
+            table = read_table(path, columns=columns, required=REQUIRED, what="SOURCE")
+        if len(table) == 0:
+            raise FitError("SOURCE", path, "holds no rows; measure first, or give another file")
+        tables[str(path)] = table.set_index(pd.RangeIndex(1, len(table) + 1))
+    frame = pd.concat(tables, names=["source", "row"])
+    if "span_id" in frame.columns:
+        repeated = frame["span_id"].notna() & frame["span_id"].duplicated()
+        if repeated.any():
+            advice = f"{_place(frame, repeated)} repeats a span that was read before; give each source once"
+            raise FitError("span_id", frame.loc[repeated, "span_id"].iloc[0], advice)
+    if where is not None:
+        frame = select_rows(frame, where)
+        if len(frame) == 0:
+            raise FitError("--where", where, "no row satisfies it; loosen the condition")
+    return frame
+
+
+def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFrame:
+    """A copy of ``frame`` with numbers as numbers, ``simulated`` as booleans, and every row plausible.
+
+    Raises:
+        InputError: ``boundary`` is none of :data:`BOUNDARIES`.
+        FitError: no rows, a column missing, or a row with tokens that are not whole numbers ≥ 0, a runtime or an
+            energy ≤ 0, or no model name. An empty energy is left as it is: not measured.
+    """
+    if boundary not in BOUNDARIES:
+        raise InputError("--boundary", boundary, f"unknown; use one of {', '.join(BOUNDARIES)}")
+    if len(frame) == 0:
+        raise FitError("measurements", "0 rows", "there is nothing to fit; measure first")
+    for column in REQUIRED:
+        if column not in frame.columns:
+            raise FitError("column", column, "is missing; name its header with --column or rename the column")
+    energies = [column for column in energy_columns(boundary) if column in frame.columns]
+    if not energies and "energy_j" not in frame.columns:
+        advice = f"is missing; an energy of boundary {boundary} needs it (or energy_j), name its header with --column"
+        raise FitError("column", energy_columns(boundary)[0], advice)
+
+    checked = frame.copy()
+    _refuse(frame, "model_name", frame["model_name"].isna(), "every row needs a model's name")
+    for column in ("input_tokens", "output_tokens"):
+        values = _numbers(frame, column)
+        whole = (values >= 0) & (values == np.floor(values)) & (values < 2**53)
+        _refuse(frame, column, ~whole, "token counts are whole numbers ≥ 0")
+        checked[column] = values.astype("int64")
+    values = checked["runtime_s"] = _numbers(frame, "runtime_s")
+    _refuse(frame, "runtime_s", ~((values > 0) & np.isfinite(values)), "a runtime is a number of seconds > 0")
+    for column in energies or ["energy_j"]:
+        values = checked[column] = _numbers(frame, column)
+        positive = values.isna() | ((values > 0) & np.isfinite(values))
+        _refuse(frame, column, ~positive, "an energy is a number of joules > 0, or empty where it was not measured")
+    checked["simulated"] = _flags(frame)
+    return checked
+
+
+def energy_columns(boundary: str) -> list[str]:
+    """``gpu+cpu`` → ``["gpu_energy_j", "cpu_energy_j"]``."""
+    return [f"{part}_energy_j" for part in boundary.split("+")]
+
+
+def _paths(sources: Iterable[str]) -> list[Path]:
+    """Files of all sources in order, each once however many globs find it."""
+    paths: dict[Path, None] = {}
+    for source in sources:
+        pattern = has_magic(source) and not Path(source).exists()
+        found = sorted(glob(source)) if pattern else [source]  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not found:
+            raise InputError("SOURCE", source, "no file matches; check the pattern")
+        paths.update(dict.fromkeys(map(Path, found)))
+    if not paths:
+        raise InputError("SOURCE", "none", "give at least one measurements file")
+    return list(paths)
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
+    import pandas as pd
+
+    values = pd.to_numeric(frame[column], errors="coerce").astype("float64")
+    _refuse(frame, column, values.isna() & frame[column].notna(), "is not a number")
+    return values
+
+
+def _flags(frame: pd.DataFrame) -> pd.Series[bool]:
+    """The column ``simulated`` as booleans; a row that does not say is taken for a real measurement."""
+    import pandas as pd
+
+    if "simulated" not in frame.columns:
+        return pd.Series(False, index=frame.index)
+    words = frame["simulated"].astype("string").str.lower()
+    known = words.isna() | words.isin(["true", "false", "1", "0", "1.0", "0.0"])
+    _refuse(frame, "simulated", ~known, "is neither true nor false")
+    return words.isin(["true", "1", "1.0"]).astype(bool)
+
+
+def _refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], rule: str) -> None:
+    if not wrong.any():
+        return
+    value = frame.loc[wrong, column].iloc[0]
+    others = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
+    shown = "empty" if value != value or value is None else value
+    raise FitError(column, shown, f"{_place(frame, wrong)}{others}: {rule}; correct it or leave it out with --where")
+
+
+def _place(frame: pd.DataFrame, chosen: pd.Series[bool]) -> str:
+    """Where the first chosen row stands: its row and source, or its position in a frame of the caller's own."""
+    position = int(np.flatnonzero(chosen.to_numpy())[0])
+    if frame.index.names == ["source", "row"]:
+        source, row = frame.index[position]
+        return f"row {row} of {source}"
+    return f"row {position + 1}"

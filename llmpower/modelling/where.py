@@ -1,0 +1,55 @@
+"""``--where``: choose rows by an expression over columns, and by nothing else.
+
+pandas evaluates the expression, and pandas alone would let it reach Python variables, attributes and functions. A
+filter copied from somewhere must not be able to do more than compare, so its syntax tree is checked first.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from llmpower.exceptions import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALLOWED = (
+    *(ast.Expression, ast.Load, ast.Name, ast.Constant, ast.List, ast.Tuple),
+    *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.UAdd, ast.USub, ast.Invert),
+    *(ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn),
+    *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr),
+)
+EXAMPLE = "\"batch_size == 1 and provenance == 'measured'\""
+
+
+def select_rows(frame: pd.DataFrame, expression: str, option: str = "--where") -> pd.DataFrame:
+    """The rows of ``frame`` for which ``expression`` holds.
+
+    Raises:
+        InputError: the expression does not parse, uses more than comparisons, arithmetic, ``and``/``or``/``not``,
+            ``in``, columns and constants, names no column, or is not true or false per row.
+    """
+    import pandas as pd
+
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        advice = f"does not parse; write a condition on columns such as {EXAMPLE}"
+        raise InputError(option, expression, advice) from error
+    for node in ast.walk(tree):
+        if not isinstance(node, ALLOWED):
+            advice = f"{type(node).__name__} is not allowed; compare columns with constants, such as {EXAMPLE}"
+            raise InputError(option, expression, advice)
+        if isinstance(node, ast.Name) and node.id not in frame.columns:
+            found = ", ".join(map(str, frame.columns))
+            raise InputError(option, expression, f"{node.id} is no column here; there are: {found}")
+    try:
+        chosen: object = frame.eval(expression.strip(), engine="python")
+    except Exception as error:  # pandas raises whatever the operands' types raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(option, expression, f"cannot be evaluated ({reason}); try {EXAMPLE}") from error
+    if not isinstance(chosen, pd.Series) or not pd.api.types.is_bool_dtype(chosen.dtype):
+        raise InputError(option, expression, f"is not true or false for each row; write a condition such as {EXAMPLE}")
+    # A condition on an empty cell is unknown under nullable types; as in SQL, unknown is not true.
+    return frame[chosen.fillna(False).to_numpy(dtype=bool)]

@@ -1,0 +1,162 @@
+"""``llmpower fit`` as a process: streams, exit codes, files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from llmpower.cli.fit import BOUNDARIES, FORMS
+from llmpower.cli.main import cli
+from llmpower.modelling import FORMS as KNOWN_FORMS
+from llmpower.modelling import load_models
+from llmpower.modelling.forms import Cached
+from llmpower.modelling.measurements import BOUNDARIES as KNOWN_BOUNDARIES
+from llmpower.store import Store
+from llmpower.types import Measurement
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+LENGTHS = (8, 32, 128, 512)
+
+
+def energy_j(τin: int, τout: int) -> float:
+    """What a made-up server with a KV cache takes, in joules."""
+    return float(Cached().design(τin, τout) @ [60.0, 0.2, 1e-5, 15.0, 0.01])
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    path = tmp_path / "grid.csv"
+    noise = iter(np.random.default_rng(3).lognormal(sigma=0.02, size=16))
+    rows = [
+        (name, τin, τout, joules / 300, joules)
+        for name in ("small", "large")
+        for τin in LENGTHS
+        for τout in LENGTHS
+        for joules in [energy_j(τin, τout) * (next(noise) if name == "small" else 5)]
+    ]
+    header = ["model_name", "input_tokens", "output_tokens", "runtime_s", "gpu_energy_j"]
+    pd.DataFrame(rows, columns=header).to_csv(path, index=False)
+    return path
+
+
+def test_choices_are_those_of_the_library() -> None:
+    assert ("auto", *KNOWN_FORMS) == FORMS
+    assert BOUNDARIES == KNOWN_BOUNDARIES
+
+
+def test_table_says_what_was_fitted_and_why(run_cli: Run, grid: Path) -> None:
+    done = run_cli("fit", grid)
+    assert (done.returncode, done.stderr) == (0, "")
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == ["MODEL", "SYSTEM", "TARGET", "FORM", "n", "R²", "F", "p", "MAPE", "MEDIAN", "WORST", "≤0"]
+    assert [row.split()[:5] for row in rows[:4]] == [
+        [name, "–", target, unit, "cached"]
+        for name in ("large", "small")
+        for target, unit in (("energy", "[J]"), ("runtime", "[s]"))
+    ]
+    assert "small  energy [J] (gpu) = p0 + p1·τin" in done.stdout
+    assert "chosen by held-out error: cached " in done.stdout
+    assert "paper " in done.stdout
+    assert "SIMULATED" not in done.stdout
+
+
+def test_json_is_the_document_that_is_written(run_cli: Run, grid: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models.json"
+    done = run_cli("fit", grid, "--form", "recompute", "--json", "-o", out)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads(out.read_text())
+    assert [model.energy.form for model in load_models(out)] == ["recompute", "recompute"]
+
+
+def test_options_reach_the_fit(grid: Path) -> None:
+    arguments = ["fit", str(grid), "--where", "model_name == 'small'", "--form", "paper", "--intercept", "--json"]
+    (model,) = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout)["models"]
+    assert model["model_name"] == "small"
+    assert model["energy"]["terms"][0] == "intercept"
+    arguments = [
+        "fit",
+        str(grid),
+        "--column",
+        "energy_j=gpu_energy_j",
+        "--group-by",
+        "model_name, output_tokens",
+        "--json",
+    ]
+    result = CliRunner().invoke(cli, arguments)
+    assert "output_tokens = 8: every row of large [output_tokens=8] has this" in str(result.exception)
+
+
+def test_unmeasured_energies_are_counted_on_stderr(run_cli: Run, grid: Path) -> None:
+    frame = pd.read_csv(grid)
+    frame.loc[[1, 2], "gpu_energy_j"] = np.nan
+    frame.to_csv(grid, index=False)
+    done = run_cli("fit", grid, "--json")
+    assert done.returncode == 0
+    assert "llmpower: warning: small: 2 of 16 rows left out: energy not measured" in done.stderr.splitlines()
+    assert [model["energy"]["n_obs"] for model in json.loads(done.stdout)["models"]] == [16, 14]
+
+
+def test_a_daemons_store_is_a_source(
+    run_cli: Run, tmp_path: Path, make_measurement: Callable[..., Measurement]
+) -> None:
+    cells = [(τin, τout) for τin in LENGTHS for τout in LENGTHS]
+    store = Store(tmp_path / "spans.db")
+    store.append(
+        [
+            make_measurement(
+                number,
+                input_tokens=τin,
+                output_tokens=τout,
+                gpu_energy_j=energy_j(τin, τout),
+                end_ns=number * 60_000_000_000 + int(energy_j(τin, τout) * 3e6),
+            )
+            for number, (τin, τout) in enumerate(cells)
+        ]
+    )
+    store.close()
+    done = run_cli("fit", tmp_path / "spans.db")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("SIMULATED: ")
+    assert "1× card SIMULATED" in done.stdout
+    assert "cached  16" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["none.csv"], "llmpower: error: SOURCE = none.csv: no such file; check the path"),
+        (["{grid}", "--form", "recompute", "--intercept"], "--intercept = recompute: only the form paper"),
+        (["{grid}", "--where", "tokens > 3"], "--where = tokens > 3: tokens is no column here"),
+        (["{grid}", "--where", "output_tokens == 8"], "output_tokens = 8: every row of large has this"),
+        (["{grid}", "--boundary", "cpu"], "column = cpu_energy_j: is missing"),
+        (["{grid}", "--group-by", "host"], "--group-by = host: must contain model_name"),
+        (["{grid}", "-o", "/nonexistent/models.json"], "-o = /nonexistent/models.json: cannot write there"),
+        (["{grid}", "--form", "cubic"], "Invalid value for '--form'"),
+        ([], "Missing argument 'SOURCE…'"),
+    ],
+)
+def test_refusals_are_one_line_and_exit_2(run_cli: Run, grid: Path, arguments: list[str], complaint: str) -> None:
+    done = run_cli("fit", *(argument.format(grid=grid) for argument in arguments))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert complaint in line
+
+
+def test_a_row_that_cannot_be_true_is_named(run_cli: Run, grid: Path) -> None:
+    frame = pd.read_csv(grid)
+    frame.loc[4, "gpu_energy_j"] = -3.5
+    frame.to_csv(grid, index=False)
+    done = run_cli("fit", grid)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"llmpower: error: gpu_energy_j = -3.5: row 5 of {grid}: an energy is a number of joules > 0"
+    )

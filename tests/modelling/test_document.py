@@ -1,0 +1,215 @@
+"""models.json: what is written comes back; what was not written by us is refused by its key."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpower.exceptions import InputError
+from llmpower.modelling import Alternative, Fit, HeldOut, WorkloadModel, dump_models, fit, load_models, save_models
+from llmpower.modelling.forms import FORMS, make_form
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+maybe = st.none() | numbers
+ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda ends: (min(ends), max(ends)))
+heldouts = st.builds(HeldOut, maybe, maybe, maybe, st.none() | st.integers(0, 1000))
+
+
+@st.composite
+def fits(draw: st.DrawFn) -> Fit:
+    name = draw(st.sampled_from(sorted(FORMS)))
+    terms = make_form(name, intercept=name == "paper" and draw(st.booleans())).terms
+    n = len(terms)
+    known = st.just(np.nan) | numbers
+    return Fit(
+        form=name,
+        terms=terms,
+        coefficients=np.array(draw(st.lists(numbers, min_size=n, max_size=n))),
+        std_errors=np.array(draw(st.lists(known, min_size=n, max_size=n))),
+        covariance=np.array(draw(st.lists(known, min_size=n * n, max_size=n * n))).reshape(n, n),
+        n_obs=draw(st.integers(0, 10**9)),
+        r_squared=draw(maybe),
+        r_squared_centered=draw(maybe),
+        r_squared_uncentered=draw(maybe),
+        f_statistic=draw(maybe),
+        f_pvalue=draw(maybe),
+        heldout=draw(heldouts),
+        input_range=draw(ranges),
+        output_range=draw(ranges),
+        warnings=tuple(draw(st.lists(st.text(), max_size=2))),
+        alternatives=tuple(
+            draw(st.lists(st.builds(Alternative, st.sampled_from(sorted(FORMS)), heldouts), max_size=2))
+        ),
+    )
+
+
+models = st.builds(
+    WorkloadModel, st.text(), st.text(), st.booleans(), fits(), fits(), st.none() | st.sampled_from(["gpu", "gpu+cpu"])
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("document") / "models.json"
+
+
+@given(written=st.lists(models, max_size=2, unique_by=lambda model: (model.model_name, model.system)))
+def test_round_trip(path: Path, written: list[WorkloadModel]) -> None:
+    save_models(written, path)
+    assert load_models(path) == written
+
+
+@pytest.fixture(scope="module")
+def model() -> WorkloadModel:
+    """Costs that grow less than the form recompute can say: its last term is held at zero and has no error."""
+    τin, τout = (grid.reshape(-1) for grid in np.meshgrid([8, 64, 512], [8, 64, 512]))
+    energy_j = make_form("recompute").design(τin, τout) @ [4.0, 0.03, -1e-6]
+    tokens = {"input_tokens": τin, "output_tokens": τout}
+    frame = pd.DataFrame({"model_name": "a", **tokens, "runtime_s": energy_j / 300, "gpu_energy_j": energy_j})
+    (fitted,) = fit(frame.assign(system="X"))
+    return fitted
+
+
+def test_keys_are_those_that_others_rely_on(model: WorkloadModel) -> None:
+    document = dump_models([model])
+    assert document["schema"] == "llmpower.models/1"
+    (written,) = document["models"]
+    assert {"model_name", "system", "simulated", "energy", "runtime"} <= set(written)
+    assert {
+        *("form", "terms", "coefficients", "std_errors", "covariance", "n_obs", "r_squared", "r_squared_centered"),
+        *("r_squared_uncentered", "f_statistic", "f_pvalue", "heldout", "input_range", "output_range", "warnings"),
+    } <= set(written["energy"])
+    assert set(written["energy"]["heldout"]) == {"mape", "median_ape", "worst_ape", "negative_predictions", "scheme"}
+    assert list(written["energy"]["coefficients"]) == written["energy"]["terms"] == ["e0", "a", "b"]
+    assert written["energy"]["coefficients"]["b"] == 0
+    assert written["energy"]["std_errors"]["b"] is None
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_keys_beyond_the_schema_of_others_may_be_absent(tmp_path: Path, model: WorkloadModel) -> None:
+    document = dump_models([model])
+    del document["models"][0]["boundary"]
+    for target in ("energy", "runtime"):
+        del document["models"][0][target]["alternatives"]
+    (loaded,) = read(document, tmp_path)
+    assert loaded.boundary is None
+    assert loaded.energy.alternatives == ()
+    assert loaded.energy.predict(8, 8) == model.energy.predict(8, 8)
+
+
+def read(document: Any, directory: Path) -> list[WorkloadModel]:
+    file = directory / "models.json"
+    file.write_text(json.dumps(document))
+    return load_models(file)
+
+
+def places(value: Any, *place: Any) -> list[tuple[Any, ...]]:
+    """Every place in a document, as the keys and numbers that lead there."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place] * bool(place) + [found for key, child in children for found in places(child, *place, key)]
+
+
+@given(data=st.data())
+def test_whatever_is_changed_is_refused_or_still_a_document(
+    path: Path, model: WorkloadModel, data: st.DataObject
+) -> None:
+    document = dump_models([model])
+    *way, last = data.draw(st.sampled_from(places(document)))
+    parent: Any = document
+    for step in way:
+        parent = parent[step]
+    junk = (
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.just([])
+        | st.just({})
+        | st.just(10**400)
+    )
+    if data.draw(st.booleans()):
+        parent[last] = data.draw(junk)
+    else:
+        del parent[last]
+    path.write_text(json.dumps(document))
+    try:
+        loaded = load_models(path)
+    except InputError:
+        return
+    json.dumps(dump_models(loaded), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "key"),
+    [
+        (("schema",), "llmpower.models/9", "schema"),
+        (("models",), {}, "models"),
+        (("models", 0, "model_name"), 7, "models[0].model_name"),
+        (("models", 0, "simulated"), "no", "models[0].simulated"),
+        (("models", 0, "energy"), None, "models[0].energy"),
+        (("models", 0, "energy", "form"), "cubic", "models[0].energy.form"),
+        (("models", 0, "energy", "terms"), ["a", "e0", "b"], "models[0].energy.terms"),
+        (("models", 0, "energy", "coefficients", "e0"), None, "models[0].energy.coefficients.e0"),
+        (("models", 0, "runtime", "coefficients"), {"e0": 1, "a": 2}, "models[0].runtime.coefficients.b"),
+        (("models", 0, "energy", "covariance"), [[1]], "models[0].energy.covariance"),
+        (("models", 0, "energy", "covariance", 1, 1), "x", "models[0].energy.covariance[1][1]"),
+        (("models", 0, "energy", "n_obs"), -1, "models[0].energy.n_obs"),
+        (("models", 0, "energy", "n_obs"), True, "models[0].energy.n_obs"),
+        (("models", 0, "energy", "r_squared"), float("nan"), "models[0].energy.r_squared"),
+        (("models", 0, "energy", "heldout", "mape"), "5 %", "models[0].energy.heldout.mape"),
+        (("models", 0, "energy", "input_range"), [9, 8], "models[0].energy.input_range"),
+        (("models", 0, "energy", "colour"), "red", "models[0].energy.colour"),
+    ],
+)
+def test_refusals_name_the_key(
+    tmp_path: Path, model: WorkloadModel, place: tuple[Any, ...], value: Any, key: str
+) -> None:
+    document = copy.deepcopy(dump_models([model]))
+    parent: Any = document
+    for step in place[:-1]:
+        parent = parent[step]
+    parent[place[-1]] = value
+    with pytest.raises(InputError) as caught:
+        read(document, tmp_path)
+    assert caught.value.field == key
+
+
+def test_two_models_of_one_name_and_system_are_refused(tmp_path: Path, model: WorkloadModel) -> None:
+    with pytest.raises(InputError, match=r"models\[1\].model_name = a: appears twice"):
+        read(dump_models([model, model]), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "models.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is not JSON"):
+        load_models(file)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--models = .*: cannot be read"):
+        load_models(tmp_path / "none.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_models(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, model: WorkloadModel) -> None:
+    file = tmp_path / "models.json"
+    save_models([model], file)
+    with pytest.raises(ValueError, match="Out of range float"):
+        save_models([replace(model, energy=replace(model.energy, r_squared=float("nan")))], file)
+    assert load_models(file) == [model]
+    assert list(tmp_path.iterdir()) == [file]
+    with pytest.raises(InputError, match=r"-o = .*: cannot write there"):
+        save_models([model], tmp_path / "no" / "models.json")
