@@ -1,0 +1,125 @@
+"""``llmpower doctor``: what can be measured here, what cannot, why, and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from llmpower.exceptions import DaemonUnreachableError, DeviceError
+
+EXTRAS = {
+    "transformers": (("torch", "transformers"), "measure generate() calls and profile models"),
+    "parquet": (("pyarrow",), "read and write Parquet"),
+    "report": (("jinja2", "matplotlib"), "write the HTML report"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: whether it works, what was found, and what to do if it does not."""
+
+    check: str
+    ok: bool
+    found: str
+    mend: str | None = None
+
+
+@click.command()
+@click.option("--nvml-library", metavar="PATH", default="libnvidia-ml.so.1", show_default=True, help="NVML to look at.")
+@click.option(
+    "--powercap-root",
+    type=click.Path(path_type=Path),
+    default=Path("/sys/class/powercap"),
+    show_default=True,
+    help="Where the kernel shows CPU energy.",
+)
+@click.option("--socket", type=click.Path(path_type=Path), help="The daemon's socket.  [default: where it is]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(nvml_library: str, powercap_root: Path, socket: Path | None, as_json: bool) -> None:
+    """Say what can be measured here, what cannot, why, and how to mend it.
+
+    \b
+    Example:
+      llmpower doctor
+      llmpower doctor --json | jq '.findings[] | select(.ok | not)'
+    """
+    findings = [*_gpus(nvml_library), *_cpus(powercap_root), _daemon(socket), *_extras()]
+    if as_json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
+        return
+    for finding in findings:
+        mark = click.style("ok     ", fg="green") if finding.ok else click.style("missing", fg="yellow")
+        click.echo(f"{mark}  {finding.check:<14}  {finding.found}")
+        if finding.mend:
+            click.echo(f"{'':9}{'':16}-> {finding.mend}")
+
+
+def _gpus(library: str) -> Iterator[Finding]:
+    from llmpower.sampling import Sampler
+
+    try:
+        sampler = Sampler(backend="nvml", nvml_library=library, powercap_root=None)
+    except DeviceError as error:
+        mend = "install the NVIDIA driver; until then the simulated GPU serves: llmpower daemon --backend simulated"
+        yield Finding("NVML", ok=False, found=f"{error.value}: {error.advice}", mend=mend)
+        return
+    devices = sampler.devices
+    sampler.close()
+    if not devices:
+        yield Finding("NVML", ok=False, found=f"{library} answers and knows no GPU", mend="check nvidia-smi -L")
+    for device in devices:
+        name = f"{device.name} ({device.uuid}), driver {device.driver_version}"
+        if device.has_energy_counter:
+            yield Finding("GPU energy", ok=True, found=f"{name}: energy counter")
+        elif device.has_power:
+            yield Finding("GPU energy", ok=True, found=f"{name}: no energy counter, so power is integrated")
+        else:
+            mend = "nothing to be done: this board answers neither energy nor power"
+            yield Finding("GPU energy", ok=False, found=f"{name}: no energy, no power", mend=mend)
+
+
+def _cpus(root: Path) -> Iterator[Finding]:
+    zones = sorted(root.glob("intel-rapl:*")) if root.is_dir() else []
+    packages = [zone for zone in zones if (zone / "name").is_file() and _name(zone).startswith("package-")]
+    if not packages:
+        mend = "sudo modprobe intel_rapl_msr (AMD too); inside most virtual machines there is none to be had"
+        yield Finding("CPU energy", ok=False, found=f"no RAPL package zone in {root}", mend=mend)
+    for zone in packages:
+        counter = zone / "energy_uj"
+        if os.access(counter, os.R_OK):
+            yield Finding("CPU energy", ok=True, found=f"{_name(zone)} ({zone.name})")
+        else:
+            # Root-only since CVE-2020-8694: fine-grained power readings leak what the CPU computes.
+            mend = f"sudo chgrp $(id -gn) {counter} && sudo chmod g+r {counter}, or run the daemon as a service"
+            yield Finding("CPU energy", ok=False, found=f"{_name(zone)}: only root may read {counter}", mend=mend)
+
+
+def _name(zone: Path) -> str:
+    return (zone / "name").read_text(encoding="utf-8").strip()
+
+
+def _daemon(socket: Path | None) -> Finding:
+    from llmpower.spans.client import default_socket_path, request_status
+
+    path = socket or default_socket_path()
+    try:
+        status = request_status(path)
+    except DaemonUnreachableError as error:
+        return Finding("daemon", ok=False, found=f"{path}: {error.advice}", mend="llmpower daemon")
+    return Finding("daemon", ok=True, found=f"{path}: version {status['version']}, pid {status['pid']}")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, (modules, purpose) in EXTRAS.items():
+        missing = [module for module in modules if find_spec(module) is None]
+        if missing:
+            found = f"{', '.join(missing)} not installed, needed to {purpose}"
+            yield Finding(f"extra {extra}", ok=False, found=found, mend=f"pip install 'llmpower[{extra}]'")
+        else:
+            yield Finding(f"extra {extra}", ok=True, found=f"can {purpose}")
