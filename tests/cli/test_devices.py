@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmpower.sampling import simulated_library
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llmpower.cli.main", *arguments]
+    environ = os.environ | {"LLMPOWER_SIM_LOAD": "square:100,300,0.37"} | environment
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environ)
+
+
+def test_devices_shows_periods_and_latencies(tmp_path: Path) -> None:
+    done = run(
+        *("devices", "--backend", "simulated", "--seconds", "1.6", "--powercap-root", str(tmp_path), "--json"),
+        LLMPOWER_SIM_GPUS="2",
+    )
+    assert done.returncode == 0, done.stderr
+    devices = json.loads(done.stdout)["devices"]
+    assert len(devices) == 2
+    for device in devices:
+        assert device["simulated"] is True
+        by_field = {source["field"]: source for source in device["sources"]}
+        assert by_field.keys() == {"energy", "power_instant"}
+        assert by_field["energy"]["period_s"] == pytest.approx(0.1, rel=0.2)
+        assert 0 < by_field["energy"]["latency_p50_s"] <= by_field["energy"]["latency_p99_s"]
+
+
+def test_a_period_that_was_not_seen_is_null_and_not_zero() -> None:
+    done = run("devices", "--backend", "simulated", "--seconds", "0.5", "--json", LLMPOWER_SIM_LOAD="constant:100")
+    sources = json.loads(done.stdout)["devices"][0]["sources"]
+    assert {source["period_s"] for source in sources if source["field"] == "power_instant"} == {None}
+
+
+def test_devices_on_a_terminal_says_simulated() -> None:
+    done = run("devices", "--backend", "simulated", "--seconds", "0.5")
+    assert done.returncode == 0
+    assert "SIMULATED" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_library_of_the_wrong_kind_is_one_line() -> None:
+    done = run("devices", "--nvml-library", "libm.so.6")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "libm.so.6" in done.stderr
+
+
+def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
+    done = run(
+        *("doctor", "--nvml-library", "/nonexistent/libnvidia-ml.so.1", "--powercap-root", str(tmp_path)),
+        *("--socket", str(tmp_path / "s"), "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    for check in ("NVML", "CPU energy", "daemon"):
+        assert findings[check]["ok"] is False
+        assert findings[check]["mend"]
+
+
+def test_doctor_finds_a_card_and_a_package(tmp_path: Path) -> None:
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    for name, text in (("name", "package-0"), ("energy_uj", "5"), ("max_energy_range_uj", "10")):
+        (zone / name).write_text(f"{text}\n")
+    done = run("doctor", "--nvml-library", str(simulated_library()), "--powercap-root", str(tmp_path), "--json")
+    findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["GPU energy"]["ok"] is True
+    assert findings["CPU energy"]["ok"] is True
