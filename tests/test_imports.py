@@ -1,0 +1,156 @@
+"""The house stands: floors are kept, there is no circle, and light parts load nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import llmpower
+
+PACKAGE = Path(llmpower.__file__).parent
+
+# Each floor may import those below it; packages of one floor do not import each other.
+FLOORS = (
+    ("exceptions", "types"),
+    ("files",),
+    ("tables",),
+    ("sampling", "spans", "attribution", "store", "metrics", "modelling"),
+    ("profiling", "routing", "daemon"),
+    ("report",),
+    ("cli",),
+)
+ALLOWED_ABOVE_THE_GROUND = {
+    "profiling": {"spans", "sampling"},
+    "routing": {"modelling"},
+    "report": {"modelling", "routing"},
+}
+TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers.py", "profiling/")
+HEAVY = ("torch", "transformers", "pandas", "scipy", "statsmodels", "matplotlib", "pyarrow")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield parts[0] if parts[0] != "__init__" else "llmpower", path
+
+
+def imported(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every module that a file imports, and whether it does so at run time (not for type checkers alone)."""
+
+    def walk(node: ast.AST, at_run_time: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, at_run_time) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: relative import"
+                yield child.module or "", at_run_time
+                yield from ((f"{child.module}.{alias.name}", at_run_time) for alias in child.names)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                yield from walk(child, False)
+            else:
+                yield from walk(child, at_run_time)
+
+    return walk(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+def floor_of(station: str) -> int:
+    return next(number for number, floor in enumerate(FLOORS) if station in floor)
+
+
+def test_every_station_stands_on_a_floor() -> None:
+    stations = {station for station, _ in modules()} - {"llmpower"}
+    assert stations == {station for floor in FLOORS for station in floor}
+
+
+def test_floors_are_kept() -> None:
+    wrong = []
+    for station, path in modules():
+        if station == "llmpower":
+            continue
+        for name, _ in imported(path):
+            parts = name.split(".")
+            if parts[0] != "llmpower" or len(parts) < 2 or parts[1] == station:
+                continue
+            other = parts[1]
+            if other == "__version__":
+                continue
+            below = floor_of(other) < floor_of(station)
+            ground = floor_of(other) < floor_of("sampling")
+            allowed = ALLOWED_ABOVE_THE_GROUND.get(station)
+            if not below or not (ground or allowed is None or other in allowed):
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert wrong == []
+
+
+def test_there_is_no_circle() -> None:
+    """Among modules that are loaded together: imports inside functions are the way to break one, and count too."""
+    edges: dict[str, set[str]] = {}
+    names = {
+        ".".join(("llmpower", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for _, path in modules()
+    }
+    for name, path in names.items():
+        # A package's face hands on what its modules define: it is not a station of its own.
+        edges[name] = {
+            target
+            for target, at_run_time in imported(path)
+            if at_run_time and target in names and target != name and names[target].name != "__init__.py"
+        }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for target in edges[name]:
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in names:
+        visit(name, ())
+
+
+def test_torch_is_imported_in_two_places_only() -> None:
+    found = {
+        str(path.relative_to(PACKAGE))
+        for _, path in modules()
+        for name, at_run_time in imported(path)
+        if at_run_time and name.split(".")[0] in ("torch", "transformers")
+    }
+    assert found
+    assert [path for path in found if not path.startswith(TORCH_MAY_BE_IMPORTED_IN)] == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import llmpower",
+        "import llmpower.daemon.loop, llmpower.store, llmpower.metrics, llmpower.spans",
+        "import llmpower.cli.main, llmpower.cli.daemon, llmpower.cli.status",
+        "import llmpower.modelling, llmpower.routing, llmpower.report",
+    ],
+)
+def test_what_is_light_loads_nothing_heavy(statement: str) -> None:
+    program = f"{statement}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
+
+
+def test_importing_the_package_and_the_command_line_loads_not_even_numpy() -> None:
+    program = "import llmpower, llmpower.cli.main, sys; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+def test_only_one_file_touches_the_c_extension() -> None:
+    found = {
+        str(path.relative_to(PACKAGE))
+        for _, path in modules()
+        for name, _ in imported(path)
+        if name.endswith("._sampler") or name.split(".")[0] == "cffi"
+    }
+    assert found == {"sampling/low_level.py"}
