@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from llmpower.spans.wire import MAX_PACKET_BYTES, Message, StatusRequest, decode, encode_status
 from llmpower.types import Measurement, Span
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +70,112 @@ def make_measurement() -> Callable[..., Measurement]:
         return replace(measurement, span=replace(span, **of_span), **of_measurement)
 
     return make
+
+
+class SpanReceiver:
+    """A real socket that takes real packets and keeps the messages; it answers a status request with ``status``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.messages: list[Message] = []
+        self.status: dict[str, Any] = {"version": "0", "simulated": False}
+        self.peers = 0
+        self._arrived = threading.Condition()
+        self._connections: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def spans(self) -> list[Span]:
+        """The finished spans so far."""
+        return [message for message in self.messages if isinstance(message, Span)]
+
+    def wait(self, count: int) -> list[Message]:
+        """The messages, once there are ``count``."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.messages) >= count, timeout=20), self.messages
+            return list(self.messages)
+
+    def wait_for_spans(self, count: int) -> list[Span]:
+        """The finished spans, once there are ``count``."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.spans) >= count, timeout=20), self.messages
+            return self.spans
+
+    def close(self) -> None:
+        """Go away as a daemon that stops does: its socket's file removed, its connections closed."""
+        self.path.unlink(missing_ok=True)
+        for open_socket in [self._listener, *self._connections]:
+            with suppress(OSError):  # the peer may have been faster
+                open_socket.shutdown(socket.SHUT_RDWR)
+            open_socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.peers += 1
+            self._connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        while True:
+            try:
+                packet = connection.recv(MAX_PACKET_BYTES + 1)
+            except OSError:
+                return
+            if not packet:
+                return
+            message = decode(packet)
+            if isinstance(message, StatusRequest):
+                connection.send(encode_status(self.status))
+                continue
+            with self._arrived:
+                self.messages.append(message)
+                self._arrived.notify_all()
+
+
+@pytest.fixture
+def socket_directory() -> Iterator[Path]:
+    """A directory whose name is short enough for sockets, which tmp_path's need not be."""
+    with tempfile.TemporaryDirectory(prefix="llmpower-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def receiver(socket_directory: Path) -> Iterator[SpanReceiver]:
+    """Where spans arrive, in place of the daemon."""
+    receiver = SpanReceiver(socket_directory / "llmpower.sock")
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def tiny_llama() -> Any:
+    """A random Llama of two layers: a millisecond or two a token, 128 ids of which 1 begins and 2 ends a sequence."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=128,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=256,
+        )
+    ).eval()
+
+
+@pytest.fixture
+def tiny_llama_directory(tiny_llama: Any, tmp_path: Path) -> Path:
+    """The same model, saved."""
+    directory = tmp_path / "tiny-llama"
+    tiny_llama.save_pretrained(directory)
+    return directory

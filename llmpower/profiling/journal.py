@@ -1,0 +1,151 @@
+"""What a campaign has done so far, on disk, so that a killed one goes on where it was.
+
+JSON lines, appended as trials finish: a first line with the settings, then one line a trial, one for a cell that had
+to be left out, and one when the campaign is complete. The joules are in the daemon's store; this only tells which
+cells still want trials. It grows by appending, not by rename: a kill can tear its last line and nothing else, and a
+torn last line is one trial to repeat. A lock keeps two campaigns from writing to the same file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from llmpower.exceptions import InputError
+from llmpower.profiling.grid import Cell
+from llmpower.types import Span
+
+SCHEMA = "llmpower.journal/1"
+OPTION = "--journal"
+
+
+class Journal:
+    """A journal that is open for appending. ``trials`` and ``skipped`` are what it held when it was opened.
+
+    Without ``resume`` a complete journal is started anew, and an incomplete one is not touched.
+
+    Raises:
+        InputError: the file cannot be written, is no journal, is incomplete and ``resume`` is off, was made with
+            other ``settings``, or another campaign is writing to it.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, object], *, resume: bool = False) -> None:
+        self.path = path
+        self.trials: list[tuple[Cell, float]] = []
+        self.skipped: dict[Cell, str] = {}
+        self._complete = False
+        try:
+            self._file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            advice = f"cannot be written ({error.strerror}); give a file in a directory that exists and is writable"
+            raise InputError(OPTION, path, advice) from error
+        try:
+            self._lock()
+            self._read(settings, resume)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def trial(self, cell: Cell, span: Span) -> None:
+        """One trial of ``cell`` has been measured."""
+        self._complete = False
+        self._append({"span_id": span.span_id, **_fields(cell), "runtime_s": span.runtime_s})
+
+    def skip(self, cell: Cell, reason: str) -> None:
+        """``cell`` cannot be measured."""
+        self._complete = False
+        self._append({"skipped": reason, **_fields(cell)})
+
+    def complete(self) -> None:
+        """Every cell has had its trials."""
+        if not self._complete:
+            self._append({"complete": True})
+            self._complete = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            advice = "another campaign is writing to it; wait for that one, or give another --journal"
+            raise InputError(OPTION, self.path, advice) from error
+
+    def _read(self, settings: Mapping[str, object], resume: bool) -> None:
+        self._file.seek(0)
+        try:
+            text = self._file.read()
+        except UnicodeDecodeError as error:
+            raise self._no_journal(1) from error
+        whole, _, _ = text.rpartition("\n")
+        lines = [self._parsed(number, line) for number, line in enumerate(whole.split("\n"), start=1) if text]
+        if lines and lines[0].get("schema") != SCHEMA:
+            raise self._no_journal(1)
+        self._complete = bool(lines) and "complete" in lines[-1]
+        if not lines or (self._complete and not resume):
+            self._start({"schema": SCHEMA, "settings": dict(settings)})
+            return
+        if not resume:
+            advice = f"a campaign of {len(lines) - 1} trials is unfinished there; add --resume, or delete the file"
+            raise InputError(OPTION, self.path, advice)
+        if lines[0].get("settings") != dict(settings):
+            advice = f"that campaign was run with {_shown(lines[0].get('settings'))}, this one has {_shown(settings)}"
+            raise InputError(OPTION, self.path, f"{advice}; give the same options, or another --journal")
+        for number, line in enumerate(lines[1:], start=2):
+            self._take(number, line)
+        self._file.truncate(len(whole.encode()) + 1)
+
+    def _start(self, header: Mapping[str, object]) -> None:
+        self._file.truncate(0)
+        self._complete = False
+        self._append(header)
+
+    def _parsed(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise self._no_journal(number) from error
+        if not isinstance(value, dict):
+            raise self._no_journal(number)
+        return value
+
+    def _take(self, number: int, line: Mapping[str, Any]) -> None:
+        if "complete" in line:
+            return
+        try:
+            cell = Cell(int(line["input_tokens"]), int(line["output_tokens"]), int(line["batch_size"]))
+            if "skipped" in line:
+                self.skipped[cell] = str(line["skipped"])
+            else:
+                self.trials.append((cell, float(line["runtime_s"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._no_journal(number) from error
+
+    def _append(self, line: Mapping[str, object]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def _no_journal(self, number: int) -> InputError:
+        return InputError(OPTION, self.path, f"line {number} is not a campaign's journal; give another file")
+
+
+def _fields(cell: Cell) -> dict[str, int]:
+    return {
+        "input_tokens": cell.input_tokens,
+        "output_tokens": cell.output_tokens,
+        "batch_size": cell.batch_size,
+    }
+
+
+def _shown(settings: object) -> str:
+    return json.dumps(settings, ensure_ascii=False, sort_keys=True)

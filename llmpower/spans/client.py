@@ -1,0 +1,249 @@
+"""The program's side of the socket: tells the daemon about spans, and never makes the program wait or fail for it.
+
+Serving comes first. Every send is non-blocking; a packet that the daemon cannot take now is dropped and counted,
+because a request that waits for its meter no longer costs what it costs without. What is missing is said once, with
+the way to mend it, through the ``llmpower`` logger (which prints on stderr in a program that set up no logging).
+:func:`request_status` is the exception: a person asked, so it waits, and raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmpower.exceptions import DaemonUnreachableError, InputError
+from llmpower.spans.wire import (
+    MAX_PACKET_BYTES,
+    Begin,
+    Cancel,
+    Message,
+    StatusRequest,
+    WireError,
+    decode_status,
+    encode,
+)
+from llmpower.types import Span
+
+SYSTEM_SOCKET = Path("/run/llmpower/llmpower.sock")
+MAX_SOCKET_PATH_BYTES = 107
+"""``sun_path`` holds 108 bytes, the last of them NUL."""
+
+_logger = logging.getLogger("llmpower")
+
+
+class SpanSink(Protocol):
+    """Where spans go: :class:`SpanClient`, or whatever else wants to see them."""
+
+    def begin(self, span_id: str, start_ns: int) -> None:
+        """A span has started."""
+
+    def finish(self, span: Span) -> None:
+        """It has ended well."""
+
+    def cancel(self, span_id: str) -> None:
+        """It has failed."""
+
+
+def default_socket_path(environ: Mapping[str, str] = os.environ, system_socket: Path = SYSTEM_SOCKET) -> Path:
+    """Where the daemon is looked for: ``LLMPOWER_SOCKET``, the system's daemon if there is one, the user's own."""
+    if named := environ.get("LLMPOWER_SOCKET"):
+        return Path(named)
+    try:
+        if system_socket.exists():
+            return system_socket
+    except PermissionError:
+        # It is there and closed to us. Going elsewhere would hide that; connecting will say so.
+        return system_socket
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    directory = Path(runtime, "llmpower") if runtime else Path(f"/tmp/llmpower-{os.getuid()}")
+    return directory / system_socket.name
+
+
+def check_socket_path(path: Path) -> None:
+    """Refuse a path that no Unix socket can have.
+
+    Raises:
+        InputError: it is longer than the kernel allows.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH_BYTES:
+        advice = f"a socket's path holds at most {MAX_SOCKET_PATH_BYTES} bytes, this one has {length}; choose a shorter"
+        raise InputError("--socket", path, advice)
+
+
+def request_status(path: Path, timeout_s: float = 2.0) -> dict[str, Any]:
+    """Ask the daemon at ``path`` what it is doing, waiting at most ``timeout_s`` for each step.
+
+    Raises:
+        InputError: the path is too long for a socket.
+        DaemonUnreachableError: nobody answers there, or not in our language.
+    """
+    check_socket_path(path)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(os.fspath(path))
+            connection.send(encode(StatusRequest()))
+            packet = connection.recv(MAX_PACKET_BYTES + 1)
+    except TimeoutError as error:
+        advice = f"the daemon did not answer within {timeout_s:g} s; look at its log"
+        raise DaemonUnreachableError("--socket", path, advice) from error
+    except OSError as error:
+        raise DaemonUnreachableError("--socket", path, _advice(error)) from error
+    if not packet:
+        advice = "the daemon closed the connection without an answer; look at its log"
+        raise DaemonUnreachableError("--socket", path, advice)
+    try:
+        return decode_status(packet)
+    except WireError as error:
+        advice = f"what answers is not this version of llmpower ({error}); restart the daemon"
+        raise DaemonUnreachableError("--socket", path, advice) from error
+
+
+class SpanClient:
+    """A lazy connection to the daemon, shared by all threads of a process and made anew in a forked child.
+
+    ``socket_path`` ``None`` means :func:`default_socket_path`, looked up at each attempt to connect, so that a
+    daemon started later is found. Attempts are at least ``retry_after_s`` apart.
+    """
+
+    def __init__(self, socket_path: Path | None = None, *, retry_after_s: float = 1.0) -> None:
+        self.socket_path = socket_path
+        self.retry_after_s = retry_after_s
+        self.sent = 0
+        """Packets that the kernel has taken for the daemon."""
+        self.dropped = 0
+        """Packets lost: no daemon, a daemon that does not keep up, or a message outside the wire format's bounds."""
+        self._warned: set[str] = set()
+        self._connection: socket.socket | None = None
+        self._forget()
+        _clients.add(self)
+
+    def begin(self, span_id: str, start_ns: int) -> None:
+        """Tell that a span started, so that the daemon holds its time open."""
+        self._send(self._encode(Begin(span_id, start_ns)))
+
+    def finish(self, span: Span) -> None:
+        """Hand over a finished span; one that the wire format refuses is withdrawn, so that nothing stays open."""
+        self._send(self._encode(span) or self._encode(Cancel(span.span_id)))
+
+    def cancel(self, span_id: str) -> None:
+        """Withdraw a span that failed."""
+        self._send(self._encode(Cancel(span_id)))
+
+    def close(self) -> None:
+        """Close the connection; the next message opens a new one."""
+        with self._lock:
+            self._disconnect()
+
+    def _forget(self) -> None:
+        """Start without connection and with a free lock: at first, and in a forked child.
+
+        The child's copy of the lock may be held by a thread that only the parent has, and packets on its copy of
+        the connection would come from two processes under one peer.
+        """
+        self._lock = threading.Lock()
+        self._next_attempt_s = 0.0
+        self._disconnect()
+
+    def _encode(self, message: Message) -> bytes | None:
+        try:
+            return encode(message)
+        except WireError as error:
+            with self._lock:
+                self.dropped += 1
+            self._warn("invalid", f"a span is not recorded, {error}")
+            return None
+
+    def _send(self, packet: bytes | None) -> None:
+        if packet is None:
+            return
+        with self._lock:
+            if self._deliver(packet):
+                self.sent += 1
+            else:
+                self.dropped += 1
+
+    def _deliver(self, packet: bytes) -> bool:
+        """Try on the connection there is, and once more on a fresh one if the daemon was restarted meanwhile."""
+        for _ in range(2):
+            if self._connection is None and not self._connect():
+                return False
+            assert self._connection is not None
+            try:
+                self._connection.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._warn("full", "the daemon does not keep up and spans are dropped; look at 'llmpower status'")
+                return False
+            except OSError:
+                self._disconnect()
+            else:
+                return True
+        return False
+
+    def _connect(self) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._next_attempt_s:
+            return False
+        self._next_attempt_s = now_s + self.retry_after_s
+        path = self.socket_path or default_socket_path()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            check_socket_path(path)
+            connection.setblocking(False)
+            connection.connect(os.fspath(path))
+        except InputError as error:
+            self._warn("unreachable", f"spans are not recorded, {error}")
+        except OSError as error:
+            self._warn("unreachable", f"spans are not recorded, {path}: {_advice(error)}")
+        else:
+            self._connection = connection
+            return True
+        connection.close()
+        return False
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _logger.warning("llmpower: %s", text)
+
+
+@cache
+def default_client() -> SpanClient:
+    """The process's own client, to wherever the default daemon is."""
+    return SpanClient()
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "this user may not open the daemon's socket; join its group, or start your own 'llmpower daemon'"
+    if isinstance(error, BlockingIOError):
+        return "the daemon is there and does not keep up; look at 'llmpower status'"
+    reason = (error.strerror or str(error)).lower()
+    return (
+        f"no daemon answers there ({reason}); start one with 'llmpower daemon', or name its socket in LLMPOWER_SOCKET"
+    )
+
+
+_clients: weakref.WeakSet[SpanClient] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

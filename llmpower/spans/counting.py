@@ -1,0 +1,127 @@
+"""How many tokens went into one ``generate`` call of transformers, and how many came out.
+
+Padding is not work that anyone asked for, so it is counted on neither side. What is padding depends on settings that
+``generate`` merges from five places (arguments, the call's and the model's generation config, the inputs' type, the
+decoding mode). Instead of merging them a second time, :meth:`Prompt.at_prefill` reads what ``generate`` itself had
+decided when it began its prefill: the mask (``None`` when it found no padding), the end-of-sequence ids, and how
+often it copied each row. :meth:`Prompt.of_call` is for calls that never prefill (assisted decoding, custom loops) and
+goes by the arguments alone.
+
+Everything here is counted over the sequences that the caller passed and got back. Beams that were searched and
+discarded cost energy and delivered nothing: they are in the joules and not in the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a call was given: enough to count it once it is over. Tensors are kept, not read, while it runs.
+
+    Args:
+        rows: sequences that the caller passed.
+        copies: how often each row was repeated before the prefill (beams, sampled sequences).
+        columns: tokens of each row that the result repeats before the new ones.
+        mask: 1 for a token and 0 for padding, (rows·copies, tokens); ``None`` when nothing was padded.
+        width: tokens per row when ``mask`` is ``None``; ``None`` when the input was not made of tokens.
+        eos: ids that end a sequence, empty when none does.
+        pad: the id that fills a row after its end.
+        stops_rows: whether a row can end before the others without an end-of-sequence id.
+    """
+
+    rows: int
+    copies: int
+    columns: int
+    mask: Tensor | None
+    width: int | None
+    eos: tuple[int, ...]
+    pad: int | None
+    stops_rows: bool
+
+    @classmethod
+    def at_prefill(
+        cls, model: Any, input_ids: Tensor, config: Any, model_kwargs: Mapping[str, Any], *, stops_rows: bool
+    ) -> Prompt:
+        """Read it off the arguments of ``_prefill``, before that runs."""
+        copies = max(config.num_beams or 1, config.num_return_sequences or 1)
+        embeds = model_kwargs.get("inputs_embeds")
+        width: int | None = getattr(config, "_mask_length", 0) or (input_ids if embeds is None else embeds).shape[1]
+        mask = model_kwargs.get("attention_mask")
+        if model.config.is_encoder_decoder and _encoder_input(model) != "input_ids":
+            # Frames of sound or patches of an image, which are no tokens; the mask, if any, counts those.
+            mask, width = None, None
+        return cls(
+            rows=input_ids.shape[0] // copies,
+            copies=copies,
+            columns=input_ids.shape[1],
+            mask=mask if mask is not None and mask.ndim == 2 else None,
+            width=width,
+            eos=_ids(config.eos_token_id),
+            pad=config.pad_token_id,
+            stops_rows=stops_rows or bool(config.stop_strings),
+        )
+
+    @classmethod
+    def of_call(cls, model: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Prompt:
+        """Infer it from what the caller passed to ``generate``; what the arguments do not tell stays unknown."""
+        ids = arguments[0] if arguments else keywords.get("inputs", keywords.get("input_ids"))
+        is_tokens = getattr(ids, "ndim", 0) == 2 and not ids.is_floating_point()
+        is_encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        config = keywords.get("generation_config") or getattr(model, "generation_config", None)
+        mask = keywords.get("attention_mask")
+        return cls(
+            rows=ids.shape[0] if hasattr(ids, "shape") and len(ids.shape) else 1,
+            copies=1,
+            columns=1 if is_encoder_decoder else ids.shape[1] if is_tokens else 0,
+            mask=mask if is_tokens and getattr(mask, "ndim", 0) == 2 else None,
+            width=ids.shape[1] if is_tokens else None,
+            eos=_ids(keywords.get("eos_token_id", getattr(config, "eos_token_id", None))),
+            pad=keywords.get("pad_token_id", getattr(config, "pad_token_id", None)),
+            stops_rows=False,
+        )
+
+    def input_tokens(self) -> int | None:
+        """Tokens of all rows, without padding; ``None`` when the input was not made of tokens."""
+        if self.mask is not None:
+            return int((self.mask != 0).sum()) // self.copies
+        return None if self.width is None else self.rows * self.width
+
+    def output_tokens(self, result: Any) -> int | None:
+        """New tokens of all returned rows; ``None`` when the result holds none (sound, a custom loop's own type).
+
+        A row ends with its first end-of-sequence id, which counts: it was computed. A row that something else ended
+        (a stop string) is cut at its trailing padding, which an id that also ends sequences cannot be told from.
+        """
+        sequences = getattr(result, "sequences", result)
+        if getattr(sequences, "ndim", 0) != 2 or sequences.is_floating_point():
+            return None
+        new = sequences[:, self.columns :].cpu()
+        if not self.eos or new.shape[1] == 0:
+            return int(new.numel())
+        ends = (new.unsqueeze(-1) == new.new_tensor(self.eos)).any(-1)
+        # The first True of a row; where there is none, the width.
+        lengths = ends.int().cumsum(1).eq(0).sum(1).add(1).clamp(max=new.shape[1])
+        if self.stops_rows and self.pad is not None and self.pad not in self.eos:
+            filled = (new != self.pad).int().flip(1).cumsum(1).ne(0).sum(1)
+            lengths = lengths.minimum(filled)
+        return int(lengths.sum())
+
+
+def _encoder_input(model: Any) -> str:
+    """The name of the encoder's input, found as ``GenerationMixin._prepare_model_inputs`` finds it."""
+    return str(getattr(getattr(model, "encoder", model), "main_input_name", "input_ids"))
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)

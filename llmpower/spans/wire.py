@@ -1,0 +1,257 @@
+"""What programs tell the daemon: one JSON object a packet, over a ``SOCK_SEQPACKET`` Unix socket.
+
+The socket keeps packet boundaries and order, so there is no framing, no partial read, and a sender that dies in the
+middle of a message leaves nothing behind. Every packet names its version and type::
+
+    {"v": 1, "type": "begin", "span_id": "…", "start_ns": 123}     a span has started; the daemon holds its time open
+    {"v": 1, "type": "span", "span_id": "…", …}                    it has finished: every field of Span
+    {"v": 1, "type": "cancel", "span_id": "…"}                     it failed; nothing is to be accounted for it
+    {"v": 1, "type": "status"}                                     answered by one packet of type "status_reply"
+
+Anyone on the machine who may open the socket can send bytes, so :func:`decode` trusts none of them: it returns a
+message whose every field lies inside the bounds below, or raises :class:`WireError`, and nothing else. Keys that it
+does not know are ignored, so that a later sender may add one without a new version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from llmpower.exceptions import LlmpowerError
+from llmpower.types import Span
+
+WIRE_VERSION = 1
+MAX_PACKET_BYTES = 65_536
+MAX_STRING_CHARS = 256
+MAX_ATTRIBUTES = 32
+MAX_DEVICES = 64
+MAX_TOKENS = 2**40
+MAX_BATCH_SIZE = 2**31 - 1
+MAX_PID = 2**31 - 1
+MAX_NS = 2**63 - 1
+
+WireReason = Literal["not_json", "too_large", "version", "type", "missing_field", "bad_value"]
+"""Why a packet was refused; few and fixed, so that it can be the label of a metric."""
+
+
+class WireError(LlmpowerError):
+    """A packet that is not a message. ``reason`` counts it, ``detail`` explains it to a person."""
+
+    def __init__(self, reason: WireReason, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A span has started at ``start_ns`` (CLOCK_MONOTONIC); a Span or a Cancel of the same id will follow."""
+
+    span_id: str
+    start_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The span that began under this id failed, and is not to be accounted."""
+
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """Asks the daemon what it is doing; answered on the same connection."""
+
+
+Message = Begin | Span | Cancel | StatusRequest
+
+_TYPES: dict[type[Message], str] = {Begin: "begin", Span: "span", Cancel: "cancel", StatusRequest: "status"}
+_STATUS_REPLY = "status_reply"
+
+
+def encode(message: Message) -> bytes:
+    """One message as one packet.
+
+    Raises:
+        WireError: the message breaks a bound that :func:`decode` holds it to, or does not fit in a packet.
+    """
+    values: dict[str, object] = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
+    if isinstance(message, Span):
+        values["attributes"] = dict(message.attributes)
+    packet = _dump(_TYPES[type(message)], values)
+    # The bounds are stated once, in decode(): what it would refuse is better refused here, beside its cause.
+    decode(packet)
+    return packet
+
+
+def decode(packet: bytes) -> Message:
+    """The message in one packet.
+
+    Raises:
+        WireError: anything but a valid message of this version.
+    """
+    fields = _load(packet)
+    match fields["type"]:
+        case "begin":
+            return Begin(span_id=_name(fields, "span_id"), start_ns=_integer(fields, "start_ns", 0, MAX_NS))
+        case "span":
+            return _span(fields)
+        case "cancel":
+            return Cancel(span_id=_name(fields, "span_id"))
+        case "status":
+            return StatusRequest()
+        case other:
+            raise WireError("type", f"type = {_shown(other)}; expected one of {', '.join(_TYPES.values())}")
+
+
+def encode_status(status: Mapping[str, object]) -> bytes:
+    """The daemon's answer to a :class:`StatusRequest`, as one packet; ``status`` is JSON without NaN.
+
+    Raises:
+        WireError: something in it is not JSON, or it does not fit in a packet.
+    """
+    return _dump(_STATUS_REPLY, {"status": status})
+
+
+def decode_status(packet: bytes) -> dict[str, Any]:
+    """What :func:`encode_status` was given.
+
+    Raises:
+        WireError: the packet is not an answer of this version.
+    """
+    fields = _load(packet)
+    if fields["type"] != _STATUS_REPLY:
+        raise WireError("type", f"type = {_shown(fields['type'])}; expected {_STATUS_REPLY}")
+    status = _field(fields, "status")
+    if not isinstance(status, dict):
+        _refuse("status", status, "expected an object")
+    return status
+
+
+def _dump(kind: str, fields: Mapping[str, object]) -> bytes:
+    try:
+        text = json.dumps(
+            {"v": WIRE_VERSION, "type": kind, **fields},
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        )
+        packet = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WireError("bad_value", f"cannot be written as JSON: {error}") from error
+    if len(packet) > MAX_PACKET_BYTES:
+        raise WireError("too_large", f"{len(packet)} bytes; a packet holds {MAX_PACKET_BYTES}")
+    return packet
+
+
+def _load(packet: bytes) -> dict[str, Any]:
+    """The packet's object, known to be of our version and to have a type."""
+    if len(packet) > MAX_PACKET_BYTES:
+        raise WireError("too_large", f"more than {MAX_PACKET_BYTES} bytes")
+    try:
+        fields = json.loads(packet.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise WireError("not_json", str(error)[:MAX_STRING_CHARS]) from error
+    if not isinstance(fields, dict):
+        raise WireError("not_json", f"{_shown(fields)} is not an object")
+    version = _field(fields, "v")
+    if type(version) is not int or version != WIRE_VERSION:
+        raise WireError("version", f"v = {_shown(version)}; this side speaks {WIRE_VERSION}")
+    _field(fields, "type")
+    return fields
+
+
+def _span(fields: Mapping[str, Any]) -> Span:
+    start_ns = _integer(fields, "start_ns", 0, MAX_NS)
+    end_ns = _integer(fields, "end_ns", start_ns, MAX_NS)
+    first_token_ns = None
+    if _field(fields, "first_token_ns") is not None:
+        first_token_ns = _integer(fields, "first_token_ns", start_ns, end_ns)
+    return Span(
+        span_id=_name(fields, "span_id"),
+        model_name=_name(fields, "model_name"),
+        device_uuids=_device_uuids(fields),
+        start_ns=start_ns,
+        first_token_ns=first_token_ns,
+        end_ns=end_ns,
+        input_tokens=_integer(fields, "input_tokens", 0, MAX_TOKENS),
+        output_tokens=_integer(fields, "output_tokens", 0, MAX_TOKENS),
+        batch_size=_integer(fields, "batch_size", 1, MAX_BATCH_SIZE),
+        hostname=_string("hostname", _field(fields, "hostname")),
+        pid=_integer(fields, "pid", 0, MAX_PID),
+        attributes=_attributes(fields),
+    )
+
+
+def _device_uuids(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
+    value = _field(fields, "device_uuids")
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > MAX_DEVICES:
+        _refuse("device_uuids", value, f"expected null or a list of at most {MAX_DEVICES}")
+    uuids = tuple(_string("device_uuids", uuid) for uuid in value)
+    if len(set(uuids)) < len(uuids):
+        _refuse("device_uuids", value, "a device is named twice, and its joules would be counted twice")
+    return uuids
+
+
+def _attributes(fields: Mapping[str, Any]) -> dict[str, str]:
+    value = _field(fields, "attributes")
+    if not isinstance(value, dict) or len(value) > MAX_ATTRIBUTES:
+        _refuse("attributes", value, f"expected an object of at most {MAX_ATTRIBUTES} strings")
+    return {_string("attributes", key): _string("attributes", text) for key, text in value.items()}
+
+
+def _field(fields: Mapping[str, Any], name: str) -> Any:
+    try:
+        return fields[name]
+    except KeyError:
+        raise WireError("missing_field", name) from None
+
+
+def _integer(fields: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    value = _field(fields, name)
+    # JSON's true is an int to Python, and 1.0 would compare equal: neither is what a sender means by a count.
+    if type(value) is not int or not low <= value <= high:
+        _refuse(name, value, f"expected an integer from {low} to {high}")
+    return value
+
+
+def _name(fields: Mapping[str, Any], name: str) -> str:
+    value = _string(name, _field(fields, name))
+    if not value:
+        _refuse(name, value, "expected a name, found an empty string")
+    return value
+
+
+def _string(name: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_STRING_CHARS:
+        _refuse(name, value, f"expected a string of at most {MAX_STRING_CHARS} characters")
+    # JSON can spell half of a surrogate pair, which neither SQLite nor an HTTP response can carry further.
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        _refuse(name, value, "expected text that UTF-8 can carry, found a lone surrogate")
+    return value
+
+
+def _refuse(name: str, value: object, expected: str) -> NoReturn:
+    raise WireError("bad_value", f"{name} = {_shown(value)}; {expected}")
+
+
+def _shown(value: object) -> str:
+    # A nested value can be too deep to print, which is no way for a stranger to raise a RecursionError here.
+    return type(value).__name__ if isinstance(value, list | dict) else ascii(value)[:80]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return fields
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

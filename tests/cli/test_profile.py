@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llmpower.cli.main import cli
+from llmpower.exceptions import DaemonUnreachableError, InputError
+
+SMALL = ("--input-tokens", "4,8", "--output-tokens", "2", "--max-trials", "4", "--pause", "0", "--device", "cpu")
+
+
+def profile(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["profile", *map(str, arguments)], standalone_mode=False)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal.jsonl"
+
+
+def test_a_campaign_from_the_command_line(receiver: Any, tiny_llama_directory: Path, journal: Path) -> None:
+    receiver.status = {"simulated": True}
+    command = [sys.executable, "-m", "llmpower.cli.main", "profile", tiny_llama_directory, *SMALL, "--json"]
+    result = subprocess.run(
+        [*command, "--socket", receiver.path, "--journal", journal, "--batch-size", "1,2"],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document = json.loads(result.stdout)
+    assert (document["model_name"], document["simulated"], document["kv_cache"]) == ("tiny-llama", True, True)
+    spans = receiver.wait_for_spans(12)
+    assert len(spans) == sum(cell["trials"] for cell in document["cells"]) == 12
+    for cell in document["cells"]:
+        assert (cell["trials"], cell["ci_reached"], cell["skipped"]) == (3, True, None)
+        batch = cell["batch_size"]
+        runtimes = [
+            span.runtime_s
+            for span in spans
+            if (span.input_tokens, span.batch_size) == (cell["input_tokens"] * batch, batch)
+        ]
+        assert cell["mean_runtime_s"] == pytest.approx(sum(runtimes) / 3)
+    assert "SIMULATED" in result.stderr
+    # No terminal, so a line for each finished cell and no bar.
+    assert sum("of 4 cells" in line for line in result.stderr.splitlines()) == 4
+    assert "\r" not in result.stderr
+
+
+def test_a_finished_campaign_resumed_measures_nothing_more(
+    receiver: Any, tiny_llama_directory: Path, journal: Path
+) -> None:
+    arguments = (tiny_llama_directory, *SMALL, "--socket", receiver.path, "--journal", journal, "--model-name", "tiny")
+    first = profile(*arguments)
+    assert first.exception is None
+    measured = len(receiver.wait_for_spans(6))
+    second = profile(*arguments, "--resume")
+    assert second.stdout == first.stdout
+    assert "llmpower export --model 'tiny'" in first.stdout
+    assert len(receiver.spans) == measured
+
+
+def test_without_the_cache_the_measurements_are_called_so(
+    receiver: Any, tiny_llama_directory: Path, journal: Path
+) -> None:
+    result = profile(
+        tiny_llama_directory, *SMALL, "--socket", receiver.path, "--journal", journal, "--no-kv-cache", "--json"
+    )
+    assert json.loads(result.stdout)["model_name"] == "tiny-llama (no KV cache)"
+    assert {span.model_name for span in receiver.wait_for_spans(6)} == {"tiny-llama (no KV cache)"}
+
+
+def test_the_journal_is_kept_by_model_where_none_is_named(
+    receiver: Any, tiny_llama_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    profile(tiny_llama_directory, *SMALL, "--socket", receiver.path, "--model-name", "org/tiny")
+    assert [path.name for path in (tmp_path / "state" / "llmpower").iterdir()] == ["profile-org--tiny.jsonl"]
+
+
+def test_options_are_checked_before_the_daemon_and_the_model(socket_directory: Path) -> None:
+    nobody = ("--socket", socket_directory / "nobody.sock")
+    result = profile("no/such/model", *nobody, "--output-tokens", "8..100")
+    assert isinstance(result.exception, InputError)
+    assert result.exception.field == "--output-tokens"
+    result = profile("no/such/model", *nobody)
+    assert isinstance(result.exception, DaemonUnreachableError)
+
+
+def test_a_grid_beyond_the_models_positions_is_refused_before_anything_runs(
+    receiver: Any, tiny_llama_directory: Path, journal: Path
+) -> None:
+    (tiny_llama_directory / "model.safetensors").unlink()
+    result = profile(
+        *(tiny_llama_directory, "--input-tokens", "128..256", "--output-tokens", "8"),
+        *("--socket", receiver.path, "--journal", journal),
+    )
+    assert isinstance(result.exception, InputError)
+    assert "256 positions" in str(result.exception)
+    assert not journal.exists()
+    assert receiver.messages == []
+
+
+def test_a_model_that_is_not_there_is_named(receiver: Any) -> None:
+    result = profile("/no/such/model", "--socket", receiver.path)
+    assert isinstance(result.exception, InputError)
+    assert (result.exception.field, result.exception.value) == ("MODEL", "/no/such/model")
+
+
+def test_options_and_help_are_had_without_torch() -> None:
+    code = (
+        "import sys, llmpower.cli.profile, llmpower.cli.run, llmpower.profiling, llmpower.spans\n"
+        "print(sorted({'torch', 'transformers', 'scipy', 'pandas'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

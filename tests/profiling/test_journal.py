@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpower.exceptions import InputError
+from llmpower.profiling import Cell, Journal
+from llmpower.types import Measurement
+
+SETTINGS = {"model_name": "llama", "kv_cache": True}
+CELL, OTHER = Cell(8, 4, 1), Cell(16, 4, 1)
+
+MakeMeasurement = Callable[..., Measurement]
+
+
+def an_unfinished(path: Path, make_measurement: MakeMeasurement) -> None:
+    with Journal(path, SETTINGS) as journal:
+        journal.trial(CELL, make_measurement().span)
+        journal.skip(OTHER, "out of GPU memory")
+
+
+def test_a_resumed_journal_holds_what_was_written(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
+    path = tmp_path / "journal.jsonl"
+    an_unfinished(path, make_measurement)
+    with Journal(path, SETTINGS, resume=True) as journal:
+        assert journal.trials == [(CELL, 2.0)]
+        assert journal.skipped == {OTHER: "out of GPU memory"}
+        journal.trial(OTHER, make_measurement().span)
+        journal.complete()
+    assert [next(iter(json.loads(line))) for line in path.read_text().splitlines()] == [
+        "schema",
+        "span_id",
+        "skipped",
+        "span_id",
+        "complete",
+    ]
+
+
+def test_a_line_that_a_kill_tore_is_dropped(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
+    path = tmp_path / "journal.jsonl"
+    an_unfinished(path, make_measurement)
+    whole = path.read_bytes()
+    for cut in (1, 5, 30):
+        path.write_bytes(whole + b'{"span_id": "torn \xc3\xa9", "input_tokens": 8'[:-cut])
+        with Journal(path, SETTINGS, resume=True) as journal:
+            assert journal.trials == [(CELL, 2.0)]
+        assert path.read_bytes() == whole
+
+
+def test_an_unfinished_campaign_is_not_overwritten(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
+    path = tmp_path / "journal.jsonl"
+    an_unfinished(path, make_measurement)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="--resume"):
+        Journal(path, SETTINGS)
+    assert path.read_bytes() == before
+
+
+def test_a_complete_campaign_is_started_anew_or_resumed(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
+    path = tmp_path / "journal.jsonl"
+    an_unfinished(path, make_measurement)
+    with Journal(path, SETTINGS, resume=True) as journal:
+        journal.complete()
+    with Journal(path, SETTINGS, resume=True) as journal:
+        assert len(journal.trials) == 1
+        journal.trial(OTHER, make_measurement().span)
+    # The grid has grown since: what was complete no longer is.
+    with pytest.raises(InputError, match="--resume"):
+        Journal(path, SETTINGS)
+    with Journal(path, SETTINGS, resume=True) as journal:
+        journal.complete()
+    with Journal(path, SETTINGS) as journal:
+        assert journal.trials == []
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_resuming_what_never_began_begins(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.jsonl", SETTINGS, resume=True) as journal:
+        assert journal.trials == []
+
+
+def test_a_campaign_with_other_settings_is_not_mixed_in(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
+    path = tmp_path / "journal.jsonl"
+    an_unfinished(path, make_measurement)
+    with pytest.raises(InputError, match='"kv_cache": false'):
+        Journal(path, SETTINGS | {"kv_cache": False}, resume=True)
+
+
+def test_two_campaigns_do_not_share_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS), pytest.raises(InputError, match="another campaign"):
+        Journal(path, SETTINGS, resume=True)
+
+
+def test_a_journal_that_cannot_be_written_is_said_as_such(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--journal"):
+        Journal(tmp_path / "nowhere" / "journal.jsonl", SETTINGS)
+
+
+@given(data=st.binary(max_size=60) | st.sampled_from([b"hello\n", b"[]\n", b'{"schema": "x"}\n', b"\n"]))
+def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("journal") / "file"
+    path.write_bytes(data)
+    if not data:
+        return
+    with pytest.raises(InputError, match="not a campaign's journal"):
+        Journal(path, SETTINGS, resume=True)
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("line", ['{"input_tokens": 8}', '{"skipped": "x"}', "[]", '{"runtime_s": "x"}'])
+def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS):
+        pass
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(InputError, match="line 2"):
+        Journal(path, SETTINGS, resume=True)

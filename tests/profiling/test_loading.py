@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmpower.exceptions import InputError
+from llmpower.profiling import Cell, check_lengths, find_model, load_model, read_config
+from llmpower.profiling.loading import Source
+
+
+def test_a_folder_loads_and_is_called_by_its_name(tiny_llama_directory: Path) -> None:
+    source = find_model(str(tiny_llama_directory))
+    assert source.name == "tiny-llama"
+    model = load_model(source, device="cpu", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16
+    assert not model.training
+
+
+def test_a_hub_name_is_taken_as_it_is() -> None:
+    assert find_model("meta-llama/Llama-2-7b-hf") == Source("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf")
+
+
+def test_a_gguf_file_is_its_folder_and_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "model.Q4_1.gguf"
+    file.touch()
+    assert find_model(str(file)) == Source(str(tmp_path), "model.Q4_1", "model.Q4_1.gguf")
+
+
+@pytest.mark.parametrize("reference", ["/no/such/folder", "./nothing", "~/nothing-here", "a/b/c", "model.gguf"])
+def test_a_path_to_nothing_is_not_looked_for_on_the_hub(reference: str) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_model(reference)
+
+
+def test_files_and_folders_that_are_no_model_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(InputError, match=r"\.gguf file"):
+        find_model(str(tmp_path / "weights.bin"))
+    with pytest.raises(InputError, match=r"config\.json"):
+        find_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "nonesuch"}', "\xff"])
+def test_a_configuration_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        read_config(find_model(str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_cannot_be_read_are_one_line(tiny_llama_directory: Path) -> None:
+    (tiny_llama_directory / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        load_model(find_model(str(tiny_llama_directory)), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gguf_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"x" * 100)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        read_config(find_model(str(tmp_path / "model.gguf")))
+
+
+def test_a_name_that_the_hub_does_not_give_is_one_line_when_offline() -> None:
+    code = (
+        "from llmpower.profiling import find_model, read_config\n"
+        "from llmpower.exceptions import InputError\n"
+        "try:\n"
+        "    read_config(find_model('nobody/nothing'))\n"
+        "except InputError as error:\n"
+        "    print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith("MODEL = nobody/nothing: cannot be loaded")
+    assert result.stdout.count("\n") == 1
+
+
+def test_cuda_that_is_not_there_is_refused(tiny_llama_directory: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    with pytest.raises(InputError, match="--device"):
+        load_model(find_model(str(tiny_llama_directory)), device="cuda")
+
+
+def test_a_grid_beyond_the_models_positions_is_refused(tiny_llama_directory: Path) -> None:
+    config = read_config(find_model(str(tiny_llama_directory)))
+    check_lengths([Cell(200, 56, 1), Cell(56, 200, 1)], config)
+    with pytest.raises(InputError, match=r"200 and 57: the model has 256 positions"):
+        check_lengths([Cell(8, 8, 1), Cell(200, 57, 1)], config)

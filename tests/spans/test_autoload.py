@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+AUTOLOAD = Path(__file__).parents[2] / "llmpower" / "spans" / "autoload"
+
+FAKE_TRANSFORMERS = "class GenerationMixin:\n    pass\n"
+
+
+def python(code: str, *path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` with the autoload folder first on PYTHONPATH."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [AUTOLOAD, *path])), **environ}
+    return subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+
+
+def test_a_program_without_transformers_is_left_alone() -> None:
+    result = python("import sys; print(any(name.startswith(('llmpower', 'torch')) for name in sys.modules))")
+    assert (result.stdout, result.stderr, result.returncode) == ("False\n", "", 0)
+
+
+def test_a_sitecustomize_that_is_hidden_runs_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("value = __name__, __file__\n")
+    result = python("import sitecustomize; print(*sitecustomize.value)", tmp_path)
+    assert result.stdout == f"sitecustomize {tmp_path / 'sitecustomize.py'}\n"
+
+
+def test_a_hidden_sitecustomize_that_fails_does_not_stop_the_program(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("raise RuntimeError('theirs')\n")
+    result = python("print('ran')", tmp_path)
+    assert (result.stdout, result.returncode) == ("ran\n", 0)
+    assert "theirs" in result.stderr
+
+
+def test_a_program_whose_transformers_cannot_be_instrumented_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "transformers" / "generation"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    (folder / "utils.py").write_text(FAKE_TRANSFORMERS)
+    result = python("import transformers.generation.utils as u; print(u.GenerationMixin.__name__)", tmp_path)
+    assert (result.stdout, result.returncode) == ("GenerationMixin\n", 0)
+    assert result.stderr.count("\n") == 1
+    assert "spans are not recorded" in result.stderr

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llmpower
+from llmpower.spans import SpanClient, span
+from llmpower.spans.context import is_open
+from llmpower.spans.wire import Begin, Cancel
+
+
+def test_a_block_becomes_a_span(client: SpanClient, receiver: Any) -> None:
+    with llmpower.span(model_name="llama", input_tokens=12, device_uuids=["GPU-1"], client=client) as call:
+        call.first_token()
+        first = call.first_token_ns
+        call.first_token()
+        call.output_tokens += 7
+        call.batch_size = np.int64(2)
+        call.attributes["request"] = "r1"
+    begin, sent = receiver.wait(2)
+    assert begin == Begin(sent.span_id, sent.start_ns)
+    assert sent.start_ns <= sent.first_token_ns == first <= sent.end_ns
+    assert (sent.model_name, sent.input_tokens, sent.output_tokens, sent.batch_size) == ("llama", 12, 7, 2)
+    assert (sent.device_uuids, sent.pid, sent.attributes) == (("GPU-1",), os.getpid(), {"request": "r1"})
+
+
+def test_an_exception_withdraws_the_span_and_goes_on(client: SpanClient, receiver: Any) -> None:
+    with pytest.raises(KeyboardInterrupt), span(model_name="llama", client=client):
+        raise KeyboardInterrupt
+    begin, cancel = receiver.wait(2)
+    assert cancel == Cancel(begin.span_id)
+    assert not is_open()
+
+
+def test_a_count_that_is_none_costs_the_span_and_not_the_program(client: SpanClient, receiver: Any) -> None:
+    with span(model_name="llama", client=client) as call:
+        call.output_tokens = "many"  # type: ignore[assignment] # what the test is about
+    begin, cancel = receiver.wait(2)
+    assert cancel == Cancel(begin.span_id)
+
+
+def test_a_span_is_open_in_its_own_thread_and_task_only(client: SpanClient) -> None:
+    seen = []
+
+    async def neighbour() -> None:
+        seen.append(is_open())
+
+    async def both() -> None:
+        task = asyncio.create_task(neighbour())
+        with span(model_name="llama", client=client):
+            await task
+            thread = threading.Thread(target=lambda: seen.append(is_open()))
+            thread.start()
+            thread.join()
+            seen.append(is_open())
+
+    asyncio.run(both())
+    assert seen == [False, False, True]
+
+
+def test_a_generator_resumed_in_other_contexts_ends_its_span(client: SpanClient, receiver: Any) -> None:
+    def stream() -> Iterator[str]:
+        with span(model_name="llama", client=client) as call:
+            for token in ("a", "b"):
+                call.output_tokens += 1
+                yield token
+
+    tokens = stream()
+    seen = []
+    for _ in range(3):
+        contextvars.copy_context().run(lambda: seen.append(next(tokens, None)))
+    assert seen == ["a", "b", None]
+    assert receiver.wait_for_spans(1)[0].output_tokens == 2
+
+
+def test_a_child_forked_in_the_block_does_not_end_its_parents_span(client: SpanClient, receiver: Any) -> None:
+    with span(model_name="llama", client=client):
+        child = os.fork()
+        if child == 0:
+            # The child leaves the block as the parent will.
+            pass
+        else:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    if child == 0:
+        os._exit(client.sent - 1)
+    begin, sent = receiver.wait(2)
+    assert sent.span_id == begin.span_id
+    assert len(receiver.messages) == 2

@@ -1,0 +1,79 @@
+"""What is shipped: one wheel for every Python from 3.11 on, and a clear sentence where it cannot be built."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def build_wheel(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    source = directory / "source"
+    for name in ("csrc", "llmpower"):
+        built = shutil.ignore_patterns("*.so", "*.so.*", "__pycache__", "bin")
+        shutil.copytree(ROOT / name, source / name, ignore=built)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(directory), "."]
+    return subprocess.run(
+        command, cwd=source, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=200
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    done = build_wheel(directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = directory.glob("*.whl")
+    return found
+
+
+def test_the_wheel_serves_every_python_from_3_11_on(wheel: Path) -> None:
+    assert "-cp311-abi3-linux_" in wheel.name
+
+
+def test_the_wheel_holds_what_runs_and_nothing_of_the_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in (
+        "llmpower/py.typed",
+        "llmpower/sampling/_sampler.abi3.so",
+        "llmpower/sampling/simulated/libnvidia-ml.so.1",
+        "llmpower/store/migrations/001_measurements.sql",
+        "llmpower/spans/autoload/sitecustomize.py",
+        "llmpower/report/page.html",
+    ):
+        assert needed in names
+    assert not [name for name in names if name.startswith(("tests/", "csrc/"))]
+
+
+def test_the_wheel_runs_from_where_it_was_unpacked(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = (
+        "import llmpower.sampling as s; assert s.__file__.startswith(__import__('sys').argv[1]), s.__file__;"
+        "sampler = s.Sampler(backend='simulated'); print(sampler.devices[0].name)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Simulated")
+
+
+def test_without_a_compiler_a_sentence_says_what_to_install(tmp_path: Path) -> None:
+    done = build_wheel(tmp_path, CC="/nonexistent/gcc")
+    assert done.returncode != 0
+    assert "install them (Debian: apt install gcc python3-dev" in done.stdout + done.stderr
