@@ -1,0 +1,57 @@
+"""WorkloadModels and a workload → RoutingPlan: which query goes to which model, exactly and cheaply.
+
+What a query costs depends on its two token counts alone, so queries collapse into cells; the plan is an optimum over
+cells, certified by its prices, and is read back into a model per query. The names below load on first use: scipy
+comes along only when a plan is made, pandas only for tables.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmpower.routing.accuracy import AccuracyTable, read_accuracy
+    from llmpower.routing.costs import Outcome, Scaling
+    from llmpower.routing.expansion import cells_table, models_per_query, rows_table
+    from llmpower.routing.frontier import frontier_table, trace_frontier
+    from llmpower.routing.plan import RoutingPlan, route
+    from llmpower.routing.workload import Workload, read_workload
+
+_PUBLIC = {
+    "AccuracyTable": "accuracy",
+    "Outcome": "costs",
+    "RoutingPlan": "plan",
+    "Scaling": "costs",
+    "Workload": "workload",
+    "cells_table": "expansion",
+    "frontier_table": "frontier",
+    "models_per_query": "expansion",
+    "read_accuracy": "accuracy",
+    "read_workload": "workload",
+    "route": "plan",
+    "rows_table": "expansion",
+    "trace_frontier": "frontier",
+}
+
+__all__ = [
+    "AccuracyTable",
+    "Outcome",
+    "RoutingPlan",
+    "Scaling",
+    "Workload",
+    "cells_table",
+    "frontier_table",
+    "models_per_query",
+    "read_accuracy",
+    "read_workload",
+    "route",
+    "rows_table",
+    "trace_frontier",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

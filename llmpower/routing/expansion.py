@@ -1,0 +1,71 @@
+"""A plan read back into the workload's own rows: which model each query goes to.
+
+Queries of one cell are interchangeable. Where a cell is divided, its first queries in input order go to the first of
+its models, by name. A row that stands for several queries may itself be divided, and then appears once a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmpower.routing.plan import RoutingPlan
+from llmpower.routing.workload import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def models_per_query(plan: RoutingPlan) -> list[str]:
+    """The model of each query in input order, of length n_queries (a row's ``count`` written out)."""
+    _, models, counts = _segments(plan)
+    return np.repeat(np.array(plan.model_names, dtype=object)[models], counts).tolist()
+
+
+def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``frame``, which the plan's workload was made from, with ``model_name`` as their last column.
+
+    A ``model_name`` that the frame had already is kept as ``workload_model_name``. With a column ``count``, a row
+    divided among models appears once for each, with its part of the count.
+    """
+    rows, models, counts = _segments(plan)
+    table = frame.iloc[rows].reset_index(drop=True)
+    if "count" in table.columns:
+        table["count"] = counts
+    if "model_name" in table.columns:
+        table["workload_model_name"] = table.pop("model_name")
+    table["model_name"] = np.array(plan.model_names, dtype=object)[models]
+    return table
+
+
+def cells_table(plan: RoutingPlan) -> pd.DataFrame:
+    """A row for each cell and model that has queries: ``input_tokens, output_tokens, model_name, count``."""
+    import pandas as pd
+
+    cells, models = np.nonzero(plan.assigned)
+    return pd.DataFrame(
+        {
+            "input_tokens": plan.workload.input_tokens[cells],
+            "output_tokens": plan.workload.output_tokens[cells],
+            "model_name": np.array(plan.model_names, dtype=object)[models],
+            "count": plan.assigned[cells, models],
+        }
+    )
+
+
+def _segments(plan: RoutingPlan) -> tuple[IntArray, IntArray, IntArray]:
+    """Row, model and number of queries of each stretch of queries that share both, in input order.
+
+    Lay the queries out cell by cell, once divided into rows and once into models: both divisions end where a cell
+    ends, so every stretch between two neighbouring ends belongs to one row and one model.
+    """
+    workload, n_models = plan.workload, len(plan.model_names)
+    rows = np.argsort(workload.row_cells, kind="stable")
+    row_ends = np.cumsum(workload.row_counts[rows])
+    model_ends = np.cumsum(plan.assigned.ravel())
+    ends = np.union1d(row_ends, model_ends[model_ends > 0])
+    row = rows[np.searchsorted(row_ends, ends)]
+    model = np.searchsorted(model_ends, ends) % n_models
+    order = np.argsort(row, kind="stable")
+    return row[order], model[order], np.diff(ends, prepend=0)[order]

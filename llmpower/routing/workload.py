@@ -1,0 +1,137 @@
+"""A workload as the solver sees it: distinct (input, output) cells with how many queries each holds.
+
+Two queries of the same lengths cost the same on every model, so nothing is lost by solving for cells and everything
+is gained: the problem grows with the number of distinct lengths, not of queries. Cells are sorted, which makes the
+plan independent of the order of the rows; each row remembers its cell, which is how a plan is read back in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llmpower.exceptions import InputError
+from llmpower.tables import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IntArray = NDArray[np.int64]
+
+REQUIRED = ("input_tokens", "output_tokens")
+# Two token counts must fit into one 64-bit key, and no context is anywhere near this long.
+TOKENS_END = 2**31
+# Sums of queries and of tokens stay exact in float64 up to here.
+QUERIES_END = 2**53
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """Cells in ascending order of (input_tokens, output_tokens), and the rows that they came from.
+
+    ``input_tokens``, ``output_tokens`` and ``count`` have shape (n_cells,); ``row_cells`` (the cell of a row) and
+    ``row_counts`` (how many queries the row stands for) have shape (n_rows,), in input order.
+    """
+
+    input_tokens: IntArray
+    output_tokens: IntArray
+    count: IntArray
+    row_cells: IntArray
+    row_counts: IntArray
+
+    @classmethod
+    def from_tokens(cls, input_tokens: ArrayLike, output_tokens: ArrayLike, count: ArrayLike | None = None) -> Workload:
+        """Collapse rows into cells; arguments have shape (n_rows,), ``count`` is 1 each by default.
+
+        Raises:
+            InputError: no rows, rows of different lengths, a token count that is empty, negative or no whole number,
+                a row without any token, or a count below 1. The error names column, value and row (from 1).
+        """
+        columns = {
+            "input_tokens": np.asarray(input_tokens),
+            "output_tokens": np.asarray(output_tokens),
+            "count": np.ones(np.shape(input_tokens), np.int64) if count is None else np.asarray(count),
+        }
+        if len({values.shape for values in columns.values()}) > 1 or columns["count"].ndim != 1:
+            shapes = ", ".join(f"{name} {values.shape}" for name, values in columns.items())
+            raise InputError("workload", shapes, "give one value a query in each column")
+        if not columns["count"].size:
+            raise InputError("workload", "0 rows", "there is nothing to route; give a file with a row a query")
+        tokens_in = _whole("input_tokens", columns["input_tokens"], 0, TOKENS_END)
+        tokens_out = _whole("output_tokens", columns["output_tokens"], 0, TOKENS_END)
+        row_counts = _whole("count", columns["count"], 1, QUERIES_END)
+        without_tokens = tokens_in + tokens_out == 0
+        if without_tokens.any():
+            advice = f"row {np.argmax(without_tokens) + 1} has no input tokens either, so it is no query; leave it out"
+            raise InputError("output_tokens", 0, advice)
+        if (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
+            raise InputError("count", f"{total:.3g} in all", "that many cannot be counted exactly; scale them down")
+
+        keys, row_cells = np.unique(tokens_in * TOKENS_END + tokens_out, return_inverse=True)
+        count_of_cell = np.zeros(len(keys), np.int64)
+        np.add.at(count_of_cell, row_cells, row_counts)
+        arrays = (keys // TOKENS_END, keys % TOKENS_END, count_of_cell, row_cells.astype(np.int64), row_counts)
+        for array in arrays:
+            array.flags.writeable = False
+        return cls(*arrays)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Workload:
+        """Collapse a table with ``input_tokens``, ``output_tokens`` and, optionally, ``count``; errors as above."""
+        count = frame["count"].to_numpy() if "count" in frame.columns else None
+        return cls.from_tokens(frame["input_tokens"].to_numpy(), frame["output_tokens"].to_numpy(), count)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of distinct (input_tokens, output_tokens)."""
+        return len(self.count)
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries over all cells."""
+        return int(self.count.sum())
+
+    @property
+    def tokens(self) -> IntArray:
+        """Input and output tokens of one query of each cell, shape (n_cells,)."""
+        return self.input_tokens + self.output_tokens
+
+
+def read_workload(path: Path, columns: Mapping[str, str] | None = None) -> Workload:
+    """Read a CSV, Parquet or JSON-lines file; ``columns`` maps our names to its headers.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or holds a row that is no query.
+    """
+    return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"))
+
+
+def _whole(column: str, values: NDArray[Any], low: int, end: int) -> IntArray:
+    """``values`` as integers in low … end − 1.
+
+    Raises:
+        InputError: for the first value that is not one.
+    """
+    numbers = np.array([_number(value) for value in values]) if values.dtype.kind in "OUSM" else values.astype(float)
+    wrong = ~((numbers >= low) & (numbers < end) & (numbers == np.floor(numbers)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        advice = f"row {row + 1} needs a whole number from {low} to {end - 1} here; correct the row or leave it out"
+        raise InputError(column, "empty" if _is_empty(values[row]) else values[row], advice)
+    return numbers.astype(np.int64)
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or str(value) in ("", "nan", "<NA>", "NaT")

@@ -1,0 +1,226 @@
+"""``llmpower route`` as a process: streams, exit codes, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from llmpower.cli.route import WEIGHTINGS
+from llmpower.modelling import fit, load_models, save_models
+from llmpower.routing import Workload, read_accuracy, route
+from llmpower.routing.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+LENGTHS = (8, 64, 512)
+QUERIES = """ContextTokens,when,GeneratedTokens
+512,first,8
+8,second,500
+512,third,8
+100,fourth,64
+"""
+COLUMNS = ("--column", "input_tokens=ContextTokens", "--column", "output_tokens=GeneratedTokens")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("route")
+    rows = [
+        (name, τin, τout, p1 * τin + d0 * τout, (p1 * τin + d0 * τout) / 300)
+        for name, p1, d0 in (("small", 0.1, 4.0), ("large", 0.5, 40.0))
+        for τin in LENGTHS
+        for τout in LENGTHS
+    ]
+    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
+    models = fit(pd.DataFrame(rows, columns=columns), form="cached")
+    save_models(models, directory / "models.json")
+    save_models([replace(model, simulated=True) for model in models], directory / "simulated.json")
+    paper = fit(pd.DataFrame([row for row in rows if row[0] == "small"], columns=columns), form="paper")[0]
+    short = replace(paper.energy, coefficients=[-3.9, 31.5, 0.04])
+    save_models([replace(paper, energy=short)], directory / "paper.json")
+    (directory / "queries.csv").write_text(QUERIES)
+    (directory / "accuracy.csv").write_text("model_name,accuracy,num_gpus,share\nsmall,0.5,1,0.25\nlarge,0.7,4,0.75\n")
+    (directory / "more.csv").write_text("model_name,accuracy\nsmall,0.5\nlarge,0.7\nhuge,0.9\n")
+    (directory / "negative.csv").write_text("input_tokens,output_tokens\n1,2\n-4,2\n")
+    (directory / "empty.csv").write_text("input_tokens,output_tokens\n")
+    return directory
+
+
+@pytest.fixture
+def run_route(run_cli: Run, directory: Path) -> Run:
+    """Run it on the queries; ``{d}`` in an argument is the directory of files."""
+
+    def run(*arguments: str, models: str = "models.json") -> subprocess.CompletedProcess[str]:
+        inputs = ("--models", directory / models, "--workload", directory / "queries.csv", *COLUMNS)
+        return run_cli("route", *inputs, *(argument.format(d=directory) for argument in arguments))
+
+    return run
+
+
+def test_choices_are_those_of_the_library() -> None:
+    assert WEIGHTINGS == KNOWN_WEIGHTINGS
+
+
+def test_json_is_the_plan_of_the_library(run_route: Run, directory: Path) -> None:
+    done = run_route("--accuracy", "{d}/accuracy.csv", "--share", "large=0.25:0.5", "--zeta", "0.2", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    frame = pd.read_csv(directory / "queries.csv")
+    plan = route(
+        load_models(directory / "models.json"),
+        Workload.from_tokens(frame["ContextTokens"], frame["GeneratedTokens"]),
+        read_accuracy(directory / "accuracy.csv").accuracy,
+        zeta=0.2,
+        shares={"large": (0.25, 0.5)},
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert {**document, "solve_s": plan.solve_s} == plan.to_json()
+
+
+def test_table_says_what_was_planned_and_what_it_saves(run_route: Run) -> None:
+    done = run_route("--accuracy", "{d}/accuracy.csv", "--shares-from-accuracy")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("4 queries in 3 cells, 2 models, ζ = 0.5; optimal within ")
+    assert "ê = e / 20 kJ, â = a / 364, a weighted by tokens (min-max over all queries and models" in lines[1]
+    names = [line.split()[0] for line in lines if line]
+    assert names[2:] == [
+        *("ENERGY", "plan", "single:large", "single:small", "round_robin", "random"),
+        *("best_blind_mix", "same_shares_blind", "MODEL", "large", "small"),
+    ]
+    assert lines[-2].split()[:4] == ["large", "75.00", "%", "3"]
+
+
+def test_plan_has_the_rows_in_their_order(run_route: Run, tmp_path: Path) -> None:
+    out = tmp_path / "plan.csv"
+    assert run_route("--accuracy", "{d}/accuracy.csv", "--share", "small=0.5", "-o", str(out)).returncode == 0
+    plan = pd.read_csv(out)
+    assert list(plan.columns) == ["input_tokens", "when", "output_tokens", "model_name"]
+    assert plan["when"].tolist() == ["first", "second", "third", "fourth"]
+    assert sorted(plan["model_name"]) == ["large", "large", "small", "small"]
+
+
+def test_cells_and_frontier(run_route: Run, tmp_path: Path) -> None:
+    out, frontier = tmp_path / "plan.parquet", tmp_path / "frontier.csv"
+    arguments = (
+        "--zeta",
+        "0",
+        "--accuracy",
+        "{d}/accuracy.csv",
+        "--cells",
+        "-o",
+        str(out),
+        "--frontier",
+        str(frontier),
+    )
+    done = run_route(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pd.read_parquet(out).to_dict("list") == {
+        "input_tokens": [8, 100, 512],
+        "output_tokens": [500, 64, 8],
+        "model_name": ["large"] * 3,
+        "count": [1, 1, 2],
+    }
+    table = pd.read_csv(frontier)
+    assert len(table) == 21
+    assert table["share:large"].iloc[[0, -1]].tolist() == [1, 0]
+
+
+def test_progress_is_for_terminals(directory: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    inputs = ("--models", directory / "models.json", "--workload", directory / "queries.csv", *COLUMNS)
+    options = ("--accuracy", directory / "accuracy.csv", "--frontier", tmp_path / "frontier.csv", "--json")
+    command = [sys.executable, "-m", "llmpower.cli.main", "route", *map(str, inputs), *map(str, options)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=120)
+    os.close(theirs)
+    assert b"\rfrontier: 21 of 21 plans" in os.read(ours, 10_000)
+    os.close(ours)
+    assert json.loads(done.stdout)["queries"] == 4
+
+
+def test_extrapolation_is_said_on_stderr(run_cli: Run, directory: Path, tmp_path: Path) -> None:
+    workload = tmp_path / "long.csv"
+    workload.write_text("input_tokens,output_tokens,count\n512,8,3\n513,8,1\n")
+    done = run_cli("route", "--models", directory / "models.json", "--workload", workload, "--zeta", "1", "--json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert (document["extrapolated_queries"], document["extrapolated_share"]) == (1, 0.25)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llmpower: warning: 25 % of the queries lie outside what at least one model was fitted on")
+
+
+def test_simulated_is_said(run_route: Run) -> None:
+    assert run_route("--zeta", "1", models="simulated.json").stdout.startswith("SIMULATED: ")
+    assert json.loads(run_route("--zeta", "1", "--json", models="simulated.json").stdout)["simulated"] is True
+    assert "SIMULATED" not in run_route("--zeta", "1").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "--accuracy = none given: ζ = 0.5 weighs accuracy; give a file, or --zeta 1"),
+        (["--zeta", "1.5"], "--zeta = 1.5: is from 0"),
+        (["--zeta", "much"], "Invalid value for '--zeta'"),
+        (["--zeta", "1", "--share", "small=0.5", "--share", "large=0.4"], "--share = a sum of 0.9: every model has"),
+        (["--zeta", "1", "--share", "small=0.1:0.2", "--share", "large=0.5"], "--share = a sum of at most 0.7"),
+        (["--zeta", "1", "--share", "small"], "--share = small: write MODEL=F"),
+        (["--zeta", "1", "--share", "huge=0.5"], "--share = huge: is not among the models"),
+        (["--zeta", "1", "--only", "huge"], "--only = huge: no fitted model has this name; there are: large, small"),
+        (["--accuracy", "{d}/more.csv"], "--accuracy = huge: has an accuracy but no fit"),
+        (["--accuracy", "{d}/none.csv"], "--accuracy = "),
+        (["--zeta", "1", "--shares-from-accuracy"], "--shares-from-accuracy = no file: "),
+        (["--accuracy", "{d}/more.csv", "--shares-from-accuracy"], "needs an --accuracy file with a column share"),
+        (
+            ["--accuracy", "{d}/accuracy.csv", "--shares-from-accuracy", "--share", "small=0.5"],
+            "--share = small=0.5: shares come from the accuracy file",
+        ),
+        (["--zeta", "1", "--cells"], "--cells = without -o"),
+        (["--zeta", "1", "-o", "{d}/plan.txt"], "plan.txt: cannot tell the format"),
+        (["--accuracy", "{d}/accuracy.csv", "--frontier", "/nonexistent/f.csv"], "--frontier = /nonexistent/f.csv"),
+        (["--zeta", "1", "--frontier", "{d}/f.csv"], "--accuracy = none given: ζ = 0.0 weighs accuracy"),
+        (["--zeta", "1", "--workload", "{d}/none.csv"], "--workload = "),
+        (["--zeta", "1", "--column", "count=n"], "--column = count=n: "),
+        (["--zeta", "1", "--accuracy-weighting", "words"], "Invalid value for '--accuracy-weighting'"),
+    ],
+)
+def test_refusals_are_one_line_and_exit_2(run_route: Run, arguments: list[str], complaint: str) -> None:
+    done = run_route(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llmpower: error: ")
+    assert complaint in line
+
+
+@pytest.mark.parametrize(
+    ("models", "workload", "complaint"),
+    [
+        ("models.json", "negative.csv", "input_tokens = -4: row 2 needs a whole number from 0"),
+        ("models.json", "empty.csv", "workload = 0 rows: "),
+        ("none.json", "empty.csv", "none.json: cannot be read"),
+    ],
+)
+def test_files_are_refused_in_one_line(
+    run_cli: Run, directory: Path, models: str, workload: str, complaint: str
+) -> None:
+    done = run_cli("route", "--models", directory / models, "--workload", directory / workload, "--zeta", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert complaint in line
+
+
+def test_a_form_that_predicts_nothing_positive_is_refused(run_route: Run, tmp_path: Path) -> None:
+    out = tmp_path / "plan.csv"
+    done = run_route("--zeta", "1", "-o", str(out), models="paper.json")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "predicts nothing positive for 1 of 3 cells (50 % of the queries), here for 512 input and 8 output" in line
+    assert not out.exists()
