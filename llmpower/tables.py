@@ -70,6 +70,9 @@ def read_table(
         if header not in frame.columns:
             found = ", ".join(map(str, frame.columns))
             raise InputError("--column", f"{name}={header}", f"{path} has no such header; it has: {found}")
+        if name != header and name in frame.columns:
+            advice = f"{path} has a column {name} already; leave the option out, or rename one of the two"
+            raise InputError("--column", f"{name}={header}", advice)
     frame = frame.rename(columns={header: name for name, header in (columns or {}).items()})
     missing = [name for name in required if name not in frame.columns]
     if missing:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from llmpower.exceptions import InputError
+from llmpower.files import replacing, write_text
+from llmpower.tables import FORMATS, parse_columns, read_table, write_table
+
+FRAME = pd.DataFrame({"model_name": ["None", "b"], "input_tokens": [1, 2], "gpu_energy_j": [1.5, None]})
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_is_written_is_read_again(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"table{suffix}"
+    write_table(FRAME, path)
+    pd.testing.assert_frame_equal(read_table(path), FRAME, check_dtype=False)
+
+
+def test_foreign_headers_are_renamed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("ContextTokens,x\n3,4\n")
+    frame = read_table(path, columns={"input_tokens": "ContextTokens"}, required=["input_tokens"])
+    assert frame["input_tokens"].tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "said"),
+    [
+        ("absent.csv", None, {}, "no such file"),
+        ("t.xlsx", "a\n1\n", {}, "'.xlsx' are not read"),
+        ("t.csv", "", {}, "cannot be read as csv"),
+        ("t.parquet", "not parquet", {}, "cannot be read as parquet"),
+        ("t.csv", "a\n1\n", {"input_tokens": "b"}, "no such header; it has: a"),
+        ("t.csv", "input_tokens,a\n1,2\n", {"input_tokens": "a"}, "has a column input_tokens already"),
+        ("t.csv", "a\n1\n", {}, "lacks this column"),
+    ],
+)
+def test_tables_that_cannot_be_used(
+    name: str, content: str | None, columns: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=said):
+        read_table(path, columns=columns, required=["input_tokens"])
+
+
+@pytest.mark.parametrize("pair", ["x", "=x", "x=", ""])
+def test_column_options_that_name_nothing(pair: str) -> None:
+    with pytest.raises(InputError, match="NAME=HEADER"):
+        parse_columns([pair])
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--out = "):
+        write_text(tmp_path / "absent" / "x.txt", "text")
+    with pytest.raises(InputError, match="cannot tell the format"):
+        write_table(FRAME, tmp_path / "out.xlsx")
