@@ -62,7 +62,10 @@ def energy_per_token(models: Sequence[WorkloadModel], measurements: pd.DataFrame
 
 def frontier(points: pd.DataFrame) -> str:
     """Energy in joules against accuracy of the plans along ζ."""
-    figure, axes = _figure("token-weighted accuracy", "energy of the workload [J]")
+    from matplotlib.ticker import EngFormatter
+
+    figure, axes = _figure("token-weighted accuracy", "energy of the workload")
+    axes.yaxis.set_major_formatter(EngFormatter(unit="J"))
     points = points.sort_values("zeta")
     axes.plot(points["accuracy_token_weighted"], points["energy_j"], color=COLOURS[0], marker="o", markersize=4)
     ends = points.iloc[[0, -1]]
