@@ -44,7 +44,9 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 )
 @click.option("--resume", is_flag=True, help="Go on with the campaign in the journal.")
 @click.option("--no-kv-cache", is_flag=True, help="Read the whole context again at each step, as the paper's runs did.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run it."
+)
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Of the weights.")
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="The daemon's.  [default: where it is]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

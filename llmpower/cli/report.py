@@ -15,7 +15,9 @@ import click
 )
 @click.option("--frontier", type=click.Path(path_type=Path), help="CSV from 'llmpower route --frontier'.")
 @click.option("--title", default="Energy per request", show_default=True, help="Heading of the page.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page."
+)
 def command(models: Path, measurements: tuple[str, ...], frontier: Path | None, title: str, out: Path) -> None:
     """Write one self-contained HTML page of fits and plans.
 
