@@ -1,0 +1,71 @@
+"""``llmpower daemon``: sample power, receive spans, store joules, serve metrics."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file; its keys are these options' names.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "nvml", "simulated"]),
+    help="Where GPU power comes from; auto simulates where no driver is installed.  [default: auto]",
+)
+@click.option("--nvml-library", metavar="PATH", help="NVML by another path or name than libnvidia-ml.so.1.")
+@click.option(
+    "--powercap-root",
+    type=click.Path(path_type=Path),
+    help="Where the kernel shows CPU energy.  [default: /sys/class/powercap]",
+)
+@click.option("--store", type=click.Path(path_type=Path), help="Database of measurements.")
+@click.option("--socket", type=click.Path(path_type=Path), help="Unix socket on which spans arrive.")
+@click.option(
+    "--web.listen-address",
+    "web_listen_address",
+    metavar="HOST:PORT",
+    help="Serve /metrics there.  [default: 127.0.0.1:10450]",
+)
+@click.option("--rate", type=float, metavar="HZ", help="Reads of each GPU per second.  [default: 100]")
+def command(
+    config: Path | None,
+    backend: str | None,
+    nvml_library: str | None,
+    powercap_root: Path | None,
+    store: Path | None,
+    socket: Path | None,
+    web_listen_address: str | None,
+    rate: float | None,
+) -> None:
+    """Sample power, receive spans, store joules, serve metrics.
+
+    Runs in the foreground until SIGTERM or Ctrl-C, then measures what has ended and stops. Root's daemon serves the
+    system: socket /run/llmpower/llmpower.sock, store /var/lib/llmpower/spans.db. Any other user's serves that user,
+    below $XDG_RUNTIME_DIR and $XDG_STATE_HOME. Options beat the file, the file beats the defaults.
+
+    \b
+    Example:
+      llmpower daemon
+      llmpower daemon --backend simulated --store spans.db --socket /tmp/llmpower.sock
+      curl http://127.0.0.1:10450/metrics
+    """
+    from llmpower.daemon.config import load_config, make_directories
+    from llmpower.daemon.loop import run
+
+    options = {
+        "backend": backend,
+        "nvml-library": nvml_library,
+        "powercap-root": powercap_root,
+        "store": store,
+        "socket": socket,
+        "web.listen-address": web_listen_address,
+        "rate": rate,
+    }
+    settings = load_config(options, config)
+    make_directories(settings)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    run(settings)

@@ -1,0 +1,54 @@
+"""``llmpower export``: measurements out of a daemon's store, into a file that everything else reads."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from llmpower.exceptions import InputError
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _moment(_: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
+    """ISO 8601, in this machine's time zone where it names none, or so long ago (``2h``)."""
+    if text is None:
+        return None
+    try:
+        if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text, re.ASCII):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        advice = "is no time; write 2026-01-31T12:00 or, for so long ago, 30m, 2h, 7d"
+        raise InputError(param.opts[0], text, advice) from error
+
+
+@click.command()
+@click.option("--store", type=click.Path(path_type=Path), help="The daemon's database.  [default: where it keeps it]")
+@click.option("--since", callback=_moment, metavar="T", help="Leave out spans that began before T.")
+@click.option("--until", callback=_moment, metavar="T", help="Leave out spans that began at T or later.")
+@click.option("--model", metavar="NAME", help="Take this model's spans only.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="FILE.csv, .parquet or .jsonl.")
+def command(store: Path | None, since: datetime | None, until: datetime | None, model: str | None, out: Path) -> None:
+    """Write measurements from a store to CSV, Parquet or JSON lines.
+
+    One row a span, in order of start; an empty cell was not measured. It works while the daemon runs. T is a time as
+    ISO 8601 (without an offset: this machine's time zone) or a span back from now: 45s, 30m, 2h, 7d, 1w.
+
+    \b
+    Example:
+      llmpower export --since 2h -o measurements.csv
+      llmpower export --since 2026-01-01 --model llama-7b -o january.parquet
+    """
+    from llmpower.daemon.config import find_store_path
+    from llmpower.store import read_measurements
+    from llmpower.tables import write_table
+
+    store = store or find_store_path()
+    frame = read_measurements(store, since=since, until=until, model=model)
+    write_table(frame, out)
+    print(f"{len(frame)} rows from {store} to {out}", file=sys.stderr)

@@ -1,0 +1,184 @@
+"""Where the daemon's settings come from: the command line, then the file, then the defaults.
+
+The file is TOML and its keys are the options' names. It is read strictly: a key that means nothing is a typing error
+that would otherwise be found weeks later, in the measurements.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llmpower.exceptions import InputError
+from llmpower.spans.client import SYSTEM_SOCKET, check_socket_path, default_socket_path
+
+Backend = Literal["auto", "nvml", "simulated"]
+BACKENDS: tuple[Backend, ...] = ("auto", "nvml", "simulated")
+SYSTEM_STORE = Path("/var/lib/llmpower/spans.db")
+LISTEN_ADDRESS = "127.0.0.1:10450"
+POWERCAP_ROOT = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The daemon's settings, complete and checked."""
+
+    backend: Backend
+    nvml_library: str | None
+    powercap_root: Path
+    store: Path
+    socket: Path
+    listen_address: tuple[str, int]
+    rate_hz: float
+
+
+def load_config(
+    options: Mapping[str, Any],
+    file: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    uid: int | None = None,
+) -> Config:
+    """Merge what the command line gives (``options``, by option name; ``None`` is not given) with a TOML file.
+
+    Defaults are those of the user ``uid``: root's daemon serves the whole system, anyone else's only its user.
+
+    Raises:
+        InputError: the file cannot be read, a key is unknown, or a value cannot be used.
+    """
+    settings = _defaults(environ, os.getuid() if uid is None else uid)
+    # Where programs are told to look is where the daemon had better be.
+    settings |= {"socket": environ["LLMPOWER_SOCKET"]} if environ.get("LLMPOWER_SOCKET") else {}
+    settings |= _from_file(file) if file is not None else {}
+    settings |= {name: value for name, value in options.items() if value is not None}
+    config = Config(
+        backend=_backend(settings["backend"]),
+        nvml_library=None if settings["nvml-library"] is None else str(_path("nvml-library", settings["nvml-library"])),
+        powercap_root=_path("powercap-root", settings["powercap-root"]),
+        store=_path("store", settings["store"]).absolute(),
+        socket=_path("socket", settings["socket"]).absolute(),
+        listen_address=_listen_address(settings["web.listen-address"]),
+        rate_hz=_rate(settings["rate"]),
+    )
+    check_socket_path(config.socket)
+    return config
+
+
+def make_directories(config: Config, *, environ: Mapping[str, str] = os.environ, uid: int | None = None) -> None:
+    """Create the directories of the default store and socket, a user's own for that user alone.
+
+    A directory that was named by somebody is that one's to make: creating it would hide a typing error.
+
+    Raises:
+        InputError: it cannot be created, or it is another user's.
+    """
+    uid = os.getuid() if uid is None else uid
+    defaults = _defaults(environ, uid)
+    for name, path in (("store", config.store), ("socket", config.socket)):
+        if path == defaults[name]:
+            _make_directory(f"--{name}", path.parent, uid)
+
+
+def default_store_path(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
+    """Where this user's daemon keeps its measurements."""
+    if (os.getuid() if uid is None else uid) == 0:
+        return SYSTEM_STORE
+    state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home(), ".local/state")
+    return Path(state, "llmpower", SYSTEM_STORE.name)
+
+
+def find_store_path(
+    environ: Mapping[str, str] = os.environ, uid: int | None = None, system_store: Path = SYSTEM_STORE
+) -> Path:
+    """Where measurements are looked for: the system's store if there is one, else the user's own."""
+    return (
+        system_store
+        if os.access(system_store.parent, os.F_OK) and system_store.exists()
+        else default_store_path(environ, uid)
+    )
+
+
+def _defaults(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
+    # A user's own socket is where that user's programs look when there is no daemon of the system to find.
+    runtime = {name: value for name, value in environ.items() if name == "XDG_RUNTIME_DIR"}
+    nowhere = Path("/nonexistent", SYSTEM_SOCKET.name)
+    return {
+        "backend": "auto",
+        "nvml-library": None,
+        "powercap-root": POWERCAP_ROOT,
+        "store": default_store_path(environ, uid),
+        "socket": SYSTEM_SOCKET if uid == 0 else default_socket_path(runtime, system_socket=nowhere),
+        "web.listen-address": LISTEN_ADDRESS,
+        "rate": 100.0,
+    }
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise InputError("--config", file, f"cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError("--config", file, f"is not TOML ({error}); mend that line") from error
+    known = _defaults({}, 0).keys()
+    settings = dict(_flat(content))
+    for key, value in settings.items():
+        if key not in known:
+            raise InputError(
+                key, value, f"{file} has a key that means nothing; the keys are {', '.join(sorted(known))}"
+            )
+    return settings
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """``{"web": {"listen-address": …}}`` → ``[("web.listen-address", …)]``."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return flat
+
+
+def _backend(value: object) -> Backend:
+    for backend in BACKENDS:
+        if value == backend:
+            return backend
+    raise InputError("backend", value, f"there is no such backend; use one of {', '.join(BACKENDS)}")
+
+
+def _path(name: str, value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise InputError(name, value, "is not a path; give one as text")
+    return Path(value)
+
+
+def _rate(value: object) -> float:
+    # Which rates can be kept, the sampler knows.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError("rate", value, "is no sampling rate; give a number of reads per second")
+    return float(value)
+
+
+def _listen_address(value: object) -> tuple[str, int]:
+    """``"127.0.0.1:10450"``, ``"[::1]:10450"``, or ``":10450"`` for every address of the machine."""
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or (":" in bare and bare == host):
+        raise InputError("web.listen-address", value, "is no address; write HOST:PORT, such as 127.0.0.1:10450")
+    return bare or "0.0.0.0", int(port)
+
+
+def _make_directory(option: str, directory: Path, uid: int) -> None:
+    mode = 0o755 if uid == 0 else 0o700
+    try:
+        directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        owner = directory.stat().st_uid
+    except OSError as error:
+        advice = f"this directory cannot be created ({error.strerror}); name another place with {option}"
+        raise InputError(option, directory, advice) from error
+    # Under /tmp anyone may have made it first, and would then read along.
+    if owner != uid and uid != 0:
+        raise InputError(option, directory, f"this directory belongs to user {owner}; name another place with {option}")

@@ -1,0 +1,70 @@
+"""This machine, as spans refer to it: which devices one ran on, and what that system is called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from llmpower.types import Device, Span
+
+
+class Host:
+    """The devices that are sampled here.
+
+    Args:
+        devices: all of them, GPUs and CPU packages.
+        cpu_name: what the processor is called, for spans in which no GPU took part.
+    """
+
+    def __init__(self, devices: Sequence[Device], cpu_name: str = "CPU") -> None:
+        self._devices = {device.uuid: device for device in devices}
+        self._gpus = tuple(device for device in devices if device.kind == "gpu")
+        self._packages = sum(device.kind == "cpu_package" for device in devices)
+        self._cpu_name = cpu_name
+
+    def resolve(self, span: Span) -> Span:
+        """The span with the GPUs that its energy is to be taken from.
+
+        The simulated card stands for this machine's processor, so a span that ran on no GPU ran on it. With real
+        ones, a span that does not know where it ran can only have run on the one GPU there is; where there are
+        several, or where it knows that it used none, it has no GPU energy.
+        """
+        if span.device_uuids:
+            return span
+        if self._gpus and all(gpu.simulated for gpu in self._gpus):
+            return replace(span, device_uuids=tuple(gpu.uuid for gpu in self._gpus))
+        if span.device_uuids is None and len(self._gpus) == 1:
+            return replace(span, device_uuids=(self._gpus[0].uuid,))
+        return span
+
+    def system(self, span: Span) -> str:
+        """What a resolved span ran on, in words, such as ``2× NVIDIA H100 80GB HBM3``."""
+        if not span.device_uuids:
+            return f"{max(self._packages, 1)}× {self._cpu_name}"
+        names = Counter(map(self._name, span.device_uuids))
+        return " + ".join(f"{count}× {name}" for name, count in sorted(names.items()))
+
+    def simulated(self, span: Span) -> bool:
+        """Whether a resolved span's joules come from a simulated card, in part or in whole."""
+        return any(self._devices[uuid].simulated for uuid in span.device_uuids or () if uuid in self._devices)
+
+    def _name(self, uuid: str) -> str:
+        device = self._devices.get(uuid)
+        if device is None:
+            return "GPU not sampled here"
+        said = not device.simulated or "simulated" in device.name.lower()
+        return device.name if said else f"{device.name} (simulated)"
+
+
+def read_cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as the kernel gives it; ``CPU`` where it gives none."""
+    try:
+        for line in cpuinfo.read_text("utf-8", "replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return " ".join(value.split())
+    except OSError:
+        pass
+    return "CPU"

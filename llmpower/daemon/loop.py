@@ -1,0 +1,216 @@
+"""The one loop: a selector for what comes in, a deadline for what must be done anyway.
+
+Between deadlines the process sleeps in the kernel. It ends on SIGTERM, SIGINT or SIGHUP, and then in order: no more
+spans are taken, those that have ended are measured (for which the counters must move past them; it waits
+:data:`FINISH_S` at most), the store is closed whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from llmpower import __version__
+from llmpower.daemon.config import Config
+from llmpower.daemon.engine import SETTLE_DELAY_S, STORE_RETRY_S, Engine
+from llmpower.daemon.host import read_cpu_name
+from llmpower.daemon.notify import Notifier
+from llmpower.daemon.receiver import Receiver
+from llmpower.daemon.status import status_of
+from llmpower.metrics import LlmpowerCollector, MetricsServer
+from llmpower.sampling import Sampler
+from llmpower.store import Store
+from llmpower.types import Device
+
+STEP_S = 0.25
+"""How often samples are drained and spans settled; a scrape is at most this much behind."""
+
+FINISH_S = 3.0
+"""Longer than a device may show nothing before it counts as stalled, so everything is settled within it."""
+
+READY_S = 2.0
+"""How long start-up waits for every device to have shown something."""
+
+SILENCE_S = 5.0
+"""With no sample for this long, the sampler is reported as stuck."""
+
+_FINISH_STEP_S = 0.05
+_LAST_TURNS = 4  # empty the buffer of any peer
+_STATUS_S = 10.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+logger = logging.getLogger("llmpower.daemon")
+
+
+def run(config: Config) -> None:
+    """Run the daemon in this (main) thread until a signal ends it.
+
+    Raises:
+        InputError: a device, the store, the socket or the address cannot be used.
+    """
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        ending = stack.enter_context(_signals(selector))
+        store = stack.enter_context(contextlib.closing(Store(config.store)))
+        sampler = stack.enter_context(
+            contextlib.closing(
+                Sampler(
+                    backend=config.backend,
+                    nvml_library=config.nvml_library,
+                    powercap_root=config.powercap_root,
+                    rate_hz=config.rate_hz,
+                )
+            )
+        )
+        engine = Engine(sampler.devices, store.append, backend=sampler.backend, cpu_name=read_cpu_name())
+        registry = CollectorRegistry(auto_describe=True)
+        registry.register(LlmpowerCollector(lambda: engine.snapshot))
+        ProcessCollector(registry=registry)
+        server = stack.enter_context(MetricsServer(*config.listen_address, registry))
+        loop = Loop(config, sampler, engine, server.url)
+        receiver = Receiver(config.socket, selector, engine, loop.status)
+        stack.callback(receiver.close)
+        loop.run(selector, receiver, ending)
+
+
+class Loop:
+    """Steps the engine in time, and reports.
+
+    Args:
+        config: the daemon's settings.
+        sampler: opened, not yet started.
+        engine: the books.
+        metrics_url: where scrapes are answered.
+        notifier: the service manager.
+    """
+
+    def __init__(
+        self, config: Config, sampler: Sampler, engine: Engine, metrics_url: str, notifier: Notifier | None = None
+    ) -> None:
+        self._config = config
+        self._sampler = sampler
+        self._engine = engine
+        self._metrics_url = metrics_url
+        self._notifier = notifier or Notifier()
+        self._started_s = self._heard_s = time.monotonic()
+        self._cpu_before_s = time.process_time()
+
+    def run(self, selector: selectors.BaseSelector, receiver: Receiver, ending: list[int]) -> None:
+        """Serve until ``ending`` holds a signal, then finish."""
+        self._sampler.start()
+        report_s = min(self._notifier.watchdog_s / 3 or _STATUS_S, _STATUS_S)
+        next_step_s = next_report_s = time.monotonic()
+        ready = False
+        while not ending:
+            for key, _ in selector.select(max(next_step_s - time.monotonic(), 0.0)):
+                key.data()
+            now_s = time.monotonic()
+            if now_s >= next_step_s:
+                next_step_s = now_s + STEP_S
+                self._step(SETTLE_DELAY_S)
+                receiver.resume()
+            # A span that begins before its devices have shown anything would get no joules: not ready before that.
+            if not ready and (self._engine.knowing or now_s - self._started_s > READY_S):
+                ready = True
+                self._announce()
+                self._notifier.ready(self._summary())
+            if ready and now_s >= next_report_s:
+                next_report_s = now_s + report_s
+                self._notifier.alive(self._summary())
+        logger.info("%s: finishing", signal.Signals(ending[0]).name)
+        self._notifier.stopping()
+        # What programs have sent already is served; what still runs can no longer be told to us.
+        for _ in range(_LAST_TURNS):
+            for key, _ in selector.select(0):
+                key.data()
+        receiver.close()
+        self._finish()
+
+    def status(self) -> Mapping[str, object]:
+        """The answer to a status request."""
+        return status_of(
+            self._engine.snapshot,
+            self._config,
+            metrics_url=self._metrics_url,
+            uptime_s=time.monotonic() - self._started_s,
+            cpu_s=time.process_time() - self._cpu_before_s,
+            last_error=self._engine.last_error,
+        )
+
+    def _step(self, settle_delay_s: float) -> None:
+        samples = self._sampler.drain()
+        now_s = time.monotonic()
+        if len(samples):
+            self._heard_s = now_s
+        elif self._sampler.devices and now_s - self._heard_s > SILENCE_S:
+            self._engine.fail("the sampler reads nothing; a driver call may hang, see dmesg")
+        utc_offset_ns = time.time_ns() - time.monotonic_ns()
+        self._engine.step(samples, self._sampler.statistics(), utc_offset_ns, settle_delay_s=settle_delay_s)
+
+    def _finish(self) -> None:
+        deadline_s = time.monotonic() + FINISH_S
+        self._step(0.0)
+        while self._engine.pending and time.monotonic() < deadline_s:
+            time.sleep(_FINISH_STEP_S)
+            self._step(0.0)
+        if self._engine.unstored:
+            # One more attempt, in case the store was only busy.
+            time.sleep(STORE_RETRY_S)
+            self._step(0.0)
+        left = self._engine.pending + self._engine.unstored
+        if left:
+            logger.error("%d spans could not be measured or stored before the end", left)
+        snapshot = self._engine.snapshot
+        logger.info("stopped; %d spans stored in %s", snapshot.spans_stored, self._config.store)
+
+    def _announce(self) -> None:
+        logger.info(
+            "llmpower %s: backend %s, %s; socket %s; metrics %s; store %s",
+            __version__,
+            self._sampler.backend,
+            _names(self._sampler.devices),
+            self._config.socket,
+            self._metrics_url,
+            self._config.store,
+        )
+        if any(device.simulated for device in self._sampler.devices):
+            logger.warning("SIMULATED: the GPU is a model of one, and none of its joules is real")
+
+    def _summary(self) -> str:
+        snapshot = self._engine.snapshot
+        watts = [state.power_w for state in snapshot.devices if state.power_w is not None]
+        power = f"{sum(watts):.0f} W" if watts else "no power reading"
+        simulated = "SIMULATED, " if any(state.device.simulated for state in snapshot.devices) else ""
+        return f"{simulated}{len(snapshot.devices)} devices, {power}, {snapshot.spans_stored} spans stored"
+
+
+@contextlib.contextmanager
+def _signals(selector: selectors.BaseSelector) -> Iterator[list[int]]:
+    """Signals wake the selector and are appended to the list yielded; the old handlers come back afterwards."""
+    caught: list[int] = []
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in _SIGNALS}
+    wakeup = signal.set_wakeup_fd(writer.fileno())
+    selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(64))
+    try:
+        yield caught
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        selector.unregister(reader)
+        reader.close()
+        writer.close()
+
+
+def _names(devices: tuple[Device, ...]) -> str:
+    return ", ".join(device.name for device in devices) or "no devices"

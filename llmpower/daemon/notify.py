@@ -1,0 +1,46 @@
+"""What systemd is told: ready, what we are doing, still alive, stopping.
+
+The protocol is one datagram of ``KEY=value`` lines to the socket named in ``NOTIFY_SOCKET``; without that variable
+nothing is sent. See sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+class Notifier:
+    """Sends the state of this process to whoever started it, where that one asked for it."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        # A leading @ stands for the NUL byte of an abstract address.
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        meant_for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog_s = int(environ.get("WATCHDOG_USEC", "0")) / 1e6 if meant_for_us else 0.0
+        """Within which time the watchdog wants a sign of life; 0 when there is none."""
+
+    def ready(self, status: str) -> None:
+        """Start-up is over and ``status`` says where we are."""
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def alive(self, status: str) -> None:
+        """The loop turned; ``status`` is what ``systemctl status`` shows."""
+        self._send(f"WATCHDOG=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        """The end has begun, and is meant."""
+        self._send("STOPPING=1")
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+            try:
+                connection.setblocking(False)
+                connection.sendto(text.encode(), self._address)
+            except OSError:
+                # A service manager that cannot listen must not end the measuring: its own watchdog will judge.
+                return

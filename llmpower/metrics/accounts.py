@@ -1,0 +1,92 @@
+"""Running totals per model: the counters behind ``llmpower_inference_*``.
+
+Model names come from whoever may open the socket, and every new one is a new set of time series in the operator's
+Prometheus. The first 100 keep their names; what comes after is summed under ``other``, so no total is wrong.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+
+from llmpower.metrics.snapshot import Histogram, ModelState
+from llmpower.types import Measurement, Quality
+
+MAX_MODEL_NAMES = 100
+OTHER = "other"
+
+REQUEST_ENERGY_BOUNDS_J = tuple(
+    float(f"{digit}e{exponent}") for exponent in range(-1, 6) for digit in (1, 2, 5)
+)  # 0.1 J to 500 kJ
+DURATION_BOUNDS_S = tuple(0.01 * 2**power for power in range(17))
+"""OpenTelemetry's advice for ``gen_ai.server.request.duration`` (0.01 s, doubling), carried on to 655 s for batches."""
+
+
+class ModelAccounts:
+    """Adds measurements up per model."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Account] = {}
+
+    def add(self, measurement: Measurement) -> None:
+        """Count one finished span."""
+        name = measurement.span.model_name
+        if name not in self._models and len(self._models) >= MAX_MODEL_NAMES:
+            name = OTHER
+        self._models.setdefault(name, _Account()).add(measurement)
+
+    def freeze(self) -> dict[str, ModelState]:
+        """The totals now, by model name."""
+        return {name: account.freeze() for name, account in self._models.items()}
+
+
+class _Account:
+    def __init__(self) -> None:
+        self._requests: Counter[Quality] = Counter()
+        self._energy_j: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._tokens: Counter[str] = Counter()
+        self._request_energy = _Counts(REQUEST_ENERGY_BOUNDS_J)
+        self._duration = _Counts(DURATION_BOUNDS_S)
+
+    def add(self, measurement: Measurement) -> None:
+        span = measurement.span
+        self._requests[measurement.quality] += 1
+        self._tokens["input"] += span.input_tokens
+        self._tokens["output"] += span.output_tokens
+        self._duration.observe(span.runtime_s)
+
+        # Phases are disjoint, so that a sum over them is the energy: what could not be split is a phase of its own.
+        if measurement.prefill_energy_j is not None and measurement.decode_energy_j is not None:
+            self._energy_j["prefill", "gpu"] += measurement.prefill_energy_j
+            self._energy_j["decode", "gpu"] += measurement.decode_energy_j
+        elif measurement.gpu_energy_j is not None:
+            self._energy_j["unsplit", "gpu"] += measurement.gpu_energy_j
+        if measurement.cpu_energy_j is not None:
+            self._energy_j["unsplit", "cpu"] += measurement.cpu_energy_j
+
+        measured = [joules for joules in (measurement.gpu_energy_j, measurement.cpu_energy_j) if joules is not None]
+        if measured:
+            self._request_energy.observe(sum(measured))
+
+    def freeze(self) -> ModelState:
+        return ModelState(
+            requests=dict(self._requests),
+            energy_j=dict(self._energy_j),
+            tokens=dict(self._tokens),
+            request_energy_j=self._request_energy.freeze(),
+            duration_s=self._duration.freeze(),
+        )
+
+
+class _Counts:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def freeze(self) -> Histogram:
+        return Histogram(self._bounds, tuple(self._counts), self._total)

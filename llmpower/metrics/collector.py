@@ -1,0 +1,197 @@
+"""The snapshot in Prometheus's words: base units, request ids never a label.
+
+Names, labels and units are an interface: dashboards and alerts are written against them. A reading that is not there
+gives no sample, never a 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from llmpower.metrics.snapshot import DeviceState, Histogram, SamplerState, Snapshot
+
+
+class LlmpowerCollector(Collector):
+    """Collects every ``llmpower_*`` metric from the snapshot that ``get_snapshot`` returns at that moment."""
+
+    def __init__(self, get_snapshot: Callable[[], Snapshot]) -> None:
+        self._get_snapshot = get_snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, all from one snapshot."""
+        snapshot = self._get_snapshot()
+        yield from _devices([state for state in snapshot.devices if state.device.kind == "gpu"])
+        yield from _packages([state for state in snapshot.devices if state.device.kind == "cpu_package"])
+        yield from _inference(snapshot)
+        yield from _sampler(snapshot.sampler)
+        yield from _daemon(snapshot)
+
+
+def _devices(gpus: list[DeviceState]) -> Iterator[Metric]:
+    labels = ("gpu", "gpu_uuid")
+    info = InfoMetricFamily(
+        "llmpower_gpu", "The cards sampled; join with the other metrics on gpu_uuid.", labels=("gpu", "gpu_uuid")
+    )
+    power = GaugeMetricFamily("llmpower_gpu_power_watts", "Power of the card, latest reading.", labels=labels)
+    energy = CounterMetricFamily(
+        "llmpower_gpu_energy_joules",
+        "Energy of the card since the daemon began, up to the last moment accounted for (about a second ago).",
+        labels=labels,
+    )
+    inference = CounterMetricFamily(
+        "llmpower_gpu_inference_energy_joules",
+        "The part of llmpower_gpu_energy_joules_total that went to measured spans.",
+        labels=labels,
+    )
+    idle = CounterMetricFamily(
+        "llmpower_idle_energy_joules",
+        "The part of llmpower_gpu_energy_joules_total that the card would have drawn with nothing to do, or drew while "
+        "no span ran.",
+        labels=("gpu_uuid",),
+    )
+    unattributed = CounterMetricFamily(
+        "llmpower_unattributed_energy_joules",
+        "The part of llmpower_gpu_energy_joules_total that belongs to no span and is not idle, by reason.",
+        labels=("gpu_uuid", "reason"),
+    )
+    for state in gpus:
+        device = state.device
+        key = (str(device.index), device.uuid)
+        details = {
+            "gpu_name": device.name,
+            "driver_version": device.driver_version,
+            "simulated": str(device.simulated).lower(),
+        }
+        info.add_metric(key, details)
+        if state.power_w is not None:
+            power.add_metric(key, state.power_w)
+        energy.add_metric(key, state.energy_j)
+        inference.add_metric(key, state.inference_j)
+        idle.add_metric((device.uuid,), state.idle_j)
+        for reason, joules in sorted(state.unattributed_j.items()):
+            unattributed.add_metric((device.uuid, reason), joules)
+    yield from (info, power, energy, inference, idle, unattributed)
+
+
+def _packages(packages: list[DeviceState]) -> Iterator[Metric]:
+    energy = CounterMetricFamily(
+        "llmpower_cpu_energy_joules",
+        "Energy of the CPU package since the daemon began (RAPL).",
+        labels=("zone",),
+    )
+    for state in packages:
+        energy.add_metric((state.device.uuid,), state.energy_j)
+    yield energy
+
+
+def _inference(snapshot: Snapshot) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "llmpower_inference_requests",
+        "Spans accounted for, by how their energy was found.",
+        labels=("model_name", "quality"),
+    )
+    energy = CounterMetricFamily(
+        "llmpower_inference_energy_joules",
+        "Energy of the spans by phase (prefill, decode, or unsplit where the first token was not seen) and device.",
+        labels=("model_name", "phase", "device_kind"),
+    )
+    tokens = CounterMetricFamily(
+        "llmpower_inference_tokens", "Tokens of the spans, whole batches.", labels=("model_name", "direction")
+    )
+    request_energy = HistogramMetricFamily(
+        "llmpower_inference_request_energy_joules",
+        "Energy of one span: its GPUs and the CPU packages, of these whichever were measured.",
+        labels=("model_name",),
+    )
+    duration = HistogramMetricFamily(
+        "llmpower_inference_duration_seconds", "Duration of one span.", labels=("model_name",)
+    )
+    for name, state in snapshot.models.items():
+        for quality, count in state.requests.items():
+            requests.add_metric((name, quality), count)
+        for (phase, kind), joules in state.energy_j.items():
+            energy.add_metric((name, phase, kind), joules)
+        for direction, count in state.tokens.items():
+            tokens.add_metric((name, direction), count)
+        request_energy.add_metric((name,), _buckets(state.request_energy_j), state.request_energy_j.total)
+        duration.add_metric((name,), _buckets(state.duration_s), state.duration_s.total)
+    yield from (requests, energy, tokens, request_energy, duration)
+
+
+def _sampler(sampler: SamplerState) -> Iterator[Metric]:
+    rate = GaugeMetricFamily(
+        "llmpower_sampler_effective_hertz", "Reads per second that the sampler achieves.", labels=("source",)
+    )
+    for source, hertz in sorted(sampler.effective_hz.items()):
+        rate.add_metric((source,), hertz)
+    errors = CounterMetricFamily(
+        "llmpower_sampler_read_errors",
+        "Reads that failed, by the code of NVML or the negative errno of the kernel.",
+        labels=("source", "code"),
+    )
+    for (source, code), count in sorted(sampler.read_errors.items()):
+        errors.add_metric((source, str(code)), count)
+    lateness = HistogramMetricFamily(
+        "llmpower_sampler_lateness_seconds",
+        "How late the sampling thread woke.",
+        buckets=_buckets(sampler.lateness_s),
+        sum_value=sampler.lateness_s.total,
+    )
+    yield from (rate, errors, lateness)
+    yield CounterMetricFamily("llmpower_sampler_samples", "Samples taken.", sampler.samples)
+    yield CounterMetricFamily(
+        "llmpower_sampler_dropped_samples", "Samples lost because the ring was full.", sampler.dropped
+    )
+    yield CounterMetricFamily("llmpower_sampler_ticks", "Times the sampling thread woke.", sampler.ticks)
+    yield CounterMetricFamily(
+        "llmpower_sampler_missed_ticks", "Deadlines that passed while it still read.", sampler.missed_ticks
+    )
+    yield CounterMetricFamily(
+        "llmpower_sampler_read_seconds", "Time spent inside the devices' calls.", sampler.read_time_s
+    )
+    yield CounterMetricFamily(
+        "llmpower_sampler_cpu_seconds", "Processor time of the sampling thread.", sampler.cpu_time_s
+    )
+
+
+def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
+    yield InfoMetricFamily(
+        "llmpower_build",
+        "The program that answers.",
+        value={"version": snapshot.version, "backend": snapshot.backend},
+    )
+    rejected = CounterMetricFamily(
+        "llmpower_spans_rejected",
+        "Packets refused at the socket and spans refused after it.",
+        labels=("reason",),
+    )
+    for reason, count in sorted(snapshot.spans_rejected.items()):
+        rejected.add_metric((reason,), count)
+    yield rejected
+    yield GaugeMetricFamily("llmpower_spans_running", "Spans that have begun and not ended.", snapshot.spans_running)
+    yield GaugeMetricFamily(
+        "llmpower_spans_pending", "Finished spans that wait for the counters to pass them.", snapshot.spans_pending
+    )
+    yield CounterMetricFamily("llmpower_store_errors", "Writes to the database that failed.", snapshot.store_errors)
+    yield GaugeMetricFamily(
+        "llmpower_store_waiting_spans", "Measured spans that the database has not taken yet.", snapshot.store_waiting
+    )
+    yield CounterMetricFamily(
+        "llmpower_store_lost_spans", "Measured spans given up because too many waited.", snapshot.store_lost
+    )
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Cumulative counts by upper bound, as the exposition format has them."""
+    bounds = [*map(str, histogram.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))

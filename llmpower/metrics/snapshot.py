@@ -1,0 +1,85 @@
+"""The state of the daemon at one moment, frozen.
+
+The daemon's loop builds a new one and puts it in place of the old by one assignment. Threads that serve scrapes take
+whichever is there: no lock, no half-updated sum, and the books balance in every single scrape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmpower.types import Device, Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts by upper bound: ``counts[i]`` lie in (bounds[i-1], bounds[i]], the last above every bound."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """One device and its joules since the daemon began, each in one account: energy = inference + idle + unattributed.
+
+    ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason.
+    """
+
+    device: Device
+    power_w: float | None
+    energy_j: float
+    inference_j: float
+    idle_j: float
+    unattributed_j: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What one model has cost: ``energy_j`` by (phase, device kind), tokens by direction."""
+
+    requests: Mapping[Quality, int]
+    energy_j: Mapping[tuple[str, str], float]
+    tokens: Mapping[str, int]
+    request_energy_j: Histogram
+    duration_s: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerState:
+    """What the sampler says of itself: rates by source, read errors by (source, code)."""
+
+    samples: int = 0
+    dropped: int = 0
+    ticks: int = 0
+    missed_ticks: int = 0
+    lateness_s: Histogram = Histogram((), (0,), 0.0)
+    read_errors: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    effective_hz: Mapping[str, float] = field(default_factory=dict)
+    read_time_s: float = 0.0
+    cpu_time_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a scrape or a status request can ask for.
+
+    Of the spans, those ``running`` have begun, those ``pending`` have ended and wait to be measured, and those
+    ``stored`` are rows in the store since the daemon began. ``store_waiting`` counts the measured ones that the store
+    could not take yet, ``store_lost`` those given up because too many waited.
+    """
+
+    version: str
+    backend: str
+    devices: tuple[DeviceState, ...] = ()
+    models: Mapping[str, ModelState] = field(default_factory=dict)
+    sampler: SamplerState = SamplerState()
+    spans_rejected: Mapping[str, int] = field(default_factory=dict)
+    spans_running: int = 0
+    spans_pending: int = 0
+    spans_stored: int = 0
+    store_errors: int = 0
+    store_waiting: int = 0
+    store_lost: int = 0

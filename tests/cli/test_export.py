@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from llmpower.store import Store, read_measurements
+from llmpower.tables import read_table
+from llmpower.types import MEASUREMENT_COLUMNS, Measurement
+
+Make = Callable[..., Measurement]
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_measurement: Make) -> Path:
+    path = tmp_path / "spans.db"
+    writer = Store(path)
+    writer.append([make_measurement(number, model_name="ab"[number % 2]) for number in range(4)])
+    absent = make_measurement(9, gpu_energy_j=None, first_token_ns=None, quality="unavailable")
+    writer.append([absent])
+    writer.append([make_measurement(10, started_at=datetime.now(UTC) - timedelta(minutes=90))])
+    writer.close()
+    return path
+
+
+def export(*options: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llmpower.cli.main", "export", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environ or None)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_every_format_holds_the_same_rows(suffix: str, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / f"measurements{suffix}"
+    ended = export("--store", store, "-o", out)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == f"6 rows from {store} to {out}\n"
+    frame = read_table(out)
+    assert tuple(frame.columns) == MEASUREMENT_COLUMNS
+    expected = read_measurements(store)
+    assert list(frame["span_id"]) == list(expected["span_id"])
+    assert list(frame["gpu_energy_j"].isna()) == list(expected["gpu_energy_j"].isna())
+    assert frame["gpu_energy_j"].sum() == expected["gpu_energy_j"].sum()
+    assert frame["simulated"].all()
+
+
+def test_an_absent_reading_is_an_empty_cell(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.csv"
+    export("--store", store, "-o", out)
+    cells = pd.read_csv(out, dtype=str, keep_default_na=False).set_index("span_id").to_dict("index")
+    assert cells["span-9"]["gpu_energy_j"] == cells["span-9"]["time_to_first_token_s"] == ""
+    assert cells["span-1"]["started_at"] == "2026-01-01T00:01:00.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("options", "spans"),
+    [
+        (["--model", "b"], ["span-1", "span-3"]),
+        (["--since", "2026-01-01T00:02:00Z", "--until", "2026-01-01T00:09:00+00:00"], ["span-2", "span-3"]),
+        (["--since", "2h"], ["span-10"]),
+        (["--since", "1.6h", "--until", "30m"], ["span-10"]),
+        (["--since", "2026-01-01T09:03:00+09:00", "--until", "1d"], ["span-3", "span-9"]),
+        (["--since", "45s"], []),
+    ],
+)
+def test_rows_are_chosen(options: list[str], spans: list[str], store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.jsonl"
+    ended = export("--store", store, *options, "-o", out)
+    assert ended.stderr.startswith(f"{len(spans)} rows")
+    assert [*read_table(out).get("span_id", [])] == spans
+
+
+def test_a_time_without_offset_is_this_machines(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.csv"
+    for zone, rows in (("UTC", 6), ("UTC-5", 6), ("UTC+5", 1)):
+        ended = export("--store", store, "--since", "2026-01-01T00:00", "-o", out, TZ=zone, PATH="/usr/bin:/bin")
+        assert ended.stderr.startswith(f"{rows} rows"), (zone, ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--since", "yesterday"], "--since = yesterday: is no time; write 2026-01-31T12:00 or"),
+        (["--until", "2x"], "--until = 2x: is no time"),
+        (["--since", "99999999w"], "--since = 99999999w: is no time"),
+        (["--store", "/none/spans.db"], "--store = /none/spans.db: no such file; start 'llmpower daemon'"),
+        (["-o", "m.xlsx"], "-o = m.xlsx: cannot tell the format"),
+        (["-o", "/none/m.csv"], "-o = /none/m.csv: cannot write there"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(options: list[str], told: str, store: Path, tmp_path: Path) -> None:
+    ended = export("--store", store, "-o", tmp_path / "m.csv", *options)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"llmpower: error: {told}")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "m.csv").exists()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+STATUS: dict[str, Any] = {
+    "version": "1.2.3",
+    "pid": 77,
+    "uptime_s": 7384.2,
+    "backend": "simulated",
+    "simulated": True,
+    "devices": [
+        {
+            "uuid": "GPU-a",
+            "name": "Simulated A100",
+            "kind": "gpu",
+            "simulated": True,
+            "power_w": 251.26,
+            "energy_j": 12_345.0,
+            "inference_j": 1.0,
+            "idle_j": 2.0,
+            "unattributed_j": 0.0,
+        },
+        {
+            "uuid": "intel-rapl:0",
+            "name": "package-0",
+            "kind": "cpu_package",
+            "simulated": False,
+            "power_w": None,
+            "energy_j": 4.5,
+            "inference_j": 1.0,
+            "idle_j": 2.0,
+            "unattributed_j": 0.0,
+        },
+    ],
+    "spans": {"stored": 12, "pending": 1, "running": 2, "rejected": {"not_json": 3, "overloaded": 1}},
+    "store": {"path": "/var/lib/llmpower/spans.db", "errors": 4, "waiting": 5, "lost": 6},
+    "sampler": {"effective_hz": {"gpu_energy": 100.0}, "dropped": 0, "read_errors": 0},
+    "metrics_url": "http://127.0.0.1:10450/metrics",
+    "last_error": None,
+    "cost": {"cpu_s": 20.0, "cpu_share": 0.0125, "memory_bytes": 45 * 2**20},
+}
+
+
+def status(*options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llmpower.cli.main", "status", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_what_a_person_reads(receiver: Any) -> None:
+    receiver.status = STATUS
+    ended = status("--socket", receiver.path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == (
+        "llmpower 1.2.3, pid 77, up 2 h 3 min\n"
+        "SIMULATED: the GPU is a model of one, and none of its joules is real\n"
+        "\n"
+        "device               power    energy  uuid\n"
+        "Simulated A100     251.3 W  12.35 kJ  GPU-a\n"
+        "package-0       no reading     4.5 J  intel-rapl:0\n"
+        "\n"
+        "spans       12 stored, 1 pending, 2 running\n"
+        "rejected    not_json 3, overloaded 1\n"
+        "store       /var/lib/llmpower/spans.db, 4 errors, 5 waiting, 6 lost\n"
+        "metrics     http://127.0.0.1:10450/metrics\n"
+        "last error  none\n"
+        "own cost    1.25% of one CPU, 45 MiB\n"
+    )
+
+
+def test_json_is_one_document_and_absent_is_null(receiver: Any) -> None:
+    receiver.status = STATUS
+    ended = status("--socket", receiver.path, "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout) == STATUS
+
+
+def test_no_daemon_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    ended = status("--socket", tmp_path / "none.sock")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"llmpower: error: --socket = {tmp_path}/none.sock: no daemon answers there")
+    assert ended.stderr.count("\n") == 1

@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from llmpower.daemon.engine import HOLD_S, MAX_PENDING, MAX_WAITING_ROWS, Engine
+from llmpower.exceptions import StoreError
+from llmpower.sampling import SAMPLE_DTYPE, SamplerStatistics
+from llmpower.types import Device, Field, Measurement, Span
+
+S = 1_000_000_000
+START_NS = 1000 * S
+UTC_OFFSET_NS = 1_767_225_600 * S - START_NS  # 2026-01-01T00:00:00Z at START_NS
+STATISTICS = SamplerStatistics(
+    samples_total=5,
+    dropped_total=1,
+    ticks_total=4,
+    missed_ticks_total=0,
+    lateness_bounds_s=(0.001,),
+    lateness_counts=(3, 1),
+    lateness_sum_s=0.01,
+    read_errors={("gpu", 15): 2},
+    effective_hz={"gpu_energy": 100.0},
+    read_time_s=0.1,
+    running_time_s=1.0,
+    cpu_time_s=0.2,
+)
+GPU = Device(
+    uuid="GPU-a",
+    index=0,
+    name="card",
+    kind="gpu",
+    simulated=True,
+    has_energy_counter=True,
+    has_power=True,
+    driver_version="550",
+)
+
+
+class Bench:
+    """An engine with a clock of its own and cards of a constant power, whose counters move every 100 ms."""
+
+    def __init__(self, devices: Sequence[Device] = (GPU,), power_w: float = 300.0) -> None:
+        self.now_ns = START_NS
+        self.stored: list[Measurement] = []
+        self.broken: str | None = None
+        self.power_w = power_w
+        self.devices = devices
+        self.engine = Engine(devices, self.append, backend="simulated", now=lambda: self.now_ns)
+        self.pass_time(1.0)
+
+    def append(self, measurements: Sequence[Measurement]) -> int:
+        if self.broken is not None:
+            raise StoreError("--store", "spans.db", self.broken)
+        known = {measurement.span.span_id for measurement in self.stored}
+        new = [measurement for measurement in measurements if measurement.span.span_id not in known]
+        self.stored += new
+        return len(new)
+
+    def pass_time(self, seconds: float, **options: Any) -> None:
+        """One step after so long, with all samples of that time."""
+        end_ns = self.now_ns + round(seconds * S)
+        parts = [self._samples(device.index, end_ns) for device in self.devices]
+        self.now_ns = end_ns
+        self.engine.step(np.concatenate(parts), STATISTICS, UTC_OFFSET_NS, **options)
+
+    def _samples(self, index: int, end_ns: int) -> NDArray[np.void]:
+        times_ns = np.arange(self.now_ns, end_ns, S // 100)
+        samples = np.zeros(2 * len(times_ns), SAMPLE_DTYPE)
+        samples["device"] = index
+        for offset, field in enumerate((Field.ENERGY, Field.POWER_INSTANT)):
+            part = samples[offset::2]
+            part["before_ns"], part["after_ns"], part["field"] = times_ns, times_ns + 1000, field
+        samples["value"][0::2] = times_ns // (S // 10) * round(self.power_w * 1e5)
+        samples["value"][1::2] = round(self.power_w * 1e6)
+        return samples
+
+    def span(self, span_id: str, seconds: float, ended_s_ago: float = 0.0, **fields: Any) -> Span:
+        end_ns = self.now_ns - round(ended_s_ago * S)
+        values: dict[str, Any] = {
+            "model_name": "llama",
+            "device_uuids": ("GPU-a",),
+            "start_ns": end_ns - round(seconds * S),
+            "first_token_ns": None,
+            "end_ns": end_ns,
+            "input_tokens": 10,
+            "output_tokens": 20,
+            "batch_size": 1,
+            "hostname": "host",
+            "pid": 5,
+        }
+        return Span(span_id=span_id, **values | fields)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_span_becomes_a_row(bench: Bench) -> None:
+    bench.engine.begin("a", bench.now_ns)
+    bench.pass_time(2.0)
+    span = bench.span("a", 2.0, first_token_ns=bench.now_ns - S)
+    bench.engine.finish(span)
+    assert bench.engine.snapshot.spans_running == 1
+    bench.pass_time(1.0)
+    (row,) = bench.stored
+    assert row.span == span
+    assert row.started_at == datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert row.gpu_energy_j == pytest.approx(600.0, rel=1e-6)
+    assert row.prefill_energy_j == pytest.approx(300.0, rel=1e-6)
+    assert row.decode_energy_j == pytest.approx(300.0, rel=1e-6)
+    assert row.gpu_energy_std_j is not None
+    assert 0 < row.gpu_energy_std_j < 10
+    assert (row.cpu_energy_j, row.cpu_energy_std_j) == (None, None)
+    assert (row.quality, row.method, row.allocated, row.simulated) == ("measured", "counter", False, True)
+    assert row.system == "1× card (simulated)"
+
+
+def test_the_snapshot_says_what_happened(bench: Bench) -> None:
+    bench.engine.finish(bench.span("a", 0.4))
+    assert bench.engine.pending == 1
+    before = bench.engine.snapshot
+    bench.pass_time(1.0)
+    after = bench.engine.snapshot
+    assert before.models == {}
+    assert after.models["llama"].requests == {"interpolated": 1}
+    assert after.models["llama"].tokens == {"input": 10, "output": 20}
+    assert after.spans_stored == 1
+    assert after.spans_pending == bench.engine.pending == 0
+    assert after.devices[0].power_w == 300.0
+    assert after.backend == "simulated"
+    assert after.sampler.dropped == 1
+    assert after.sampler.read_errors == {("gpu", 15): 2}
+    assert after.sampler.lateness_s.counts == (3, 1)
+
+
+def test_it_knows_when_every_device_has_shown_something(bench: Bench) -> None:
+    assert bench.engine.knowing
+    assert not Engine((GPU,), bench.append, backend="simulated").knowing
+    assert Engine((), bench.append, backend="nvml").knowing
+
+
+def test_every_joule_is_in_one_account(bench: Bench) -> None:
+    for number in range(20):
+        bench.engine.begin(f"failed-{number}", bench.now_ns)
+        bench.pass_time(0.7)
+        bench.engine.finish(bench.span(f"long-{number}", 0.6))
+        bench.engine.finish(bench.span(f"short-{number}", 0.3, ended_s_ago=0.1))
+        bench.engine.cancel(f"failed-{number}")
+        bench.pass_time(0.5)
+    bench.pass_time(2.0)
+    (state,) = bench.engine.snapshot.devices
+    assert state.inference_j + state.idle_j + sum(state.unattributed_j.values()) == pytest.approx(state.energy_j)
+    assert sum(row.gpu_energy_j or 0.0 for row in bench.stored) == pytest.approx(state.inference_j)
+    assert len(bench.stored) == 40
+    assert state.inference_j == pytest.approx(20 * 0.6 * 300, rel=1e-3)
+    assert {row.allocated for row in bench.stored} == {True}
+
+
+def test_a_running_span_holds_the_settling_back_until_it_ends_or_is_cancelled(bench: Bench) -> None:
+    bench.engine.begin("long", bench.now_ns)
+    bench.pass_time(5.0)
+    bench.engine.finish(bench.span("short", 1.0))
+    bench.pass_time(5.0)
+    assert bench.stored == []
+    bench.engine.cancel("long")
+    bench.pass_time(0.25)
+    assert [row.span.span_id for row in bench.stored] == ["short"]
+
+
+def test_a_span_that_never_ends_is_let_go_of(bench: Bench) -> None:
+    bench.engine.begin("stuck", bench.now_ns)
+    bench.pass_time(HOLD_S - 1)
+    bench.engine.finish(bench.span("short", 1.0))
+    bench.pass_time(0.5)
+    assert bench.stored == []
+    bench.pass_time(2.0)
+    assert [row.span.span_id for row in bench.stored] == ["short"]
+    assert bench.engine.snapshot.spans_rejected == {"abandoned": 1}
+    assert bench.engine.snapshot.spans_running == 0
+    # Should it end after all, its time is booked already.
+    bench.engine.finish(bench.span("stuck", HOLD_S + 1))
+    bench.pass_time(1.0)
+    assert (bench.stored[-1].gpu_energy_j, bench.stored[-1].quality) == (None, "unavailable")
+
+
+def test_a_span_reported_too_late_is_stored_without_joules(bench: Bench) -> None:
+    bench.pass_time(10.0)
+    bench.engine.finish(bench.span("late", 2.0, ended_s_ago=5.0))
+    bench.pass_time(0.25)
+    (row,) = bench.stored
+    assert (row.gpu_energy_j, row.quality, row.method) == (None, "unavailable", "none")
+    assert bench.engine.snapshot.models["llama"].requests == {"unavailable": 1}
+
+
+def test_a_span_on_a_card_that_is_not_sampled_has_no_gpu_energy(bench: Bench) -> None:
+    bench.engine.finish(bench.span("a", 1.0, device_uuids=("GPU-elsewhere",)))
+    bench.engine.finish(bench.span("b", 1.0, device_uuids=("GPU-a", "GPU-elsewhere")))
+    bench.pass_time(1.0)
+    assert [(row.gpu_energy_j, row.quality) for row in bench.stored] == [(None, "unavailable")] * 2
+
+
+def test_on_two_cards_a_span_gets_the_joules_of_both() -> None:
+    bench = Bench((GPU, replace(GPU, uuid="GPU-b", index=1)))
+    bench.engine.finish(bench.span("a", 0.5, device_uuids=None))
+    bench.pass_time(1.0)
+    assert bench.stored[0].gpu_energy_j == pytest.approx(300.0, rel=1e-6)
+    assert bench.stored[0].system == "2× card (simulated)"
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (lambda bench: bench.engine.begin("a", bench.now_ns + 2 * S), "in_the_future"),
+        (lambda bench: bench.engine.finish(bench.span("a", 1.0, ended_s_ago=-0.1)), "in_the_future"),
+        (lambda bench: [bench.engine.begin("a", bench.now_ns) for _ in range(2)], "duplicate"),
+        (lambda bench: [bench.engine.finish(bench.span("a", 0.1)) for _ in range(2)], "duplicate"),
+        (lambda bench: [bench.engine.finish(bench.span("a", 0.1)), bench.engine.begin("a", 0)], "duplicate"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_counted(act: Callable[[Bench], object], reason: str, bench: Bench) -> None:
+    act(bench)
+    bench.engine.cancel("a")
+    bench.pass_time(5.0)
+    assert bench.engine.snapshot.spans_rejected == {reason: 1}
+    assert bench.engine.pending == 0
+
+
+def test_a_span_that_was_stored_before_is_counted_as_a_duplicate(bench: Bench) -> None:
+    for _ in range(2):
+        bench.engine.finish(bench.span("a", 0.1))
+        bench.pass_time(1.0)
+    assert len(bench.stored) == 1
+    assert bench.engine.snapshot.spans_rejected == {"duplicate": 1}
+
+
+def test_too_many_spans_waiting_are_refused(bench: Bench) -> None:
+    bench.engine.begin("long", bench.now_ns)
+    bench.pass_time(1.0)
+    for number in range(MAX_PENDING + 3):
+        bench.engine.finish(bench.span(str(number), 0.1))
+    bench.pass_time(0.25)
+    assert bench.engine.pending == MAX_PENDING
+    assert bench.engine.snapshot.spans_rejected == {"overloaded": 3}
+
+
+def test_what_the_store_cannot_take_is_offered_again(bench: Bench) -> None:
+    bench.broken = "the disk is full; make room"
+    bench.engine.finish(bench.span("a", 0.5))
+    bench.pass_time(1.0)
+    bench.pass_time(0.25)
+    snapshot = bench.engine.snapshot
+    assert (snapshot.store_errors, snapshot.store_waiting, snapshot.spans_stored) == (1, 1, 0)
+    assert bench.engine.last_error == "--store = spans.db: the disk is full; make room"
+    bench.engine.finish(bench.span("b", 0.1))
+    bench.broken = None
+    bench.pass_time(1.0)
+    assert [row.span.span_id for row in bench.stored] == ["a", "b"]
+    snapshot = bench.engine.snapshot
+    assert (snapshot.store_errors, snapshot.store_waiting, snapshot.spans_stored, snapshot.store_lost) == (1, 0, 2, 0)
+    assert bench.engine.unstored == 0
+
+
+def test_a_store_that_stays_broken_costs_the_oldest_rows(bench: Bench) -> None:
+    bench.broken = "the disk is full; make room"
+    number = 0
+    while number < MAX_WAITING_ROWS + 100:
+        for _ in range(2000):
+            bench.engine.finish(bench.span(str(number), 0.0))
+            number += 1
+        bench.pass_time(1.25)
+    bench.broken = None
+    bench.pass_time(1.25)
+    assert bench.engine.snapshot.store_lost == number - MAX_WAITING_ROWS
+    assert [row.span.span_id for row in bench.stored] == [str(n) for n in range(number - MAX_WAITING_ROWS, number)]
+
+
+def test_what_keeps_failing_is_logged_once_a_minute(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.broken = "the disk is full; make room"
+    bench.engine.finish(bench.span("a", 0.1))
+    for _ in range(150):
+        bench.pass_time(1.0)
+    assert bench.engine.snapshot.store_errors > 100
+    assert [record.message for record in caplog.records].count("--store = spans.db: the disk is full; make room") == 3
+
+
+def test_reads_that_fail_are_the_last_error(bench: Bench) -> None:
+    assert bench.engine.last_error == "reads of a gpu fail with code 15; see 'llmpower doctor'"
+    bench.engine.last_error = None
+    bench.pass_time(1.0)
+    assert bench.engine.last_error is None, "an old error is no new one"
+
+
+def test_an_empty_drain_is_no_event(bench: Bench) -> None:
+    bench.engine.finish(bench.span("a", 0.5))
+    bench.engine.step(np.zeros(0, SAMPLE_DTYPE), STATISTICS, UTC_OFFSET_NS)
+    bench.pass_time(1.0)
+    assert len(bench.stored) == 1
+
+
+def test_without_devices_spans_are_stored_without_joules() -> None:
+    now_ns = START_NS
+    rows: list[Measurement] = []
+
+    def append(measurements: Sequence[Measurement]) -> int:
+        rows.extend(measurements)
+        return len(measurements)
+
+    engine = Engine((), append, backend="nvml", cpu_name="EPYC", now=lambda: now_ns)
+    nothing = np.zeros(0, SAMPLE_DTYPE)
+    engine.step(nothing, STATISTICS, UTC_OFFSET_NS)
+    now_ns += 2 * S
+    engine.finish(Span("a", "llama", None, now_ns - S, None, now_ns, 1, 1, 1, "host", 1))
+    now_ns += S
+    engine.step(nothing, STATISTICS, UTC_OFFSET_NS)
+    assert [(row.gpu_energy_j, row.quality, row.system) for row in rows] == [(None, "unavailable", "1× EPYC")]

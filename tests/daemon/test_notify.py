@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from llmpower.daemon.notify import Notifier
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_what_systemd_hears(abstract: bool, tmp_path: Path) -> None:
+    address = f"@llmpower-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address.replace("@", "\0"))
+        notifier = Notifier({"NOTIFY_SOCKET": address})
+        notifier.ready("two cards")
+        notifier.alive("300 W")
+        notifier.stopping()
+        heard = [systemd.recv(1000).decode() for _ in range(3)]
+    assert heard == ["READY=1\nSTATUS=two cards", "WATCHDOG=1\nSTATUS=300 W", "STOPPING=1"]
+
+
+def test_without_systemd_or_with_a_deaf_one_nothing_happens(tmp_path: Path) -> None:
+    Notifier({}).ready("")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).stopping()
+
+
+def test_the_watchdog_of_this_process_only() -> None:
+    assert Notifier({}).watchdog_s == 0
+    assert Notifier({"WATCHDOG_USEC": "30000000"}).watchdog_s == 30
+    assert Notifier({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_s == 30
+    assert Notifier({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).watchdog_s == 0

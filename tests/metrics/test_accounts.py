@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from llmpower.metrics import ModelAccounts
+from llmpower.metrics.accounts import MAX_MODEL_NAMES
+from llmpower.types import Measurement
+
+Make = Callable[..., Measurement]
+
+
+def test_phases_are_disjoint_so_their_sum_is_the_energy(make_measurement: Make) -> None:
+    accounts = ModelAccounts()
+    accounts.add(make_measurement(1, gpu_energy_j=100.0, prefill_energy_j=30.0, decode_energy_j=70.0, cpu_energy_j=5.0))
+    accounts.add(make_measurement(2, gpu_energy_j=8.0, prefill_energy_j=None, decode_energy_j=None))
+    state = accounts.freeze()["llama"]
+    assert state.energy_j == {
+        ("prefill", "gpu"): 30.0,
+        ("decode", "gpu"): 70.0,
+        ("unsplit", "gpu"): 8.0,
+        ("unsplit", "cpu"): 5.0,
+    }
+    assert state.tokens == {"input": 20, "output": 40}
+    assert state.request_energy_j.total == 113.0
+
+
+def test_what_was_not_measured_counts_as_a_request_and_not_as_zero_joules(make_measurement: Make) -> None:
+    accounts = ModelAccounts()
+    accounts.add(
+        make_measurement(gpu_energy_j=None, prefill_energy_j=None, decode_energy_j=None, quality="unavailable")
+    )
+    state = accounts.freeze()["llama"]
+    assert state.requests == {"unavailable": 1}
+    assert state.energy_j == {}
+    assert sum(state.request_energy_j.counts) == 0
+    assert sum(state.duration_s.counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"), [(0.005, 0), (0.01, 0), (0.011, 1), (0.02, 1), (655.36, 16), (656.0, 17)]
+)
+def test_a_value_lies_in_the_first_bucket_whose_bound_is_not_below_it(
+    seconds: float, bucket: int, make_measurement: Make
+) -> None:
+    accounts = ModelAccounts()
+    accounts.add(make_measurement(start_ns=0, end_ns=round(seconds * 1e9)))
+    histogram = accounts.freeze()["llama"].duration_s
+    assert histogram.counts.index(1) == bucket
+    assert len(histogram.counts) == len(histogram.bounds) + 1
+
+
+def test_names_beyond_the_bound_are_summed_under_other(make_measurement: Make) -> None:
+    accounts = ModelAccounts()
+    for number in range(3 * MAX_MODEL_NAMES):
+        accounts.add(make_measurement(number, model_name=f"model-{number}"))
+    accounts.add(make_measurement(1, model_name="model-1"))
+    states = accounts.freeze()
+    assert len(states) == MAX_MODEL_NAMES + 1
+    assert states["model-1"].requests == {"measured": 2}
+    assert states["other"].requests == {"measured": 2 * MAX_MODEL_NAMES}
+
+
+def test_a_frozen_state_does_not_move(make_measurement: Make) -> None:
+    accounts = ModelAccounts()
+    accounts.add(make_measurement(1))
+    before = accounts.freeze()
+    accounts.add(make_measurement(2))
+    assert before["llama"].requests == {"measured": 1}
+    assert sum(before["llama"].duration_s.counts) == 1

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from llmpower.metrics import DeviceState, Histogram, LlmpowerCollector, ModelAccounts, SamplerState, Snapshot
+from llmpower.types import Device, Measurement
+
+Make = Callable[..., Measurement]
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+GPU = Device(
+    uuid="GPU-1",
+    index=0,
+    name='A "card"\n\\',
+    kind="gpu",
+    simulated=True,
+    has_energy_counter=True,
+    has_power=True,
+    driver_version="550.1",
+)
+PACKAGE = replace(GPU, uuid="package-0", index=1, name="package-0", kind="cpu_package", has_power=False)
+
+
+@pytest.fixture
+def snapshot(make_measurement: Make) -> Snapshot:
+    accounts = ModelAccounts()
+    accounts.add(make_measurement(1, gpu_energy_j=60.0, prefill_energy_j=20.0, decode_energy_j=40.0))
+    return Snapshot(
+        version="1.2.3",
+        backend="simulated",
+        devices=(
+            DeviceState(GPU, 250.5, 100.0, 60.0, 30.0, {"before_start": 4.0, "gap": 6.0}),
+            DeviceState(PACKAGE, None, 12.0, 5.0, 7.0, {}),
+        ),
+        models=accounts.freeze(),
+        sampler=SamplerState(
+            samples=1000,
+            dropped=3,
+            ticks=500,
+            missed_ticks=2,
+            lateness_s=Histogram((1e-05, 0.001), (5, 2, 1), 0.5),
+            read_errors={("nvml", 15): 2, ("powercap", -13): 1},
+            effective_hz={"nvml": 99.5},
+            read_time_s=0.25,
+            cpu_time_s=0.5,
+        ),
+        spans_rejected={"not_json": 4},
+        spans_running=9,
+        spans_pending=5,
+        store_errors=6,
+        store_waiting=7,
+        store_lost=8,
+    )
+
+
+def registry(snapshot: Snapshot) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(LlmpowerCollector(lambda: snapshot))
+    return registry
+
+
+def samples(snapshot: Snapshot) -> Samples:
+    text = generate_latest(registry(snapshot)).decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse(text)
+        for sample in family.samples
+    }
+
+
+def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
+    found = samples(snapshot)
+
+    def value(name: str, **labels: str) -> float:
+        return found.pop((f"llmpower_{name}", frozenset(labels.items())))
+
+    card = {"gpu": "0", "gpu_uuid": "GPU-1"}
+    assert value("gpu_power_watts", **card) == 250.5
+    assert value("gpu_energy_joules_total", **card) == 100.0
+    assert value("gpu_inference_energy_joules_total", **card) == 60.0
+    assert value("gpu_info", **card, gpu_name=GPU.name, driver_version="550.1", simulated="true") == 1
+    assert value("idle_energy_joules_total", gpu_uuid="GPU-1") == 30.0
+    assert value("unattributed_energy_joules_total", gpu_uuid="GPU-1", reason="before_start") == 4.0
+    assert value("unattributed_energy_joules_total", gpu_uuid="GPU-1", reason="gap") == 6.0
+    assert value("cpu_energy_joules_total", zone="package-0") == 12.0
+
+    assert value("inference_requests_total", model_name="llama", quality="measured") == 1
+    assert value("inference_energy_joules_total", model_name="llama", phase="prefill", device_kind="gpu") == 20.0
+    assert value("inference_energy_joules_total", model_name="llama", phase="decode", device_kind="gpu") == 40.0
+    assert value("inference_tokens_total", model_name="llama", direction="input") == 10
+    assert value("inference_tokens_total", model_name="llama", direction="output") == 20
+    for name, total, below, above in (
+        ("inference_request_energy_joules", 60.0, "50.0", "100.0"),
+        ("inference_duration_seconds", 2.0, "1.28", "2.56"),
+    ):
+        assert value(f"{name}_count", model_name="llama") == 1
+        assert value(f"{name}_sum", model_name="llama") == total
+        assert value(f"{name}_bucket", model_name="llama", le=below) == 0
+        assert value(f"{name}_bucket", model_name="llama", le=above) == 1
+        assert value(f"{name}_bucket", model_name="llama", le="+Inf") == 1
+    found = {key: count for key, count in found.items() if not key[0].endswith("_bucket") or "sampler" in key[0]}
+
+    assert value("sampler_effective_hertz", source="nvml") == 99.5
+    assert value("sampler_read_errors_total", source="nvml", code="15") == 2
+    assert value("sampler_read_errors_total", source="powercap", code="-13") == 1
+    assert [value("sampler_lateness_seconds_bucket", le=le) for le in ("1e-05", "0.001", "+Inf")] == [5, 7, 8]
+    assert value("sampler_lateness_seconds_sum") == 0.5
+    assert value("sampler_lateness_seconds_count") == 8
+    assert value("sampler_samples_total") == 1000
+    assert value("sampler_dropped_samples_total") == 3
+    assert value("sampler_ticks_total") == 500
+    assert value("sampler_missed_ticks_total") == 2
+    assert value("sampler_read_seconds_total") == 0.25
+    assert value("sampler_cpu_seconds_total") == 0.5
+
+    assert value("build_info", version="1.2.3", backend="simulated") == 1
+    assert value("spans_rejected_total", reason="not_json") == 4
+    assert value("spans_running") == 9
+    assert value("spans_pending") == 5
+    assert value("store_errors_total") == 6
+    assert value("store_waiting_spans") == 7
+    assert value("store_lost_spans_total") == 8
+    assert found == {}
+
+
+def test_every_family_explains_itself_and_no_label_names_a_request(snapshot: Snapshot) -> None:
+    for family in registry(snapshot).collect():
+        assert family.documentation.endswith("."), family.name
+        assert not {"span_id", "request", "pid"} & {label for sample in family.samples for label in sample.labels}
+
+
+def test_a_power_that_was_not_read_is_no_sample() -> None:
+    state = DeviceState(GPU, None, 0.0, 0.0, 0.0, {})
+    names = {name for name, _ in samples(Snapshot(version="1", backend="nvml", devices=(state,)))}
+    assert "llmpower_gpu_power_watts" not in names
+    assert "llmpower_gpu_energy_joules_total" in names
+
+
+def test_the_first_scrape_may_come_before_the_first_snapshot() -> None:
+    assert samples(Snapshot(version="1", backend="nvml"))[("llmpower_spans_pending", frozenset())] == 0
+
+
+def test_openmetrics_reads_it_too(snapshot: Snapshot) -> None:
+    text = generate_openmetrics(registry(snapshot)).decode()  # type: ignore[no-untyped-call] # prometheus_client's
+    families = {family.name: family for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call] # as above
+    assert families["llmpower_gpu"].type == "info"
+    assert families["llmpower_gpu_energy_joules"].type == "counter"
+    assert families["llmpower_inference_duration_seconds"].type == "histogram"
+
+
+@pytest.mark.system
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_finds_nothing_to_say(snapshot: Snapshot) -> None:
+    text = generate_latest(registry(snapshot))
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
