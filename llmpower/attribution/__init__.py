@@ -4,8 +4,8 @@ A :class:`Timeline` knows how much energy one device had used at any moment it h
 at the boundaries of spans and books every joule to exactly one account.
 """
 
-from llmpower.attribution.ledger import DeviceTotals, Joules, Ledger
+from llmpower.attribution.ledger import BookingKey, DeviceTotals, Joules, Ledger
 from llmpower.attribution.series import Reading
 from llmpower.attribution.timeline import Timeline
 
-__all__ = ["DeviceTotals", "Joules", "Ledger", "Reading", "Timeline"]
+__all__ = ["BookingKey", "DeviceTotals", "Joules", "Ledger", "Reading", "Timeline"]

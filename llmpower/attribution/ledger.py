@@ -16,15 +16,23 @@ plus the uncertainty of the shares themselves, which is taken as common to all p
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import sqrt
+from typing import Literal
 
 from llmpower.attribution.series import Reading
 from llmpower.attribution.timeline import Timeline
 from llmpower.attribution.weights import share_std, shares
-from llmpower.types import Method, Quality, Span
+from llmpower.types import DeviceKind, Method, Quality, Span
+
+Phase = Literal["prefill", "decode", "unsplit"]
+"""``unsplit`` where the moment of the first token is not known."""
+
+BookingKey = tuple[str, Phase, DeviceKind]
+"""Model name, phase, kind of device."""
 
 _QUALITIES: tuple[Quality, ...] = ("unavailable", "modelled", "interpolated", "measured")
 
@@ -95,6 +103,7 @@ class Ledger:
         self._waiting: dict[str, _Account] = {}
         self._watermark_ns: int | None = None
         self._settled: dict[str, Reading] = {}  # the last known reading of each device, at or before the watermark
+        self._booked: defaultdict[BookingKey, float] = defaultdict(float)
         self.totals: dict[str, DeviceTotals] = {uuid: DeviceTotals() for uuid in timelines}
 
     @property
@@ -139,6 +148,16 @@ class Ledger:
         for account in done:
             del self._waiting[account.span.span_id]
         return [self._joules(account) for account in done]
+
+    def take_booked(self) -> dict[BookingKey, float]:
+        """Joules booked to spans since this was last asked, by model, phase and kind of device.
+
+        Unlike the spans' own figures these are complete at any moment: they include spans that are settled in part,
+        and what was booked to a span whose energy as a whole stays unknown. Over GPUs they sum to the increase of
+        ``inference_j``.
+        """
+        booked, self._booked = dict(self._booked), defaultdict(float)
+        return booked
 
     def _reachable(self, until_ns: int) -> int:
         """The latest moment at or before ``until_ns`` that can be booked for good."""
@@ -210,11 +229,13 @@ class Ledger:
             entry.share_std_j += share_std(share) * energy_j
             entry.share = share
             entry.allocated |= len(running) > 1
-            first_token_ns = account.span.first_token_ns
-            if first_token_ns is not None and start_ns < first_token_ns:
+            phase = _phase(account.span, start_ns)
+            if phase == "prefill":
                 entry.prefill_j += share * energy_j
             else:
                 entry.decode_j += share * energy_j
+            kind = self._timelines[uuid].device.kind
+            self._booked[account.span.model_name, phase, kind] += share * energy_j
 
     def _reach(self, uuid: str, reading: Reading) -> None:
         """Take ``reading`` as settled; what it is ahead of the one before was used while the device was away."""
@@ -258,6 +279,12 @@ class Ledger:
             allocated=any(entry.allocated for entry in account.entries.values()),
             late=account.late,
         )
+
+
+def _phase(span: Span, time_ns: int) -> Phase:
+    if span.first_token_ns is None:
+        return "unsplit"
+    return "prefill" if time_ns < span.first_token_ns else "decode"
 
 
 def _sum(entries: Sequence[_Entry | None]) -> tuple[float | None, float | None]:

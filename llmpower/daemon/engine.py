@@ -174,6 +174,8 @@ class Engine:
             measurement = self._measurement(joules, utc_offset_ns)
             self._models.add(measurement)
             self._rows.append(measurement)
+        for (model_name, phase, kind), energy_j in self._ledger.take_booked().items():
+            self._models.book(model_name, phase, "gpu" if kind == "gpu" else "cpu", energy_j)
         self._store(now_ns)
         sampler = _sampler_state(statistics)
         self._note_read_errors(sampler)

@@ -30,20 +30,26 @@ class ModelAccounts:
 
     def add(self, measurement: Measurement) -> None:
         """Count one finished span."""
-        name = measurement.span.model_name
-        if name not in self._models and len(self._models) >= MAX_MODEL_NAMES:
-            name = OTHER
-        self._models.setdefault(name, _Account()).add(measurement)
+        self._account(measurement.span.model_name).add(measurement)
+
+    def book(self, model_name: str, phase: str, device_kind: str, energy_j: float) -> None:
+        """Add joules as they are booked, which for a long span is before it ends: the books balance in any scrape."""
+        self._account(model_name).energy_j[phase, device_kind] += energy_j
 
     def freeze(self) -> dict[str, ModelState]:
         """The totals now, by model name."""
         return {name: account.freeze() for name, account in self._models.items()}
 
+    def _account(self, name: str) -> _Account:
+        if name not in self._models and len(self._models) >= MAX_MODEL_NAMES:
+            name = OTHER
+        return self._models.setdefault(name, _Account())
+
 
 class _Account:
     def __init__(self) -> None:
         self._requests: Counter[Quality] = Counter()
-        self._energy_j: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.energy_j: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._tokens: Counter[str] = Counter()
         self._request_energy = _Counts(REQUEST_ENERGY_BOUNDS_J)
         self._duration = _Counts(DURATION_BOUNDS_S)
@@ -55,15 +61,6 @@ class _Account:
         self._tokens["output"] += span.output_tokens
         self._duration.observe(span.runtime_s)
 
-        # Phases are disjoint, so that a sum over them is the energy: what could not be split is a phase of its own.
-        if measurement.prefill_energy_j is not None and measurement.decode_energy_j is not None:
-            self._energy_j["prefill", "gpu"] += measurement.prefill_energy_j
-            self._energy_j["decode", "gpu"] += measurement.decode_energy_j
-        elif measurement.gpu_energy_j is not None:
-            self._energy_j["unsplit", "gpu"] += measurement.gpu_energy_j
-        if measurement.cpu_energy_j is not None:
-            self._energy_j["unsplit", "cpu"] += measurement.cpu_energy_j
-
         measured = [joules for joules in (measurement.gpu_energy_j, measurement.cpu_energy_j) if joules is not None]
         if measured:
             self._request_energy.observe(sum(measured))
@@ -71,7 +68,7 @@ class _Account:
     def freeze(self) -> ModelState:
         return ModelState(
             requests=dict(self._requests),
-            energy_j=dict(self._energy_j),
+            energy_j=dict(self.energy_j),
             tokens=dict(self._tokens),
             request_energy_j=self._request_energy.freeze(),
             duration_s=self._duration.freeze(),

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ from llmpower.types import Span
 SYSTEM_SOCKET = Path("/run/llmpower/llmpower.sock")
 MAX_SOCKET_PATH_BYTES = 107
 """``sun_path`` holds 108 bytes, the last of them NUL."""
+
+MAX_WITHDRAWALS = 1024
+"""Spans whose end could not be told, remembered so that they do not stay open at a daemon that is behind."""
 
 _logger = logging.getLogger("llmpower")
 
@@ -132,12 +136,18 @@ class SpanClient:
         self._send(self._encode(Begin(span_id, start_ns)))
 
     def finish(self, span: Span) -> None:
-        """Hand over a finished span; one that the wire format refuses is withdrawn, so that nothing stays open."""
-        self._send(self._encode(span) or self._encode(Cancel(span.span_id)))
+        """Hand over a finished span; one that cannot be told is withdrawn, so that nothing stays open."""
+        if not self._send(self._encode(span)):
+            self.cancel(span.span_id)
 
     def cancel(self, span_id: str) -> None:
-        """Withdraw a span that failed."""
-        self._send(self._encode(Cancel(span_id)))
+        """Withdraw a span that failed; what cannot be said now is said before the next message."""
+        packet = self._encode(Cancel(span_id))
+        if packet is not None and not self._send(packet):
+            with self._lock:
+                # Without a connection there is nobody who believes it open: a daemon forgets a peer that is gone.
+                if self._connection is not None:
+                    self._withdrawals.append(packet)
 
     def close(self) -> None:
         """Close the connection; the next message opens a new one."""
@@ -151,6 +161,7 @@ class SpanClient:
         the connection would come from two processes under one peer.
         """
         self._lock = threading.Lock()
+        self._withdrawals: deque[bytes] = deque(maxlen=MAX_WITHDRAWALS)
         self._next_attempt_s = 0.0
         self._disconnect()
 
@@ -163,14 +174,17 @@ class SpanClient:
             self._warn("invalid", f"a span is not recorded, {error}")
             return None
 
-    def _send(self, packet: bytes | None) -> None:
+    def _send(self, packet: bytes | None) -> bool:
+        """Whether the kernel took it; withdrawals that it would not take earlier go first."""
         if packet is None:
-            return
+            return False
         with self._lock:
-            if self._deliver(packet):
-                self.sent += 1
-            else:
-                self.dropped += 1
+            while self._withdrawals and self._deliver(self._withdrawals[0]):
+                self._withdrawals.popleft()
+            delivered = self._deliver(packet)
+            self.sent += delivered
+            self.dropped += not delivered
+            return delivered
 
     def _deliver(self, packet: bytes) -> bool:
         """Try on the connection there is, and once more on a fresh one if the daemon was restarted meanwhile."""
@@ -211,6 +225,7 @@ class SpanClient:
         return False
 
     def _disconnect(self) -> None:
+        self._withdrawals.clear()
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -7,7 +7,7 @@ from devices import SECOND, feed_counter, make_device, make_span
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpower.attribution import Ledger, Timeline
+from llmpower.attribution import BookingKey, Ledger, Timeline
 
 
 def ledger_at(power_w: float = 200.0, seconds: float = 10.0, **timelines: Timeline) -> Ledger:
@@ -108,6 +108,8 @@ def test_a_reset_in_the_middle_makes_the_span_null() -> None:
     ledger.add(make_span("across", 3 * SECOND, 5 * SECOND))
     ledger.add(make_span("after", 6 * SECOND, 7 * SECOND))
     by_id = {joules.span.span_id: joules for joules in ledger.settle(9 * SECOND)}
+    # What was booked to it before the reset stays booked: the model did use it, though nobody knows all it used.
+    assert sum(ledger.take_booked().values()) == pytest.approx(ledger.totals["GPU-0"].inference_j, abs=1e-6)
     assert by_id["across"].gpu_energy_j is None
     assert by_id["after"].gpu_energy_j == pytest.approx(200, abs=1e-6)
     conserved(ledger)
@@ -146,14 +148,23 @@ def test_every_joule_is_in_exactly_one_account(
     start_ns = 1_003_000_000
     ledger.settle(start_ns)
     done = []
+    booked: dict[BookingKey, float] = {}
+
+    def settle(until_ns: int) -> None:
+        done.extend(ledger.settle(until_ns))
+        for key, energy_j in ledger.take_booked().items():
+            booked[key] = booked.get(key, 0.0) + energy_j
+        # In every single scrape, whatever is under way, what went to models is what went to spans.
+        assert sum(booked.values()) == pytest.approx(ledger.totals["GPU-0"].inference_j, abs=1e-6)
+
     for number, (a, b, c, tokens_in, tokens_out) in enumerate(spans):
         start, first, end = (1_000_000 * moment for moment in sorted((a, b, c)))
         ledger.add(
             make_span(str(number), start, end, first_token_ns=first, input_tokens=tokens_in, output_tokens=tokens_out)
         )
     for until in sorted(settlings):
-        done += ledger.settle(max(until * 1_000_000, start_ns))
-    done += ledger.settle(11_500_000_000)
+        settle(max(until * 1_000_000, start_ns))
+    settle(11_500_000_000)
     totals = ledger.totals["GPU-0"]
     conserved(ledger)
     assert ledger.watermark_ns is not None

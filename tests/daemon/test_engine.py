@@ -158,6 +158,7 @@ def test_every_joule_is_in_one_account(bench: Bench) -> None:
     bench.pass_time(2.0)
     (state,) = bench.engine.snapshot.devices
     assert state.inference_j + state.idle_j + sum(state.unattributed_j.values()) == pytest.approx(state.energy_j)
+    assert sum(bench.engine.snapshot.models["llama"].energy_j.values()) == pytest.approx(state.inference_j)
     assert sum(row.gpu_energy_j or 0.0 for row in bench.stored) == pytest.approx(state.inference_j)
     assert len(bench.stored) == 40
     assert state.inference_j == pytest.approx(20 * 0.6 * 300, rel=1e-3)

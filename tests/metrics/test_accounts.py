@@ -11,17 +11,16 @@ from llmpower.types import Measurement
 Make = Callable[..., Measurement]
 
 
-def test_phases_are_disjoint_so_their_sum_is_the_energy(make_measurement: Make) -> None:
+def test_joules_are_booked_by_phase_and_device_and_requests_counted_apart(make_measurement: Make) -> None:
     accounts = ModelAccounts()
-    accounts.add(make_measurement(1, gpu_energy_j=100.0, prefill_energy_j=30.0, decode_energy_j=70.0, cpu_energy_j=5.0))
-    accounts.add(make_measurement(2, gpu_energy_j=8.0, prefill_energy_j=None, decode_energy_j=None))
+    accounts.book("llama", "prefill", "gpu", 30.0)
+    accounts.book("llama", "prefill", "gpu", 1.0)
+    accounts.book("llama", "unsplit", "cpu", 5.0)
+    assert accounts.freeze()["llama"].requests == {}
+    accounts.add(make_measurement(1, gpu_energy_j=100.0, cpu_energy_j=5.0))
+    accounts.add(make_measurement(2, gpu_energy_j=8.0))
     state = accounts.freeze()["llama"]
-    assert state.energy_j == {
-        ("prefill", "gpu"): 30.0,
-        ("decode", "gpu"): 70.0,
-        ("unsplit", "gpu"): 8.0,
-        ("unsplit", "cpu"): 5.0,
-    }
+    assert state.energy_j == {("prefill", "gpu"): 31.0, ("unsplit", "cpu"): 5.0}
     assert state.tokens == {"input": 20, "output": 40}
     assert state.request_energy_j.total == 113.0
 

@@ -34,7 +34,9 @@ PACKAGE = replace(GPU, uuid="package-0", index=1, name="package-0", kind="cpu_pa
 @pytest.fixture
 def snapshot(make_measurement: Make) -> Snapshot:
     accounts = ModelAccounts()
-    accounts.add(make_measurement(1, gpu_energy_j=60.0, prefill_energy_j=20.0, decode_energy_j=40.0))
+    accounts.add(make_measurement(1, gpu_energy_j=60.0))
+    accounts.book("llama", "prefill", "gpu", 20.0)
+    accounts.book("llama", "decode", "gpu", 40.0)
     return Snapshot(
         version="1.2.3",
         backend="simulated",

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from llmpower.exceptions import DaemonUnreachableError, InputError
 from llmpower.spans import SpanClient, check_socket_path, default_socket_path, request_status
-from llmpower.spans.wire import Begin, Cancel
+from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, decode
 from llmpower.types import Span
 
 
@@ -98,6 +99,29 @@ def test_a_daemon_that_does_not_read_costs_packets_and_no_time(
     assert [record.getMessage() for record in caplog.records] == [
         "llmpower: the daemon does not keep up and spans are dropped; look at 'llmpower status'"
     ]
+
+
+def test_a_span_whose_end_was_lost_is_withdrawn_once_the_daemon_reads_again(socket_directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as slow:
+        slow.bind(str(socket_directory / "slow.sock"))
+        slow.listen()
+        client = SpanClient(socket_directory / "slow.sock", retry_after_s=0)
+        client.begin("a", 1)
+        while not client.dropped:
+            client.begin("filler", 1)
+        client.finish(a_span("a"))
+        peer, _ = slow.accept()
+        peer.setblocking(False)
+        with peer:
+            messages = []
+            for _ in range(2):  # empty the queue; let one more message through; and look what came before it
+                with suppress(BlockingIOError):
+                    while True:
+                        messages.append(decode(peer.recv(MAX_PACKET_BYTES)))
+                client.begin("b", 2)
+        client.close()
+    assert messages[0] == Begin("a", 1)
+    assert messages[-2:] == [Cancel("a"), Begin("b", 2)]
 
 
 def test_a_span_that_cannot_be_said_is_withdrawn(
