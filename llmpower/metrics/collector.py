@@ -55,8 +55,7 @@ def _devices(gpus: list[DeviceState]) -> Iterator[Metric]:
     )
     idle = CounterMetricFamily(
         "llmpower_idle_energy_joules",
-        "The part of llmpower_gpu_energy_joules_total that the card would have drawn with nothing to do, or drew while "
-        "no span ran.",
+        "The part of llmpower_gpu_energy_joules_total that the card drew while no span ran.",
         labels=("gpu_uuid",),
     )
     unattributed = CounterMetricFamily(

@@ -1,0 +1,85 @@
+"""Writes docs/commands.md and docs/metrics.md from the program itself; run it after changing an option or a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+from prometheus_client import Metric
+
+from llmpower.cli.main import COMMANDS, cli
+from llmpower.metrics import DeviceState, LlmpowerCollector, ModelAccounts, SamplerState, Snapshot
+from llmpower.types import Device
+
+COMMANDS_HEAD = """# Commands
+
+Written by `python docs/make_reference.py` from the commands' own help. Every option can also be given as an
+environment variable `LLMPOWER_<COMMAND>_<OPTION>`. Exit codes: 0 done, 1 the work failed, 2 the input was wrong.
+"""
+
+METRICS_HEAD = """# Metrics
+
+Written by `python docs/make_reference.py` from the collector. The daemon serves them on
+`http://127.0.0.1:10450/metrics`; base units, request ids never labels. `model_name` is the language model; the card's
+name sits on `llmpower_gpu_info`. Over any window, the increases of inference, idle and unattributed joules of a GPU sum
+to the increase of its energy counter.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def commands_page() -> str:
+    """Every command's help."""
+    sections = [COMMANDS_HEAD]
+    for name in sorted(COMMANDS):
+        command = import_module(f"llmpower.cli.{name}").command
+        parent = click.Context(cli, info_name="llmpower", auto_envvar_prefix="LLMPOWER")
+        with click.Context(
+            command, info_name=name, parent=parent, max_content_width=100, terminal_width=100
+        ) as context:
+            sections.append(f"## llmpower {name}\n\n```\n{command.get_help(context)}\n```\n")
+    return "\n".join(sections)
+
+
+def metrics_page() -> str:
+    """Every metric of a daemon that has seen one of everything."""
+    rows = [
+        f"| `{_exposed_name(family)}` | {family.type} | {', '.join(_labels(family)) or '–'} | {family.documentation} |"
+        for family in _families()
+    ]
+    return METRICS_HEAD + "\n".join(rows) + "\n"
+
+
+def _families() -> Iterator[Metric]:
+    gpu = Device("GPU-1", 0, "card", "gpu", False, True, True, "550")
+    package = Device("intel-rapl:0", 1, "package-0", "cpu_package", False, True, False, "")
+    accounts = ModelAccounts()
+    accounts.book("model", "decode", "gpu", 1.0)
+    snapshot = Snapshot(
+        version="0",
+        backend="nvml",
+        devices=(DeviceState(gpu, 1.0, 1.0, 1.0, 1.0, {"stalled": 1.0}), DeviceState(package, None, 1.0, 1.0, 1.0, {})),
+        models=accounts.freeze(),
+        sampler=SamplerState(read_errors={("gpu", 15): 1}, effective_hz={"gpu_energy": 100.0}),
+        spans_rejected={"not_json": 1},
+    )
+    return LlmpowerCollector(lambda: snapshot).collect()
+
+
+def _exposed_name(family: Metric) -> str:
+    return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+
+
+def _labels(family: Metric) -> list[str]:
+    # Families without a sample yet still know their labels.
+    names = dict.fromkeys(name for sample in family.samples for name in sample.labels if name != "le")
+    return [f"`{name}`" for name in names or getattr(family, "_labelnames", ())]
+
+
+if __name__ == "__main__":
+    docs = Path(__file__).parent
+    docs.joinpath("commands.md").write_text(commands_page(), encoding="utf-8")
+    docs.joinpath("metrics.md").write_text(metrics_page(), encoding="utf-8")
