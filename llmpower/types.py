@@ -29,6 +29,10 @@ class Field(enum.IntEnum):
     POWER_AVERAGE = 3
 
 
+EPOCH_STATUS = -100_000
+"""Status of a sample that is no read: what the device counted before has no connection to what it counts from here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One thing that draws power and can be asked how much.

@@ -4,14 +4,8 @@ A counter that is updated every 100 ms says nothing about the time of an update 
 read that still showed the old value and the first that showed the new one. Such an *edge* is an interval, from the
 old read's ``before`` to the new read's ``after``; its midpoint stands for it and its width becomes uncertainty.
 
-Between two edges at m₀ and m₁ = m₀ + Δ with energies E₀ and E₁, and f = (t − m₀)/Δ:
-
-    E(t)   = E₀ + f·(E₁ − E₀)
-    var(t) = ((1 − f)·P·w₀)²/12 + (f·P·w₁)²/12 + (D·Δ·f·(1 − f))²
-
-P is the mean power between the edges, w the widths of the edges (uniform, hence the 12), and D the largest difference
-of mean power among this interval and its two neighbours. The last term is the error of the straight line if the
-power steps by D at t itself, which is what happens where a span begins or ends: D·Δ·f·(1 − f).
+What happened between two edges is known in total only. Where a cut (a span's boundary) falls between them, the total
+is divided among the pieces by :mod:`~llmpower.attribution.division`, from what the device drew in the ticks around.
 
 A counter that goes back has been reset (the driver was reloaded, the card was replaced): a new epoch begins.
 """
@@ -19,10 +13,19 @@ A counter that goes back has been reset (the driver was reloaded, the card was r
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from llmpower.attribution.series import Nanoseconds, Reading, Values
+from llmpower.attribution.division import Piece, divide
+from llmpower.attribution.series import Nanoseconds, Reading, Regime, Values
+
+IDLE_MEMORY = 8
+"""How many of the latest wholly idle ticks tell the idle level."""
+
+LEVELS = 3
+"""How many whole ticks on either side tell the level of what goes on there."""
 
 
 class CounterSeries:
@@ -37,11 +40,17 @@ class CounterSeries:
         self._max_age_ns = None if max_age_s is None else round(max_age_s * 1e9)
         self._last: tuple[int, float] | None = None  # before_ns and value of the latest read
         self._epoch = 0
+        self._idle_w: list[float] = []
         # One entry an edge.
         self._middle_ns: list[int] = []
         self._width_ns: list[int] = []
         self._energy_j: list[float] = []
         self._epochs: list[int] = []
+
+    @property
+    def known_since_ns(self) -> int | None:
+        """The earliest edge kept."""
+        return self._middle_ns[0] if self._middle_ns else None
 
     @property
     def known_until_ns(self) -> int | None:
@@ -74,40 +83,119 @@ class CounterSeries:
         if len(epochs):
             self._epoch = int(epochs[-1])
 
-    def energy_at(self, time_ns: int) -> Reading | None:
-        """Energy up to ``time_ns`` by the formula above; ``None`` outside the edges and across epochs."""
+    def break_epoch(self) -> None:
+        """The next edge has no connection to the latest one."""
+        self._epoch += 1
+        self._last = None
+
+    def floor_ns(self, time_ns: int) -> int | None:
+        """The latest edge at or before ``time_ns``."""
         after = bisect_right(self._middle_ns, time_ns)
-        if after == len(self._middle_ns) and after > 1 and time_ns == self._middle_ns[-1]:
-            after -= 1  # the latest edge itself: the end of the interval before it
-        before = after - 1
-        if before < 0 or after == len(self._middle_ns) or self._epochs[before] != self._epochs[after]:
-            return None
-        delta_ns = self._middle_ns[after] - self._middle_ns[before]
-        f = (time_ns - self._middle_ns[before]) / delta_ns
-        e0, e1 = self._energy_j[before], self._energy_j[after]
-        delta_s = delta_ns / 1e9
-        p = (e1 - e0) / delta_s
-        d = self._power_spread_w(before)
-        w0, w1 = self._width_ns[before] / 1e9, self._width_ns[after] / 1e9
-        var_j2 = ((1 - f) * p * w0) ** 2 / 12 + (f * p * w1) ** 2 / 12 + (d * delta_s * f * (1 - f)) ** 2
-        return Reading(e0 + f * (e1 - e0), var_j2, 0.0, self._epochs[before])
+        return self._middle_ns[after - 1] if after else None
+
+    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
+        """Energy up to each cut: at an edge the counter's own value, between edges the tick's total divided."""
+        found: list[Reading | None] = []
+        position = 0
+        while position < len(cuts_ns):
+            tick = bisect_right(self._middle_ns, cuts_ns[position]) - 1
+            last = position
+            while last + 1 < len(cuts_ns) and bisect_right(self._middle_ns, cuts_ns[last + 1]) - 1 == tick:
+                last += 1
+            found += self._within(tick, cuts_ns, regimes, position, last + 1)
+            position = last + 1
+        self._remember_idle(cuts_ns, regimes)
+        return found
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
         """Edges inside the interval."""
         return bisect_right(self._middle_ns, end_ns) - bisect_left(self._middle_ns, start_ns)
 
     def forget(self, before_ns: int) -> None:
-        """Drop edges older than ``before_ns``, all but two of them: the interval it lies in and its neighbour."""
-        count = bisect_left(self._middle_ns, before_ns) - 2
+        """Drop edges older than ``before_ns``, all but three of them: the tick it lies in and the two before."""
+        count = bisect_left(self._middle_ns, before_ns) - 3
         if count > 0:
             for entries in (self._middle_ns, self._width_ns, self._energy_j, self._epochs):
                 del entries[:count]
 
-    def _power_spread_w(self, before: int) -> float:
-        """Largest difference of mean power among the interval that begins at edge ``before`` and its neighbours."""
-        powers_w = []
-        for k in (before - 1, before, before + 1):
-            if k >= 0 and k + 1 < len(self._middle_ns) and self._epochs[k] == self._epochs[k + 1]:
-                duration_s = (self._middle_ns[k + 1] - self._middle_ns[k]) / 1e9
-                powers_w.append((self._energy_j[k + 1] - self._energy_j[k]) / duration_s)
-        return max(powers_w) - min(powers_w)
+    def _within(
+        self, tick: int, cuts_ns: Sequence[int], regimes: Sequence[Regime], first: int, end: int
+    ) -> list[Reading | None]:
+        """Readings of ``cuts_ns[first:end]``, which all lie in the tick that begins at edge ``tick``."""
+        if tick < 0:
+            return [None] * (end - first)
+        start_ns, start_j, epoch = self._middle_ns[tick], self._energy_j[tick], self._epochs[tick]
+        found: list[Reading | None] = []
+        while first < end and cuts_ns[first] == start_ns:
+            found.append(Reading(start_j, self._edge_var_j2(tick), 0.0, epoch))
+            first += 1
+        if not self._is_tick(tick):
+            return [*found, *([None] * (end - first))]
+        if first < end:
+            total_j = self._energy_j[tick + 1] - start_j
+            around_w = (self._power_w(near) if self._is_tick(near) else None for near in (tick - 1, tick + 1))
+            used = divide(self._pieces(tick, cuts_ns, regimes, first, end), total_j, *around_w)
+            found += [Reading(start_j + energy_j, var_j2, 0.0, epoch) for energy_j, var_j2 in used[:-1]]
+        return found
+
+    def _pieces(
+        self, tick: int, cuts_ns: Sequence[int], regimes: Sequence[Regime], first: int, end: int
+    ) -> list[Piece]:
+        """The tick cut at ``cuts_ns[first:end]``, each piece with what is known of its power beforehand."""
+        bounds_ns = [self._middle_ns[tick], *cuts_ns[first:end], self._middle_ns[tick + 1]]
+        pieces = []
+        for number in range(len(bounds_ns) - 1):
+            cut = first + number  # the piece ends at this cut and began at the one before
+            regime: Regime = regimes[cut - 1] if 0 < cut <= len(regimes) else "busy"
+            levels_w: list[float] = []
+            width_ns = 0
+            if number == 0:
+                levels_w = self._levels_w(range(tick - 1, tick - 1 - LEVELS, -1), cuts_ns[cut - 1] if cut > 0 else None)
+                width_ns = self._width_ns[tick]
+            elif number == len(bounds_ns) - 2:
+                until_ns = cuts_ns[cut] if cut < len(cuts_ns) else None
+                levels_w = self._levels_w(range(tick + 1, tick + 1 + LEVELS), until_ns)
+                width_ns = self._width_ns[tick + 1]
+            if regime == "idle" and len(levels_w) < LEVELS:
+                levels_w += self._idle_w
+            duration_s = (bounds_ns[number + 1] - bounds_ns[number]) / 1e9
+            pieces.append(Piece(duration_s, tuple(levels_w), regime, width_ns / 1e9))
+        return pieces
+
+    def _levels_w(self, ticks: range, limit_ns: int | None) -> list[float]:
+        """Powers of the ticks next in line, as far as they lie wholly this side of ``limit_ns``."""
+        levels_w = []
+        for tick in ticks:
+            if not self._is_tick(tick):
+                break
+            far_ns = self._middle_ns[tick + (ticks.step > 0)]
+            if limit_ns is not None and (far_ns - limit_ns) * ticks.step > 0:
+                break
+            levels_w.append(self._power_w(tick))
+        return levels_w
+
+    def _remember_idle(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> None:
+        """Keep the power of the latest ticks in which nothing ran."""
+        for (start_ns, end_ns), regime in zip(pairwise(cuts_ns), regimes, strict=True):
+            if regime != "idle":
+                continue
+            low, high = bisect_left(self._middle_ns, start_ns), bisect_right(self._middle_ns, end_ns) - 1
+            for tick in range(max(low, high - IDLE_MEMORY), high):
+                if self._is_tick(tick):
+                    self._idle_w.append(self._power_w(tick))
+        del self._idle_w[:-IDLE_MEMORY]
+
+    def _is_tick(self, tick: int) -> bool:
+        """Whether edges ``tick`` and ``tick + 1`` are there and belong together."""
+        return 0 <= tick < len(self._middle_ns) - 1 and self._epochs[tick] == self._epochs[tick + 1]
+
+    def _power_w(self, tick: int) -> float:
+        """Mean power of the tick that begins at this edge."""
+        return (self._energy_j[tick + 1] - self._energy_j[tick]) / (
+            (self._middle_ns[tick + 1] - self._middle_ns[tick]) / 1e9
+        )
+
+    def _edge_var_j2(self, edge: int) -> float:
+        """(P·w)²/12: the edge lies anywhere within its width w, beside a tick of power P."""
+        beside = next((tick for tick in (edge, edge - 1) if self._is_tick(tick)), None)
+        return 0.0 if beside is None else (self._power_w(beside) * self._width_ns[edge] / 1e9) ** 2 / 12

@@ -5,9 +5,11 @@ of running spans does not change: with none the piece's energy is idle, with one
 split by :mod:`~llmpower.attribution.weights`. Energies of pieces are differences of one running total, so whatever
 the spans, inference + idle + unattributed is the total's increase, exactly.
 
-Time is settled up to a watermark that only moves forward. It stays behind every span that has begun and not ended,
-and behind what the devices have shown, so that nothing booked needs correcting. A span that arrives after its time
-was settled cannot be booked any more: its joules are unknown (``None``), and it is counted as late.
+Each device is settled up to a watermark that only moves forward. It stays behind every span that has begun and not
+ended, and at moments whose reading no later sample can change (an edge of the counter), so that nothing booked needs
+correcting. A span that arrives after its time was settled cannot be booked any more: its joules are unknown
+(``None``), and it is called late. A stalled device is passed over: what ran on it then is unknown, and what its counter
+says of that time once it is back is unattributed.
 
 The variance of a span's energy follows from the same sum. With share s before a cut and s' after it, the cut's
 reading enters (s − s') times, so the variance is Σ (s − s')²·boundary_var + Σ s²·path_var over its cuts and pieces,
@@ -19,11 +21,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import sqrt
 from typing import Literal
 
-from llmpower.attribution.series import Reading
+from llmpower.attribution.series import Reading, Regime
 from llmpower.attribution.timeline import Timeline
 from llmpower.attribution.weights import share_std, shares
 from llmpower.types import DeviceKind, Method, Quality, Span
@@ -73,6 +74,7 @@ class _Entry:
     var_j2: float = 0.0
     share_std_j: float = 0.0
     share: float = 0.0  # in the piece before the cut at hand
+    seen: bool = False  # the device has been settled at least once since the span was added
     known: bool = True
     allocated: bool = False
 
@@ -101,7 +103,7 @@ class Ledger:
         self._hold_ns = round(hold_s * 1e9)
         self._open: dict[str, int] = {}
         self._waiting: dict[str, _Account] = {}
-        self._watermark_ns: int | None = None
+        self._watermark_ns: dict[str, int] = {}
         self._settled: dict[str, Reading] = {}  # the last known reading of each device, at or before the watermark
         self._booked: defaultdict[BookingKey, float] = defaultdict(float)
         self.totals: dict[str, DeviceTotals] = {uuid: DeviceTotals() for uuid in timelines}
@@ -112,8 +114,8 @@ class Ledger:
         return len(self._open) + len(self._waiting)
 
     @property
-    def watermark_ns(self) -> int | None:
-        """Everything before this is booked; ``None`` before the first settling."""
+    def watermark_ns(self) -> Mapping[str, int]:
+        """By device, the moment before which everything is booked; nothing for a device that has shown nothing."""
         return self._watermark_ns
 
     def begin(self, span_id: str, start_ns: int) -> None:
@@ -128,8 +130,8 @@ class Ledger:
         """Take a finished span; ``device_uuids`` of ``None`` counts as no GPU known."""
         self._open.pop(span.span_id, None)
         gpus = tuple(dict.fromkeys(span.device_uuids or ()))
-        late = self._watermark_ns is not None and span.start_ns < self._watermark_ns
         devices = (*(uuid for uuid in gpus if uuid in self._timelines), *self._packages)
+        late = any(self._watermark_ns.get(uuid, span.start_ns) > span.start_ns for uuid in devices)
         entries = {} if late else {uuid: _Entry() for uuid in devices}
         self._waiting[span.span_id] = _Account(span, gpus, late, entries)
 
@@ -139,12 +141,12 @@ class Ledger:
         Args:
             until_ns: CLOCK_MONOTONIC; the present, or a little less so that reports of spans may still arrive.
         """
-        target_ns = self._reachable(until_ns)
-        if self._watermark_ns is None or target_ns > self._watermark_ns:
-            for uuid in self._timelines:
-                self._settle_device(uuid, target_ns)
-            self._watermark_ns = target_ns
-        done = [account for account in self._waiting.values() if account.late or account.span.end_ns <= target_ns]
+        horizon_ns = until_ns - self._hold_ns
+        self._open = {span_id: start_ns for span_id, start_ns in self._open.items() if start_ns > horizon_ns}
+        target_ns = min((until_ns, *self._open.values()))
+        for uuid, timeline in self._timelines.items():
+            self._settle_device(uuid, timeline, target_ns, stalled=timeline.stalled(until_ns))
+        done = [account for account in self._waiting.values() if account.late or self._is_settled(account, target_ns)]
         for account in done:
             del self._waiting[account.span.span_id]
         return [self._joules(account) for account in done]
@@ -159,48 +161,41 @@ class Ledger:
         booked, self._booked = dict(self._booked), defaultdict(float)
         return booked
 
-    def _reachable(self, until_ns: int) -> int:
-        """The latest moment at or before ``until_ns`` that can be booked for good."""
-        horizon_ns = until_ns - self._hold_ns
-        self._open = {span_id: start_ns for span_id, start_ns in self._open.items() if start_ns > horizon_ns}
-        known_ns = [
-            timeline.known_until_ns
-            for timeline in self._timelines.values()
-            if timeline.known_until_ns is not None and not timeline.stalled(until_ns)
-        ]
-        reachable_ns = min((until_ns, *self._open.values(), *known_ns))
-        # A device may come back from a stall with less than is settled already; time does not go back for it.
-        return reachable_ns if self._watermark_ns is None else max(reachable_ns, self._watermark_ns)
+    def _is_settled(self, account: _Account, target_ns: int) -> bool:
+        """Whether all that the span may lay claim to is booked."""
+        end_ns = account.span.end_ns
+        if not account.entries:
+            return end_ns <= target_ns
+        return all(self._watermark_ns.get(uuid, -1) >= end_ns for uuid in account.entries)
 
-    def _settle_device(self, uuid: str, target_ns: int) -> None:
-        timeline = self._timelines[uuid]
+    def _settle_device(self, uuid: str, timeline: Timeline, target_ns: int, *, stalled: bool) -> None:
+        """Move the device's watermark to the latest moment up to ``target_ns`` that can be booked for good."""
+        if not stalled:
+            floor_ns = timeline.floor_ns(target_ns)
+            if floor_ns is None:
+                return
+            target_ns = floor_ns
+        since_ns = timeline.known_since_ns
+        low_ns = self._watermark_ns.get(uuid, target_ns if since_ns is None else min(since_ns, target_ns))
+        if target_ns < low_ns:
+            return
+        self._watermark_ns[uuid] = target_ns
         accounts = [account for account in self._waiting.values() if uuid in account.entries]
-        arriving = sorted(accounts, key=lambda account: account.span.start_ns, reverse=True)
-        running: list[_Account] = []
-        for start_ns, end_ns in pairwise(self._cuts(accounts, target_ns)):
-            while arriving and arriving[-1].span.start_ns <= start_ns:
-                running.append(arriving.pop())
-            running = [account for account in running if account.span.end_ns > start_ns]
-            self._settle_piece(uuid, timeline.energy_at(start_ns), timeline.energy_at(end_ns), start_ns, running)
+        cuts_ns = _cuts(accounts, low_ns, target_ns)
+        pieces = _running(accounts, cuts_ns)
+        readings = timeline.readings(
+            cuts_ns, [_regime(running, cut_ns) for running, cut_ns in zip(pieces, cuts_ns, strict=False)]
+        )
+        for number, running in enumerate(pieces):
+            self._settle_piece(uuid, readings[number], readings[number + 1], cuts_ns[number], running)
+        at = dict(zip(cuts_ns, readings, strict=True))
         for account in accounts:
-            if account.span.end_ns <= target_ns:
-                self._close(account.entries[uuid], timeline.energy_at(account.span.end_ns))
-
-    def _cuts(self, accounts: Sequence[_Account], target_ns: int) -> list[int]:
-        """The moments between watermark and target, both included, at which the set of running spans changes."""
-        if self._watermark_ns is None:
-            # Nothing is booked before the first settling; spans from before it find no reading and stay unknown.
-            starts = [account.span.start_ns for account in accounts]
-            low_ns = min([target_ns, *starts])
-        else:
-            low_ns = self._watermark_ns
-        moments = {low_ns, target_ns}
-        for account in accounts:
-            span = account.span
-            moments.update((span.start_ns, span.end_ns))
-            if span.first_token_ns is not None:
-                moments.add(span.first_token_ns)
-        return sorted(moment for moment in moments if low_ns <= moment <= target_ns)
+            span, entry = account.span, account.entries[uuid]
+            # A span from before the device was first heard of has a part that nobody saw.
+            entry.known &= span.start_ns >= low_ns or entry.seen
+            entry.seen = True
+            if span.end_ns <= target_ns:
+                self._close(entry, at.get(span.end_ns))
 
     def _settle_piece(
         self, uuid: str, start: Reading | None, end: Reading | None, start_ns: int, running: Sequence[_Account]
@@ -279,6 +274,36 @@ class Ledger:
             allocated=any(entry.allocated for entry in account.entries.values()),
             late=account.late,
         )
+
+
+def _cuts(accounts: Sequence[_Account], low_ns: int, high_ns: int) -> list[int]:
+    """The moments from low to high, both included, at which the set of running spans or a phase may change."""
+    moments = {low_ns, high_ns}
+    for account in accounts:
+        span = account.span
+        moments.update((span.start_ns, span.end_ns))
+        if span.first_token_ns is not None:
+            moments.add(span.first_token_ns)
+    return sorted(moment for moment in moments if low_ns <= moment <= high_ns)
+
+
+def _running(accounts: Sequence[_Account], cuts_ns: Sequence[int]) -> list[list[_Account]]:
+    """The spans that run between each cut and the next."""
+    arriving = sorted(accounts, key=lambda account: account.span.start_ns, reverse=True)
+    running: list[_Account] = []
+    pieces = []
+    for start_ns in cuts_ns[:-1]:
+        while arriving and arriving[-1].span.start_ns <= start_ns:
+            running.append(arriving.pop())
+        running = [account for account in running if account.span.end_ns > start_ns]
+        pieces.append(list(running))
+    return pieces
+
+
+def _regime(running: Sequence[_Account], time_ns: int) -> Regime:
+    if not running:
+        return "idle"
+    return "prefill" if any(_phase(account.span, time_ns) == "prefill" for account in running) else "busy"
 
 
 def _phase(span: Span, time_ns: int) -> Phase:

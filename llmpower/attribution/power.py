@@ -9,10 +9,11 @@ within one update differ by D, the energy is unsure by D·UPDATE_S.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 
-from llmpower.attribution.series import Nanoseconds, Reading, Values
+from llmpower.attribution.series import Nanoseconds, Reading, Regime, Values
 
 UPDATE_S = 0.1
 """How often power sensors of current cards are updated, about (arXiv 2312.02741: 20 to 101 ms)."""
@@ -26,6 +27,7 @@ class PowerSeries:
 
     def __init__(self) -> None:
         self._epoch = 0
+        self._broken = False
         self._changed_ns = 0  # of the latest change of the reading
         # One entry a read.
         self._time_ns: list[int] = []
@@ -33,6 +35,11 @@ class PowerSeries:
         self._energy_j: list[float] = []
         self._path_var_j2: list[float] = []
         self._epochs: list[int] = []
+
+    @property
+    def known_since_ns(self) -> int | None:
+        """The earliest read kept."""
+        return self._time_ns[0] if self._time_ns else None
 
     @property
     def known_until_ns(self) -> int | None:
@@ -55,16 +62,29 @@ class PowerSeries:
                 since_s = min((time_ns - self._changed_ns) / 1e9, UPDATE_S)
                 path_var_j2 += (change_w * since_s) ** 2 / 12
                 self._changed_ns = time_ns
-            if step_s > GAP_S:
+            if step_s > GAP_S or self._broken:
                 self._epoch += 1
+        self._broken = False
         self._time_ns.append(time_ns)
         self._power_w.append(power_w)
         self._energy_j.append(energy_j)
         self._path_var_j2.append(path_var_j2)
         self._epochs.append(self._epoch)
 
-    def energy_at(self, time_ns: int) -> Reading | None:
-        """The integral up to ``time_ns``; ``None`` outside the reads and inside a hole."""
+    def break_epoch(self) -> None:
+        """The next read has no connection to the latest one."""
+        self._broken = True
+
+    def floor_ns(self, time_ns: int) -> int | None:
+        """The latest read at or before ``time_ns``."""
+        after = bisect_right(self._time_ns, time_ns)
+        return self._time_ns[after - 1] if after else None
+
+    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:  # noqa: ARG002
+        """The integral up to each cut; ``None`` outside the reads and inside a hole. Regimes add nothing to it."""
+        return [self._reading(cut_ns) for cut_ns in cuts_ns]
+
+    def _reading(self, time_ns: int) -> Reading | None:
         after = bisect_left(self._time_ns, time_ns)
         if after == len(self._time_ns) or (after == 0 and self._time_ns[0] != time_ns):
             return None

@@ -7,14 +7,19 @@ takes differences need not know which it was.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Nanoseconds = NDArray[np.int64]
 Values = NDArray[np.float64]
+
+
+Regime = Literal["idle", "prefill", "busy"]
+"""What a device is doing between two cuts: nothing, a prompt (among others perhaps), or anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +41,28 @@ class Series(Protocol):
     """What a timeline asks of a record of energy."""
 
     @property
+    def known_since_ns(self) -> int | None:
+        """The earliest moment for which :meth:`readings` can answer; ``None`` while there is none."""
+
+    @property
     def known_until_ns(self) -> int | None:
-        """The latest moment for which :meth:`energy_at` can answer; ``None`` before the first."""
+        """The latest such moment."""
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Take good reads in, oldest first; shapes (n,)."""
 
-    def energy_at(self, time_ns: int) -> Reading | None:
-        """Energy up to ``time_ns``; ``None`` where nothing is known."""
+    def floor_ns(self, time_ns: int) -> int | None:
+        """The latest moment at or before ``time_ns`` whose reading no later read can change; ``None`` if none."""
+
+    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
+        """Energy up to each of the ascending ``cuts_ns``; ``None`` where nothing is known.
+
+        ``regimes[i]`` is what the device did between cuts i and i + 1, so there is one less of them. Before the
+        first cut and after the last nothing is assumed.
+        """
+
+    def break_epoch(self) -> None:
+        """What comes has no connection to what was: the device was lost, or time passed unseen."""
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
         """How many updates of the device fell into the interval: what the figure rests on."""

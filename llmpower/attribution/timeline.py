@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.attribution.counter import CounterSeries
 from llmpower.attribution.power import PowerSeries
-from llmpower.attribution.series import Nanoseconds, Reading, Series
-from llmpower.types import Device, Field, Method, Quality
+from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series
+from llmpower.types import EPOCH_STATUS, Device, Field, Method, Quality
 
 RAPL_REFRESH_S = 0.001
 """How old a RAPL counter can be when it is read (kernel documentation: refreshed about every millisecond)."""
@@ -36,6 +38,11 @@ class Timeline:
         self._series: Series = CounterSeries(refresh_s) if self.method == "counter" else PowerSeries()
 
     @property
+    def known_since_ns(self) -> int | None:
+        """The earliest moment whose energy is known; ``None`` while there is none."""
+        return self._series.known_since_ns
+
+    @property
     def known_until_ns(self) -> int | None:
         """The latest moment whose energy is known; ``None`` before the first."""
         return self._series.known_until_ns
@@ -54,6 +61,22 @@ class Timeline:
         field: NDArray[np.uint8],
     ) -> None:
         """Take in this device's reads, oldest first: columns of samples, each of shape (n,), ``value`` in µJ or µW."""
+        start = 0
+        for end in (*np.flatnonzero(status == EPOCH_STATUS).tolist(), len(status)):
+            part = slice(start, end)
+            self._extend(before_ns[part], after_ns[part], value[part], status[part], field[part])
+            if end < len(status):
+                self._series.break_epoch()
+            start = end + 1
+
+    def _extend(
+        self,
+        before_ns: Nanoseconds,
+        after_ns: Nanoseconds,
+        value: NDArray[np.int64],
+        status: NDArray[np.int32],
+        field: NDArray[np.uint8],
+    ) -> None:
         good = status == 0
         power = good & ((field == Field.POWER_INSTANT) | (field == Field.POWER_AVERAGE))
         if power.any():
@@ -65,9 +88,17 @@ class Timeline:
         if taken.any():
             self._series.forget(int(after_ns[taken][-1]) - self._hold_ns)
 
+    def floor_ns(self, time_ns: int) -> int | None:
+        """The latest moment at or before ``time_ns`` whose reading no later read can change; ``None`` if none."""
+        return self._series.floor_ns(time_ns)
+
+    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
+        """Energy up to each of the ascending cuts; ``regimes[i]`` is what ran between cuts i and i + 1."""
+        return self._series.readings(cuts_ns, regimes)
+
     def energy_at(self, time_ns: int) -> Reading | None:
-        """Energy up to ``time_ns``; ``None`` where nothing is known."""
-        return self._series.energy_at(time_ns)
+        """Energy up to ``time_ns``, nothing being assumed of what ran; ``None`` where nothing is known."""
+        return self.readings([time_ns], [])[0]
 
     def quality(self, start_ns: int, end_ns: int) -> Quality:
         """What a figure for this interval rests on; integrated power is never called measured."""
