@@ -91,7 +91,9 @@ class Measurement:
 
     ``gpu_energy_j`` sums the span's GPUs, ``cpu_energy_j`` the CPU packages. Prefill and decode split
     ``gpu_energy_j`` at the first token. ``allocated`` is true when other spans ran on the same device at the same
-    time, so that the figure is a share by rule and not a measurement of this span alone.
+    time, so that the figure is a share by rule and not a measurement of this span alone. All energies are gross; the
+    idle energies are the part of them that the devices would have drawn with nothing to do, by the idle power that
+    was last seen.
     """
 
     span: Span
@@ -107,6 +109,8 @@ class Measurement:
     method: Method
     allocated: bool
     simulated: bool
+    gpu_idle_energy_j: float | None = None
+    cpu_idle_energy_j: float | None = None
 
 
 MEASUREMENT_COLUMNS = (
@@ -131,5 +135,7 @@ MEASUREMENT_COLUMNS = (
     "method",
     "allocated",
     "simulated",
+    "gpu_idle_energy_j",
+    "cpu_idle_energy_j",
 )
 """Columns of every measurements file (CSV, Parquet, JSON lines), in order; one row a span."""

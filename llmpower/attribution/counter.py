@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import fmean
 
 import numpy as np
 
@@ -56,6 +57,11 @@ class CounterSeries:
     def known_until_ns(self) -> int | None:
         """The latest edge."""
         return self._middle_ns[-1] if self._middle_ns else None
+
+    @property
+    def idle_w(self) -> float | None:
+        """Mean power of the latest wholly idle ticks."""
+        return fmean(self._idle_w) if self._idle_w else None
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""

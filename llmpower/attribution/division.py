@@ -34,6 +34,9 @@ LEVEL_STD = 0.03
 STEADY_STD = 0.005
 """The least relative deviation that is believed, however steady the ticks look."""
 
+LEAST_STD = 0.001
+"""Relative to the tick's mean: no piece is so sure of itself that it could not take up a residual."""
+
 STEP_SIGNIFICANCE = 2.5
 """Residuals beyond this many standard deviations are taken for a step of power elsewhere in the tick."""
 
@@ -84,6 +87,7 @@ def divide(
     for piece in pieces:
         end_s = start_s + piece.duration_s
         power_w, std_w = _prior_w(piece, shape, start_s / tick_s, end_s / tick_s)
+        std_w = max(std_w, LEAST_STD * shape.mean_w)
         start_s = end_s
         prior_j.append(power_w * piece.duration_s)
         prior_j2.append((std_w * piece.duration_s) ** 2 + (power_w * piece.edge_width_s) ** 2 / 12)

@@ -22,15 +22,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Literal
 
-from llmpower.attribution.series import Reading, Regime
+from llmpower.attribution.pieces import Phase, cuts, phase, regime, running
+from llmpower.attribution.series import Reading
 from llmpower.attribution.timeline import Timeline
 from llmpower.attribution.weights import share_std, shares
 from llmpower.types import DeviceKind, Method, Quality, Span
-
-Phase = Literal["prefill", "decode", "unsplit"]
-"""``unsplit`` where the moment of the first token is not known."""
 
 BookingKey = tuple[str, Phase, DeviceKind]
 """Model name, phase, kind of device."""
@@ -49,6 +46,8 @@ class Joules:
     cpu_energy_std_j: float | None
     prefill_energy_j: float | None
     decode_energy_j: float | None
+    gpu_idle_energy_j: float | None
+    cpu_idle_energy_j: float | None
     quality: Quality
     method: Method
     allocated: bool
@@ -71,12 +70,16 @@ class _Entry:
 
     prefill_j: float = 0.0
     decode_j: float = 0.0
+    idle_j: float | None = 0.0  # what the device would have drawn with nothing to do
     var_j2: float = 0.0
     share_std_j: float = 0.0
     share: float = 0.0  # in the piece before the cut at hand
     seen: bool = False  # the device has been settled at least once since the span was added
     known: bool = True
     allocated: bool = False
+
+    def add_idle(self, idle_w: float | None, duration_s: float) -> None:
+        self.idle_j = None if idle_w is None or self.idle_j is None else self.idle_j + idle_w * duration_s
 
 
 @dataclass(slots=True)
@@ -180,16 +183,20 @@ class Ledger:
         if target_ns < low_ns:
             return
         self._watermark_ns[uuid] = target_ns
-        accounts = [account for account in self._waiting.values() if uuid in account.entries]
-        cuts_ns = _cuts(accounts, low_ns, target_ns)
-        pieces = _running(accounts, cuts_ns)
-        readings = timeline.readings(
-            cuts_ns, [_regime(running, cut_ns) for running, cut_ns in zip(pieces, cuts_ns, strict=False)]
-        )
-        for number, running in enumerate(pieces):
-            self._settle_piece(uuid, readings[number], readings[number + 1], cuts_ns[number], running)
+        accounts = {span_id: account for span_id, account in self._waiting.items() if uuid in account.entries}
+        spans = [account.span for account in accounts.values()]
+        cuts_ns = cuts(spans, low_ns, target_ns)
+        pieces = running(spans, cuts_ns)
+        regimes = [regime(active, cut_ns) for active, cut_ns in zip(pieces, cuts_ns[:-1], strict=True)]
+        readings = timeline.readings(cuts_ns, regimes)
+        for number, active in enumerate(pieces):
+            served = [accounts[span.span_id] for span in active]
+            self._settle_piece(uuid, readings[number], readings[number + 1], cuts_ns[number], served)
+            duration_s = (cuts_ns[number + 1] - cuts_ns[number]) / 1e9
+            for account in served:
+                account.entries[uuid].add_idle(timeline.idle_w, duration_s / len(served))
         at = dict(zip(cuts_ns, readings, strict=True))
-        for account in accounts:
+        for account in accounts.values():
             span, entry = account.span, account.entries[uuid]
             # A span from before the device was first heard of has a part that nobody saw.
             entry.known &= span.start_ns >= low_ns or entry.seen
@@ -198,7 +205,7 @@ class Ledger:
                 self._close(entry, at.get(span.end_ns))
 
     def _settle_piece(
-        self, uuid: str, start: Reading | None, end: Reading | None, start_ns: int, running: Sequence[_Account]
+        self, uuid: str, start: Reading | None, end: Reading | None, start_ns: int, served: Sequence[_Account]
     ) -> None:
         """Book one piece of one device's time, from reading ``start`` at ``start_ns`` to reading ``end``."""
         if start is not None:
@@ -206,31 +213,31 @@ class Ledger:
         if start is None or end is None or start.epoch != end.epoch:
             if end is not None:
                 self._reach(uuid, end)
-            for account in running:
+            for account in served:
                 account.entries[uuid].known = False
             return
         energy_j = end.energy_j - start.energy_j
         totals = self.totals[uuid]
         totals.energy_j += energy_j
         self._settled[uuid] = end
-        if not running:
+        if not served:
             totals.idle_j += energy_j
             return
         totals.inference_j += energy_j
         path_var_j2 = end.path_var_j2 - start.path_var_j2
-        for account, share in zip(running, shares([a.span for a in running], start_ns), strict=True):
+        for account, share in zip(served, shares([a.span for a in served], start_ns), strict=True):
             entry = account.entries[uuid]
             entry.var_j2 += (share - entry.share) ** 2 * start.boundary_var_j2 + share**2 * path_var_j2
             entry.share_std_j += share_std(share) * energy_j
             entry.share = share
-            entry.allocated |= len(running) > 1
-            phase = _phase(account.span, start_ns)
-            if phase == "prefill":
+            entry.allocated |= len(served) > 1
+            now = phase(account.span, start_ns)
+            if now == "prefill":
                 entry.prefill_j += share * energy_j
             else:
                 entry.decode_j += share * energy_j
             kind = self._timelines[uuid].device.kind
-            self._booked[account.span.model_name, phase, kind] += share * energy_j
+            self._booked[account.span.model_name, now, kind] += share * energy_j
 
     def _reach(self, uuid: str, reading: Reading) -> None:
         """Take ``reading`` as settled; what it is ahead of the one before was used while the device was away."""
@@ -269,47 +276,13 @@ class Ledger:
             cpu_energy_std_j=cpu_energy_std_j,
             prefill_energy_j=sum(entry.prefill_j for entry in gpus if entry) if split else None,
             decode_energy_j=sum(entry.decode_j for entry in gpus if entry) if split else None,
+            gpu_idle_energy_j=None if gpu_energy_j is None else _sum_idle(gpus),
+            cpu_idle_energy_j=None if cpu_energy_j is None else _sum_idle(packages),
             quality=min(qualities, key=_QUALITIES.index, default="unavailable"),
             method="none" if not methods else "counter" if methods == {"counter"} else "power",
             allocated=any(entry.allocated for entry in account.entries.values()),
             late=account.late,
         )
-
-
-def _cuts(accounts: Sequence[_Account], low_ns: int, high_ns: int) -> list[int]:
-    """The moments from low to high, both included, at which the set of running spans or a phase may change."""
-    moments = {low_ns, high_ns}
-    for account in accounts:
-        span = account.span
-        moments.update((span.start_ns, span.end_ns))
-        if span.first_token_ns is not None:
-            moments.add(span.first_token_ns)
-    return sorted(moment for moment in moments if low_ns <= moment <= high_ns)
-
-
-def _running(accounts: Sequence[_Account], cuts_ns: Sequence[int]) -> list[list[_Account]]:
-    """The spans that run between each cut and the next."""
-    arriving = sorted(accounts, key=lambda account: account.span.start_ns, reverse=True)
-    running: list[_Account] = []
-    pieces = []
-    for start_ns in cuts_ns[:-1]:
-        while arriving and arriving[-1].span.start_ns <= start_ns:
-            running.append(arriving.pop())
-        running = [account for account in running if account.span.end_ns > start_ns]
-        pieces.append(list(running))
-    return pieces
-
-
-def _regime(running: Sequence[_Account], time_ns: int) -> Regime:
-    if not running:
-        return "idle"
-    return "prefill" if any(_phase(account.span, time_ns) == "prefill" for account in running) else "busy"
-
-
-def _phase(span: Span, time_ns: int) -> Phase:
-    if span.first_token_ns is None:
-        return "unsplit"
-    return "prefill" if time_ns < span.first_token_ns else "decode"
 
 
 def _sum(entries: Sequence[_Entry | None]) -> tuple[float | None, float | None]:
@@ -324,3 +297,8 @@ def _sum(entries: Sequence[_Entry | None]) -> tuple[float | None, float | None]:
         var_j2 += entry.var_j2
         share_std_j += entry.share_std_j
     return energy_j, sqrt(var_j2 + share_std_j**2)
+
+
+def _sum_idle(entries: Sequence[_Entry | None]) -> float | None:
+    idle_j = [entry.idle_j for entry in entries if entry is not None]
+    return None if None in idle_j else sum(each for each in idle_j if each is not None)

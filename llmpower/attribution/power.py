@@ -18,6 +18,9 @@ from llmpower.attribution.series import Nanoseconds, Reading, Regime, Values
 UPDATE_S = 0.1
 """How often power sensors of current cards are updated, about (arXiv 2312.02741: 20 to 101 ms)."""
 
+IDLE_S = 0.2
+"""Idle time shorter than two updates tells nothing of the idle power: the sensor still shows what was before."""
+
 GAP_S = 1.0
 """Reads further apart than this leave a hole that no trapezoid bridges: a new epoch begins."""
 
@@ -28,6 +31,7 @@ class PowerSeries:
     def __init__(self) -> None:
         self._epoch = 0
         self._broken = False
+        self._idle_w: float | None = None
         self._changed_ns = 0  # of the latest change of the reading
         # One entry a read.
         self._time_ns: list[int] = []
@@ -45,6 +49,11 @@ class PowerSeries:
     def known_until_ns(self) -> int | None:
         """The latest read."""
         return self._time_ns[-1] if self._time_ns else None
+
+    @property
+    def idle_w(self) -> float | None:
+        """Mean power of the latest idle time of at least :data:`IDLE_S`."""
+        return self._idle_w
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Integrate over new reads; ``value`` in watts, shapes (n,)."""
@@ -80,9 +89,15 @@ class PowerSeries:
         after = bisect_right(self._time_ns, time_ns)
         return self._time_ns[after - 1] if after else None
 
-    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:  # noqa: ARG002
-        """The integral up to each cut; ``None`` outside the reads and inside a hole. Regimes add nothing to it."""
-        return [self._reading(cut_ns) for cut_ns in cuts_ns]
+    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
+        """The integral up to each cut; ``None`` outside the reads and inside a hole."""
+        found = [self._reading(cut_ns) for cut_ns in cuts_ns]
+        for number, regime in enumerate(regimes):
+            start, end = found[number], found[number + 1]
+            duration_s = (cuts_ns[number + 1] - cuts_ns[number]) / 1e9
+            if regime == "idle" and start and end and start.epoch == end.epoch and duration_s >= IDLE_S:
+                self._idle_w = (end.energy_j - start.energy_j) / duration_s
+        return found
 
     def _reading(self, time_ns: int) -> Reading | None:
         after = bisect_left(self._time_ns, time_ns)

@@ -48,6 +48,10 @@ class Series(Protocol):
     def known_until_ns(self) -> int | None:
         """The latest such moment."""
 
+    @property
+    def idle_w(self) -> float | None:
+        """Mean power of the latest time in which nothing ran; ``None`` while there was none."""
+
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Take good reads in, oldest first; shapes (n,)."""
 

@@ -47,6 +47,11 @@ class Timeline:
         """The latest moment whose energy is known; ``None`` before the first."""
         return self._series.known_until_ns
 
+    @property
+    def idle_w(self) -> float | None:
+        """What the device drew when last nothing ran on it; ``None`` while that has not been seen."""
+        return self._series.idle_w
+
     def stalled(self, now_ns: int) -> bool:
         """Whether nothing new has been learnt for :data:`STALL_S` (or ever)."""
         known_ns = self.known_until_ns

@@ -205,6 +205,8 @@ class Engine:
             method=joules.method,
             allocated=joules.allocated,
             simulated=self._host.simulated(span),
+            gpu_idle_energy_j=joules.gpu_idle_energy_j,
+            cpu_idle_energy_j=joules.cpu_idle_energy_j,
         )
 
     def _note_read_errors(self, sampler: SamplerState) -> None:

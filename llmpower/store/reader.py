@@ -32,6 +32,8 @@ _TYPES = {
     "cpu_energy_std_j": "float64",
     "prefill_energy_j": "float64",
     "decode_energy_j": "float64",
+    "gpu_idle_energy_j": "float64",
+    "cpu_idle_energy_j": "float64",
     "allocated": "bool",
     "simulated": "bool",
 }

@@ -143,5 +143,7 @@ def _row(measurement: Measurement) -> dict[str, object]:
         "method": measurement.method,
         "allocated": measurement.allocated,
         "simulated": measurement.simulated,
+        "gpu_idle_energy_j": measurement.gpu_idle_energy_j,
+        "cpu_idle_energy_j": measurement.cpu_idle_energy_j,
         "attributes": json.dumps(dict(span.attributes), ensure_ascii=False, sort_keys=True),
     }

@@ -43,6 +43,8 @@ def test_a_lone_span_gets_its_joules_and_the_rest_is_idle() -> None:
     assert joules.method == "counter"
     assert not joules.allocated
     assert joules.cpu_energy_j is None
+    # A card of constant power draws as much with nothing to do: all of it is its idle share.
+    assert joules.gpu_idle_energy_j == pytest.approx(400, rel=0.01)
     assert ledger.totals["GPU-0"].inference_j == pytest.approx(400, abs=1e-6)
     conserved(ledger)
 
@@ -86,6 +88,30 @@ def test_a_span_that_comes_after_its_time_was_settled_is_null_and_says_late() ->
     assert joules.gpu_energy_j is None
     assert joules.quality == "unavailable"
     conserved(ledger)
+
+
+def test_gross_less_idle_is_what_the_span_added() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 60 * t + 300 * min(max(t - 3, 0), 2), 0, 10)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.add(make_span("a", 3 * SECOND, 5 * SECOND))
+    ledger.add(make_span("b", 4 * SECOND, 5 * SECOND))
+    (a, b) = ledger.settle(8 * SECOND)
+    assert a.gpu_energy_j is not None
+    assert b.gpu_energy_j is not None
+    assert a.gpu_idle_energy_j == pytest.approx(60 * 1.5, rel=0.01)
+    assert b.gpu_idle_energy_j == pytest.approx(60 * 0.5, rel=0.01)
+    assert a.gpu_energy_j + b.gpu_energy_j == pytest.approx(720, rel=0.01)
+
+
+def test_the_idle_share_is_null_where_idle_was_never_seen() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 300 * t, 0, 10)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.add(make_span("a", 150_000_000, 4_950_000_000))
+    ledger.add(make_span("b", 150_000_000, 4 * SECOND))
+    joules = ledger.settle(5_080_000_000)  # before the first tick in which nothing runs is over
+    assert [each.gpu_idle_energy_j for each in joules] == [None, None]
 
 
 def test_an_unknown_gpu_is_null_not_zero() -> None:

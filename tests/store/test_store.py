@@ -33,12 +33,16 @@ def filled(path: Path, *measurements: Measurement) -> Path:
 
 
 def test_a_row_comes_back_as_it_went_in(path: Path, make_measurement: Make) -> None:
-    filled(path, make_measurement(3, device_uuids=("GPU-1", "GPU-2"), model_name="größer; \x00 or not"))
+    filled(
+        path,
+        make_measurement(3, device_uuids=("GPU-1", "GPU-2"), model_name="größer; \x00 or not", gpu_idle_energy_j=25.0),
+    )
     frame = read_measurements(path)
     assert tuple(frame.columns) == MEASUREMENT_COLUMNS
     row = frame.iloc[0].to_dict()
     assert row.pop("cpu_energy_j") is not None
     assert np.isnan(row.pop("cpu_energy_std_j"))
+    assert np.isnan(row.pop("cpu_idle_energy_j"))
     del row["hostname"]
     assert row == {
         "span_id": "span-3",
@@ -59,6 +63,7 @@ def test_a_row_comes_back_as_it_went_in(path: Path, make_measurement: Make) -> N
         "method": "counter",
         "allocated": False,
         "simulated": True,
+        "gpu_idle_energy_j": 25.0,
     }
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT pid, attributes FROM measurements").fetchone() == (7, '{"request": "one"}')
@@ -233,6 +238,24 @@ def test_an_empty_file_becomes_a_store_but_cannot_be_read_as_one(path: Path) -> 
     with pytest.raises(StoreError, match="start its daemon on it once"):
         read_measurements(path)
     assert read_measurements(filled(path)).empty
+
+
+def test_a_store_of_the_first_version_grows_and_keeps_its_rows(path: Path, make_measurement: Make) -> None:
+    first = dict(schema._migrations())[1]
+    with sqlite3.connect(path) as connection:
+        connection.executescript(f"{first}; PRAGMA application_id = {schema.APPLICATION_ID}; PRAGMA user_version = 1;")
+        connection.execute(
+            "INSERT INTO measurements (span_id, started_at, hostname, pid, model_name, system, input_tokens,"
+            " output_tokens, batch_size, runtime_s, quality, method, allocated, simulated, attributes)"
+            " VALUES ('old', '2025-01-01T00:00:00.000000Z', 'h', 1, 'm', 's', 1, 1, 1, 1.0, 'measured', 'counter',"
+            " 0, 0, '{}')"
+        )
+    connection.close()
+    filled(path, make_measurement(1, gpu_idle_energy_j=3.0))
+    frame = read_measurements(path)
+    assert frame["span_id"].tolist() == ["old", "span-1"]
+    assert np.isnan(frame["gpu_idle_energy_j"][0])
+    assert frame["gpu_idle_energy_j"][1] == 3.0
 
 
 def test_migrations_are_numbered_without_gaps_and_recorded(path: Path) -> None:
