@@ -123,8 +123,27 @@ def test_an_announced_break_opens_an_epoch_though_the_counter_goes_on(counter: b
     one = np.array([SECOND], np.int64)
     timeline.extend(one, one, one, np.array([EPOCH_STATUS], np.int32), np.array([Field.ENERGY], np.uint8))
     feed(1, 2)
-    assert timeline.energy_at(SECOND) is None
+    # Between what was last known before the break (a lag and a period ago, for a power) and what was first known after.
+    assert timeline.energy_at(int(0.93 * SECOND) if not counter else SECOND) is None
     before, after = timeline.energy_at(SECOND // 2), timeline.energy_at(3 * SECOND // 2)
     assert before is not None
     assert after is not None
     assert before.epoch != after.epoch
+
+
+def test_power_is_taken_back_by_the_lag_of_the_sensor() -> None:
+    timeline = Timeline(make_device(counter=False))
+    # The sensor shows at 1.0 s what the card drew until 0.96 s: the step is there, and not where it was read.
+    feed_power(timeline, lambda t: 100.0 if t < 0.995 else 400.0, 0, 3)
+    middle, end = timeline.energy_at(int(0.96 * SECOND)), timeline.energy_at(2 * SECOND)
+    assert middle is not None
+    assert end is not None
+    assert end.energy_j - middle.energy_j == pytest.approx(400 * 1.04, rel=0.02)
+
+
+def test_a_power_that_does_not_move_is_known_all_the_same() -> None:
+    timeline = Timeline(make_device(counter=False))
+    feed_power(timeline, lambda _: 250.0, 0, 60)
+    assert timeline.known_until_ns is not None
+    assert timeline.known_until_ns > 59.5 * SECOND
+    assert not timeline.stalled(60 * SECOND)
