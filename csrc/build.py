@@ -16,10 +16,33 @@ from setuptools.errors import BaseError, CCompilerError, CompileError, LinkError
 
 # cffi runs this file by exec, without __file__; builds always start in the project's root.
 ROOT = Path(globals().get("__file__", "csrc/build.py")).resolve().parents[1]
-SOURCES = ("ring.c", "sampler.c", "source_nvml.c", "source_powercap.c")
+SOURCES = (
+    "nvml_library.c",
+    "phase.c",
+    "ring.c",
+    "sampler.c",
+    "source_nvml.c",
+    "source_powercap.c",
+    "statistics.c",
+    "worker.c",
+)
+HEADERS = ("llmpower.h", "nvml_abi.h", "nvml_library.h", "phase.h", "ring.h", "source.h", "statistics.h", "worker.h")
 SAMPLER = "llmpower.sampling._sampler"
 SIMULATOR = "llmpower.sampling.simulated.libnvidia-ml"
-SIMULATOR_SOURCES = ("nvml.c", "sensor.c", "load.c", "preset.c")
+SIMULATOR_SOURCES = (
+    "nvml.c",
+    "nvml_power.c",
+    "nvml_constant.c",
+    "driver.c",
+    "settings.c",
+    "fault.c",
+    "latency.c",
+    "sensor.c",
+    "ticks.c",
+    "chance.c",
+    "load.c",
+    "preset.c",
+)
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration", "-D_GNU_SOURCE"]
 NEEDED = (
     "llmpower builds its sampler from C source and found no working C compiler with Python's headers: "
@@ -39,9 +62,9 @@ ffibuilder.set_source(
     '#include "llmpower.h"',
     sources=[f"csrc/{name}" for name in SOURCES],
     include_dirs=["csrc"],
-    depends=["csrc/llmpower.h", "csrc/ring.h", "csrc/source.h", "csrc/nvml_abi.h"],
+    depends=[f"csrc/{name}" for name in HEADERS],
     extra_compile_args=FLAGS,
-    libraries=["pthread", "dl"],
+    libraries=["pthread", "dl", "m"],
     py_limited_api=True,
 )
 
@@ -49,7 +72,7 @@ simulator = Extension(
     SIMULATOR,
     sources=[f"csrc/sim/{name}" for name in SIMULATOR_SOURCES],
     include_dirs=["csrc", "csrc/sim"],
-    depends=["csrc/nvml_abi.h", "csrc/sim/load.h", "csrc/sim/preset.h", "csrc/sim/sensor.h"],
+    depends=["csrc/nvml_abi.h", *(f"csrc/sim/{path.name}" for path in sorted((ROOT / "csrc/sim").glob("*.h")))],
     # Only the functions marked for export may be seen: a program can then hold the real library beside this one.
     extra_compile_args=[*FLAGS, "-fvisibility=hidden"],
     extra_link_args=["-Wl,-soname,libnvidia-ml.so.1"],

@@ -4,7 +4,8 @@
  * written once. It holds no macros, no inline code and nothing of the implementation.
  *
  * Values are integers in micro units: energy in microjoules, power in microwatts. Times are nanoseconds of
- * CLOCK_MONOTONIC. A status is 0 when the value is good, a positive NVML return code, or a negative errno.
+ * CLOCK_MONOTONIC. A status is 0 when the value is good, a positive NVML return code, a negative errno, or one of enum
+ * llmpower_status.
  */
 #ifndef LLMPOWER_H
 #define LLMPOWER_H
@@ -19,6 +20,15 @@ enum llmpower_field {
 };
 
 enum llmpower_kind { LLMPOWER_GPU = 0, LLMPOWER_CPU_PACKAGE = 1, LLMPOWER_DRAM = 2 };
+
+enum llmpower_status {
+    /* No read but a mark: the device was lost and is back, its driver was reloaded, or the machine slept. Values before
+     * and after it cannot be compared. It comes before the first good read of each field after the break, with field
+     * set to that field, value 0, and both times those just before that read. */
+    LLMPOWER_EPOCH = -100000,
+    /* The device answered 0 for a counter or a power that cannot be 0 while it runs: a failed read. */
+    LLMPOWER_ZERO = -100001
+};
 
 /* Why llmpower_open failed; the text that comes with it says more. */
 enum llmpower_failure {
@@ -57,6 +67,7 @@ struct llmpower_device {
     int32_t kind;      /* enum llmpower_kind */
     int32_t simulated; /* 1 when the simulated NVML answers */
     uint32_t fields;   /* bit 1 << field for each field that the device can answer */
+    int32_t scope;     /* of its power: 0 the GPU, 1 the module that it is part of (GH200: with CPU and memory) */
 };
 
 /* One (device, field) pair that the thread polls. */
@@ -69,6 +80,16 @@ struct llmpower_channel {
     uint64_t errors;
     int64_t latency_ns; /* smoothed time of one read */
     int32_t status;     /* of the latest read */
+    /* What the value's updates look like. With a lock, reads come when the next update is due, and interval_ns is how
+     * far apart they are on average, at most. */
+    int32_t locked;
+    int64_t period_ns;     /* 0 while unknown */
+    int64_t jitter_ns;     /* of updates about the time foreseen; 0 without a lock */
+    int64_t edge_width_ns; /* between the reads that an update lay between, smoothed; 0 while none was seen */
+    /* When the latest read came back, and when the one that has not yet come back began; 0 when there is none. A call
+     * that hangs shows here, and only here: reading these never waits. */
+    int64_t last_read_ns;
+    int64_t in_call_since_ns;
 };
 
 struct llmpower_error_count {
@@ -84,7 +105,7 @@ struct llmpower_statistics {
     uint64_t missed_ticks; /* deadlines passed over because the thread was late by whole intervals */
     int64_t read_ns;       /* wall time inside reads */
     int64_t running_ns;    /* wall time since start */
-    int64_t cpu_ns;        /* CPU time of the thread */
+    int64_t cpu_ns;        /* CPU time of the threads */
     int64_t lateness_sum_ns;
     uint64_t lateness[LLMPOWER_LATENESS_BUCKETS]; /* counts up to each bound of llmpower_lateness_bounds_ns, not
                                                      cumulative; the last has none */
@@ -99,7 +120,7 @@ struct llmpower_options {
     int64_t energy_interval_ns;
     int64_t powercap_interval_ns;
     double max_read_share;  /* of wall time that may pass inside reads; intervals stretch to keep it */
-    uint32_t ring_capacity; /* samples; rounded up to a power of two */
+    uint32_t ring_capacity; /* samples of GPUs; rounded up to a power of two */
 };
 
 struct llmpower_sampler;
@@ -113,11 +134,16 @@ int llmpower_open(const struct llmpower_options *options, struct llmpower_sample
 uint32_t llmpower_device_count(const struct llmpower_sampler *sampler);
 const struct llmpower_device *llmpower_device_at(const struct llmpower_sampler *sampler, uint32_t index);
 
-/* Start or stop the thread; both may be repeated. Return 0 or an enum llmpower_failure. */
+/* Index of the device whose power a UUID stands for: its own, or the parent's of a MIG instance (MIG-...) that was
+ * there when the sampler was opened; -1 for one that is not known. Instances have no power of their own. */
+int32_t llmpower_device_of(const struct llmpower_sampler *sampler, const char *uuid);
+
+/* Start or stop the threads, one for each source; both may be repeated. Return 0 or an enum llmpower_failure. */
 int llmpower_start(struct llmpower_sampler *sampler);
 int llmpower_stop(struct llmpower_sampler *sampler);
 
-/* Move up to capacity samples out of the ring, oldest first. One thread at a time may drain. Returns how many. */
+/* Move up to capacity samples out of the rings, those of one device oldest first. One thread at a time may drain.
+ * Returns how many. */
 size_t llmpower_drain(struct llmpower_sampler *sampler, struct llmpower_sample *out, size_t capacity);
 
 void llmpower_read_statistics(const struct llmpower_sampler *sampler, struct llmpower_statistics *out);

@@ -9,14 +9,25 @@
 
 #include "llmpower.h"
 
+/* Another name of a device: a MIG instance, whose power only its parent can tell. */
+struct device_alias {
+    char uuid[96];
+    uint32_t device;
+};
+
 struct power_source {
-    /* Read one field of one device (index within this source). Returns a status; *value in uJ or uW when it is 0. */
+    /* Read one field of one device (index within this source). Returns a status; *value in uJ or uW when it is 0. A
+     * device that was lost is looked for again by the read itself: the caller only has to try now and then. */
     int32_t (*read)(void *state, uint32_t device, uint32_t field, int64_t *value);
     /* Give everything back. In a forked child, only what is the child's own: the driver's state is the parent's. */
     void (*close)(void *state, bool forked);
     void *state;
     uint32_t device_count;
     struct llmpower_device *devices; /* owned by the source, valid until close */
+    /* For each device, how often it has come back from where its values cannot be compared. */
+    const uint32_t *epochs;
+    uint32_t alias_count;
+    const struct device_alias *aliases;
 };
 
 /* Both return 0 or an enum llmpower_failure, with one line in error; on failure nothing is left open. */

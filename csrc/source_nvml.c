@@ -1,44 +1,42 @@
-/* source_nvml.c - GPUs by NVML, loaded with dlopen so that nothing is needed to build or to start without a driver.
+/* source_nvml.c - GPUs by NVML.
  *
  * What a device can answer is probed once, here; afterwards a read is one call. Absent is told from failed: a field
- * that answers NOT_SUPPORTED when probed is never polled, one that fails later keeps its channel and its error. */
-#include <dlfcn.h>
+ * that answers NOT_SUPPORTED when probed is never polled, one that fails later keeps its channel and its error.
+ *
+ * A GPU that is lost has a handle that no longer means anything, and after a reload of the driver all have. Each read
+ * of such a GPU looks it up again by its UUID, and starts NVML again if that is what is missing. When it answers, a new
+ * epoch begins: its counter may have started anew while nobody looked. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "nvml_abi.h"
+#include "nvml_library.h"
 #include "source.h"
 
-enum { MAX_GPUS = 32 };
+enum { MAX_GPUS = 32, MAX_ALIASES = 8 * MAX_GPUS, MAX_TRIES = 8 };
 
-struct nvml {
-    void *library;
-    nvmlReturn_t (*shutdown)(void);
-    const char *(*error_string)(nvmlReturn_t);
-    nvmlReturn_t (*count)(unsigned int *);
-    nvmlReturn_t (*handle_by_index)(unsigned int, nvmlDevice_t *);
-    nvmlReturn_t (*name)(nvmlDevice_t, char *, unsigned int);
-    nvmlReturn_t (*uuid)(nvmlDevice_t, char *, unsigned int);
-    /* May be absent in old drivers; then NULL. */
-    nvmlReturn_t (*driver_version)(char *, unsigned int);
-    nvmlReturn_t (*architecture)(nvmlDevice_t, unsigned int *);
-    nvmlReturn_t (*energy)(nvmlDevice_t, unsigned long long *);
-    nvmlReturn_t (*power)(nvmlDevice_t, unsigned int *);
-    nvmlReturn_t (*field_values)(nvmlDevice_t, int, nvmlFieldValue_t *);
+enum power_call { BY_USAGE, BY_FIELD };
 
-    struct llmpower_device devices[MAX_GPUS];
-    nvmlDevice_t handles[MAX_GPUS];
-    bool power_by_field[MAX_GPUS]; /* field 186 answers; otherwise nvmlDeviceGetPowerUsage is asked */
+struct gpu {
+    nvmlDevice_t handle;
+    bool lost;
+    bool energy_by_field;       /* nvmlDeviceGetTotalEnergyConsumption does not answer, field 83 does */
+    enum power_call power_call; /* for the power that is sampled */
 };
 
-static bool bind(struct nvml *nvml, const char *name, void *slot) {
-    void *symbol = dlsym(nvml->library, name);
-    /* ISO C has no cast from object to function pointer; POSIX promises that the bytes are the same. */
-    memcpy(slot, &symbol, sizeof symbol);
-    return symbol != NULL;
-}
+struct nvml {
+    struct nvml_library library;
+    struct llmpower_device devices[MAX_GPUS];
+    struct gpu gpus[MAX_GPUS];
+    uint32_t epochs[MAX_GPUS];
+    uint32_t count;
+    struct device_alias aliases[MAX_ALIASES];
+    uint32_t alias_count;
+};
+
+/* --- Reading ---------------------------------------------------------------------------------------------------- */
 
 /* The integer in an NVML value, whatever type the driver chose today; -1 for a type that we do not know. */
 static int64_t value_as_integer(const nvmlFieldValue_t *field) {
@@ -54,9 +52,10 @@ static int64_t value_as_integer(const nvmlFieldValue_t *field) {
     }
 }
 
-static nvmlReturn_t read_field(const struct nvml *nvml, nvmlDevice_t handle, uint32_t id, int64_t *value) {
-    nvmlFieldValue_t field = {.fieldId = id};
-    nvmlReturn_t code = nvml->field_values(handle, 1, &field);
+static nvmlReturn_t read_field(const struct nvml *nvml, nvmlDevice_t handle, uint32_t id, uint32_t scope,
+                               int64_t *value) {
+    nvmlFieldValue_t field = {.fieldId = id, .scopeId = scope};
+    nvmlReturn_t code = nvml->library.field_values(handle, 1, &field);
     if (code != NVML_SUCCESS) return code;
     if (field.nvmlReturn != NVML_SUCCESS) return field.nvmlReturn; /* each field fails on its own */
     int64_t integer = value_as_integer(&field);
@@ -65,84 +64,188 @@ static nvmlReturn_t read_field(const struct nvml *nvml, nvmlDevice_t handle, uin
     return NVML_SUCCESS;
 }
 
+static nvmlReturn_t read_energy(const struct nvml *nvml, uint32_t device, int64_t *energy_mj) {
+    nvmlDevice_t handle = nvml->gpus[device].handle;
+    if (nvml->gpus[device].energy_by_field)
+        return read_field(nvml, handle, NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, 0, energy_mj);
+    unsigned long long value = 0;
+    nvmlReturn_t code = nvml->library.energy(handle, &value);
+    *energy_mj = (int64_t)value;
+    return code;
+}
+
+static nvmlReturn_t read_power(const struct nvml *nvml, uint32_t device, uint32_t field, int64_t *power_mw) {
+    const struct gpu *gpu = &nvml->gpus[device];
+    if (gpu->power_call == BY_FIELD) {
+        uint32_t id = field == LLMPOWER_POWER_INSTANT ? NVML_FI_DEV_POWER_INSTANT : NVML_FI_DEV_POWER_AVERAGE;
+        return read_field(nvml, gpu->handle, id, (uint32_t)nvml->devices[device].scope, power_mw);
+    }
+    unsigned int value = 0;
+    nvmlReturn_t code = nvml->library.power(gpu->handle, &value);
+    *power_mw = value;
+    return code;
+}
+
+/* Whether the handle, or NVML itself, is no longer good. */
+static bool means_lost(nvmlReturn_t code) {
+    switch (code) {
+        case NVML_ERROR_UNINITIALIZED:
+        case NVML_ERROR_INVALID_ARGUMENT:
+        case NVML_ERROR_NOT_FOUND:
+        case NVML_ERROR_DRIVER_NOT_LOADED:
+        case NVML_ERROR_GPU_IS_LOST:
+        case NVML_ERROR_RESET_REQUIRED:
+        case NVML_ERROR_LIB_RM_VERSION_MISMATCH: return true;
+        default: return false;
+    }
+}
+
+static nvmlReturn_t handle_of(const struct nvml *nvml, const char *wanted, nvmlDevice_t *handle) {
+    if (nvml->library.handle_by_uuid) return nvml->library.handle_by_uuid(wanted, handle);
+    unsigned int count = 0;
+    nvmlReturn_t code = nvml->library.count(&count);
+    for (unsigned int i = 0; code == NVML_SUCCESS && i < count; i++) {
+        char uuid[96];
+        if (nvml->library.handle_by_index(i, handle) == NVML_SUCCESS &&
+            nvml->library.uuid(*handle, uuid, sizeof uuid) == NVML_SUCCESS && strcmp(uuid, wanted) == 0)
+            return NVML_SUCCESS;
+    }
+    return code == NVML_SUCCESS ? NVML_ERROR_NOT_FOUND : code;
+}
+
+/* Get a handle for a lost GPU. */
+static nvmlReturn_t find_again(struct nvml *nvml, uint32_t device) {
+    nvmlReturn_t code = handle_of(nvml, nvml->devices[device].uuid, &nvml->gpus[device].handle);
+    if (code != NVML_ERROR_UNINITIALIZED) return code;
+    code = nvml->library.init();
+    if (code != NVML_SUCCESS) return code;
+    for (uint32_t i = 0; i < nvml->count; i++) nvml->gpus[i].lost = true; /* the handles of another life */
+    return handle_of(nvml, nvml->devices[device].uuid, &nvml->gpus[device].handle);
+}
+
 static int32_t nvml_read(void *state, uint32_t device, uint32_t field, int64_t *value) {
-    const struct nvml *nvml = state;
-    nvmlDevice_t handle = nvml->handles[device];
-    nvmlReturn_t code;
+    struct nvml *nvml = state;
+    struct gpu *gpu = &nvml->gpus[device];
     int64_t milli = 0;
-    if (field == LLMPOWER_ENERGY) {
-        unsigned long long energy_mj = 0;
-        code = nvml->energy(handle, &energy_mj);
-        milli = (int64_t)energy_mj;
-    } else if (field == LLMPOWER_POWER_INSTANT && nvml->power_by_field[device]) {
-        code = read_field(nvml, handle, NVML_FI_DEV_POWER_INSTANT, &milli);
-    } else {
-        unsigned int power_mw = 0;
-        code = nvml->power(handle, &power_mw);
-        milli = (int64_t)power_mw;
+    nvmlReturn_t code = gpu->lost ? find_again(nvml, device) : NVML_SUCCESS;
+    if (code == NVML_SUCCESS)
+        code = field == LLMPOWER_ENERGY ? read_energy(nvml, device, &milli) : read_power(nvml, device, field, &milli);
+    if (code != NVML_SUCCESS) {
+        gpu->lost |= means_lost(code);
+        return code;
+    }
+    if (gpu->lost) {
+        gpu->lost = false;
+        nvml->epochs[device]++;
     }
     *value = milli * 1000;
-    return code;
+    return milli ? 0 : LLMPOWER_ZERO;
 }
 
 static void nvml_close(void *state, bool forked) {
     struct nvml *nvml = state;
     if (!forked) {
-        nvml->shutdown();
-        dlclose(nvml->library);
+        nvml->library.shutdown();
+        nvml_library_close(&nvml->library);
     }
     free(nvml);
 }
+
+/* --- Probing ---------------------------------------------------------------------------------------------------- */
 
 /* nvmlDeviceGetPowerUsage is a mean of one second on Ampere and newer, except GA100 (A100, A30); before that, and
  * there, it is the sensor's own window. Without the architecture call (old drivers) the card is old as well. */
 static bool power_usage_is_instant(const struct nvml *nvml, uint32_t device) {
     unsigned int architecture = 0;
     const char *name = nvml->devices[device].name;
-    if (!nvml->architecture || nvml->architecture(nvml->handles[device], &architecture) != NVML_SUCCESS) return true;
+    if (!nvml->library.architecture ||
+        nvml->library.architecture(nvml->gpus[device].handle, &architecture) != NVML_SUCCESS)
+        return true;
     return architecture < NVML_DEVICE_ARCH_AMPERE || strstr(name, "A100") || strstr(name, "A30");
+}
+
+/* Whether a call is supported: one that fails for another reason may answer later. NOT_SUPPORTED is asked again, since
+ * drivers have been seen to give it now and then for what they do support. */
+static bool supported(const struct nvml *nvml, uint32_t device, uint32_t field) {
+    for (int i = 0; i < MAX_TRIES; i++) {
+        int64_t value;
+        nvmlReturn_t code =
+            field == LLMPOWER_ENERGY ? read_energy(nvml, device, &value) : read_power(nvml, device, field, &value);
+        if (code != NVML_ERROR_NOT_SUPPORTED) return code != NVML_ERROR_INVALID_ARGUMENT;
+    }
+    return false;
+}
+
+/* Fields are asked for the GPU first; where that fails (GH200), for its module. */
+static bool power_by_field(struct nvml *nvml, uint32_t device) {
+    if (!nvml->library.field_values) return false;
+    for (uint32_t scope = 0; scope <= 1; scope++) {
+        for (int i = 0; i < MAX_TRIES; i++) {
+            int64_t value;
+            if (read_field(nvml, nvml->gpus[device].handle, NVML_FI_DEV_POWER_INSTANT, scope, &value)) continue;
+            nvml->gpus[device].power_call = BY_FIELD;
+            nvml->devices[device].scope = (int32_t)scope;
+            return true;
+        }
+    }
+    return false;
 }
 
 static void probe_fields(struct nvml *nvml, uint32_t device) {
     struct llmpower_device *info = &nvml->devices[device];
-    nvmlDevice_t handle = nvml->handles[device];
-    unsigned long long energy_mj;
-    unsigned int power_mw;
-    int64_t field_mw;
-    if (nvml->energy && nvml->energy(handle, &energy_mj) != NVML_ERROR_NOT_SUPPORTED)
-        info->fields |= 1u << LLMPOWER_ENERGY;
-    if (nvml->field_values && read_field(nvml, handle, NVML_FI_DEV_POWER_INSTANT, &field_mw) == NVML_SUCCESS) {
-        nvml->power_by_field[device] = true;
+    struct gpu *gpu = &nvml->gpus[device];
+    bool energy = nvml->library.energy && supported(nvml, device, LLMPOWER_ENERGY);
+    if (!energy && nvml->library.field_values) {
+        gpu->energy_by_field = true;
+        energy = supported(nvml, device, LLMPOWER_ENERGY);
+    }
+    if (energy) info->fields |= 1u << LLMPOWER_ENERGY;
+    if (power_by_field(nvml, device))
         info->fields |= 1u << LLMPOWER_POWER_INSTANT;
-    } else if (nvml->power && nvml->power(handle, &power_mw) != NVML_ERROR_NOT_SUPPORTED) {
+    else if (nvml->library.power && supported(nvml, device, LLMPOWER_POWER_INSTANT))
         info->fields |= 1u << (power_usage_is_instant(nvml, device) ? LLMPOWER_POWER_INSTANT : LLMPOWER_POWER_AVERAGE);
+}
+
+/* The names of a GPU's MIG instances: a program that runs on one knows no other. */
+static void list_aliases(struct nvml *nvml, uint32_t device) {
+    unsigned int most = 0;
+    nvmlDevice_t handle = nvml->gpus[device].handle, instance;
+    if (!nvml->library.mig_count || !nvml->library.mig_by_index) return;
+    if (nvml->library.mig_count(handle, &most) != NVML_SUCCESS) return;
+    for (unsigned int i = 0; i < most && nvml->alias_count < MAX_ALIASES; i++) {
+        struct device_alias *alias = &nvml->aliases[nvml->alias_count];
+        alias->device = device;
+        if (nvml->library.mig_by_index(handle, i, &instance) == NVML_SUCCESS &&
+            nvml->library.uuid(instance, alias->uuid, sizeof alias->uuid) == NVML_SUCCESS)
+            nvml->alias_count++;
     }
 }
 
-static int list_devices(struct nvml *nvml, uint32_t *device_count, char *error, size_t error_size) {
+static int list_devices(struct nvml *nvml, char *error, size_t error_size) {
     unsigned int count = 0;
     char driver[96] = "";
-    nvmlReturn_t code = nvml->count(&count);
+    nvmlReturn_t code = nvml->library.count(&count);
     if (code != NVML_SUCCESS) {
-        snprintf(error, error_size, "NVML cannot count its devices: %s", nvml->error_string(code));
+        snprintf(error, error_size, "NVML cannot count its devices: %s", nvml->library.error_string(code));
         return LLMPOWER_DRIVER;
     }
     if (count > MAX_GPUS) {
         snprintf(error, error_size, "NVML reports %u GPUs; at most %d are sampled", count, MAX_GPUS);
         return LLMPOWER_TOO_MANY;
     }
-    if (nvml->driver_version) nvml->driver_version(driver, sizeof driver);
+    if (nvml->library.driver_version) nvml->library.driver_version(driver, sizeof driver);
     for (uint32_t i = 0; i < count; i++) {
-        struct llmpower_device *info = &nvml->devices[*device_count];
-        *info = (struct llmpower_device){.kind = LLMPOWER_GPU};
-        info->simulated = dlsym(nvml->library, "llmpowerSimTrueEnergy") != NULL;
+        struct llmpower_device *info = &nvml->devices[nvml->count];
+        nvmlDevice_t *handle = &nvml->gpus[nvml->count].handle;
+        *info = (struct llmpower_device){.kind = LLMPOWER_GPU, .simulated = nvml->library.simulated};
         memcpy(info->driver_version, driver, sizeof driver);
         /* A GPU that has fallen off the bus has a number but no handle; it has no UUID to be known by, so pass on. */
-        if (nvml->handle_by_index(i, &nvml->handles[*device_count]) != NVML_SUCCESS) continue;
-        if (nvml->uuid(nvml->handles[*device_count], info->uuid, sizeof info->uuid) != NVML_SUCCESS) continue;
-        nvml->name(nvml->handles[*device_count], info->name, sizeof info->name);
-        probe_fields(nvml, *device_count);
-        (*device_count)++;
+        if (nvml->library.handle_by_index(i, handle) != NVML_SUCCESS) continue;
+        if (nvml->library.uuid(*handle, info->uuid, sizeof info->uuid) != NVML_SUCCESS) continue;
+        nvml->library.name(*handle, info->name, sizeof info->name);
+        probe_fields(nvml, nvml->count);
+        list_aliases(nvml, nvml->count);
+        nvml->count++;
     }
     return 0;
 }
@@ -153,45 +256,30 @@ int source_nvml_open(struct power_source *source, const char *path, char *error,
         snprintf(error, error_size, "out of memory");
         return LLMPOWER_NO_MEMORY;
     }
-    nvml->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!nvml->library) {
-        const char *reason = dlerror();
-        snprintf(error, error_size, "%s", reason);
+    int failure = nvml_library_open(&nvml->library, path, error, error_size);
+    if (failure) {
         free(nvml);
-        /* A file that is there and cannot be loaded is the wrong one; glibc says which it was only in words. */
-        return strstr(reason, "No such file") ? LLMPOWER_NO_LIBRARY : LLMPOWER_WRONG_LIBRARY;
+        return failure;
     }
-    nvmlReturn_t (*init)(void) = NULL;
-    bool whole = bind(nvml, "nvmlInit_v2", &init) && bind(nvml, "nvmlShutdown", &nvml->shutdown) &&
-                 bind(nvml, "nvmlErrorString", &nvml->error_string) &&
-                 bind(nvml, "nvmlDeviceGetCount_v2", &nvml->count) &&
-                 bind(nvml, "nvmlDeviceGetHandleByIndex_v2", &nvml->handle_by_index) &&
-                 bind(nvml, "nvmlDeviceGetName", &nvml->name) && bind(nvml, "nvmlDeviceGetUUID", &nvml->uuid);
-    if (!whole) {
-        snprintf(error, error_size, "it lacks a function that every NVML has (%s)", dlerror());
-        dlclose(nvml->library);
-        free(nvml);
-        return LLMPOWER_WRONG_LIBRARY;
-    }
-    bind(nvml, "nvmlSystemGetDriverVersion", &nvml->driver_version);
-    bind(nvml, "nvmlDeviceGetArchitecture", &nvml->architecture);
-    bind(nvml, "nvmlDeviceGetTotalEnergyConsumption", &nvml->energy);
-    bind(nvml, "nvmlDeviceGetPowerUsage", &nvml->power);
-    bind(nvml, "nvmlDeviceGetFieldValues", &nvml->field_values);
-
-    nvmlReturn_t code = init();
+    nvmlReturn_t code = nvml->library.init();
     if (code != NVML_SUCCESS) {
-        snprintf(error, error_size, "nvmlInit answers '%s' (code %d)", nvml->error_string(code), code);
-        dlclose(nvml->library);
+        snprintf(error, error_size, "nvmlInit answers '%s' (code %d)", nvml->library.error_string(code), code);
+        nvml_library_close(&nvml->library);
         free(nvml);
         return LLMPOWER_DRIVER;
     }
-    uint32_t device_count = 0;
-    int failure = list_devices(nvml, &device_count, error, error_size);
+    failure = list_devices(nvml, error, error_size);
     if (failure) {
         nvml_close(nvml, false);
         return failure;
     }
-    *source = (struct power_source){nvml_read, nvml_close, nvml, device_count, nvml->devices};
+    *source = (struct power_source){.read = nvml_read,
+                                    .close = nvml_close,
+                                    .state = nvml,
+                                    .device_count = nvml->count,
+                                    .devices = nvml->devices,
+                                    .epochs = nvml->epochs,
+                                    .alias_count = nvml->alias_count,
+                                    .aliases = nvml->aliases};
     return 0;
 }

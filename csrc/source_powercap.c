@@ -2,14 +2,20 @@
  *
  * Top-level zones called "package-N" are taken, and their "dram" children beside them. Core and uncore are parts of
  * their package and are left alone; psys overlaps with everything. The counter wraps at max_energy_range_uj, in under
- * four minutes on a large EPYC: it is unwrapped here, so what leaves this file only ever grows. */
+ * four minutes on a large EPYC: it is unwrapped here, so what leaves this file only ever grows. AMD's zones bear the
+ * same names; those of "intel-rapl-mmio" are the same packages once more, by another path, and are left alone too.
+ *
+ * A zone that could not be read is opened again before the next attempt: a module that is loaded again brings a new
+ * file, and with it a new epoch; a permission that is given shows at once. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "source.h"
@@ -17,8 +23,11 @@
 enum { MAX_ZONES = 32 };
 
 struct zone {
-    int descriptor;  /* of energy_uj, or -1 */
-    int open_status; /* why it is -1: negative errno, EACCES when only root may read */
+    char path[PATH_MAX]; /* of energy_uj */
+    int descriptor;      /* of it, or -1 */
+    bool failed;         /* the latest read did */
+    dev_t filesystem;    /* which file the values so far came from; 0 before the first */
+    ino_t file;
     int64_t range_uj;
     int64_t last_uj; /* as read; -1 before the first read */
     int64_t total_uj;
@@ -27,6 +36,7 @@ struct zone {
 struct powercap {
     struct zone zones[MAX_ZONES];
     struct llmpower_device devices[MAX_ZONES];
+    uint32_t epochs[MAX_ZONES];
     uint32_t count;
 };
 
@@ -43,18 +53,42 @@ static int read_line(const char *root, const char *zone, const char *file, char 
     return read;
 }
 
-static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64_t *value) {
-    struct zone *zone = &((struct powercap *)state)->zones[device];
-    char text[32];
-    (void)field; /* a zone has one: its counter */
-    if (zone->descriptor < 0) return zone->open_status;
+/* Open the zone's counter anew. 0 or a negative errno: -EACCES where only root may read. */
+static int32_t open_counter(struct powercap *powercap, uint32_t device) {
+    struct zone *zone = &powercap->zones[device];
+    struct stat status;
+    if (zone->descriptor >= 0) close(zone->descriptor);
+    zone->descriptor = open(zone->path, O_RDONLY | O_CLOEXEC);
+    if (zone->descriptor < 0 || fstat(zone->descriptor, &status)) return -errno;
+    if (zone->file == status.st_ino && zone->filesystem == status.st_dev) return 0;
+    if (zone->file) {
+        powercap->epochs[device]++; /* another file: its counter has begun anew */
+        zone->last_uj = -1;
+    }
+    zone->file = status.st_ino;
+    zone->filesystem = status.st_dev;
+    return 0;
+}
+
+static int32_t read_counter(struct zone *zone, int64_t *now_uj) {
+    char text[32], *end;
     ssize_t length = pread(zone->descriptor, text, sizeof text - 1, 0);
     if (length <= 0) return length < 0 ? -errno : -EIO;
     text[length] = '\0';
-    char *end;
     errno = 0;
-    long long now_uj = strtoll(text, &end, 10);
-    if (end == text || errno || now_uj < 0) return -EINVAL;
+    *now_uj = strtoll(text, &end, 10);
+    return end == text || errno || *now_uj < 0 ? -EINVAL : 0;
+}
+
+static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64_t *value) {
+    struct powercap *powercap = state;
+    struct zone *zone = &powercap->zones[device];
+    int64_t now_uj = 0;
+    (void)field; /* a zone has one: its counter */
+    int32_t status = zone->failed ? open_counter(powercap, device) : 0;
+    if (!status) status = read_counter(zone, &now_uj);
+    zone->failed = status != 0;
+    if (status) return status;
     if (zone->last_uj >= 0) {
         int64_t step = now_uj - zone->last_uj;
         if (step < 0) step += zone->range_uj; /* it wrapped; at our rate it cannot have done so twice */
@@ -82,20 +116,19 @@ static int zone_kind(const char *name) {
 }
 
 static void add_zone(struct powercap *powercap, const char *root, const char *entry) {
-    char name[64], range[32], path[PATH_MAX];
+    char name[64], range[32];
     if (powercap->count == MAX_ZONES || read_line(root, entry, "name", name, sizeof name) < 0) return;
     int kind = zone_kind(name);
     if (kind < 0) return;
 
     struct zone *zone = &powercap->zones[powercap->count];
     struct llmpower_device *info = &powercap->devices[powercap->count];
-    *zone = (struct zone){.last_uj = -1};
+    *zone = (struct zone){.descriptor = -1, .last_uj = -1};
     if (read_line(root, entry, "max_energy_range_uj", range, sizeof range) > 0)
         zone->range_uj = strtoll(range, NULL, 10);
-    int length = snprintf(path, sizeof path, "%s/%s/energy_uj", root, entry);
-    if (length < 0 || (size_t)length >= sizeof path) return;
-    zone->descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    zone->open_status = zone->descriptor < 0 ? -errno : 0;
+    int length = snprintf(zone->path, sizeof zone->path, "%s/%s/energy_uj", root, entry);
+    if (length < 0 || (size_t)length >= sizeof zone->path) return;
+    zone->failed = open_counter(powercap, powercap->count) != 0;
 
     *info = (struct llmpower_device){.kind = kind, .fields = 1u << LLMPOWER_ENERGY};
     snprintf(info->uuid, sizeof info->uuid, "%.80s", entry); /* intel-rapl:0 names a zone as a UUID names a GPU */
@@ -119,6 +152,11 @@ int source_powercap_open(struct power_source *source, const char *root, char *er
         free(entries[i]);
     }
     if (found >= 0) free(entries);
-    *source = (struct power_source){powercap_read, powercap_close, powercap, powercap->count, powercap->devices};
+    *source = (struct power_source){.read = powercap_read,
+                                    .close = powercap_close,
+                                    .state = powercap,
+                                    .device_count = powercap->count,
+                                    .devices = powercap->devices,
+                                    .epochs = powercap->epochs};
     return 0;
 }

@@ -10,7 +10,7 @@ import click
 from prometheus_client import Metric
 
 from llmpower.cli.main import COMMANDS, cli
-from llmpower.metrics import DeviceState, LlmpowerCollector, ModelAccounts, SamplerState, Snapshot
+from llmpower.metrics import DeviceState, FieldState, LlmpowerCollector, ModelAccounts, SamplerState, Snapshot
 from llmpower.types import Device
 
 COMMANDS_HEAD = """# Commands
@@ -58,10 +58,12 @@ def _families() -> Iterator[Metric]:
     package = Device("intel-rapl:0", 1, "package-0", "cpu_package", False, True, False, "")
     accounts = ModelAccounts()
     accounts.book("model", "decode", "gpu", 1.0)
+    fields = {"energy": FieldState("ok", 100.0, 100.0, edge_width_s=0.001, period_s=0.1)}
+    card = DeviceState(gpu, 1.0, 1.0, 1.0, 1.0, {"stalled": 1.0}, fields)
     snapshot = Snapshot(
         version="0",
         backend="nvml",
-        devices=(DeviceState(gpu, 1.0, 1.0, 1.0, 1.0, {"stalled": 1.0}), DeviceState(package, None, 1.0, 1.0, 1.0, {})),
+        devices=(card, DeviceState(package, None, 1.0, 1.0, 1.0, {})),
         models=accounts.freeze(),
         sampler=SamplerState(read_errors={("gpu", 15): 1}, effective_hz={"gpu_energy": 100.0}),
         spans_rejected={"not_json": 1},

@@ -76,9 +76,8 @@ static bool parse_file(struct load *load, const char *path, char *error, size_t 
     return good && load->steps > 0;
 }
 
-static double waveform_energy_j(const struct load *load, double time_s) {
-    double period_s = load->end_s[load->steps - 1], period_j = load->energy_j[load->steps - 1];
-    double whole = floor(time_s / period_s), within_s = time_s - whole * period_s;
+/* The step that holds within_s, a time within the first period. */
+static size_t step_at(const struct load *load, double within_s) {
     size_t low = 0, high = load->steps - 1; /* the first step that ends after within_s */
     while (low < high) {
         size_t middle = (low + high) / 2;
@@ -87,9 +86,25 @@ static double waveform_energy_j(const struct load *load, double time_s) {
         else
             low = middle + 1;
     }
-    double start_s = low ? load->end_s[low - 1] : 0, start_j = low ? load->energy_j[low - 1] : 0;
-    double power_w = (load->energy_j[low] - start_j) / (load->end_s[low] - start_s);
-    return whole * period_j + start_j + (within_s - start_s) * power_w;
+    return low;
+}
+
+static double step_power_w(const struct load *load, size_t step) {
+    double start_s = step ? load->end_s[step - 1] : 0, start_j = step ? load->energy_j[step - 1] : 0;
+    return (load->energy_j[step] - start_j) / (load->end_s[step] - start_s);
+}
+
+static double waveform_energy_j(const struct load *load, double time_s) {
+    double period_s = load->end_s[load->steps - 1], period_j = load->energy_j[load->steps - 1];
+    double whole = floor(time_s / period_s), within_s = time_s - whole * period_s;
+    size_t step = step_at(load, within_s);
+    double start_s = step ? load->end_s[step - 1] : 0, start_j = step ? load->energy_j[step - 1] : 0;
+    return whole * period_j + start_j + (within_s - start_s) * step_power_w(load, step);
+}
+
+static double waveform_power_w(const struct load *load, double time_s) {
+    double period_s = load->end_s[load->steps - 1];
+    return step_power_w(load, step_at(load, time_s - floor(time_s / period_s) * period_s));
 }
 
 /* --- CPU drive -------------------------------------------------------------------------------------------------- */
@@ -122,7 +137,10 @@ static double cpu_energy_j(const struct load *load, const struct point *point) {
            (load->max_w - load->idle_w) * point->busy_s / load->processors;
 }
 
-static bool cpu_energy_at_j(const struct load *load, int64_t time_ns, double *energy_j) {
+/* The polls around time_ns; false when it lies outside what is kept. */
+static bool polls_around(const struct load *load, int64_t time_ns, const struct point **before,
+                         const struct point **after) {
+    if (!load->polls) return false;
     size_t low = load->polls > HISTORY ? load->polls - HISTORY : 0, high = load->polls - 1;
     if (time_ns < poll_at(load, low)->time_ns || time_ns > poll_at(load, high)->time_ns) return false;
     while (high - low > 1) { /* keep low <= time_ns <= high */
@@ -132,13 +150,16 @@ static bool cpu_energy_at_j(const struct load *load, int64_t time_ns, double *en
         else
             high = middle;
     }
-    const struct point *before = poll_at(load, low), *after = poll_at(load, high);
-    double share = after->time_ns == before->time_ns
-                       ? 0
-                       : (double)(time_ns - before->time_ns) / (double)(after->time_ns - before->time_ns);
-    double start_j = cpu_energy_j(load, before);
-    *energy_j = start_j + share * (cpu_energy_j(load, after) - start_j);
+    *before = poll_at(load, low);
+    *after = poll_at(load, high);
     return true;
+}
+
+/* Watts between two polls; a single one, or two at one moment, say nothing and stand for idle. */
+static double power_between_w(const struct load *load, const struct point *before, const struct point *after) {
+    if (after->time_ns == before->time_ns) return load->idle_w;
+    return (cpu_energy_j(load, after) - cpu_energy_j(load, before)) /
+           ((double)(after->time_ns - before->time_ns) * 1e-9);
 }
 
 static bool open_cpu(struct load *load, char *error, size_t error_size) {
@@ -195,7 +216,24 @@ int64_t load_known_since(const struct load *load) {
 }
 
 bool load_energy_j(const struct load *load, int64_t time_ns, double *energy_j) {
-    if (!load->steps) return load->polls > 0 && cpu_energy_at_j(load, time_ns, energy_j);
-    *energy_j = waveform_energy_j(load, (double)time_ns * 1e-9);
-    return time_ns >= 0;
+    if (load->steps) {
+        *energy_j = waveform_energy_j(load, (double)time_ns * 1e-9);
+        return time_ns >= 0;
+    }
+    const struct point *before, *after;
+    if (!polls_around(load, time_ns, &before, &after)) return false;
+    double elapsed_s = (double)(time_ns - before->time_ns) * 1e-9;
+    *energy_j = cpu_energy_j(load, before) + elapsed_s * power_between_w(load, before, after);
+    return true;
+}
+
+bool load_power_w(const struct load *load, int64_t time_ns, double *power_w) {
+    if (load->steps) {
+        *power_w = waveform_power_w(load, (double)time_ns * 1e-9);
+        return time_ns >= 0;
+    }
+    const struct point *before, *after;
+    if (!polls_around(load, time_ns, &before, &after)) return false;
+    *power_w = power_between_w(load, before, after);
+    return true;
 }

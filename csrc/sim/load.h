@@ -27,6 +27,9 @@ int64_t load_known_until(struct load *load, int64_t now_ns);
 /* Energy from time 0 to time_ns in joules. False when time_ns is later than known, or longer ago than kept. */
 bool load_energy_j(const struct load *load, int64_t time_ns, double *energy_j);
 
+/* Power at time_ns: that of the step of a waveform, or the mean between two looks at the CPU. False as above. */
+bool load_power_w(const struct load *load, int64_t time_ns, double *power_w);
+
 /* The earliest time for which load_energy_j answers. */
 int64_t load_known_since(const struct load *load);
 

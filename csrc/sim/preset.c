@@ -1,13 +1,20 @@
 /* preset.c - figures from arXiv 2312.02741 and its public data: update period, averaging window, rise.
  *
  * Idle and maximum watts are the boards' data sheets, rounded. Counter periods: 20 ms on V100, about 100 ms elsewhere.
- * H200 and B200 stand in as H100 until somebody measures one. */
+ * H200 and B200 stand in as H100 until somebody measures one. Nobody has published call latencies by card: all have
+ * those of the one board that was measured, and calls of which nothing is known cost nothing. */
 #include "preset.h"
 
 #include <stddef.h>
 #include <string.h>
 
 #include "nvml_abi.h"
+
+static const double one_board_s[CALLS] = {[CALL_ENERGY] = 2.4e-3,
+                                          [CALL_INSTANT] = 50e-6,
+                                          [CALL_AVERAGE] = 50e-6,
+                                          [CALL_USAGE] = 4e-6,
+                                          [CALL_PROCESSES] = 4.5e-3};
 
 static const struct preset presets[] = {
     {.key = "v100",
@@ -21,6 +28,8 @@ static const struct preset presets[] = {
      .rise_s = 0.030,
      .counter_period_s = 0.020,
      .counter_jitter_s = 0.0003,
+     .call_s = one_board_s,
+     .memory_gib = 32,
      .usage_is_instant = true},
     {.key = "a100",
      .name = "Simulated A100-SXM4-80GB",
@@ -33,6 +42,9 @@ static const struct preset presets[] = {
      .rise_s = 0.025,
      .counter_period_s = 0.100,
      .counter_jitter_s = 0.0015,
+     .call_s = one_board_s,
+     .memory_gib = 80,
+     .has_mig = true,
      .has_fields = true,
      .usage_is_instant = true},
     {.key = "rtx4090",
@@ -46,6 +58,8 @@ static const struct preset presets[] = {
      .rise_s = 0.005,
      .counter_period_s = 0.100,
      .counter_jitter_s = 0.0015,
+     .call_s = one_board_s,
+     .memory_gib = 24,
      .has_fields = true},
     {.key = "h100",
      .name = "Simulated H100 PCIe",
@@ -58,6 +72,9 @@ static const struct preset presets[] = {
      .rise_s = 0.030,
      .counter_period_s = 0.100,
      .counter_jitter_s = 0.0015,
+     .call_s = one_board_s,
+     .memory_gib = 80,
+     .has_mig = true,
      .has_fields = true},
     {.key = "h200",
      .name = "Simulated H200 (guess)",
@@ -70,6 +87,9 @@ static const struct preset presets[] = {
      .rise_s = 0.030,
      .counter_period_s = 0.100,
      .counter_jitter_s = 0.0015,
+     .call_s = one_board_s,
+     .memory_gib = 141,
+     .has_mig = true,
      .has_fields = true},
     {.key = "b200",
      .name = "Simulated B200 (guess)",
@@ -82,6 +102,9 @@ static const struct preset presets[] = {
      .rise_s = 0.030,
      .counter_period_s = 0.100,
      .counter_jitter_s = 0.0015,
+     .call_s = one_board_s,
+     .memory_gib = 180,
+     .has_mig = true,
      .has_fields = true},
 };
 

@@ -4,6 +4,8 @@
 
 #include <stdbool.h>
 
+#include "latency.h"
+
 struct preset {
     const char *key;  /* in LLMPOWER_SIM_PRESET */
     const char *name; /* as nvmlDeviceGetName tells it */
@@ -15,7 +17,10 @@ struct preset {
     double rise_s;           /* tau: first-order lag between the true power and the sensor */
     double counter_period_s; /* the energy counter moves this often */
     double counter_jitter_s;
+    const double *call_s; /* median latency of each call, spent only when LLMPOWER_SIM_LATENCY asks for it */
+    double memory_gib;
     bool has_fields;       /* answers fields 185 and 186 */
+    bool has_mig;          /* answers whether MIG is enabled */
     bool usage_is_instant; /* nvmlDeviceGetPowerUsage shows the instant value, not the 1 s mean */
 };
 

@@ -2,8 +2,6 @@
 #include <math.h>
 
 #include "../sim/load.h"
-#include "../sim/preset.h"
-#include "../sim/sensor.h"
 #include "check.h"
 
 static const int64_t SECOND = 1000000000;
@@ -29,28 +27,31 @@ static void test_nonsense(void) {
     }
 }
 
-/* A step through a first-order lag of 30 ms and a window of 25 ms, seen from updates every 100 ms. */
-static void test_step_response(void) {
+static void test_power(void) {
     char error[256];
-    const struct preset *h100 = preset_find("h100");
-    struct load *load = load_open("square:100,300,10", 0, 0, error, sizeof error);
-    CHECK(load && h100);
-    struct sensor sensor;
-    sensor_init(&sensor, h100, load, 1, 1, 0, 9 * SECOND);
-    CHECK(fabs(sensor.instant_w - 100) < 0.1);
-    sensor_advance(&sensor, 10 * SECOND + SECOND / 2);
-    CHECK(fabs(sensor.instant_w - 300) < 0.1);
-    CHECK(sensor.average_w > 150 && sensor.average_w < 250);
-    sensor_advance(&sensor, 12 * SECOND);
-    CHECK(fabs(sensor.average_w - 300) < 0.1);
-    CHECK(sensor_counter_mj(&sensor, 12 * SECOND) > sensor_counter_mj(&sensor, 11 * SECOND) + 290000);
+    double power_w, idle_j, later_j;
+    struct load *load = load_open("square:100,500,2,0.25", 0, 0, error, sizeof error);
+    CHECK(load_power_w(load, 0, &power_w) && power_w == 500);
+    CHECK(load_power_w(load, SECOND / 2, &power_w) &&
+          fabs(power_w - 100) < 1e-9); /* an edge is already the next step */
+    CHECK(load_power_w(load, 2001 * SECOND, &power_w) && fabs(power_w - 100) < 1e-9);
+    CHECK(!load_power_w(load, -1, &power_w));
+    load_close(load);
+
+    load = load_open("cpu", 50, 50, error, sizeof error); /* idle as high as busy: the same on any machine */
+    CHECK(load && !load_power_w(load, SECOND, &power_w));
+    CHECK(load_known_until(load, SECOND) == SECOND && load_known_until(load, 2 * SECOND) == 2 * SECOND);
+    CHECK(load_power_w(load, 3 * SECOND / 2, &power_w) && fabs(power_w - 50) < 1e-9);
+    CHECK(load_energy_j(load, SECOND, &idle_j) && load_energy_j(load, 2 * SECOND, &later_j));
+    CHECK(fabs(later_j - idle_j - 50) < 1e-9);
+    CHECK(!load_energy_j(load, SECOND - 1, &idle_j) && !load_energy_j(load, 2 * SECOND + 1, &idle_j));
     load_close(load);
 }
 
 int main(void) {
     test_waveforms();
     test_nonsense();
-    test_step_response();
+    test_power();
     puts("load: ok");
     return 0;
 }

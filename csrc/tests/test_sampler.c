@@ -92,6 +92,26 @@ static void test_fork(void) {
     llmpower_close(sampler);
 }
 
+static void test_a_lost_card_is_found_again(void) {
+    static struct llmpower_sample samples[4096];
+    static struct llmpower_channel channels[LLMPOWER_MAX_CHANNELS];
+    setenv("LLMPOWER_SIM_FAULT", "lost:0.1,0.2", 1);
+    struct llmpower_sampler *sampler = open_or_die(NULL);
+    unsetenv("LLMPOWER_SIM_FAULT");
+    CHECK(llmpower_device_of(sampler, llmpower_device_at(sampler, 0)->uuid) == 0);
+    CHECK(llmpower_device_of(sampler, "MIG-elsewhere") == -1);
+    CHECK(llmpower_start(sampler) == 0);
+    int marks = 0;
+    while (marks < 2) { /* one for each field */
+        size_t count = llmpower_drain(sampler, samples, 4096);
+        for (size_t i = 0; i < count; i++) marks += samples[i].status == LLMPOWER_EPOCH;
+        CHECK(llmpower_read_channels(sampler, channels, LLMPOWER_MAX_CHANNELS) == 2);
+        CHECK(channels[0].in_call_since_ns <= llmpower_monotonic_ns());
+        sleep_ms(5);
+    }
+    llmpower_close(sampler);
+}
+
 static void test_failures(void) {
     struct llmpower_sampler *sampler = NULL;
     struct llmpower_options missing = options_with("/nonexistent/libnvidia-ml.so.1", NULL);
@@ -158,6 +178,7 @@ int main(int argc, char **argv) {
     test_samples_come_in_order();
     test_a_thousand_starts();
     test_fork();
+    test_a_lost_card_is_found_again();
     test_failures();
     test_nothing_to_sample();
     test_powercap(argv[2]);

@@ -66,8 +66,10 @@ class Timeline:
         field: NDArray[np.uint8],
     ) -> None:
         """Take in this device's reads, oldest first: columns of samples, each of shape (n,), ``value`` in µJ or µW."""
+        # Each field is marked on its own, at its next read; a mark of a field that gives us no energy breaks nothing.
+        ours = (field == Field.ENERGY) == (self.method == "counter")
         start = 0
-        for end in (*np.flatnonzero(status == EPOCH_STATUS).tolist(), len(status)):
+        for end in (*np.flatnonzero((status == EPOCH_STATUS) & ours).tolist(), len(status)):
             part = slice(start, end)
             self._extend(before_ns[part], after_ns[part], value[part], status[part], field[part])
             if end < len(status):

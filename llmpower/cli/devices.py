@@ -45,17 +45,19 @@ STEP_S = 0.1
 def command(backend: Backend, nvml_library: str | None, powercap_root: Path, seconds: float, as_json: bool) -> None:
     """List every device with its sources, periods and call latencies.
 
-    A period is how often a reading moves, seen while watching; a latency is what one read costs.
+    A period is how often a reading moves, seen while watching, and jitter how regularly; a moment is known to so
+    much. A latency is what one read costs, and the rate how many reads a second that allows. The daemon calibrates
+    devices by itself and keeps what it finds; this command looks anew.
 
     \b
     Example:
       llmpower devices
       llmpower devices --backend simulated --seconds 10 --json
     """
-    from llmpower.sampling import Sampler, calibrate
+    from llmpower.sampling import Sampler, calibrate, describe_status
 
     with Sampler(
-        backend=backend, nvml_library=nvml_library, powercap_root=powercap_root, rate_hz=200, ring_capacity=1 << 20
+        backend=backend, nvml_library=nvml_library, powercap_root=powercap_root, rate_hz=100, ring_capacity=1 << 20
     ) as sampler:
         _watch(seconds, f"Watching {len(sampler.devices)} device(s)")
         samples = sampler.drain()
@@ -66,6 +68,7 @@ def command(backend: Backend, nvml_library: str | None, powercap_root: Path, sec
                 "name": device.name,
                 "driver_version": device.driver_version or None,
                 "simulated": device.simulated,
+                "of_module": device.uuid in sampler.of_module,
                 "sources": [],
             }
             for device in sampler.devices
@@ -76,11 +79,15 @@ def command(backend: Backend, nvml_library: str | None, powercap_root: Path, sec
                 {
                     "field": channel.field.name.lower(),
                     "period_s": found.period_s,
+                    "jitter_s": found.jitter_s,
+                    "update_width_s": found.edge_width_s,
                     "updates": found.updates,
                     "latency_p50_s": found.latency_p50_s,
                     "latency_p99_s": found.latency_p99_s,
                     "effective_hertz": channel.effective_hz,
+                    "locked": channel.locked,
                     "status": channel.status,
+                    "status_text": describe_status(channel.status),
                 }
             )
     if as_json:
@@ -103,25 +110,45 @@ def _lines(devices: list[dict[str, Any]]) -> list[str]:
             device["name"] + (" (SIMULATED)" if device["simulated"] and "Simulated" not in device["name"] else ""),
             device["kind"],
             source["field"],
-            _milliseconds(source["period_s"]),
+            _milliseconds(source["period_s"], "none seen"),
+            _milliseconds(source["jitter_s"], ""),
+            _milliseconds(source["update_width_s"], "no change"),
             _microseconds(source["latency_p50_s"]),
             _microseconds(source["latency_p99_s"]),
-            "ok" if source["status"] == 0 else f"status {source['status']}",
+            f"{source['effective_hertz']:.3g} Hz",
+            source["status_text"],
             device["uuid"],
         )
         for device in devices
         for source in device["sources"]
     ]
-    header = ("device", "kind", "source", "period", "call p50", "call p99", "reads", "uuid")
+    header = (
+        "device",
+        "kind",
+        "source",
+        "period",
+        "jitter",
+        "known to",
+        "call p50",
+        "call p99",
+        "rate",
+        "reads",
+        "uuid",
+    )
     lines = aligned(header, rows, right="period")
+    lines += [
+        f"{device['uuid']} answers for the whole module: its power includes the module's CPU and memory"
+        for device in devices
+        if device["of_module"]
+    ]
     if any(device["simulated"] for device in devices):
         lines.append("SIMULATED: these GPUs are models of one, and none of their joules is real")
     silent = [device["name"] for device in devices if not device["sources"]]
     return lines + [f"{name} answers neither energy nor power" for name in silent]
 
 
-def _milliseconds(seconds: float | None) -> str:
-    return "no change" if seconds is None else f"{seconds * 1e3:.1f} ms"
+def _milliseconds(seconds: float | None, absent: str) -> str:
+    return absent if seconds is None else f"{seconds * 1e3:.1f} ms"
 
 
 def _microseconds(seconds: float | None) -> str:

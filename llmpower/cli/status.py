@@ -41,7 +41,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         [
             (
                 device["name"],
-                "no reading" if device["power_w"] is None else f"{device['power_w']:.1f} W",
+                _power(device),
                 _joules(device["energy_j"]),
                 device["uuid"],
             )
@@ -58,6 +58,12 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield f"metrics     {status['metrics_url']}"
     yield f"last error  {status['last_error'] or 'none'}"
     yield f"own cost    {cost['cpu_share']:.2%} of one CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
+
+
+def _power(device: dict[str, Any]) -> str:
+    if device.get("stalled_s"):
+        return f"stalled {_duration(device['stalled_s'])}"
+    return "no reading" if device["power_w"] is None else f"{device['power_w']:.1f} W"
 
 
 def _duration(seconds: float) -> str:

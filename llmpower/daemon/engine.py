@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from llmpower import __version__
 from llmpower.attribution import Joules, Ledger, Timeline
 from llmpower.daemon.host import Host
+from llmpower.daemon.reading import Reading
 from llmpower.exceptions import StoreError
 from llmpower.metrics import DeviceState, Histogram, ModelAccounts, SamplerState, Snapshot
-from llmpower.sampling import SamplerStatistics
-from llmpower.types import Device, Measurement, Span
+from llmpower.sampling import Calibration, Channel, SamplerStatistics, with_periods
+from llmpower.types import Device, Field, Measurement, Span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ class Engine:
         backend: ``nvml`` or ``simulated``.
         cpu_name: for the name of the system on which a span without GPU ran.
         now: CLOCK_MONOTONIC in nanoseconds.
+        device_of: the device whose power a UUID stands for that is no device's own (a MIG instance's parent).
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class Engine:
         backend: str,
         cpu_name: str = "CPU",
         now: Callable[[], int] = time.monotonic_ns,
+        device_of: Callable[[str], Device | None] = lambda _: None,
     ) -> None:
         self._devices = tuple(devices)
         self._timelines = {device.uuid: Timeline(device, HOLD_S) for device in devices}
         self._ledger = Ledger(self._timelines, HOLD_S)
-        self._host = Host(devices, cpu_name)
+        self._host = Host(devices, cpu_name, device_of)
+        self._reading = Reading(devices, self.fail)
         self._append = append
         self._backend = backend
         self._now = now
@@ -78,7 +82,6 @@ class Engine:
         self._rejected: Counter[str] = Counter()
         self._rows: deque[Measurement] = deque()
         self._stored = self._store_errors = self._lost = 0
-        self._read_errors: dict[tuple[str, int], int] = {}
         self._logged_ns: dict[str, int] = {}
         self._next_store_ns = 0
         self.last_error: str | None = None
@@ -146,12 +149,22 @@ class Engine:
             self._logged_ns[error] = now_ns + _LOG_AGAIN_NS
             logger.error("%s", error)
 
+    def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
+        """Take what calibration has found of a device."""
+        self._reading.learn(uuid, calibrations)
+        self._devices = tuple(
+            with_periods(device, calibrations) if device.uuid == uuid else device for device in self._devices
+        )
+        for device in self._devices:
+            self._timelines[device.uuid].device = device
+
     def step(
         self,
         samples: NDArray[np.void],
         statistics: SamplerStatistics,
         utc_offset_ns: int,
         *,
+        channels: Sequence[Channel] = (),
         settle_delay_s: float = SETTLE_DELAY_S,
     ) -> None:
         """Take in what was sampled, settle, store, publish.
@@ -160,6 +173,7 @@ class Engine:
             samples: shape (n,), of :data:`~llmpower.sampling.SAMPLE_DTYPE`, all those since the last step.
             statistics: the sampler's own.
             utc_offset_ns: UTC less CLOCK_MONOTONIC.
+            channels: how each field is read now.
             settle_delay_s: how long before now the settling stays.
         """
         now_ns = self._now()
@@ -177,9 +191,8 @@ class Engine:
         for (model_name, phase, kind), energy_j in self._ledger.take_booked().items():
             self._models.book(model_name, phase, "gpu" if kind == "gpu" else "cpu", energy_j)
         self._store(now_ns)
-        sampler = _sampler_state(statistics)
-        self._note_read_errors(sampler)
-        self.snapshot = self._freeze(sampler)
+        self._reading.look(samples, statistics, channels, now_ns)
+        self.snapshot = self._freeze(_sampler_state(statistics))
 
     def _expire(self, now_ns: int) -> None:
         """Let go of spans that have run for longer than samples are kept."""
@@ -208,12 +221,6 @@ class Engine:
             gpu_idle_energy_j=joules.gpu_idle_energy_j,
             cpu_idle_energy_j=joules.cpu_idle_energy_j,
         )
-
-    def _note_read_errors(self, sampler: SamplerState) -> None:
-        for (kind, code), count in sampler.read_errors.items():
-            if count > self._read_errors.get((kind, code), 0):
-                self._read_errors[kind, code] = count
-                self.fail(f"reads of a {kind} fail with code {code}; see 'llmpower doctor'")
 
     def _store(self, now_ns: int) -> None:
         if not self._rows or now_ns < self._next_store_ns:
@@ -257,6 +264,8 @@ class Engine:
             inference_j=totals.inference_j,
             idle_j=totals.idle_j,
             unattributed_j=dict(totals.unattributed_j),
+            fields=self._reading.fields(device),
+            stalled_s=self._reading.stalled_s.get(device.uuid, 0.0),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,23 +16,31 @@ class Host:
     Args:
         devices: all of them, GPUs and CPU packages.
         cpu_name: what the processor is called, for spans in which no GPU took part.
+        device_of: the device whose power a UUID stands for that is none of theirs: the parent of a MIG instance.
     """
 
-    def __init__(self, devices: Sequence[Device], cpu_name: str = "CPU") -> None:
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        cpu_name: str = "CPU",
+        device_of: Callable[[str], Device | None] = lambda _: None,
+    ) -> None:
         self._devices = {device.uuid: device for device in devices}
         self._gpus = tuple(device for device in devices if device.kind == "gpu")
         self._packages = sum(device.kind == "cpu_package" for device in devices)
         self._cpu_name = cpu_name
+        self._device_of = device_of
 
     def resolve(self, span: Span) -> Span:
         """The span with the GPUs that its energy is to be taken from.
 
         The simulated card stands for this machine's processor, so a span that ran on no GPU ran on it. With real
         ones, a span that does not know where it ran can only have run on the one GPU there is; where there are
-        several, or where it knows that it used none, it has no GPU energy.
+        several, or where it knows that it used none, it has no GPU energy. Instances of a MIG have no power of their
+        own: a span on some of them ran on their parent, once.
         """
         if span.device_uuids:
-            return span
+            return replace(span, device_uuids=tuple(dict.fromkeys(map(self._own_uuid, span.device_uuids))))
         if self._gpus and all(gpu.simulated for gpu in self._gpus):
             return replace(span, device_uuids=tuple(gpu.uuid for gpu in self._gpus))
         if span.device_uuids is None and len(self._gpus) == 1:
@@ -49,6 +57,12 @@ class Host:
     def simulated(self, span: Span) -> bool:
         """Whether a resolved span's joules come from a simulated card, in part or in whole."""
         return any(self._devices[uuid].simulated for uuid in span.device_uuids or () if uuid in self._devices)
+
+    def _own_uuid(self, uuid: str) -> str:
+        if uuid in self._devices:
+            return uuid
+        device = self._device_of(uuid)
+        return uuid if device is None else device.uuid
 
     def _name(self, uuid: str) -> str:
         device = self._devices.get(uuid)

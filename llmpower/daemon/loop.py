@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from llmpower import __version__
+from llmpower.daemon.calibrations import Calibrations, calibration_path
 from llmpower.daemon.config import Config
 from llmpower.daemon.engine import SETTLE_DELAY_S, STORE_RETRY_S, Engine
 from llmpower.daemon.host import read_cpu_name
@@ -37,9 +38,6 @@ FINISH_S = 3.0
 
 READY_S = 2.0
 """How long start-up waits for every device to have shown something."""
-
-SILENCE_S = 5.0
-"""With no sample for this long, the sampler is reported as stuck."""
 
 _FINISH_STEP_S = 0.05
 _LAST_TURNS = 4  # empty the buffer of any peer
@@ -69,7 +67,13 @@ def run(config: Config) -> None:
                 )
             )
         )
-        engine = Engine(sampler.devices, store.append, backend=sampler.backend, cpu_name=read_cpu_name())
+        engine = Engine(
+            sampler.devices,
+            store.append,
+            backend=sampler.backend,
+            cpu_name=read_cpu_name(),
+            device_of=sampler.device_of,
+        )
         registry = CollectorRegistry(auto_describe=True)
         registry.register(LlmpowerCollector(lambda: engine.snapshot))
         ProcessCollector(registry=registry)
@@ -99,7 +103,8 @@ class Loop:
         self._engine = engine
         self._metrics_url = metrics_url
         self._notifier = notifier or Notifier()
-        self._started_s = self._heard_s = time.monotonic()
+        self._calibrations = Calibrations(calibration_path(config.store), sampler.devices, engine)
+        self._started_s = time.monotonic()
         self._cpu_before_s = time.process_time()
 
     def run(self, selector: selectors.BaseSelector, receiver: Receiver, ending: list[int]) -> None:
@@ -146,13 +151,14 @@ class Loop:
 
     def _step(self, settle_delay_s: float) -> None:
         samples = self._sampler.drain()
-        now_s = time.monotonic()
-        if len(samples):
-            self._heard_s = now_s
-        elif self._sampler.devices and now_s - self._heard_s > SILENCE_S:
-            self._engine.fail("the sampler reads nothing; a driver call may hang, see dmesg")
-        utc_offset_ns = time.time_ns() - time.monotonic_ns()
-        self._engine.step(samples, self._sampler.statistics(), utc_offset_ns, settle_delay_s=settle_delay_s)
+        self._calibrations.take(samples)
+        self._engine.step(
+            samples,
+            self._sampler.statistics(),
+            time.time_ns() - time.monotonic_ns(),
+            channels=self._sampler.channels(),
+            settle_delay_s=settle_delay_s,
+        )
 
     def _finish(self) -> None:
         deadline_s = time.monotonic() + FINISH_S
@@ -182,6 +188,8 @@ class Loop:
         )
         if any(device.simulated for device in self._sampler.devices):
             logger.warning("SIMULATED: the GPU is a model of one, and none of its joules is real")
+        for uuid in sorted(self._sampler.of_module):
+            logger.warning("%s answers for the whole module: its power includes the module's CPU and memory", uuid)
 
     def _summary(self) -> str:
         snapshot = self._engine.snapshot

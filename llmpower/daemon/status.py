@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from llmpower.daemon.config import Config
@@ -33,6 +34,8 @@ def status_of(
                 "inference_j": state.inference_j,
                 "idle_j": state.idle_j,
                 "unattributed_j": sum(state.unattributed_j.values()),
+                "stalled_s": state.stalled_s,
+                "fields": {name: asdict(reading) for name, reading in state.fields.items()},
             }
             for state in snapshot.devices
         ],

@@ -5,10 +5,11 @@ from __future__ import annotations
 from llmpower.metrics.accounts import ModelAccounts
 from llmpower.metrics.collector import LlmpowerCollector
 from llmpower.metrics.server import MetricsServer
-from llmpower.metrics.snapshot import DeviceState, Histogram, ModelState, SamplerState, Snapshot
+from llmpower.metrics.snapshot import DeviceState, FieldState, Histogram, ModelState, SamplerState, Snapshot
 
 __all__ = [
     "DeviceState",
+    "FieldState",
     "Histogram",
     "LlmpowerCollector",
     "MetricsServer",

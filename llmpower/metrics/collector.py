@@ -31,6 +31,7 @@ class LlmpowerCollector(Collector):
         """The families, all from one snapshot."""
         snapshot = self._get_snapshot()
         yield from _devices([state for state in snapshot.devices if state.device.kind == "gpu"])
+        yield from _reading([state for state in snapshot.devices if state.device.kind == "gpu"])
         yield from _packages([state for state in snapshot.devices if state.device.kind == "cpu_package"])
         yield from _inference(snapshot)
         yield from _sampler(snapshot.sampler)
@@ -82,6 +83,32 @@ def _devices(gpus: list[DeviceState]) -> Iterator[Metric]:
     yield from (info, power, energy, inference, idle, unattributed)
 
 
+def _reading(gpus: list[DeviceState]) -> Iterator[Metric]:
+    period = GaugeMetricFamily(
+        "llmpower_device_update_period_seconds",
+        "How often the card refreshes what it shows, by calibration.",
+        labels=("gpu_uuid", "field"),
+    )
+    width = GaugeMetricFamily(
+        "llmpower_device_update_width_seconds",
+        "How closely the moments of these refreshes are known.",
+        labels=("gpu_uuid", "field"),
+    )
+    stalled = GaugeMetricFamily(
+        "llmpower_device_stalled_seconds",
+        "How long a driver call that does not return has kept the card from being read; 0 when none does.",
+        labels=("gpu_uuid",),
+    )
+    for state in gpus:
+        for name, reading in sorted(state.fields.items()):
+            if reading.period_s is not None:
+                period.add_metric((state.device.uuid, name), reading.period_s)
+            if reading.edge_width_s is not None:
+                width.add_metric((state.device.uuid, name), reading.edge_width_s)
+        stalled.add_metric((state.device.uuid,), state.stalled_s)
+    yield from (period, width, stalled)
+
+
 def _packages(packages: list[DeviceState]) -> Iterator[Metric]:
     energy = CounterMetricFamily(
         "llmpower_cpu_energy_joules",
@@ -129,7 +156,9 @@ def _inference(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _sampler(sampler: SamplerState) -> Iterator[Metric]:
     rate = GaugeMetricFamily(
-        "llmpower_sampler_effective_hertz", "Reads per second that the sampler achieves.", labels=("source",)
+        "llmpower_sampler_effective_hertz",
+        "Reads per second of each field, at most; fewer than asked for when calls are dear.",
+        labels=("source",),
     )
     for source, hertz in sorted(sampler.effective_hz.items()):
         rate.add_metric((source,), hertz)

@@ -22,10 +22,31 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldState:
+    """How one field of a device is read.
+
+    ``status`` is in words, ``ok`` when the latest read was good. Period, jitter and latencies are those of the
+    calibration, ``None`` before it; ``edge_width_s`` is how closely the latest updates were seen, ``locked`` whether
+    reads come when updates are due.
+    """
+
+    status: str
+    requested_hz: float
+    effective_hz: float
+    locked: bool = False
+    edge_width_s: float | None = None
+    period_s: float | None = None
+    jitter_s: float | None = None
+    latency_p50_s: float | None = None
+    latency_p99_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceState:
     """One device and its joules since the daemon began, each in one account: energy = inference + idle + unattributed.
 
-    ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason.
+    ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason, ``fields`` by what is read.
+    ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does.
     """
 
     device: Device
@@ -34,6 +55,8 @@ class DeviceState:
     inference_j: float
     idle_j: float
     unattributed_j: Mapping[str, float]
+    fields: Mapping[str, FieldState] = field(default_factory=dict)
+    stalled_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,29 @@
 """Reading power: the only door to the C sampler, and the devices behind it."""
 
-from llmpower.sampling.calibration import Calibration, calibrate
+from llmpower.sampling.calibration import Calibration, calibrate, with_periods
+from llmpower.sampling.calibrator import Calibrator, read_calibrations, write_calibrations
 from llmpower.sampling.sampler import SAMPLE_DTYPE, Backend, Channel, Sampler, SamplerStatistics, monotonic_ns
-from llmpower.sampling.simulator import simulated_library, simulation, true_energy_j
+from llmpower.sampling.simulator import library_without, simulated_library, simulation, true_energy_j
+from llmpower.sampling.statuses import EPOCH, ZERO, describe_status
 
 __all__ = [
+    "EPOCH",
     "SAMPLE_DTYPE",
+    "ZERO",
     "Backend",
     "Calibration",
+    "Calibrator",
     "Channel",
     "Sampler",
     "SamplerStatistics",
     "calibrate",
+    "describe_status",
+    "library_without",
     "monotonic_ns",
+    "read_calibrations",
     "simulated_library",
     "simulation",
     "true_energy_j",
+    "with_periods",
+    "write_calibrations",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.sampling import _sampler  # type: ignore[attr-defined]  # compiled from csrc/llmpower.h
-from llmpower.types import Field
+from llmpower.types import EPOCH_STATUS, Field
 
 ffi: Any = _sampler.ffi
 lib: Any = _sampler.lib
@@ -27,6 +27,8 @@ WRONG_LIBRARY: int = lib.LLMPOWER_WRONG_LIBRARY
 DRIVER: int = lib.LLMPOWER_DRIVER
 FORKED: int = lib.LLMPOWER_FORKED
 STUCK: int = lib.LLMPOWER_STUCK
+EPOCH: int = lib.LLMPOWER_EPOCH
+ZERO: int = lib.LLMPOWER_ZERO
 
 SAMPLE_DTYPE = np.dtype(
     [
@@ -40,6 +42,7 @@ SAMPLE_DTYPE = np.dtype(
     ]
 )
 assert list(Field) == [lib.LLMPOWER_ENERGY, lib.LLMPOWER_POWER_INSTANT, lib.LLMPOWER_POWER_AVERAGE]
+assert EPOCH == EPOCH_STATUS, "a mark in C is none to those who read samples"
 assert SAMPLE_DTYPE.itemsize == ffi.sizeof("struct llmpower_sample"), "the layout in llmpower.h has changed"
 
 
@@ -78,12 +81,12 @@ def close(handle: Handle) -> None:
 
 
 def start(handle: Handle) -> int:
-    """Start the sampling thread; 0 or a failure code."""
+    """Start the sampling threads; 0 or a failure code."""
     return int(lib.llmpower_start(handle))
 
 
 def stop(handle: Handle) -> int:
-    """Stop the sampling thread; 0 or a failure code."""
+    """Stop the sampling threads; 0 or a failure code."""
     return int(lib.llmpower_stop(handle))
 
 
@@ -100,9 +103,15 @@ def devices(handle: Handle) -> list[dict[str, Any]]:
                 "kind": int(device.kind),
                 "simulated": bool(device.simulated),
                 "fields": int(device.fields),
+                "scope": int(device.scope),
             }
         )
     return found
+
+
+def device_of(handle: Handle, uuid: str) -> int:
+    """Index of the device that a UUID stands for, or -1."""
+    return int(lib.llmpower_device_of(handle, uuid.encode()))
 
 
 def drain(handle: Handle, buffer: NDArray[np.void]) -> int:

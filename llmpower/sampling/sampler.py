@@ -1,7 +1,11 @@
-"""The sampler: a C thread that reads every device on a fixed grid, and an array of what it read.
+"""The sampler: C threads that read every device when its values move, and an array of what they read.
 
-The thread never takes the GIL, so a busy interpreter makes no gap in the samples; what Python does is empty the
-ring now and then. A drain later than the ring is long loses samples, and :class:`SamplerStatistics` says how many.
+The threads, one for GPUs and one for CPU packages, never take the GIL, so a busy interpreter makes no gap in the
+samples; what Python does is empty the rings now and then. A drain later than a ring is long loses samples, and
+:class:`SamplerStatistics` says how many.
+
+An update of a GPU's energy or power is foreseen from the ones before and looked for closely when it is due; elsewhere
+reads are sparse. ``rate_hz`` is how many reads a second each field gets on average, at most (csrc/phase.h).
 """
 
 from __future__ import annotations
@@ -42,7 +46,13 @@ _KINDS: tuple[DeviceKind, ...] = ("gpu", "cpu_package", "dram")
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One polled (device, field) pair and how its reads go."""
+    """One polled (device, field) pair and how its reads go.
+
+    ``effective_hz`` is the rate in effect, lower than ``requested_hz`` when calls are dear. ``locked`` says that reads
+    come when updates are due; then ``period_s`` and ``jitter_s`` are those of the updates. ``edge_width_s`` is how
+    closely the latest updates are known, ``None`` before the first. ``in_call_s`` is how long the read that has not
+    come back has taken so far, ``None`` between reads; ``silent_s`` is the time since one came back.
+    """
 
     device: int
     field: Field
@@ -52,6 +62,12 @@ class Channel:
     errors: int
     latency_s: float
     status: int
+    locked: bool = False
+    period_s: float | None = None
+    jitter_s: float | None = None
+    edge_width_s: float | None = None
+    in_call_s: float | None = None
+    silent_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +145,24 @@ class Sampler:
         # At interpreter exit too: the thread must be gone before the module that holds its code.
         self._finalizer = weakref.finalize(self, low_level.close, handle)
         self.devices = _devices(handle)
+        self.of_module = frozenset(found["uuid"] for found in low_level.devices(handle) if found["scope"])
+        """GPUs that answer only for the module they are part of (GH200): their power includes its CPU and memory."""
 
     @property
     def backend(self) -> Literal["nvml", "simulated"]:
         """What answers: the driver, or the simulated card."""
         return "simulated" if any(device.simulated for device in self.devices) else "nvml"
 
+    def device_of(self, uuid: str) -> Device | None:
+        """The device whose power a UUID stands for; for a MIG instance, which has none of its own, its parent.
+
+        Instances are those that were there when the sampler was opened.
+        """
+        index = low_level.device_of(self._open_handle(), uuid)
+        return None if index < 0 else self.devices[index]
+
     def start(self) -> None:
-        """Start the sampling thread; once started, starting again does nothing.
+        """Start the sampling threads; once started, starting again does nothing.
 
         Raises:
             LlmpowerError: the thread cannot be started, or this is a forked child.
@@ -148,7 +174,7 @@ class Sampler:
             raise LlmpowerError(f"the sampling thread could not be started (code {failure})")
 
     def stop(self) -> None:
-        """Stop the thread; what it has read can still be drained.
+        """Stop the threads; what they have read can still be drained.
 
         Raises:
             LlmpowerError: a driver call has not returned for five seconds; the thread was left behind.
@@ -161,7 +187,11 @@ class Sampler:
         self._finalizer()
 
     def drain(self) -> NDArray[np.void]:
-        """What was read since the last drain, oldest first: an array of :data:`SAMPLE_DTYPE`, shape (n,)."""
+        """What was read since the last drain: an array of :data:`SAMPLE_DTYPE`, shape (n,), GPUs before CPU packages.
+
+        Of each device the oldest comes first. A row with status :data:`~llmpower.sampling.EPOCH` is no read but a
+        mark: values of that device and field before and after it cannot be compared.
+        """
         handle = self._open_handle()
         parts = []
         while (count := low_level.drain(handle, self._buffer)) > 0:
@@ -171,7 +201,8 @@ class Sampler:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=SAMPLE_DTYPE)
 
     def channels(self) -> tuple[Channel, ...]:
-        """Every polled (device, field) pair, with the rate in effect and the latency of its reads."""
+        """Every polled (device, field) pair, with the rate in effect and the latency of its reads; never waits."""
+        now_ns = monotonic_ns()
         return tuple(
             Channel(
                 device=found["device"],
@@ -182,6 +213,12 @@ class Sampler:
                 errors=found["errors"],
                 latency_s=found["latency_ns"] / 1e9,
                 status=found["status"],
+                locked=bool(found["locked"]),
+                period_s=found["period_ns"] / 1e9 or None,
+                jitter_s=found["jitter_ns"] / 1e9 if found["locked"] else None,
+                edge_width_s=found["edge_width_ns"] / 1e9 or None,
+                in_call_s=_seconds_since(found["in_call_since_ns"], now_ns),
+                silent_s=_seconds_since(found["last_read_ns"], now_ns),
             )
             for found in low_level.channels(self._open_handle())
         )
@@ -222,6 +259,10 @@ class Sampler:
         if not self._finalizer.alive:
             raise LlmpowerError("this sampler is closed; open a new one")
         return self._handle
+
+
+def _seconds_since(time_ns: int, now_ns: int) -> float | None:
+    return max(now_ns - time_ns, 0) / 1e9 if time_ns else None
 
 
 def _devices(handle: low_level.Handle) -> tuple[Device, ...]:

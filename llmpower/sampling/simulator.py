@@ -1,17 +1,18 @@
 """The simulated card, as Python sees it: where its library lies, how it is set up, what it truly used.
 
-The library reads its settings from the environment when NVML is initialised (csrc/sim/nvml.c lists them).
+The library reads its settings from the environment when NVML is initialised (csrc/sim/settings.h lists them).
 :func:`simulation` sets them for the length of a ``with`` block, for tests and benchmarks that run in one process.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from llmpower.exceptions import DeviceError
+from llmpower.files import replacing
 from llmpower.sampling import low_level
 
 PREFIX = "LLMPOWER_SIM_"
@@ -49,6 +50,31 @@ def simulation(**settings: object) -> Iterator[Path]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def library_without(symbols: Iterable[str], directory: Path) -> Path:
+    """Write a copy of the simulated library that lacks these functions, as that of an old driver does.
+
+    Their names are changed in the copy's string table, where the loader looks them up and nobody else does: for any
+    function this needs neither a compiler nor a library built for the purpose.
+
+    Args:
+        symbols: names such as ``nvmlDeviceGetTotalEnergyConsumption``.
+        directory: where ``libnvidia-ml.so.1`` is written.
+
+    Raises:
+        DeviceError: the library has no such function.
+    """
+    content = simulated_library().read_bytes()
+    for symbol in symbols:
+        name = b"\0" + symbol.encode() + b"\0"
+        if name not in content:
+            raise DeviceError("simulated NVML symbol", symbol, "the library exports no such function; see csrc/sim")
+        content = content.replace(name, name[:-2] + b"~\0")
+    path = directory / "libnvidia-ml.so.1"
+    with replacing(path) as temporary:  # a process that has the old one mapped keeps it
+        temporary.write_bytes(content)
+    return path
 
 
 def true_energy_j(gpu: int, time_ns: int, library: Path | None = None) -> float | None:

@@ -121,7 +121,8 @@ def test_an_announced_break_opens_an_epoch_though_the_counter_goes_on(counter: b
     )
     feed(0, 1)
     one = np.array([SECOND], np.int64)
-    timeline.extend(one, one, one, np.array([EPOCH_STATUS], np.int32), np.array([Field.ENERGY], np.uint8))
+    field = Field.ENERGY if counter else Field.POWER_INSTANT
+    timeline.extend(one, one, one, np.array([EPOCH_STATUS], np.int32), np.array([field], np.uint8))
     feed(1, 2)
     # Between what was last known before the break (a lag and a period ago, for a power) and what was first known after.
     assert timeline.energy_at(int(0.93 * SECOND) if not counter else SECOND) is None
@@ -147,3 +148,12 @@ def test_a_power_that_does_not_move_is_known_all_the_same() -> None:
     assert timeline.known_until_ns is not None
     assert timeline.known_until_ns > 59.5 * SECOND
     assert not timeline.stalled(60 * SECOND)
+
+
+def test_a_break_of_the_power_reading_does_not_break_the_counter() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 100 * t, 0, 1)
+    one = np.array([SECOND], np.int64)
+    timeline.extend(one, one, one, np.array([EPOCH_STATUS], np.int32), np.array([Field.POWER_INSTANT], np.uint8))
+    feed_counter(timeline, lambda t: 100 * t, 1, 2)
+    assert timeline.energy_at(SECOND) is not None

@@ -179,6 +179,7 @@ def test_sigterm_finishes_what_has_ended_and_leaves_the_store_whole(daemon: Daem
     assert re.fullmatch(
         r"INFO llmpower [^\n]*: backend simulated, [^\n]*; socket [^\n]*; metrics http://[^\n]*; store [^\n]*\n"
         r"WARNING SIMULATED: [^\n]*\n"
+        r"(INFO calibrated [^\n]*\n)*"
         r"INFO SIGTERM: finishing\n"
         r"INFO stopped; 1 spans stored in [^\n]*\n",
         daemon.log(),
@@ -244,6 +245,53 @@ def test_a_card_without_counter_is_integrated_and_says_so(start: Callable[..., D
     assert row["method"] == "power"
     assert row["quality"] == "interpolated"
     assert 90 < row["gpu_energy_j"] / row["runtime_s"] < 320
+
+
+def test_calibration_goes_on_beside_sampling_and_outlives_the_daemon(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+
+    def calibrated(status: dict[str, Any]) -> bool:
+        return all(field["period_s"] is not None for field in status["devices"][0]["fields"].values())
+
+    assert not calibrated(daemon.status())
+    status = daemon.wait_until(calibrated)
+    assert status["devices"][0]["fields"]["energy"]["period_s"] == pytest.approx(0.1, rel=0.05)
+    uuid = status["devices"][0]["uuid"]
+    period_s = daemon.total(daemon.scrape(), "llmpower_device_update_period_seconds", gpu_uuid=uuid, field="energy")
+    assert period_s == pytest.approx(0.1, rel=0.05)
+    assert f"INFO calibrated Simulated A100-SXM4-80GB ({uuid}): " in daemon.log()
+    assert daemon.end() == 0
+    second = start()
+    second.wait_until(calibrated)
+    assert "calibrated" not in second.log()
+
+
+def test_a_span_across_a_lost_card_has_no_joules_and_the_next_one_has(start: Callable[..., Daemon]) -> None:
+    daemon = start(LLMPOWER_SIM_FAULT="lost:3,1")
+    client = SpanClient(daemon.socket)
+    with running(client, "across"):
+        daemon.wait_until(lambda status: "GPU is lost" in (status["last_error"] or ""))
+        daemon.wait_until(lambda _: "is back after a break" in daemon.log())
+    time.sleep(0.5)
+    with running(client, "after"):
+        time.sleep(0.5)
+    daemon.wait_until(lambda status: status["spans"]["stored"] == 2)
+    assert daemon.total(daemon.scrape(), "llmpower_sampler_read_errors_total", code="15") > 0
+    assert daemon.end() == 0
+    joules = dict(iter_rows(daemon.store, columns=("span_id", "gpu_energy_j")))
+    assert joules["across"] is None
+    assert isinstance(joules["after"], float)
+
+
+def test_a_driver_call_that_hangs_does_not_hang_the_daemon(start: Callable[..., Daemon]) -> None:
+    daemon = start(LLMPOWER_SIM_FAULT="hang:2,6")
+    status = daemon.wait_until(lambda status: status["devices"][0]["stalled_s"] > 0)
+    assert "is stalled: a driver call on it does not return" in status["last_error"]
+    assert daemon.total(daemon.scrape(), "llmpower_device_stalled_seconds") >= 3
+    daemon.wait_until(lambda status: status["devices"][0]["stalled_s"] == 0)
+    assert daemon.log().count("is stalled") == 1
+    assert daemon.log().count("answers again") == 1
+    assert daemon.end() == 0
 
 
 def test_cpu_packages_are_measured_beside_the_card(start: Callable[..., Daemon], tmp_path: Path) -> None:

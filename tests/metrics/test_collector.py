@@ -11,7 +11,15 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from llmpower.metrics import DeviceState, Histogram, LlmpowerCollector, ModelAccounts, SamplerState, Snapshot
+from llmpower.metrics import (
+    DeviceState,
+    FieldState,
+    Histogram,
+    LlmpowerCollector,
+    ModelAccounts,
+    SamplerState,
+    Snapshot,
+)
 from llmpower.types import Device, Measurement
 
 Make = Callable[..., Measurement]
@@ -41,7 +49,19 @@ def snapshot(make_measurement: Make) -> Snapshot:
         version="1.2.3",
         backend="simulated",
         devices=(
-            DeviceState(GPU, 250.5, 100.0, 60.0, 30.0, {"before_start": 4.0, "gap": 6.0}),
+            DeviceState(
+                GPU,
+                250.5,
+                100.0,
+                60.0,
+                30.0,
+                {"before_start": 4.0, "gap": 6.0},
+                fields={
+                    "energy": FieldState("ok", 100.0, 99.5, edge_width_s=0.001, period_s=0.1),
+                    "power_instant": FieldState("ok", 100.0, 99.5),
+                },
+                stalled_s=7.5,
+            ),
             DeviceState(PACKAGE, None, 12.0, 5.0, 7.0, {}),
         ),
         models=accounts.freeze(),
@@ -94,6 +114,9 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
     assert value("idle_energy_joules_total", gpu_uuid="GPU-1") == 30.0
     assert value("unattributed_energy_joules_total", gpu_uuid="GPU-1", reason="before_start") == 4.0
     assert value("unattributed_energy_joules_total", gpu_uuid="GPU-1", reason="gap") == 6.0
+    assert value("device_update_period_seconds", gpu_uuid="GPU-1", field="energy") == 0.1
+    assert value("device_update_width_seconds", gpu_uuid="GPU-1", field="energy") == 0.001
+    assert value("device_stalled_seconds", gpu_uuid="GPU-1") == 7.5
     assert value("cpu_energy_joules_total", zone="package-0") == 12.0
 
     assert value("inference_requests_total", model_name="llama", quality="measured") == 1

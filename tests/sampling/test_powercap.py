@@ -4,7 +4,9 @@ import errno
 import time
 from pathlib import Path
 
-from llmpower.sampling import Sampler, simulation
+import numpy as np
+
+from llmpower.sampling import EPOCH, Sampler, simulation
 
 RANGE_UJ = 65_532_610_987
 
@@ -63,6 +65,50 @@ def test_a_counter_that_holds_no_number_is_a_status(tmp_path: Path) -> None:
         time.sleep(0.1)
         errors = sampler.statistics().read_errors
     assert errors.keys() == {("cpu_package", -errno.EINVAL)}
+
+
+def test_the_same_package_by_another_path_is_not_counted_twice(tmp_path: Path) -> None:
+    make_zone(tmp_path, "intel-rapl:0", "package-0", 1)
+    make_zone(tmp_path, "intel-rapl-mmio:0", "package-0", 1)
+    make_zone(tmp_path, "intel-rapl:1", "package-0-die-1", 1)
+    sampler = open_on(tmp_path)
+    assert [device.uuid for device in sampler.devices[1:]] == ["intel-rapl:0", "intel-rapl:1"]
+    sampler.close()
+
+
+def test_a_zone_that_vanishes_and_comes_back_is_read_on_in_a_new_epoch(tmp_path: Path) -> None:
+    counter = make_zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    with open_on(tmp_path) as sampler:
+        time.sleep(0.1)
+        counter.rename(tmp_path / "old")
+        (tmp_path / "old").write_text("")  # as a zone that is gone reads: not at all
+        time.sleep(0.1)
+        counter.write_text("7\n")
+        samples = sampler.drain()
+        deadline_s = time.monotonic() + 60
+        while not (samples["status"] == EPOCH).any():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+            samples = np.concatenate((samples, sampler.drain()))
+    package = samples[samples["device"] == 1]
+    (mark,) = np.flatnonzero(package["status"] == EPOCH)
+    assert (package["status"][:mark] < 0).any()
+    assert (package["status"][mark + 1 :] == 0).all()
+
+
+def test_a_permission_that_is_given_later_shows_at_once(tmp_path: Path) -> None:
+    counter = make_zone(tmp_path, "intel-rapl:0", "package-0", 5)
+    counter.rename(tmp_path / "real")
+    counter.symlink_to(counter)  # root may read everything: stands for what only root may read
+    with open_on(tmp_path) as sampler:
+        time.sleep(0.1)
+        counter.unlink()
+        (tmp_path / "real").rename(counter)
+        deadline_s = time.monotonic() + 60
+        while not ((samples := sampler.drain())["status"][samples["device"] == 1] == 0).any():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+    assert EPOCH not in samples["status"], "there was nothing before it to be compared with"
 
 
 def test_no_powercap_is_no_failure(tmp_path: Path) -> None:

@@ -100,7 +100,18 @@ print(json.dumps(true_energy_j(0, int(sys.argv[1]))))
     assert found[0] == found[1] > 0
 
 
-@pytest.mark.parametrize("setting", [{"preset": "gtx480"}, {"gpus": 9}, {"load": "triangle:1"}, {"fault": "gremlins"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"preset": "gtx480"},
+        {"gpus": 9},
+        {"load": "triangle:1"},
+        {"fault": "gremlins"},
+        {"latency": "slow"},
+        {"integrator": "half"},
+        {"gain": "big"},
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(setting: dict[str, object]) -> None:
     with simulation(**setting), pytest.raises(DeviceError, match="Invalid Argument"):
         Sampler(backend="simulated")
@@ -146,3 +157,68 @@ else:
     assert found["power_mw"] == found["instant_mw"] == pytest.approx(123_000, abs=1)
     assert found["counter_mj"] >= found["energy_mj"] > 0
     assert found["unknown_field"] == 3
+
+
+def test_what_other_tools_ask_for_has_an_answer() -> None:
+    program = """
+import json, time, pynvml as n
+n.nvmlInit()
+gpu = n.nvmlDeviceGetHandleByIndex(1)
+pci = n.nvmlDeviceGetPciInfo(gpu)
+assert n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByPciBusId(pci.busId)) == n.nvmlDeviceGetUUID(gpu)
+assert n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByPciBusId(pci.busIdLegacy)) == n.nvmlDeviceGetUUID(gpu)
+memory, memory_v2 = n.nvmlDeviceGetMemoryInfo(gpu), n.nvmlDeviceGetMemoryInfo(gpu, version=n.nvmlMemory_v2)
+assert memory.total == memory.free + memory.used == memory_v2.total == 80 << 30
+low, high = n.nvmlDeviceGetPowerManagementLimitConstraints(gpu)
+assert low < n.nvmlDeviceGetEnforcedPowerLimit(gpu) == n.nvmlDeviceGetPowerManagementDefaultLimit(gpu) == high
+assert n.nvmlDeviceGetTemperature(gpu, 0) == n.nvmlDeviceGetTemperatureV(gpu, 0) == 45
+assert n.nvmlDeviceGetUtilizationRates(gpu).gpu == 50
+assert n.nvmlDeviceGetEncoderUtilization(gpu)[0] == n.nvmlDeviceGetDecoderUtilization(gpu)[0] == 0
+assert n.nvmlDeviceGetComputeRunningProcesses(gpu) == n.nvmlDeviceGetGraphicsRunningProcesses(gpu) == []
+assert n.nvmlDeviceGetMigMode(gpu) == [0, 0]
+assert n.nvmlDeviceGetArchitecture(gpu) == n.NVML_DEVICE_ARCH_AMPERE
+assert n.nvmlDeviceGetCudaComputeCapability(gpu) == (8, 0)
+assert n.nvmlSystemGetCudaDriverVersion() > 12000
+for refused in (n.nvmlDeviceGetC2cModeInfoV, n.nvmlDeviceGetFanSpeed, n.nvmlDeviceGetSerial):
+    try:
+        refused(gpu)
+    except n.NVMLError_NotSupported:
+        continue
+    raise SystemExit(f"{refused} answers")
+kind, samples = n.nvmlDeviceGetSamples(gpu, n.NVML_TOTAL_POWER_SAMPLES, 0)
+last_us = samples[-1].timeStamp
+try:
+    newer = [s.timeStamp > last_us for s in n.nvmlDeviceGetSamples(gpu, n.NVML_TOTAL_POWER_SAMPLES, last_us)[1]]
+except n.NVMLError_NotFound:
+    newer = []
+print(json.dumps({
+    "kind": kind,
+    "newer": all(newer) and len(newer) < len(samples),
+    "time_us": [s.timeStamp for s in samples],
+    "power_mw": [s.sampleValue.uiVal for s in samples],
+    "now_us": time.time() * 1e6,
+    "instant_mw": n.nvmlDeviceGetFieldValues(gpu, [n.NVML_FI_DEV_POWER_INSTANT])[0].value.uiVal,
+}))
+"""
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": str(simulated_library().parent),
+        "LLMPOWER_SIM_LOAD": "square:100,500,60",
+        "LLMPOWER_SIM_GPUS": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kind"] == 1
+    assert found["newer"]
+    gaps_us = np.diff(found["time_us"])
+    assert len(gaps_us) == 119
+    assert np.median(gaps_us) == pytest.approx(101_000, rel=0.01)
+    assert gaps_us.std() == pytest.approx(2**0.5 * 1000, rel=0.4)
+    # The buffer ends with the reading that shows, or the next one has come meanwhile.
+    assert found["now_us"] - found["time_us"][-1] < 10e6
+    assert found["now_us"] > found["time_us"][-1]
+    assert min(found["power_mw"]) >= 100_000
+    assert max(found["power_mw"]) <= 500_000
+    assert found["instant_mw"] in range(100_000, 500_001)

@@ -1,0 +1,53 @@
+/* settings.c - see settings.h. */
+#include "settings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *text_of(const char *name, const char *otherwise) {
+    const char *value = getenv(name);
+    return value && *value ? value : otherwise;
+}
+
+static bool refuse(const char *name, const char *why) {
+    fprintf(stderr, "simulated NVML: %s = %s: %s\n", name, text_of(name, ""), why);
+    return false;
+}
+
+static bool number(const char *name, double otherwise, double low, double high, double *value) {
+    const char *text = text_of(name, NULL);
+    char *end = NULL, why[64];
+    *value = text ? strtod(text, &end) : otherwise;
+    if (!text || (*end == '\0' && *value >= low && *value <= high)) return true;
+    snprintf(why, sizeof why, "want a number from %g to %g", low, high);
+    return refuse(name, why);
+}
+
+static bool integrator(bool *part_time) {
+    const char *text = text_of("LLMPOWER_SIM_INTEGRATOR", "full");
+    *part_time = strcmp(text, "part_time") == 0;
+    return *part_time || strcmp(text, "full") == 0 || refuse("LLMPOWER_SIM_INTEGRATOR", "want full or part_time");
+}
+
+bool settings_read(struct settings *settings) {
+    double count, seed;
+    char why[512];
+    *settings = (struct settings){0};
+    settings->preset = preset_find(text_of("LLMPOWER_SIM_PRESET", "a100"));
+    if (!settings->preset) return refuse("LLMPOWER_SIM_PRESET", "want one of v100, a100, rtx4090, h100, h200, b200");
+    if (!number("LLMPOWER_SIM_GPUS", 1, 1, 8, &count) || !number("LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed) ||
+        !number("LLMPOWER_SIM_GAIN", 1, 0.1, 10, &settings->gain) ||
+        !number("LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &settings->offset_w) || !integrator(&settings->part_time))
+        return false;
+    settings->gpu_count = (unsigned int)count;
+    settings->seed = (uint64_t)seed;
+    if (!faults_parse(&settings->faults, text_of("LLMPOWER_SIM_FAULT", ""), why, sizeof why))
+        return refuse("LLMPOWER_SIM_FAULT", why);
+    if (!latency_parse(&settings->latency, text_of("LLMPOWER_SIM_LATENCY", ""), settings->preset->call_s, why,
+                       sizeof why))
+        return refuse("LLMPOWER_SIM_LATENCY", why);
+    settings->load = load_open(text_of("LLMPOWER_SIM_LOAD", "cpu"), settings->preset->idle_w, settings->preset->max_w,
+                               why, sizeof why);
+    return settings->load || refuse("LLMPOWER_SIM_LOAD", why);
+}

@@ -1,0 +1,33 @@
+/* settings.h - what the environment says the simulated card shall be; read when NVML is initialised.
+ *   LLMPOWER_SIM_PRESET      v100 a100 rtx4090 h100 h200 b200       (a100)
+ *   LLMPOWER_SIM_GPUS        1..8                                   (1)
+ *   LLMPOWER_SIM_LOAD        see load.h                             (cpu)
+ *   LLMPOWER_SIM_SEED        of everything drawn by chance          (1)
+ *   LLMPOWER_SIM_GAIN        systematic error of the sensor         (1.0)
+ *   LLMPOWER_SIM_OFFSET_W                                           (0.0)
+ *   LLMPOWER_SIM_INTEGRATOR  full part_time, see sensor.h           (full)
+ *   LLMPOWER_SIM_LATENCY     see latency.h                          (none is spent)
+ *   LLMPOWER_SIM_FAULT       see fault.h                            (none) */
+#ifndef LLMPOWER_SIM_SETTINGS_H
+#define LLMPOWER_SIM_SETTINGS_H
+
+#include "fault.h"
+#include "latency.h"
+#include "load.h"
+#include "preset.h"
+
+struct settings {
+    const struct preset *preset;
+    struct load *load; /* the caller closes it */
+    struct faults faults;
+    struct latency latency;
+    unsigned int gpu_count;
+    uint64_t seed;
+    double gain, offset_w;
+    bool part_time;
+};
+
+/* False, with one line on stderr, when a setting makes no sense; then no load is open. */
+bool settings_read(struct settings *settings);
+
+#endif

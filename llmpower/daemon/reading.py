@@ -1,0 +1,144 @@
+"""How the devices answer: what goes wrong with their reads is said once when it begins, and once when it is over.
+
+Nothing here asks a device. The sampler's threads do, and leave behind what they are at; a call that hangs is seen by
+its not having come back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from llmpower.metrics import FieldState
+from llmpower.sampling import EPOCH, Calibration, Channel, SamplerStatistics, describe_status
+from llmpower.types import Device, DeviceKind, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STALLED_S = 3.0
+"""A call that takes longer than this hangs; the slowest seen from a driver that works take some milliseconds."""
+
+SLOWED = 0.9
+"""Of the rate asked for; a lower one in effect is reported."""
+
+MIN_SLOWED_S = 60.0
+"""How long no change of rates is reported after one: on a busy machine calls are dear at one moment and cheap at the
+next."""
+
+logger = logging.getLogger("llmpower.daemon")
+
+
+class Reading:
+    """Keeps what is wrong with the reads of each device.
+
+    Args:
+        devices: what is sampled, in the sampler's order.
+        fail: takes a sentence on something that went wrong.
+    """
+
+    def __init__(self, devices: Sequence[Device], fail: Callable[[str], None]) -> None:
+        self._devices = tuple(devices)
+        self._fail = fail
+        self._errors: dict[tuple[DeviceKind, int], int] = {}
+        self._slowed: dict[str, float] = {}
+        self._slowed_ns: int | None = None
+        self._channels: tuple[Channel, ...] = ()
+        self._calibrations: dict[str, dict[Field, Calibration]] = {}
+        self.stalled_s: dict[str, float] = {}
+        """Devices that a hanging call keeps from being read, by UUID, and since how long."""
+
+    def look(
+        self, samples: NDArray[np.void], statistics: SamplerStatistics, channels: Sequence[Channel], now_ns: int
+    ) -> None:
+        """Take note of how reads have gone since the last look, and report what has changed."""
+        self._channels = tuple(channels)
+        self._note_errors(statistics)
+        self._note_breaks(samples)
+        self._note_stalls()
+        self._note_rates(now_ns)
+
+    def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
+        """Take what calibration has found of a device."""
+        self._calibrations[uuid] = dict(calibrations)
+
+    def fields(self, device: Device) -> dict[str, FieldState]:
+        """How each field of a device is read, by name."""
+        found = self._calibrations.get(device.uuid, {})
+        return {
+            channel.field.name.lower(): _field_state(channel, found.get(channel.field))
+            for channel in self._channels
+            if channel.device == device.index
+        }
+
+    def _note_errors(self, statistics: SamplerStatistics) -> None:
+        for (kind, status), count in statistics.read_errors.items():
+            if count > self._errors.get((kind, status), 0):
+                self._errors[kind, status] = count
+                self._fail(f"reads of a {kind} fail: {describe_status(status)}; see 'llmpower doctor'")
+
+    def _note_breaks(self, samples: NDArray[np.void]) -> None:
+        marks = samples[samples["status"] == EPOCH]
+        for index in dict.fromkeys(marks["device"].tolist()):
+            device = self._devices[index]
+            logger.warning(
+                "%s (%s) is back after a break (lost, driver reloaded, or the machine slept); "
+                "spans that cross it have no joules",
+                device.name,
+                device.uuid,
+            )
+
+    def _note_stalls(self) -> None:
+        hung = {channel.device for channel in self._channels if (channel.in_call_s or 0.0) > STALLED_S}
+        # One thread reads all GPUs and another all CPU packages, so whoever hangs keeps its like waiting.
+        sources = {self._devices[index].kind == "gpu" for index in hung}
+        before, self.stalled_s = self.stalled_s, {}
+        for channel in self._channels:
+            device = self._devices[channel.device]
+            if (device.kind == "gpu") in sources and channel.silent_s is not None:
+                shortest_s = self.stalled_s.get(device.uuid, channel.silent_s)
+                self.stalled_s[device.uuid] = min(shortest_s, channel.silent_s)
+        for device in self._devices:
+            if device.uuid in self.stalled_s and device.uuid not in before:
+                why = (
+                    "a driver call on it does not return, see dmesg"
+                    if device.index in hung
+                    else "it waits behind another device whose driver call does not return"
+                )
+                self._fail(f"{device.name} ({device.uuid}) is stalled: {why}")
+            elif device.uuid in before and device.uuid not in self.stalled_s:
+                logger.warning("%s (%s) answers again", device.name, device.uuid)
+
+    def _note_rates(self, now_ns: int) -> None:
+        slowed: dict[str, float] = {}
+        asked: dict[str, float] = {}
+        for channel in self._channels:
+            if channel.effective_hz < SLOWED * channel.requested_hz:
+                name = f"{self._devices[channel.device].kind} {channel.field.name.lower()}"
+                slowed[name] = min(channel.effective_hz, slowed.get(name, channel.effective_hz))
+                asked[name] = channel.requested_hz
+        recent = self._slowed_ns is not None and now_ns - self._slowed_ns < MIN_SLOWED_S * 1e9
+        if slowed.keys() == self._slowed.keys() or recent:
+            return
+        self._slowed, self._slowed_ns = slowed, now_ns
+        if slowed:
+            rates = ", ".join(f"{name} {hz:.3g} instead of {asked[name]:.3g}" for name, hz in slowed.items())
+            logger.warning("driver calls are dear, so reads a second are fewer: %s", rates)
+        else:
+            logger.info("reads come at the rate asked for again")
+
+
+def _field_state(channel: Channel, calibration: Calibration | None) -> FieldState:
+    return FieldState(
+        status=describe_status(channel.status),
+        requested_hz=channel.requested_hz,
+        effective_hz=channel.effective_hz,
+        locked=channel.locked,
+        edge_width_s=channel.edge_width_s,
+        period_s=calibration.period_s if calibration else None,
+        jitter_s=calibration.jitter_s if calibration else None,
+        latency_p50_s=calibration.latency_p50_s if calibration else None,
+        latency_p99_s=calibration.latency_p99_s if calibration else None,
+    )
