@@ -302,13 +302,15 @@ def test_cpu_packages_are_measured_beside_the_card(start: Callable[..., Daemon],
     daemon = start()
     client = SpanClient(daemon.socket)
     counter_uj = 1_000_000
+    # Written in place and at one length: truncated first, the file would be empty whenever the reader is unlucky.
+    counter = os.open(zone / "energy_uj", os.O_WRONLY)
 
     def draw_ten_watts(seconds: float) -> None:
         nonlocal counter_uj
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
             counter_uj += 200_000
-            (zone / "energy_uj").write_text(f"{counter_uj}\n")
+            os.pwrite(counter, b"%020d\n" % counter_uj, 0)
             time.sleep(0.02)
 
     draw_ten_watts(1.0)
@@ -318,6 +320,7 @@ def test_cpu_packages_are_measured_beside_the_card(start: Callable[..., Daemon],
         drawn_j = (counter_uj - before_uj) / 1e6
     draw_ten_watts(1.0)
     daemon.wait_until(lambda status: status["spans"]["stored"] == 1)
+    os.close(counter)
     samples = daemon.scrape()
     assert daemon.end() == 0
     ((cpu_j, cpu_std_j),) = iter_rows(daemon.store, columns=("cpu_energy_j", "cpu_energy_std_j"))
