@@ -57,8 +57,14 @@ memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Val
 	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory -C csrc/tests valgrind; \
 	else echo "valgrind is not installed: skipped"; fi
 
-bench: $(VENV)/.installed-dev ## Benchmarks, each a ratio measured in one run
+.venv-bench/.installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the peers, each a ratio measured in one run (3 minutes)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/accuracy.py --quick
 
 wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/
 	$(PIP) build

@@ -105,6 +105,10 @@ static struct channel *earliest(struct worker *worker) {
 
 /* Sleep until deadline_ns. False when the worker is to stop, which ends the sleep at once. */
 static bool sleep_until(struct worker *worker, int64_t deadline_ns) {
+    /* A thread that is late takes no lock: taking it again at once, time after time, it would keep out whoever wants
+     * to stop it, and asking the kernel to wait for the past costs as much as a read. */
+    if (atomic_load_explicit(&worker->stop, memory_order_relaxed)) return false;
+    if (deadline_ns <= llmpower_monotonic_ns()) return true;
     struct timespec deadline = {.tv_sec = deadline_ns / SECOND_NS, .tv_nsec = deadline_ns % SECOND_NS};
     pthread_mutex_lock(&worker->mutex);
     int code = 0;
@@ -275,8 +279,8 @@ static int64_t thread_cpu_ns(const struct worker *worker) {
 
 void worker_tell_to_stop(struct worker *worker) {
     if (!worker->running) return;
-    pthread_mutex_lock(&worker->mutex);
-    worker->stop = true;
+    atomic_store_explicit(&worker->stop, true, memory_order_relaxed); /* seen by a thread that never sleeps */
+    pthread_mutex_lock(&worker->mutex);                               /* and not missed by one that is about to */
     pthread_cond_signal(&worker->wake);
     pthread_mutex_unlock(&worker->mutex);
 }

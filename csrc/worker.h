@@ -48,9 +48,9 @@ struct worker {
 
     pthread_t thread;
     bool running;
-    pthread_mutex_t mutex; /* guards stop alone */
+    pthread_mutex_t mutex; /* for waiting on wake */
     pthread_cond_t wake;
-    bool stop;
+    _Atomic bool stop;
 
     struct statistics statistics;
 };

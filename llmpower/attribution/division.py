@@ -31,7 +31,7 @@ from llmpower.attribution.series import Regime
 LEVEL_STD = 0.03
 """Relative deviation of power from one tick to the next doing the same, where only one such tick is known."""
 
-STEADY_STD = 0.005
+STEADY_STD = 0.015
 """The least relative deviation that is believed, however steady the ticks look."""
 
 LEAST_STD = 0.001

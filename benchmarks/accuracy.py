@@ -1,0 +1,271 @@
+"""Joules against the truth: llmpower and its peers on the same simulated cards, over the same windows.
+
+Every tool runs in a process of its own against the simulated NVML, all at the same time; a card's load is a script
+that is known beforehand (accuracy/schedule.py), so each tool is told the same windows, and the true joules of each are
+known in closed form. One process a tool and machine reads 8 GPUs that share the load and differ in the moments of their
+updates; the full run has two such machines for each preset. Figures are defined in accuracy/figures.py, the tools'
+settings stand in the output.
+
+    python benchmarks/accuracy.py             400 windows a cell; about 15 minutes
+    python benchmarks/accuracy.py --quick     32 windows a cell; under 3 minutes
+
+The peers need an environment of their own:
+
+    python3 -m venv .venv-bench && .venv-bench/bin/pip install -r benchmarks/requirements.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accuracy.figures import OURS, Cell, Result, pooled_coverage, rounded, summarise, verdicts
+from accuracy.schedule import BOARDS, SPANS_S, Schedule, make_schedule, write_load, write_windows
+from accuracy.table import PEER_ORDER, as_text, draw
+
+import llmpower
+from llmpower.files import replacing, write_text
+from llmpower.sampling import simulated_library
+
+HERE = Path(__file__).parent
+FULL, QUICK = (25, 2, 50.0), (4, 1, 25.0)
+"""Moments a cell, machines a preset, and seconds that the tools have to start up."""
+FULL_WINDOWS = 400
+PATIENCE_S = 60.0
+
+
+class Machine(NamedTuple):
+    """Some GPUs of one preset that share a load."""
+
+    preset: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.preset}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process: a tool on the GPUs of one machine."""
+
+    tool: str
+    machine: Machine
+    process: subprocess.Popen[bytes]
+    output: Path
+    errors: Path
+
+
+def main() -> None:
+    """Measure, print the table, write the results."""
+    arguments = _arguments()
+    count, machines, start_after_s = QUICK if arguments.quick else FULL
+    count, machines = arguments.count or count, arguments.machines or machines
+    start_after_s = arguments.start_after or start_after_s
+    spans_s = tuple(float(each) for each in arguments.spans.split(","))
+    schedules = {
+        Machine(preset, number): make_schedule(preset, count, arguments.seed + number, spans_s=spans_s)
+        for preset in arguments.presets.split(",")
+        for number in range(machines)
+    }
+    tools = [OURS, *arguments.peers.split(",")] if arguments.peers else [OURS]
+    longest_s = max(schedule.duration_s for schedule in schedules.values())
+    windows = count * machines * arguments.gpus
+    _say(f"{len(schedules)} machines of {arguments.gpus} GPUs, {len(tools)} tools, {windows} windows a cell")
+    _say(f"about {(start_after_s + longest_s) / 60:.1f} minutes")
+
+    with tempfile.TemporaryDirectory(prefix="llmpower-accuracy-") as scratch:
+        began_ns = time.monotonic_ns()
+        with _workers(arguments, schedules, tools, Path(scratch), start_after_s) as workers:
+            _wait(workers, longest_s + start_after_s + PATIENCE_S)
+            results, about = _collect(workers, schedules)
+        wall_s = (time.monotonic_ns() - began_ns) / 1e9
+
+    rows, coverage = rounded(summarise(results)), pooled_coverage(results)
+    document = {
+        "what": "energy of windows on the simulated NVML against the true joules",
+        "quick": windows < FULL_WINDOWS,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} processors",
+        "python": platform.python_version(),
+        "wall_s": round(wall_s),
+        "seed": arguments.seed,
+        "gpus": arguments.gpus,
+        "moments": count * machines,
+        "windows": windows,
+        "tools": about,
+        "verdicts": {bar: {"holds": held, "of": asked} for bar, (held, asked) in verdicts(rows).items()},
+        "coverage": coverage,
+        "rows": rows,
+    }
+    print(as_text(rows, coverage))
+    print(f"\n{windows} windows a cell{' (quick run)' if document['quick'] else ''}, {wall_s:.0f} s")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_text(arguments.out / "accuracy.json", json.dumps(rounded(document), indent=1) + "\n")
+    with replacing(arguments.out / "accuracy.svg") as path:
+        draw(rows, path, f"Simulated NVML, {windows} windows a cell")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the windows")
+    parser.add_argument("--count", type=int, help="moments a cell on each machine; each is a window on every GPU")
+    parser.add_argument("--machines", type=int, help="for each preset")
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--presets", default=",".join(BOARDS))
+    parser.add_argument("--peers", default=",".join(PEER_ORDER), help="empty for none")
+    parser.add_argument("--spans", default=",".join(f"{each:g}" for each in SPANS_S), help="seconds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start-after", type=float, help="seconds that the tools have to start up")
+    parser.add_argument("--peers-python", type=Path, default=HERE.parent / ".venv-bench" / "bin" / "python")
+    parser.add_argument("--library", type=Path, default=simulated_library(), help="another build of the simulated NVML")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    arguments = parser.parse_args()
+    if arguments.peers and not arguments.peers_python.exists():
+        parser.error(f"{arguments.peers_python} is not there; {__doc__.strip().splitlines()[-1].strip()}")
+    return arguments
+
+
+@contextmanager
+def _workers(
+    arguments: argparse.Namespace,
+    schedules: Mapping[Machine, Schedule],
+    tools: Sequence[str],
+    scratch: Path,
+    start_after_s: float,
+) -> Iterator[list[Worker]]:
+    """Start every tool on every machine; on the way out none is left running."""
+    begin_ns = time.monotonic_ns() + round(start_after_s * 1e9)
+    # Copies: an edit or a rebuild while this runs must change neither the cards nor what is measured.
+    shutil.copytree(Path(llmpower.__file__).parent, scratch / "code" / "llmpower")
+    library = scratch / "libnvidia-ml.so.1"
+    shutil.copyfile(arguments.library, library)
+    workers: list[Worker] = []
+    try:
+        for machine, schedule in schedules.items():
+            load, windows = scratch / f"{machine}.load", scratch / f"{machine}.json"
+            write_load(schedule, load, begin_ns)
+            write_windows(schedule, windows, begin_ns)
+            environment = os.environ | {
+                "LD_LIBRARY_PATH": str(library.parent),
+                "PATH": f"{HERE / 'accuracy' / 'bin'}:{os.environ['PATH']}",
+                "LLMPOWER_SIM_PRESET": machine.preset,
+                "LLMPOWER_SIM_GPUS": str(arguments.gpus),
+                "LLMPOWER_SIM_LOAD": f"file:{load}",
+                "LLMPOWER_SIM_SEED": str(arguments.seed + machine.number),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONFAULTHANDLER": "1",
+                "PYTHONPATH": str(scratch / "code"),
+            }
+            for tool in tools:
+                if tool == OURS:
+                    command = [sys.executable, str(HERE / "accuracy" / "ours.py"), str(library), str(windows)]
+                else:
+                    command = [str(arguments.peers_python), str(HERE / "accuracy" / "peers.py"), tool, str(windows)]
+                output, errors = scratch / f"{machine}-{tool}.jsonl", scratch / f"{machine}-{tool}.errors"
+                with output.open("wb") as out, errors.open("wb") as err:
+                    process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, start_new_session=True)
+                workers.append(Worker(tool, machine, process, output, errors))
+        _check_ready(workers, begin_ns)
+        yield workers
+    finally:
+        for worker in workers:
+            # Each has a session of its own, so that processes which a tool has started go with it.
+            with suppress(ProcessLookupError):
+                os.killpg(worker.process.pid, signal.SIGTERM)
+            worker.process.wait()
+
+
+def _check_ready(workers: Sequence[Worker], begin_ns: int) -> None:
+    """Every tool is set up before the load begins."""
+    waiting = list(workers)
+    while waiting:
+        waiting = [worker for worker in waiting if not worker.output.stat().st_size]
+        for worker in waiting:
+            if worker.process.poll() is not None:
+                _fail(worker)
+        if waiting and time.monotonic_ns() > begin_ns:
+            raise SystemExit(f"not ready in time: {_names(waiting)}; give more with --start-after SECONDS")
+        time.sleep(0.1)
+    _say(f"all tools ready, {(begin_ns - time.monotonic_ns()) / 1e9:.0f} s before the load begins")
+
+
+def _wait(workers: Sequence[Worker], limit_s: float) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while any(worker.process.poll() is None for worker in workers):
+        for worker in workers:
+            if worker.process.poll():
+                _fail(worker)
+        if time.monotonic() > deadline_s:
+            for worker in workers:
+                if worker.process.poll() is None:
+                    worker.process.send_signal(signal.SIGABRT)  # it says where it hangs
+                    worker.process.wait()
+                    _fail(worker)
+        time.sleep(0.5)
+    for worker in workers:
+        if worker.process.poll():
+            _fail(worker)
+
+
+def _names(workers: Sequence[Worker]) -> str:
+    return ", ".join(f"{worker.tool} on {worker.machine}" for worker in workers if worker.process.poll() is None)
+
+
+def _fail(worker: Worker) -> None:
+    tail = worker.errors.read_text(encoding="utf-8", errors="replace")[-2000:]
+    raise SystemExit(f"{worker.tool} on {worker.machine} ended with code {worker.process.returncode}:\n{tail}")
+
+
+def _collect(
+    workers: Sequence[Worker], schedules: Mapping[Machine, Schedule]
+) -> tuple[dict[str, dict[Cell, list[Result]]], dict[str, Any]]:
+    """Join what the tools said by window and GPU; the truth comes from llmpower's worker."""
+    lines = {(worker.tool, worker.machine): _read(worker.output) for worker in workers}
+    results: dict[str, dict[Cell, list[Result]]] = {}
+    about: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for (tool, machine), (found, own) in lines.items():
+        about[tool][str(machine)] = own
+        cells = results.setdefault(tool, {})
+        truth = lines[OURS, machine][0]
+        for number, window in enumerate(schedules[machine].windows):
+            if not window.counted or number not in found:
+                continue
+            cell = Cell(machine.preset, window.shape, window.arrangement, window.span_s)
+            for gpu, true in zip(found[number], truth[number], strict=True):
+                result = Result(true["true_j"], gpu["energy_j"], gpu.get("std_j"), gpu.get("quality"))
+                cells.setdefault(cell, []).append(result)
+    return results, dict(about)
+
+
+def _read(path: Path) -> tuple[dict[int, list[dict[str, Any]]], dict[str, Any]]:
+    windows: dict[int, list[dict[str, Any]]] = {}
+    about: dict[str, Any] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        message = json.loads(line)
+        if "window" in message:
+            windows[message["window"]] = message["gpus"]
+        about.update(message.get("about", {}))
+    return windows, about
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

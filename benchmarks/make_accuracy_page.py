@@ -1,0 +1,155 @@
+"""Writes docs/accuracy.md from the committed results; run it after a benchmark whose results are to be kept.
+
+python benchmarks/make_accuracy_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accuracy.figures import COVERAGE_BAR, ERROR_BARS, OURS, WIDTH_BAR
+from accuracy.table import as_markdown, coverage_line, percent, span
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
+
+HEAD = """# Accuracy
+
+Written by `python benchmarks/make_accuracy_page.py` from the results in `benchmarks/results/`. Every figure here is of
+the **simulated** NVML, whose true joules are known, unless a section says otherwise.
+"""
+
+METHOD = """## How it was measured
+
+`python benchmarks/accuracy.py` runs every tool in a process of its own, all at the same time, against the same
+simulated cards and over the same windows. What the cards do is a script, so the true joules of each window are known in
+closed form.
+
+- **Load**: `square` is one power level (isolated) or a square wave of 0.731 s that heeds no window (back to back);
+  `llm` is a prefill and a decode at 87 % and 43 % of the card's range. Power flickers by 2 % every 50 ms.
+- **Isolated** windows hold one piece of work, with 0.4 to 0.6 s of idle time on both sides. **Back to back**, one
+  window follows the other without a pause; for `llm` each is one request.
+- **Span** is nominal; each window lasts that ± 10 %, so that no window is a whole number of counter periods.
+- **Tools** see a window as a program would show it to them: a call, the work, a call. llmpower sees samples at the
+  daemon's default rate and spans with their times, through the same `Timeline` and `Ledger` as the daemon; for `llm`
+  with the moment of the first token.
+- **Error**, under each tool's name, is the mean of abs(measured − true) / true, in %. **bias** is llmpower's mean
+  signed error, in %. **covers** is the share of windows whose truth lies within llmpower's energy ± 1.96 standard
+  deviations, in %. **width** is the median width of that interval over what the actual error would justify
+  (2 · 1.96 · rmse). **/ Zeus** and **/ best** are llmpower's error over ZeusMonitor's and over the best peer's.
+"""
+
+LIMITS = """## What this does not show
+
+- Gain and offset of the simulated sensors are perfect. A real card's own gain error, −8 % to +13 % in published
+  comparisons with external meters, comes on top for every tool here.
+- The presets follow published measurements of sensors; no real card was at hand. `benchmarks/gpu/run.py` measures one.
+- The simulated load changes instantly. Real power ramps, and real requests queue.
+- All tools ran beside each other on one small machine. How late their calls came is in the results
+  (`began_late_*`, `ended_late_*`).
+"""
+
+
+def accuracy_page(results: Path = RESULTS) -> str:
+    """The whole page."""
+    found = json.loads((results / "accuracy.json").read_text(encoding="utf-8"))
+    sections = [HEAD, METHOD, _result(found), _bars(found["rows"], found["coverage"]), _tools(found["tools"])]
+    thread = results / "sampling_thread.json"
+    if thread.is_file():
+        sections.append(_thread(json.loads(thread.read_text(encoding="utf-8"))))
+    sections += [_card(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(results.glob("gpu-*.json"))]
+    return "\n".join([*sections, LIMITS])
+
+
+def _result(found: Mapping[str, Any]) -> str:
+    rough = "A quick run: the figures are rough. " if found["quick"] else ""
+    windows = f"{found['windows']} windows a cell, {found['moments']} moments on each of {found['gpus']} GPUs"
+    where = f"{found['date']}, {found['machine']}, {found['wall_s']} s"
+    plot = "![Error over span, by card and load](../benchmarks/results/accuracy.svg)"
+    return (
+        f"## Result\n\n{rough}{windows}, whose counters tick at different times. {where}.\n\n"
+        f"{plot}\n\n{as_markdown(found['rows'])}\n"
+    )
+
+
+def _bars(rows: Sequence[Mapping[str, Any]], coverage: Mapping[str, Mapping[str, float]]) -> str:
+    """What was aimed at, and where it was missed."""
+    limits = ", ".join(f"{arrangement} {span(span_s)} ≤ {percent(bar)} %" for (arrangement, span_s), bar in _limits())
+    aims = {
+        "error": f"Mean absolute error: {limits}",
+        "a third of ZeusMonitor": "At most a third of ZeusMonitor's error",
+        "below every peer": "Below every peer's error",
+        "coverage": f"The stated 95 % interval covers {COVERAGE_BAR[0]:.0%} to {COVERAGE_BAR[1]:.0%} of the truths",
+        "width": f"Its median width is at most {WIDTH_BAR:g} times what the actual error justifies",
+    }
+    lines = ["## Aims, and where they are missed\n"]
+    for bar, aim in aims.items():
+        asked = [row for row in rows if row["bars"].get(bar) is not None]
+        missed = [row for row in asked if not row["bars"][bar]]
+        lines.append(f"- **{aim}**: holds in {len(asked) - len(missed)} of {len(asked)} cells.")
+        lines += [f"  - not: {_name(row)}, {_found(bar, row)}" for row in missed]
+    line = coverage_line(coverage)
+    return "\n".join([*lines, "", f"{line[0].upper()}{line[1:]} windows."]) + "\n"
+
+
+def _limits() -> list[tuple[tuple[str, float], float]]:
+    return sorted(ERROR_BARS.items())
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['preset']}, {row['shape']}, {row['arrangement']}, {span(row['span_s'])}"
+
+
+def _found(bar: str, row: Mapping[str, Any]) -> str:
+    ours = row["tools"][OURS]
+    return {
+        "error": f"{percent(ours['error'])} %",
+        "a third of ZeusMonitor": f"{row['ratio_to_zeus_monitor'] or 0:.2f} of it",
+        "below every peer": f"{row['ratio_to_best_peer'] or 0:.2f} of {row['best_peer']}'s",
+        "coverage": f"{percent(ours.get('coverage'))} %",
+        "width": f"{ours.get('width_ratio') or 0:.2f}",
+    }[bar]
+
+
+def _tools(tools: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["## Tools and their settings\n", "| tool | version | settings |", "|---|---|---|"]
+    for tool, machines in tools.items():
+        settings = list(dict.fromkeys(about["settings"] for about in machines.values()))
+        version = next(iter(machines.values())).get("version", "this one")
+        lines.append(f"| {tool} | {version} | {'; or '.join(settings)} |")
+    lines.append("\nA tool that has not returned from one window when the next begins is not asked about that one.")
+    return "\n".join(lines) + "\n"
+
+
+def _thread(found: Mapping[str, Any]) -> str:
+    head = ["sampler", "beside", "time", "ticks held", "late p50", "p99", "longest", "samples/s", "CPU a sample"]
+    head += ["samples lost", "program"]
+    lines = [head, ["---"] * 2 + ["--:"] * (len(head) - 2)]
+    for row in found["rows"]:
+        late_s = (row[f"lateness_{each}_s"] for each in ("p50", "p99", "max"))
+        late = ["–" if each is None else f"{each * 1e3:.2f} ms" for each in late_s]
+        cost = [f"{row['samples_per_s']:.0f}", f"{row['cpu_per_sample_s'] * 1e6:.1f} µs", str(row["lost"])]
+        kept = [f"{row['seconds']:.0f} s", f"{row['held_share']:.2%}"]
+        lines.append([row["sampler"], row["program"], *kept, *late, *cost, f"{-row['program_slowed']:+.1%}"])
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    where = f"{found['date']}, {found['machine']}"
+    return f"## The sampling thread\n\n`benchmarks/sampling_thread.py`: {found['what']}. {where}.\n\n{table}\n"
+
+
+def _card(found: Mapping[str, Any]) -> str:
+    """One real card: what calibration and the agreement of its two sources say."""
+    lines = [f"## {found['card']}, driver {found['driver']}, {found['date']}\n"]
+    for name, field in found["fields"].items():
+        period = "no period seen" if field["period_s"] is None else f"every {field['period_s'] * 1e3:.1f} ms"
+        lines.append(f"- {name}: {period}, a call {field['latency_p50_s'] * 1e6:.0f} µs")
+    agreement = {name: each for name, each in found["agreement"].items() if name.endswith("_over_counter")}
+    lines += [f"- {name.removesuffix('_over_counter')} / counter: {each:.4f}" for name, each in agreement.items()]
+    lines += [f"- sampling at {rate}: {each['of_unsampled']:.1%} of tokens/s" for rate, each in found["cost"].items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(accuracy_page(), encoding="utf-8")

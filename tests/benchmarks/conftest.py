@@ -1,0 +1,40 @@
+"""The benchmarks are scripts and no package; what they are made of is found beside them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmarks() -> Path:
+    return BENCHMARKS
+
+
+def load(name: str) -> ModuleType:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture
+def schedule() -> ModuleType:
+    return load("accuracy.schedule")
+
+
+@pytest.fixture
+def figures() -> ModuleType:
+    return load("accuracy.figures")
+
+
+@pytest.fixture
+def accuracy_page() -> ModuleType:
+    return load("make_accuracy_page")
