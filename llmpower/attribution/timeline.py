@@ -66,32 +66,23 @@ class Timeline:
         field: NDArray[np.uint8],
     ) -> None:
         """Take in this device's reads, oldest first: columns of samples, each of shape (n,), ``value`` in µJ or µW."""
-        # Each field is marked on its own, at its next read; a mark of a field that gives us no energy breaks nothing.
-        ours = (field == Field.ENERGY) == (self.method == "counter")
-        start = 0
-        for end in (*np.flatnonzero((status == EPOCH_STATUS) & ours).tolist(), len(status)):
-            part = slice(start, end)
-            self._extend(before_ns[part], after_ns[part], value[part], status[part], field[part])
-            if end < len(status):
-                self._series.break_epoch()
-            start = end + 1
-
-    def _extend(
-        self,
-        before_ns: Nanoseconds,
-        after_ns: Nanoseconds,
-        value: NDArray[np.int64],
-        status: NDArray[np.int32],
-        field: NDArray[np.uint8],
-    ) -> None:
         good = status == 0
         power = good & ((field == Field.POWER_INSTANT) | (field == Field.POWER_AVERAGE))
         if power.any():
             self.power_w = float(value[power][-1]) / 1e6
         elif len(status) and not good.any():
             self.power_w = None  # it fails to answer: the last value is no longer the power now
-        taken = good & (field == Field.ENERGY) if self.method == "counter" else power
-        self._series.extend(before_ns[taken], after_ns[taken], value[taken] / 1e6)
+        counts = self.method == "counter"
+        taken = good & (field == Field.ENERGY) if counts else power
+        # Each field is marked on its own, at its next read; a mark of a field that gives us no energy breaks nothing.
+        breaks = (status == EPOCH_STATUS) & ((field == Field.ENERGY) == counts)
+        start = 0
+        for end in (*np.flatnonzero(breaks).tolist(), len(status)):
+            part = np.flatnonzero(taken[start:end]) + start
+            self._series.extend(before_ns[part], after_ns[part], value[part] / 1e6)
+            if end < len(status):
+                self._series.break_epoch()
+            start = end
         if taken.any():
             self._series.forget(int(after_ns[taken][-1]) - self._hold_ns)
 
