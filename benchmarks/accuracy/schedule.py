@@ -32,6 +32,10 @@ GAP_S = (0.4, 0.6)
 REST_S = 0.5
 """Idle time between blocks."""
 
+LEAD_S = 12.0
+"""Idle time before the first window. Until the load begins power does not flicker; a tool that learns how much a card's
+power flickers has unlearnt that by then."""
+
 EDGE_S = 0.3
 """Windows at the ends of a block that are not counted."""
 
@@ -162,7 +166,7 @@ class _Writer:
 def make_schedule(preset: str, count: int, seed: int, *, spans_s: tuple[float, ...] = SPANS_S) -> Schedule:
     """The load of one preset with ``count`` windows in each of its cells."""
     writer = _Writer(BOARDS[preset], random.Random(f"{preset}/{seed}"))
-    writer.run("idle", REST_S)
+    writer.run("idle", LEAD_S)
     for done in range(0, count, ROUND):
         for arrangement, shape, span_s in itertools.product(ARRANGEMENTS, SHAPES, spans_s):
             write = writer.isolated if arrangement == "isolated" else writer.back_to_back

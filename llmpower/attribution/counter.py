@@ -13,20 +13,32 @@ A counter that goes back has been reset (the driver was reloaded, the card was r
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
+from math import hypot, sqrt
 from statistics import fmean
 
 import numpy as np
 
-from llmpower.attribution.division import Piece, divide
-from llmpower.attribution.series import Nanoseconds, Reading, Regime, Values
+from llmpower.attribution.division import divide
+from llmpower.attribution.experience import Levels, Steadiness
+from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Values
+from llmpower.attribution.tick import Around, Level, Piece
 
 IDLE_MEMORY = 8
 """How many of the latest wholly idle ticks tell the idle level."""
 
 LEVELS = 3
 """How many whole ticks on either side tell the level of what goes on there."""
+
+APART = 6.0
+"""Powers further apart than this many standard deviations of flicker are not of one level."""
+
+ALONE_STD = 0.3
+"""Relative deviation of a tick's mean power from what went on at its end, when the power stepped inside."""
+
+BUSY = Regime("busy")
+"""Work that nobody told us more of."""
 
 
 class CounterSeries:
@@ -42,6 +54,8 @@ class CounterSeries:
         self._last: tuple[int, float] | None = None  # before_ns and value of the latest read
         self._epoch = 0
         self._idle_w: list[float] = []
+        self._levels = Levels()
+        self._steadiness = {True: Steadiness(), False: Steadiness()}  # of idle time, and of work
         # One entry an edge.
         self._middle_ns: list[int] = []
         self._width_ns: list[int] = []
@@ -110,7 +124,7 @@ class CounterSeries:
                 last += 1
             found += self._within(tick, cuts_ns, regimes, position, last + 1)
             position = last + 1
-        self._remember_idle(cuts_ns, regimes)
+        self._learn(cuts_ns, regimes)
         return found
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
@@ -139,9 +153,19 @@ class CounterSeries:
             return [*found, *([None] * (end - first))]
         if first < end:
             total_j = self._energy_j[tick + 1] - start_j
-            around_w = (self._power_w(near) if self._is_tick(near) else None for near in (tick - 1, tick + 1))
-            used = divide(self._pieces(tick, cuts_ns, regimes, first, end), total_j, *around_w)
-            found += [Reading(start_j + energy_j, var_j2, 0.0, epoch) for energy_j, var_j2 in used[:-1]]
+            around = Around(
+                self._power_w(tick - 1) if self._is_tick(tick - 1) else None,
+                self._power_w(tick + 1) if self._is_tick(tick + 1) else None,
+                self._steadiness[False].flicker,
+                self._steadiness[False].smoothness,
+                self._steadiness[False].elsewhere,
+            )
+            division = divide(self._pieces(tick, cuts_ns, regimes, first, end), total_j, around)
+            self._steadiness[False].judge(division)
+            found += [
+                Reading(start_j + each.energy_j, 0.0, 0.0, epoch, start_ns, each.before_j2, each.within_j2)
+                for each in division.used[:-1]
+            ]
         return found
 
     def _pieces(
@@ -149,47 +173,85 @@ class CounterSeries:
     ) -> list[Piece]:
         """The tick cut at ``cuts_ns[first:end]``, each piece with what is known of its power beforehand."""
         bounds_ns = [self._middle_ns[tick], *cuts_ns[first:end], self._middle_ns[tick + 1]]
+        mixed = len(set(regimes[max(first - 1, 0) : end])) > 1
         pieces = []
         for number in range(len(bounds_ns) - 1):
             cut = first + number  # the piece ends at this cut and began at the one before
-            regime: Regime = regimes[cut - 1] if 0 < cut <= len(regimes) else "busy"
-            levels_w: list[float] = []
+            regime = regimes[cut - 1] if 0 < cut <= len(regimes) else BUSY
+            beside_w: list[float] = []
             width_ns = 0
             if number == 0:
-                levels_w = self._levels_w(range(tick - 1, tick - 1 - LEVELS, -1), cuts_ns[cut - 1] if cut > 0 else None)
+                since_ns = cuts_ns[cut - 1] if cut > 0 else None
+                beside_w = self._powers_w(range(tick - 1, tick - 1 - LEVELS, -1), since_ns)
                 width_ns = self._width_ns[tick]
             elif number == len(bounds_ns) - 2:
                 until_ns = cuts_ns[cut] if cut < len(cuts_ns) else None
-                levels_w = self._levels_w(range(tick + 1, tick + 1 + LEVELS), until_ns)
+                beside_w = self._powers_w(range(tick + 1, tick + 1 + LEVELS), until_ns)
                 width_ns = self._width_ns[tick + 1]
-            if regime == "idle" and len(levels_w) < LEVELS:
-                levels_w += self._idle_w
+            if regime == IDLE and len(beside_w) < LEVELS:
+                beside_w += self._idle_w
             duration_s = (bounds_ns[number + 1] - bounds_ns[number]) / 1e9
-            pieces.append(Piece(duration_s, tuple(levels_w), regime, width_ns / 1e9))
+            pieces.append(Piece(duration_s, regime, self._level(beside_w, tick, regime, mixed), width_ns / 1e9))
         return pieces
 
-    def _levels_w(self, ticks: range, limit_ns: int | None) -> list[float]:
+    def _level(self, beside_w: list[float], tick: int, regime: Regime, mixed: bool) -> Level | None:
+        """What whole ticks beside a piece drew; where they tell little, what its regime draws by experience.
+
+        In a tick of a single regime that experience says nothing that the tick's own total does not say better.
+        """
+        beside = _beside(beside_w, self._power_w(tick), self._steadiness[regime == IDLE])
+        usual = self._levels.get(regime) if mixed else None
+        if beside is None or usual is None:
+            return usual or beside
+        apart = abs(beside.power_w - usual.power_w) > APART * hypot(usual.std_w, usual.flicker_w, beside.flicker_w)
+        return beside if apart or beside.std_w <= hypot(usual.std_w, usual.flicker_w) else usual
+
+    def _powers_w(self, ticks: range, limit_ns: int | None) -> list[float]:
         """Powers of the ticks next in line, as far as they lie wholly this side of ``limit_ns``."""
-        levels_w = []
+        powers_w = []
         for tick in ticks:
             if not self._is_tick(tick):
                 break
             far_ns = self._middle_ns[tick + (ticks.step > 0)]
             if limit_ns is not None and (far_ns - limit_ns) * ticks.step > 0:
                 break
-            levels_w.append(self._power_w(tick))
-        return levels_w
+            powers_w.append(self._power_w(tick))
+        return powers_w
 
-    def _remember_idle(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> None:
-        """Keep the power of the latest ticks in which nothing ran."""
-        for (start_ns, end_ns), regime in zip(pairwise(cuts_ns), regimes, strict=True):
-            if regime != "idle":
+    def _learn(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> None:
+        """Take what ticks between the first cut and the last have shown."""
+        if not regimes:
+            return
+        piece = 0
+        previous: tuple[int, Regime, float] | None = None  # the tick before, if one thing ran in it
+        for tick in range(bisect_left(self._middle_ns, cuts_ns[0]), bisect_right(self._middle_ns, cuts_ns[-1]) - 1):
+            if not self._is_tick(tick):
                 continue
-            low, high = bisect_left(self._middle_ns, start_ns), bisect_right(self._middle_ns, end_ns) - 1
-            for tick in range(max(low, high - IDLE_MEMORY), high):
-                if self._is_tick(tick):
-                    self._idle_w.append(self._power_w(tick))
-        del self._idle_w[:-IDLE_MEMORY]
+            start_ns, end_ns, power_w = self._middle_ns[tick], self._middle_ns[tick + 1], self._power_w(tick)
+            while cuts_ns[piece + 1] <= start_ns:
+                piece += 1
+            shares: defaultdict[Regime, float] = defaultdict(float)
+            last = piece
+            while last < len(regimes) and cuts_ns[last] < end_ns:
+                overlap_ns = min(end_ns, cuts_ns[last + 1]) - max(start_ns, cuts_ns[last])
+                shares[regimes[last]] += overlap_ns / (end_ns - start_ns)
+                last += 1
+            first_s, second_s = self._width_ns[tick] / 1e9, self._width_ns[tick + 1] / 1e9
+            tick_s = (end_ns - start_ns) / 1e9
+            timing_w = power_w * sqrt((first_s**2 + second_s**2) / 12) / tick_s
+            self._levels.learn(shares, power_w, timing_w, self._steadiness[False].smoothness)
+            if len(shares) > 1:
+                continue
+            (regime,) = shares
+            if regime == IDLE:
+                self._idle_w.append(power_w)
+                del self._idle_w[:-IDLE_MEMORY]
+            if previous is not None and previous[:2] == (tick - 1, regime):
+                # The edge between two ticks makes one longer and the other shorter, so it counts twice, squared.
+                zeroth_s = self._width_ns[tick - 1] / 1e9
+                timing_var = (zeroth_s**2 + (2 * first_s) ** 2 + second_s**2) / 12 / tick_s**2
+                self._steadiness[regime == IDLE].learn(previous[2], power_w, timing_var)
+            previous = (tick, regime, power_w)
 
     def _is_tick(self, tick: int) -> bool:
         """Whether edges ``tick`` and ``tick + 1`` are there and belong together."""
@@ -205,3 +267,24 @@ class CounterSeries:
         """(P·w)²/12: the edge lies anywhere within its width w, beside a tick of power P."""
         beside = next((tick for tick in (edge, edge - 1) if self._is_tick(tick)), None)
         return 0.0 if beside is None else (self._power_w(beside) * self._width_ns[edge] / 1e9) ** 2 / 12
+
+
+def _beside(powers_w: list[float], tick_w: float, steadiness: Steadiness) -> Level | None:
+    """The level that whole ticks in a row tell of what goes on beside them, the nearest first."""
+    if not powers_w:
+        return None
+    nearest_w = powers_w[0]
+    flicker_w = steadiness.flicker * nearest_w
+    apart_w = max(APART * flicker_w, 1e-9)
+    alike_w = [nearest_w]
+    for power_w in powers_w[1:]:
+        if abs(power_w - nearest_w) > apart_w:
+            break
+        alike_w.append(power_w)
+    if len(alike_w) > 1:
+        return Level(fmean(alike_w), flicker_w / sqrt(len(alike_w)), flicker_w)
+    if len(powers_w) > 1:
+        # The power stepped within that tick, so its mean is no level: ours may still be what our own tick says.
+        return Level(nearest_w, max(abs(nearest_w - powers_w[1]), abs(nearest_w - tick_w)), flicker_w)
+    # One alone may hold a step of any height, for all we know.
+    return Level(nearest_w, sqrt(flicker_w**2 + steadiness.step_chance * (ALONE_STD * nearest_w) ** 2), flicker_w)

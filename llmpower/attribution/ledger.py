@@ -10,10 +10,6 @@ ended, and at moments whose reading no later sample can change (an edge of the c
 correcting. A span that arrives after its time was settled cannot be booked any more: its joules are unknown
 (``None``), and it is called late. A stalled device is passed over: what ran on it then is unknown, and what its counter
 says of that time once it is back is unattributed.
-
-The variance of a span's energy follows from the same sum. With share s before a cut and s' after it, the cut's
-reading enters (s − s') times, so the variance is Σ (s − s')²·boundary_var + Σ s²·path_var over its cuts and pieces,
-plus the uncertainty of the shares themselves, which is taken as common to all pieces and so adds linearly.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
+from llmpower.attribution.entry import Entry
 from llmpower.attribution.pieces import Phase, cuts, phase, regime, running
 from llmpower.attribution.series import Reading
 from llmpower.attribution.timeline import Timeline
@@ -65,31 +62,13 @@ class DeviceTotals:
 
 
 @dataclass(slots=True)
-class _Entry:
-    """A span's account on one device while it is being settled."""
-
-    prefill_j: float = 0.0
-    decode_j: float = 0.0
-    idle_j: float | None = 0.0  # what the device would have drawn with nothing to do
-    var_j2: float = 0.0
-    share_std_j: float = 0.0
-    share: float = 0.0  # in the piece before the cut at hand
-    seen: bool = False  # the device has been settled at least once since the span was added
-    known: bool = True
-    allocated: bool = False
-
-    def add_idle(self, idle_w: float | None, duration_s: float) -> None:
-        self.idle_j = None if idle_w is None or self.idle_j is None else self.idle_j + idle_w * duration_s
-
-
-@dataclass(slots=True)
 class _Account:
     """A span waiting for its devices."""
 
     span: Span
     gpus: tuple[str, ...]
     late: bool
-    entries: dict[str, _Entry]
+    entries: dict[str, Entry]
 
 
 class Ledger:
@@ -135,7 +114,7 @@ class Ledger:
         gpus = tuple(dict.fromkeys(span.device_uuids or ()))
         devices = (*(uuid for uuid in gpus if uuid in self._timelines), *self._packages)
         late = any(self._watermark_ns.get(uuid, span.start_ns) > span.start_ns for uuid in devices)
-        entries = {} if late else {uuid: _Entry() for uuid in devices}
+        entries = {} if late else {uuid: Entry() for uuid in devices}
         self._waiting[span.span_id] = _Account(span, gpus, late, entries)
 
     def settle(self, until_ns: int) -> list[Joules]:
@@ -202,7 +181,7 @@ class Ledger:
             entry.known &= span.start_ns >= low_ns or entry.seen
             entry.seen = True
             if span.end_ns <= target_ns:
-                self._close(entry, at.get(span.end_ns))
+                entry.close(at.get(span.end_ns))
 
     def _settle_piece(
         self, uuid: str, start: Reading | None, end: Reading | None, start_ns: int, served: Sequence[_Account]
@@ -224,12 +203,10 @@ class Ledger:
             totals.idle_j += energy_j
             return
         totals.inference_j += energy_j
-        path_var_j2 = end.path_var_j2 - start.path_var_j2
         for account, share in zip(served, shares([a.span for a in served], start_ns), strict=True):
             entry = account.entries[uuid]
-            entry.var_j2 += (share - entry.share) ** 2 * start.boundary_var_j2 + share**2 * path_var_j2
+            entry.add_piece(start, end, share)
             entry.share_std_j += share_std(share) * energy_j
-            entry.share = share
             entry.allocated |= len(served) > 1
             now = phase(account.span, start_ns)
             if now == "prefill":
@@ -248,13 +225,6 @@ class Ledger:
             totals.energy_j += gap_j
             totals.unattributed_j["stalled"] = totals.unattributed_j.get("stalled", 0.0) + gap_j
         self._settled[uuid] = reading
-
-    @staticmethod
-    def _close(entry: _Entry, end: Reading | None) -> None:
-        if end is None:
-            entry.known = False
-        else:
-            entry.var_j2 += entry.share**2 * end.boundary_var_j2
 
     def _joules(self, account: _Account) -> Joules:
         span = account.span
@@ -285,7 +255,7 @@ class Ledger:
         )
 
 
-def _sum(entries: Sequence[_Entry | None]) -> tuple[float | None, float | None]:
+def _sum(entries: Sequence[Entry | None]) -> tuple[float | None, float | None]:
     """Energy and standard deviation over devices, ``None`` if there is none or any is unknown."""
     if not entries:
         return None, None
@@ -299,6 +269,6 @@ def _sum(entries: Sequence[_Entry | None]) -> tuple[float | None, float | None]:
     return energy_j, sqrt(var_j2 + share_std_j**2)
 
 
-def _sum_idle(entries: Sequence[_Entry | None]) -> float | None:
+def _sum_idle(entries: Sequence[Entry | None]) -> float | None:
     idle_j = [entry.idle_j for entry in entries if entry is not None]
     return None if None in idle_j else sum(each for each in idle_j if each is not None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from llmpower.attribution.series import Regime
+from llmpower.attribution.series import IDLE, Regime
 from llmpower.types import Span
 
 Phase = Literal["prefill", "decode", "unsplit"]
@@ -43,7 +44,11 @@ def phase(span: Span, time_ns: int) -> Phase:
 
 
 def regime(active: Sequence[Span], time_ns: int) -> Regime:
-    """What the device does while these spans run."""
+    """What the device does while these spans run: which models, in which phases, and about how many."""
     if not active:
-        return "idle"
-    return "prefill" if any(phase(span, time_ns) == "prefill" for span in active) else "busy"
+        return IDLE
+    phases = [(span.model_name, phase(span, time_ns)) for span in active]
+    kind: Literal["prefill", "busy"] = "prefill" if any(now == "prefill" for _, now in phases) else "busy"
+    # Twice as many at once is another regime; one more is not.
+    counts = Counter(phases)
+    return Regime(kind, tuple(sorted(f"{name} {now} {count.bit_length()}" for (name, now), count in counts.items())))

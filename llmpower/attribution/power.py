@@ -20,7 +20,7 @@ from statistics import median
 
 import numpy as np
 
-from llmpower.attribution.series import Nanoseconds, Reading, Regime, Values
+from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Values
 
 LAG_S = 0.04
 """W/2 + τ of current cards (arXiv 2312.02741): 35 ms on V100, 38 on A100, 43 on H100, 55 on RTX 4090."""
@@ -96,7 +96,7 @@ class PowerSeries:
         for number, regime in enumerate(regimes):
             start, end = found[number], found[number + 1]
             duration_s = (cuts_ns[number + 1] - cuts_ns[number]) / 1e9
-            if regime == "idle" and start and end and start.epoch == end.epoch and duration_s >= IDLE_S:
+            if regime == IDLE and start and end and start.epoch == end.epoch and duration_s >= IDLE_S:
                 self._idle_w = (end.energy_j - start.energy_j) / duration_s
         return found
 

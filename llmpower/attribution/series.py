@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +18,47 @@ Nanoseconds = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 
-Regime = Literal["idle", "prefill", "busy"]
-"""What a device is doing between two cuts: nothing, a prompt (among others perhaps), or anything else."""
+class Regime(NamedTuple):
+    """What a device is doing between two cuts: nothing, a prompt (among others perhaps), or anything else.
+
+    ``of`` says more closely what: pieces of equal regimes are expected to draw about the same power.
+    """
+
+    kind: Literal["idle", "prefill", "busy"]
+    of: tuple[str, ...] = ()
+
+
+IDLE = Regime("idle")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Energy of one device up to one moment, from an origin that is the same throughout an epoch.
 
-    The variance of a difference ``b - a`` is ``a.boundary_var_j2 + b.boundary_var_j2 + (b.path_var_j2 -
-    a.path_var_j2)``: what is unsure at the two moments, and what gathered on the way between them. Readings of
-    different epochs have no difference.
+    What is unsure about it has three parts. ``boundary_var_j2`` is of this moment alone. ``path_var_j2`` gathers on the
+    way, so a difference has the difference of it. Moments within one tick of a counter err together, since the tick's
+    total is known: ``tick`` numbers it, ``before_j2`` is the prior variance of the energy from its beginning to the
+    moment and ``within_j2`` that of all of it, and a part of it of prior variance A has variance A·(V − A)/V. Readings
+    of different epochs have no difference.
     """
 
     energy_j: float
     boundary_var_j2: float
     path_var_j2: float
     epoch: int
+    tick: int = -1
+    before_j2: float = 0.0
+    within_j2: float = 0.0
+
+    @property
+    def var_j2(self) -> float:
+        """Variance of ``energy_j`` itself, the way not counted."""
+        return self.boundary_var_j2 + bridge_var_j2(self.before_j2, self.within_j2)
+
+
+def bridge_var_j2(part_j2: float, whole_j2: float) -> float:
+    """Variance of a part of prior variance ``part_j2`` when the sum of all, of ``whole_j2``, is known."""
+    return max(part_j2 * (whole_j2 - part_j2) / whole_j2, 0.0) if whole_j2 > 0 else 0.0
 
 
 class Series(Protocol):

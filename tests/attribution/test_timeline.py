@@ -16,7 +16,7 @@ def test_constant_power_is_exact_between_edges() -> None:
     assert b is not None
     # Both moments lie half a polling interval from where the edge's midpoint puts them; the bias cancels.
     assert b.energy_j - a.energy_j == pytest.approx(200, abs=1e-6)
-    assert a.boundary_var_j2 > 0
+    assert a.var_j2 > 0
 
 
 def test_nothing_is_known_before_the_first_edge_and_after_the_last() -> None:
@@ -40,7 +40,7 @@ def test_the_stated_deviation_covers_a_step_at_the_span_boundary() -> None:
     error_j = abs(reading.energy_j - energy_j(1.05))
     # A straight line between the edges would be off by 8.5 J; the ticks around tell where the step was.
     assert error_j < 1
-    assert error_j < 2 * reading.boundary_var_j2**0.5
+    assert error_j < 2 * reading.var_j2**0.5
 
 
 def test_a_counter_that_goes_back_opens_an_epoch() -> None:
@@ -108,7 +108,7 @@ def test_rapl_edges_are_narrow_however_sparse_the_reads() -> None:
     reading = package.energy_at(SECOND)
     assert reading is not None
     assert reading.energy_j == pytest.approx(80, abs=0.1)
-    assert reading.boundary_var_j2**0.5 < 0.05
+    assert reading.var_j2**0.5 < 0.05
 
 
 @pytest.mark.parametrize("counter", [True, False])

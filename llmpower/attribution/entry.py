@@ -1,0 +1,68 @@
+"""A span's account on one device while it is being settled.
+
+The variance of a span's energy follows from the same sum. With share s before a cut and s' after it, the cut's
+reading enters (s − s') times, so the variance is Σ (s − s')²·boundary_var + Σ s²·path_var over its cuts and pieces.
+Pieces of one tick of a counter, of prior variances v, add Σ s²·v − (Σ s·v)²/V for the tick's total being known. The
+uncertainty of the shares themselves is taken as common to all pieces and so adds linearly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmpower.attribution.series import Reading
+
+
+@dataclass(slots=True)
+class Entry:
+    """What a span has used of one device so far, and what is unsure about it."""
+
+    prefill_j: float = 0.0
+    decode_j: float = 0.0
+    idle_j: float | None = 0.0  # what the device would have drawn with nothing to do
+    var_j2: float = 0.0
+    share_std_j: float = 0.0
+    share: float = 0.0  # in the piece before the cut at hand
+    tick: int = -1  # the tick that the latest piece lies in, and of it Σ s²·v, Σ s·v and V
+    square_j2: float = 0.0
+    linear_j2: float = 0.0
+    within_j2: float = 0.0
+    seen: bool = False  # the device has been settled at least once since the span was added
+    known: bool = True
+    allocated: bool = False
+
+    def add_piece(self, start: Reading, end: Reading, share: float) -> None:
+        """Count what is unsure of a share of the energy between two moments."""
+        self.var_j2 += (share - self.share) ** 2 * start.boundary_var_j2
+        self.var_j2 += share**2 * (end.path_var_j2 - start.path_var_j2)
+        self.share = share
+        if start.tick == end.tick:
+            self._add_part(start, share, end.before_j2 - start.before_j2)
+        else:
+            self._add_part(start, share, start.within_j2 - start.before_j2)
+            self._add_part(end, share, end.before_j2)
+
+    def add_idle(self, idle_w: float | None, duration_s: float) -> None:
+        """Count what the device would have drawn anyway, ``None`` where that is not known."""
+        self.idle_j = None if idle_w is None or self.idle_j is None else self.idle_j + idle_w * duration_s
+
+    def close(self, end: Reading | None) -> None:
+        """The span has ended, at ``end``; where that is not known, neither is its energy."""
+        if end is None:
+            self.known = False
+        else:
+            self.var_j2 += self.share**2 * end.boundary_var_j2
+        self._close_tick()
+
+    def _close_tick(self) -> None:
+        # Of the latest tick no more pieces will come.
+        if self.within_j2 > 0:
+            self.var_j2 += max(self.square_j2 - self.linear_j2**2 / self.within_j2, 0.0)
+        self.tick, self.square_j2, self.linear_j2, self.within_j2 = -1, 0.0, 0.0, 0.0
+
+    def _add_part(self, reading: Reading, share: float, part_j2: float) -> None:
+        if reading.tick != self.tick:
+            self._close_tick()
+            self.tick, self.within_j2 = reading.tick, reading.within_j2
+        self.square_j2 += share**2 * part_j2
+        self.linear_j2 += share * part_j2
