@@ -2,9 +2,9 @@
 
 Every tool runs in a process of its own against the simulated NVML, all at the same time; a card's load is a script
 that is known beforehand (accuracy/schedule.py), so each tool is told the same windows, and the true joules of each are
-known in closed form. One process a tool and machine reads 8 GPUs that share the load and differ in the moments of their
-updates; the full run has two such machines for each preset. Figures are defined in accuracy/figures.py, the tools'
-settings stand in the output.
+known in closed form. One process a tool and machine reads 8 GPUs that do the same at the same time and differ in how
+their power flickers and in the moments of their updates; the full run has two such machines for each preset. Figures
+are defined in accuracy/figures.py, the tools' settings stand in the output.
 
     python benchmarks/accuracy.py             400 windows a cell; about 15 minutes
     python benchmarks/accuracy.py --quick     32 windows a cell; under 3 minutes
@@ -157,15 +157,16 @@ def _workers(
     workers: list[Worker] = []
     try:
         for machine, schedule in schedules.items():
-            load, windows = scratch / f"{machine}.load", scratch / f"{machine}.json"
-            write_load(schedule, load, begin_ns)
+            windows = scratch / f"{machine}.json"
+            for gpu in range(arguments.gpus):
+                write_load(schedule, scratch / f"{machine}-{gpu}.load", begin_ns, f"{machine}/{arguments.seed}/{gpu}")
             write_windows(schedule, windows, begin_ns)
             environment = os.environ | {
                 "LD_LIBRARY_PATH": str(library.parent),
                 "PATH": f"{HERE / 'accuracy' / 'bin'}:{os.environ['PATH']}",
                 "LLMPOWER_SIM_PRESET": machine.preset,
                 "LLMPOWER_SIM_GPUS": str(arguments.gpus),
-                "LLMPOWER_SIM_LOAD": f"file:{load}",
+                "LLMPOWER_SIM_LOAD": f"file:{scratch}/{machine}-{{gpu}}.load",
                 "LLMPOWER_SIM_SEED": str(arguments.seed + machine.number),
                 "OMP_NUM_THREADS": "1",
                 "PYTHONFAULTHANDLER": "1",

@@ -1,4 +1,4 @@
-"""What the simulated cards do, and when: one load script a preset, and the windows that are to be measured in it.
+"""What the simulated cards do, and when: the steps of a preset's load, and the windows that are to be measured in it.
 
 The load is known in advance, so a window is a choice of two moments. Four kinds of it:
 
@@ -8,9 +8,9 @@ The load is known in advance, so a window is a choice of two moments. Four kinds
   the power alternates for ever and windows follow each other without regard to it.
 
 A window lasts its nominal span ± 10 %, because 1 s is a whole number of counter periods and would see one phase only.
-Power flickers by 2 % every 50 ms: a load without it repeats readings to the last digit, which no card does and which
-tools that ignore repeated readings would suffer for. Each block of back-to-back windows begins and ends with one that
-is measured and not counted, so that every counted one has neighbours on both sides.
+Power flickers by 2 % every 50 ms, on each GPU in its own way: a load without it repeats readings to the last digit,
+which no card does and which tools that ignore repeated readings would suffer for. Each block of back-to-back windows
+begins and ends with one that is measured and not counted, so that every counted one has neighbours on both sides.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps of the load and windows, both in order of time."""
+    """Steps of the load, without flicker, and windows, both in order of time."""
 
     steps: tuple[tuple[float, float], ...]
     windows: tuple[Window, ...]
@@ -106,11 +106,9 @@ class _Writer:
         self.windows: list[Window] = []
 
     def run(self, level: str, duration_s: float) -> None:
-        """Work at ``level`` for so long, with flicker."""
-        power_w = self.board.watts(level)
+        """Work at ``level`` for so long."""
         count = max(1, round(duration_s / FLICKER_S))
-        for _ in range(count):
-            self.steps.append((duration_s / count, power_w * self.chance.gauss(1.0, FLICKER)))
+        self.steps += [(duration_s / count, self.board.watts(level))] * count
         self.now_s += duration_s
 
     def request(self, duration_s: float) -> float:
@@ -175,11 +173,13 @@ def make_schedule(preset: str, count: int, seed: int, *, spans_s: tuple[float, .
     return Schedule(tuple(writer.steps), tuple(writer.windows))
 
 
-def write_load(schedule: Schedule, path: Path, begin_ns: int) -> None:
-    """The script for ``LLMPOWER_SIM_LOAD=file:…``: idle from CLOCK_MONOTONIC zero until ``begin_ns``, then the load."""
+def write_load(schedule: Schedule, path: Path, begin_ns: int, seed: str) -> None:
+    """One GPU's script for ``LLMPOWER_SIM_LOAD``: idle from CLOCK_MONOTONIC zero until ``begin_ns``, then the load."""
+    chance = random.Random(seed)
     idle_w = schedule.steps[0][1]
-    lines = [f"{begin_ns / 1e9:.9f} {idle_w:.3f}", *(f"{seconds:.9f} {watts:.3f}" for seconds, watts in schedule.steps)]
-    path.write_text("\n".join([*lines, f"3600 {idle_w:.3f}"]) + "\n", encoding="utf-8")
+    steps = [(seconds, watts * chance.gauss(1.0, FLICKER)) for seconds, watts in schedule.steps]
+    lines = [f"{seconds:.9f} {watts:.3f}" for seconds, watts in [(begin_ns / 1e9, idle_w), *steps, (3600.0, idle_w)]]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_windows(schedule: Schedule, path: Path, begin_ns: int) -> None:

@@ -165,33 +165,33 @@ nvmlReturn_t driver_start(struct driver *driver) {
     }
     if (!settings_read(&settings)) return NVML_ERROR_INVALID_ARGUMENT;
     if (faults_has(&settings.faults, FAULT_INIT, 0)) {
-        load_close(settings.load);
+        settings_close(settings.loads);
         return NVML_ERROR_DRIVER_NOT_LOADED;
     }
     int64_t now_ns = monotonic_ns();
     memset(driver, 0, sizeof *driver); /* it is too large to pass over a thread's stack */
     driver->references = 1;
     driver->preset = settings.preset;
-    driver->load = settings.load;
+    memcpy(driver->loads, settings.loads, sizeof driver->loads);
     driver->faults = settings.faults;
     driver->latency = settings.latency;
     driver->started_ns = now_ns;
     driver->gpu_count = settings.gpu_count;
     driver->seed = settings.seed;
-    int64_t known_ns = load_known_until(driver->load, now_ns);
     for (unsigned int i = 0; i < driver->gpu_count; i++) {
         struct sensor_options options = {.seed = settings.seed * MAX_GPUS + i,
                                          .gain = settings.gain,
                                          .offset_w = settings.offset_w,
                                          .skip_share = faults_number(&driver->faults, FAULT_SKIP, i, 0),
                                          .part_time = settings.part_time};
-        sensor_init(&driver->sensors[i], driver->preset, driver->load, &options, known_ns);
+        sensor_init(&driver->sensors[i], driver->preset, driver->loads[i], &options,
+                    load_known_until(driver->loads[i], now_ns));
     }
     return NVML_SUCCESS;
 }
 
 nvmlReturn_t driver_stop(struct driver *driver) {
     if (!driver->references) return NVML_ERROR_UNINITIALIZED;
-    if (--driver->references == 0) load_close(driver->load);
+    if (--driver->references == 0) settings_close(driver->loads);
     return NVML_SUCCESS;
 }

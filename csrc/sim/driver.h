@@ -12,8 +12,9 @@
 #include "load.h"
 #include "preset.h"
 #include "sensor.h"
+#include "settings.h"
 
-enum { MAX_GPUS = 8, MIG_INSTANCES = 2 };
+enum { MIG_INSTANCES = 2 };
 
 struct nvml_device {
     unsigned int index;   /* of the GPU */
@@ -24,7 +25,7 @@ struct nvml_device {
 struct driver {
     int references; /* of nvmlInit over nvmlShutdown; below is set while it is not 0 */
     const struct preset *preset;
-    struct load *load;
+    struct load *loads[MAX_GPUS];
     struct faults faults;
     struct latency latency;
     int64_t started_ns;

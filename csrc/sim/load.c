@@ -10,6 +10,7 @@
 
 enum { MAX_STEPS = 100000, HISTORY = 1 << 16 };
 
+static const char OWN[] = "{gpu}";
 static const int64_t POLL_NS = 5000000; /* /proc/stat moves every 10 ms: finer polling would only cost */
 
 struct point {
@@ -56,8 +57,12 @@ static bool parse_square(struct load *load, const char *text) {
     return append_step(load, period_s * duty, high_w) && append_step(load, period_s * (1 - duty), low_w);
 }
 
-static bool parse_file(struct load *load, const char *path, char *error, size_t error_size) {
-    FILE *stream = fopen(path, "re");
+static bool parse_file(struct load *load, const char *text, unsigned int gpu, char *error, size_t error_size) {
+    char path[4096];
+    const char *own = strstr(text, OWN);
+    int length = own ? snprintf(path, sizeof path, "%.*s%u%s", (int)(own - text), text, gpu, own + strlen(OWN))
+                     : snprintf(path, sizeof path, "%s", text);
+    FILE *stream = length < (int)sizeof path ? fopen(path, "re") : NULL;
     if (!stream) {
         snprintf(error, error_size, "cannot read %s: %s", path, strerror(errno));
         return false;
@@ -173,7 +178,10 @@ static bool open_cpu(struct load *load, char *error, size_t error_size) {
 
 /* --- Interface -------------------------------------------------------------------------------------------------- */
 
-struct load *load_open(const char *text, double idle_w, double max_w, char *error, size_t error_size) {
+bool load_is_shared(const char *text) { return !strstr(text, OWN); }
+
+struct load *load_open(const char *text, unsigned int gpu, double idle_w, double max_w, char *error,
+                       size_t error_size) {
     struct load *load = calloc(1, sizeof *load);
     if (!load) return NULL;
     load->idle_w = idle_w;
@@ -189,7 +197,7 @@ struct load *load_open(const char *text, double idle_w, double max_w, char *erro
     else if (strncmp(text, "square:", 7) == 0)
         good = parse_square(load, text + 7);
     else if (strncmp(text, "file:", 5) == 0)
-        good = parse_file(load, text + 5, error, error_size);
+        good = parse_file(load, text + 5, gpu, error, error_size);
     else
         good = false;
     if (good) return load;

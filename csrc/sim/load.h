@@ -16,9 +16,13 @@ struct load;
  *   cpu                            busy time of this machine (idle_w .. max_w)
  *   constant:WATTS
  *   square:LOW,HIGH,PERIOD_S[,DUTY]  DUTY is the share of the period at HIGH, 0.5 if left out
- *   file:PATH                      lines "SECONDS WATTS", each a step of that length; # begins a comment
+ *   file:PATH                      lines "SECONDS WATTS", each a step of that length; # begins a comment.
+ *                                  "{gpu}" in PATH stands for the GPU's number, so that each has a load of its own.
  * NULL, with one line in error, when it means none of these. */
-struct load *load_open(const char *text, double idle_w, double max_w, char *error, size_t error_size);
+struct load *load_open(const char *text, unsigned int gpu, double idle_w, double max_w, char *error, size_t error_size);
+
+/* Whether load_open gives every GPU the same. */
+bool load_is_shared(const char *text);
 void load_close(struct load *load);
 
 /* Look at the world again if the drive needs it; returns the time up to which the energy is now known. */

@@ -14,7 +14,7 @@ static int64_t clock_ns(clockid_t clock) {
 
 /* The moment whose readings are showing: now, as far as the load is known and unless the sensor is frozen. */
 static int64_t view_ns(struct driver *driver, unsigned int gpu) {
-    int64_t known_ns = load_known_until(driver->load, clock_ns(CLOCK_MONOTONIC));
+    int64_t known_ns = load_known_until(driver->loads[gpu], clock_ns(CLOCK_MONOTONIC));
     return driver->started_ns + faults_view_ns(&driver->faults, gpu, known_ns - driver->started_ns);
 }
 
@@ -129,8 +129,8 @@ static nvmlReturn_t truth(unsigned int gpu, long long time_ns, double *value,
                         : gpu < driver->gpu_count ? NVML_SUCCESS
                                                   : NVML_ERROR_INVALID_ARGUMENT;
     if (code == NVML_SUCCESS) {
-        load_known_until(driver->load, clock_ns(CLOCK_MONOTONIC));
-        if (!of_load(driver->load, time_ns, value)) code = NVML_ERROR_NOT_FOUND;
+        load_known_until(driver->loads[gpu], clock_ns(CLOCK_MONOTONIC));
+        if (!of_load(driver->loads[gpu], time_ns, value)) code = NVML_ERROR_NOT_FOUND;
     }
     driver_look_away();
     return code;

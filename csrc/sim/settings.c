@@ -36,7 +36,8 @@ bool settings_read(struct settings *settings) {
     *settings = (struct settings){0};
     settings->preset = preset_find(text_of("LLMPOWER_SIM_PRESET", "a100"));
     if (!settings->preset) return refuse("LLMPOWER_SIM_PRESET", "want one of v100, a100, rtx4090, h100, h200, b200");
-    if (!number("LLMPOWER_SIM_GPUS", 1, 1, 8, &count) || !number("LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed) ||
+    if (!number("LLMPOWER_SIM_GPUS", 1, 1, MAX_GPUS, &count) ||
+        !number("LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed) ||
         !number("LLMPOWER_SIM_GAIN", 1, 0.1, 10, &settings->gain) ||
         !number("LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &settings->offset_w) || !integrator(&settings->part_time))
         return false;
@@ -47,7 +48,19 @@ bool settings_read(struct settings *settings) {
     if (!latency_parse(&settings->latency, text_of("LLMPOWER_SIM_LATENCY", ""), settings->preset->call_s, why,
                        sizeof why))
         return refuse("LLMPOWER_SIM_LATENCY", why);
-    settings->load = load_open(text_of("LLMPOWER_SIM_LOAD", "cpu"), settings->preset->idle_w, settings->preset->max_w,
-                               why, sizeof why);
-    return settings->load || refuse("LLMPOWER_SIM_LOAD", why);
+    const char *load = text_of("LLMPOWER_SIM_LOAD", "cpu");
+    for (unsigned int gpu = 0; gpu < settings->gpu_count; gpu++) {
+        settings->loads[gpu] = gpu && load_is_shared(load) ? settings->loads[0]
+                                                           : load_open(load, gpu, settings->preset->idle_w,
+                                                                       settings->preset->max_w, why, sizeof why);
+        if (settings->loads[gpu]) continue;
+        settings_close(settings->loads);
+        return refuse("LLMPOWER_SIM_LOAD", why);
+    }
+    return true;
+}
+
+void settings_close(struct load *const loads[MAX_GPUS]) {
+    for (unsigned int gpu = 0; gpu < MAX_GPUS && loads[gpu]; gpu++)
+        if (gpu == 0 || loads[gpu] != loads[0]) load_close(loads[gpu]);
 }

@@ -16,9 +16,11 @@
 #include "load.h"
 #include "preset.h"
 
+enum { MAX_GPUS = 8 };
+
 struct settings {
     const struct preset *preset;
-    struct load *load; /* the caller closes it */
+    struct load *loads[MAX_GPUS]; /* one for all, or one each; the caller gives them to settings_close */
     struct faults faults;
     struct latency latency;
     unsigned int gpu_count;
@@ -29,5 +31,6 @@ struct settings {
 
 /* False, with one line on stderr, when a setting makes no sense; then no load is open. */
 bool settings_read(struct settings *settings);
+void settings_close(struct load *const loads[MAX_GPUS]);
 
 #endif

@@ -1,5 +1,6 @@
 /* test_load.c - the true energy of waveforms, and texts that are none. */
 #include <math.h>
+#include <unistd.h>
 
 #include "../sim/load.h"
 #include "check.h"
@@ -9,7 +10,7 @@ static const int64_t SECOND = 1000000000;
 static void test_waveforms(void) {
     char error[256];
     double energy_j;
-    struct load *load = load_open("square:100,500,2,0.25", 0, 0, error, sizeof error);
+    struct load *load = load_open("square:100,500,2,0.25", 0, 0, 0, error, sizeof error);
     CHECK(load);
     CHECK(load_energy_j(load, SECOND / 2, &energy_j) && fabs(energy_j - 250) < 1e-9);
     CHECK(load_energy_j(load, 2 * SECOND, &energy_j) && fabs(energy_j - 400) < 1e-9);
@@ -17,12 +18,34 @@ static void test_waveforms(void) {
     load_close(load);
 }
 
+static void test_a_file_for_each_gpu(void) {
+    char directory[] = "/tmp/llmpower-load-XXXXXX", path[64], text[80], error[256];
+    CHECK(mkdtemp(directory));
+    for (unsigned int gpu = 0; gpu < 2; gpu++) {
+        snprintf(path, sizeof path, "%s/%u.load", directory, gpu);
+        FILE *file = fopen(path, "w");
+        CHECK(file && fprintf(file, "1 %u # all the time\n", 100 * (gpu + 1)) > 0 && fclose(file) == 0);
+    }
+    snprintf(text, sizeof text, "file:%s/{gpu}.load", directory);
+    CHECK(!load_is_shared(text) && load_is_shared("cpu"));
+    for (unsigned int gpu = 0; gpu < 2; gpu++) {
+        double power_w;
+        struct load *load = load_open(text, gpu, 0, 0, error, sizeof error);
+        CHECK(load && load_power_w(load, SECOND / 2, &power_w) && power_w == 100 * (gpu + 1));
+        load_close(load);
+        snprintf(path, sizeof path, "%s/%u.load", directory, gpu);
+        CHECK(unlink(path) == 0);
+    }
+    CHECK(load_open(text, 2, 0, 0, error, sizeof error) == NULL);
+    CHECK(rmdir(directory) == 0);
+}
+
 static void test_nonsense(void) {
     const char *texts[] = {"",           "cpus",          "constant:",      "constant:-1",  "constant:1x",
                            "square:1,2", "square:1,2,-1", "square:1,2,3,4", "constant:nan", "file:/nonexistent"};
     char error[256];
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        CHECK(load_open(texts[i], 0, 0, error, sizeof error) == NULL);
+        CHECK(load_open(texts[i], 0, 0, 0, error, sizeof error) == NULL);
         CHECK(error[0] != '\0');
     }
 }
@@ -30,7 +53,7 @@ static void test_nonsense(void) {
 static void test_power(void) {
     char error[256];
     double power_w, idle_j, later_j;
-    struct load *load = load_open("square:100,500,2,0.25", 0, 0, error, sizeof error);
+    struct load *load = load_open("square:100,500,2,0.25", 0, 0, 0, error, sizeof error);
     CHECK(load_power_w(load, 0, &power_w) && power_w == 500);
     CHECK(load_power_w(load, SECOND / 2, &power_w) &&
           fabs(power_w - 100) < 1e-9); /* an edge is already the next step */
@@ -38,7 +61,7 @@ static void test_power(void) {
     CHECK(!load_power_w(load, -1, &power_w));
     load_close(load);
 
-    load = load_open("cpu", 50, 50, error, sizeof error); /* idle as high as busy: the same on any machine */
+    load = load_open("cpu", 0, 50, 50, error, sizeof error); /* idle as high as busy: the same on any machine */
     CHECK(load && !load_power_w(load, SECOND, &power_w));
     CHECK(load_known_until(load, SECOND) == SECOND && load_known_until(load, 2 * SECOND) == 2 * SECOND);
     CHECK(load_power_w(load, 3 * SECOND / 2, &power_w) && fabs(power_w - 50) < 1e-9);
@@ -50,6 +73,7 @@ static void test_power(void) {
 
 int main(void) {
     test_waveforms();
+    test_a_file_for_each_gpu();
     test_nonsense();
     test_power();
     puts("load: ok");

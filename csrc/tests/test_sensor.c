@@ -14,7 +14,7 @@ static struct sensor sensor; /* too large for the stack of some systems */
 
 static struct load *open_or_die(const char *text) {
     char error[256];
-    struct load *load = load_open(text, 0, 0, error, sizeof error);
+    struct load *load = load_open(text, 0, 0, 0, error, sizeof error);
     CHECK(load);
     return load;
 }
