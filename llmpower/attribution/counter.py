@@ -31,6 +31,9 @@ IDLE_MEMORY = 8
 LEVELS = 3
 """How many whole ticks on either side tell the level of what goes on there."""
 
+VAGUE = 0.075
+"""Relative deviation from which a level says little."""
+
 APART = 6.0
 """Powers further apart than this many standard deviations of flicker are not of one level."""
 
@@ -197,10 +200,13 @@ class CounterSeries:
     def _level(self, beside_w: list[float], tick: int, regime: Regime, mixed: bool) -> Level | None:
         """What whole ticks beside a piece drew; where they tell little, what its regime draws by experience.
 
-        In a tick of a single regime that experience says nothing that the tick's own total does not say better.
+        In a tick of a single regime neither experience nor a vague level says what the tick's own total does not say
+        better.
         """
         beside = _beside(beside_w, self._power_w(tick), self._steadiness[regime == IDLE])
-        usual = self._levels.get(regime) if mixed else None
+        if not mixed:
+            return beside if beside and beside.std_w < VAGUE * beside.power_w else None
+        usual = self._levels.get(regime)
         if beside is None or usual is None:
             return usual or beside
         apart = abs(beside.power_w - usual.power_w) > APART * hypot(usual.std_w, usual.flicker_w, beside.flicker_w)

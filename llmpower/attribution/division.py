@@ -34,6 +34,9 @@ from llmpower.attribution.tick import LEAST_STD, Around, Piece, prior_j2
 UNKNOWN_STD = 0.1
 """Relative deviation of a piece of which nothing is known, about what the ticks around suggest."""
 
+TAKE_UP = 16.0
+"""By how much unknown pieces are less sure than known ones, as variances: they take up what those leave."""
+
 PROMPT_STD = 1.0
 """The same for a prompt: it draws far more than the decoding around it, and may be over within the tick."""
 
@@ -134,7 +137,7 @@ def _expected(
     # What the known pieces are unsure of, the unknown ones have to take up, whatever they claim.
     sure_j2 = sum(each for each, piece in zip(variances_j2, pieces, strict=True) if piece.level)
     unsure_j2 = sum(variances_j2) - sure_j2
-    if 0 < unsure_j2 < 4 * sure_j2:
-        widen = 4 * sure_j2 / unsure_j2
+    if 0 < unsure_j2 < TAKE_UP * sure_j2:
+        widen = TAKE_UP * sure_j2 / unsure_j2
         variances_j2 = [each if piece.level else widen * each for each, piece in zip(variances_j2, pieces, strict=True)]
     return energies_j, variances_j2

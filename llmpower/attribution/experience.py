@@ -33,7 +33,7 @@ FLICKER = (0.002, 0.01, 0.1)
 STEP_CHANCE = (0.01, 0.4)
 """Least and most chance of a step inside a tick."""
 
-ELSEWHERE = (0.02, 0.1, 0.98)
+ELSEWHERE = (0.02, 0.3, 0.98)
 """Least, first and most share of steps that happen elsewhere than at cuts."""
 
 MAX_REGIMES = 64
@@ -50,6 +50,7 @@ LEAST_SPREAD = 0.005
 
 _ADAPT = 0.1
 _SMOOTHEN = 0.01
+_LEARN = 0.2
 _FORGET = 0.02
 
 
@@ -107,7 +108,7 @@ class Steadiness:
             self.smoothness = min(max(self.smoothness + step, 0.0), 1.0)
         if division.elsewhere is not None:
             least, _, most = ELSEWHERE
-            self.elsewhere += _ADAPT * (division.elsewhere - self.elsewhere)
+            self.elsewhere += _LEARN * (division.elsewhere - self.elsewhere)
             self.elsewhere = min(max(self.elsewhere, least), most)
 
 

@@ -14,6 +14,9 @@ from llmpower.attribution.tick import LEAST_STD, Around, Level, Piece, prior_j2
 SIGNIFICANCE = 5.0
 """Levels further apart than this many standard deviations of flicker are different levels."""
 
+STEPPING = 16.0
+"""By how much the piece in which the power steps is less sure than the others, as variances."""
+
 OPEN_STD = 0.3
 """Relative deviation of a power that is open, from that of the tick beside it."""
 
@@ -82,7 +85,7 @@ class Step:
             self.variances_j2.append(max(own_j2, least_j2))
             start_s = end_s
         for number in stepping:
-            self.variances_j2[number] += 4 * sum(self.variances_j2)
+            self.variances_j2[number] += STEPPING * sum(self.variances_j2)
 
     def weight(self, pieces: Sequence[Piece], elsewhere: float, residual_j: float | None, v: float) -> float:
         """Probability of this hypothesis, against the one that power steps at the cuts if anywhere.
@@ -105,7 +108,7 @@ class Step:
 
 
 def _end_level(level: Level | None, beside_w: float | None, flicker: float) -> Level | None:
-    """The level at one end of a tick: the piece's own if it is known well, else what the tick beside it drew."""
-    if level and level.std_w < OPEN_STD / 4 * level.power_w:
+    """The level at one end of a tick: the piece's own if it has one, else what the tick beside it drew."""
+    if level:
         return level
     return None if beside_w is None else Level(beside_w, 0.0, flicker * beside_w)
