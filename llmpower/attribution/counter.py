@@ -21,7 +21,7 @@ from statistics import fmean
 import numpy as np
 
 from llmpower.attribution.division import divide
-from llmpower.attribution.experience import Levels, Steadiness
+from llmpower.attribution.experience import APART, Levels, Steadiness
 from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Values
 from llmpower.attribution.tick import Around, Level, Piece
 
@@ -33,12 +33,6 @@ LEVELS = 3
 
 VAGUE = 0.075
 """Relative deviation from which a level says little."""
-
-APART = 6.0
-"""Powers further apart than this many standard deviations of flicker are not of one level."""
-
-ALONE_STD = 0.3
-"""Relative deviation of a tick's mean power from what went on at its end, when the power stepped inside."""
 
 BUSY = Regime("busy")
 """Work that nobody told us more of."""
@@ -163,13 +157,30 @@ class CounterSeries:
                 self._steadiness[False].smoothness,
                 self._steadiness[False].elsewhere,
             )
-            division = divide(self._pieces(tick, cuts_ns, regimes, first, end), total_j, around)
+            pieces = self._pieces(tick, cuts_ns, regimes, first, end)
+            division = divide(pieces, total_j, around)
             self._steadiness[False].judge(division)
-            found += [
-                Reading(start_j + each.energy_j, 0.0, 0.0, epoch, start_ns, each.before_j2, each.within_j2)
-                for each in division.used[:-1]
-            ]
+            energies_j = [0.0, *(each.energy_j for each in division.used)]
+            powers_w = [(energies_j[i + 1] - energies_j[i]) / piece.duration_s for i, piece in enumerate(pieces)]
+            for number, each in enumerate(division.used[:-1]):
+                cut_ns, before_w, after_w = cuts_ns[first + number], powers_w[number], powers_w[number + 1]
+                beyond_j2 = self._beyond_j2(tick, cut_ns, (around.before_w, after_w))
+                beyond_j2 += self._beyond_j2(tick + 1, cut_ns, (around.after_w, before_w))
+                energy_j = start_j + each.energy_j
+                found.append(Reading(energy_j, beyond_j2, 0.0, epoch, start_ns, each.before_j2, each.within_j2))
         return found
+
+    def _beyond_j2(self, edge: int, cut_ns: int, powers_w: tuple[float | None, float]) -> float:
+        """Variance of the energy up to a cut that may lie on the other side of an edge than it seems.
+
+        The edge is anywhere within its width w, so beyond the cut, r from its middle, with E[(u − r)²; u > r] =
+        (w/2 − r)³/3w; and there power differs from what it was taken for by the step from one side to the other.
+        """
+        width_s = self._width_ns[edge] / 1e9
+        over_s = width_s / 2 - abs(cut_ns - self._middle_ns[edge]) / 1e9
+        if over_s <= 0 or powers_w[0] is None:
+            return 0.0
+        return (powers_w[0] - powers_w[1]) ** 2 * over_s**3 / (3 * width_s)
 
     def _pieces(
         self, tick: int, cuts_ns: Sequence[int], regimes: Sequence[Regime], first: int, end: int
@@ -203,7 +214,7 @@ class CounterSeries:
         In a tick of a single regime neither experience nor a vague level says what the tick's own total does not say
         better.
         """
-        beside = _beside(beside_w, self._power_w(tick), self._steadiness[regime == IDLE])
+        beside = self._steadiness[regime == IDLE].level(beside_w, self._power_w(tick))
         if not mixed:
             return beside if beside and beside.std_w < VAGUE * beside.power_w else None
         usual = self._levels.get(regime)
@@ -273,24 +284,3 @@ class CounterSeries:
         """(P·w)²/12: the edge lies anywhere within its width w, beside a tick of power P."""
         beside = next((tick for tick in (edge, edge - 1) if self._is_tick(tick)), None)
         return 0.0 if beside is None else (self._power_w(beside) * self._width_ns[edge] / 1e9) ** 2 / 12
-
-
-def _beside(powers_w: list[float], tick_w: float, steadiness: Steadiness) -> Level | None:
-    """The level that whole ticks in a row tell of what goes on beside them, the nearest first."""
-    if not powers_w:
-        return None
-    nearest_w = powers_w[0]
-    flicker_w = steadiness.flicker * nearest_w
-    apart_w = max(APART * flicker_w, 1e-9)
-    alike_w = [nearest_w]
-    for power_w in powers_w[1:]:
-        if abs(power_w - nearest_w) > apart_w:
-            break
-        alike_w.append(power_w)
-    if len(alike_w) > 1:
-        return Level(fmean(alike_w), flicker_w / sqrt(len(alike_w)), flicker_w)
-    if len(powers_w) > 1:
-        # The power stepped within that tick, so its mean is no level: ours may still be what our own tick says.
-        return Level(nearest_w, max(abs(nearest_w - powers_w[1]), abs(nearest_w - tick_w)), flicker_w)
-    # One alone may hold a step of any height, for all we know.
-    return Level(nearest_w, sqrt(flicker_w**2 + steadiness.step_chance * (ALONE_STD * nearest_w) ** 2), flicker_w)

@@ -7,9 +7,9 @@ square wave. The stated uncertainty of a request can only be honest if it is lea
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
-from statistics import NormalDist, median
+from statistics import NormalDist, fmean, median
 
 from llmpower.attribution.division import Division
 from llmpower.attribution.series import Regime
@@ -35,6 +35,12 @@ STEP_CHANCE = (0.01, 0.4)
 
 ELSEWHERE = (0.02, 0.3, 0.98)
 """Least, first and most share of steps that happen elsewhere than at cuts."""
+
+APART = 6.0
+"""Powers further apart than this many standard deviations of flicker are not of one level."""
+
+ALONE_STD = 0.3
+"""Relative deviation of a tick's mean power from what went on at its end, when the power stepped inside."""
 
 MAX_REGIMES = 64
 """Kinds of work remembered; the one not seen for longest goes."""
@@ -94,12 +100,38 @@ class Steadiness:
             # First of all differences, as if few were steps; then of those that look like none.
             spread = quiet[int(quantile * len(quiet))] / NormalDist().inv_cdf(0.5 + quantile / 2)
             shown = max(spread**2 - timing, 0.0) / 2
-            self.flicker = sqrt((len(quiet) * shown + PRIOR * FLICKER[1] ** 2) / (len(quiet) + PRIOR))
+            count = len(quiet) + PRIOR
+            flicker = sqrt((len(quiet) * shown + PRIOR * FLICKER[1] ** 2) / count)
+            # One standard error more: a deviation that is stated too large misleads less.
+            self.flicker = flicker * (1 + 1 / sqrt(count))
             self.flicker = min(max(self.flicker, FLICKER[0]), FLICKER[2])
             step = STEP * sqrt(2 * self.flicker**2 + timing)
             quiet = [each for each in ordered if each <= step] or ordered
         steps = (len(ordered) - len(quiet)) / 2
         self.step_chance = min(max(steps / len(ordered), STEP_CHANCE[0]), STEP_CHANCE[1])
+
+    def level(self, powers_w: Sequence[float], tick_w: float) -> Level | None:
+        """The level that whole ticks in a row, the nearest first, tell of what goes on beside them.
+
+        ``tick_w`` is the mean power of the tick that is to be divided.
+        """
+        if not powers_w:
+            return None
+        nearest_w = powers_w[0]
+        flicker_w = self.flicker * nearest_w
+        apart_w = max(APART * flicker_w, 1e-9)
+        alike_w = [nearest_w]
+        for power_w in powers_w[1:]:
+            if abs(power_w - nearest_w) > apart_w:
+                break
+            alike_w.append(power_w)
+        if len(alike_w) > 1:
+            return Level(fmean(alike_w), flicker_w / sqrt(len(alike_w)), flicker_w)
+        if len(powers_w) > 1:
+            # The power stepped within that tick, so its mean is no level: ours may still be what our own tick says.
+            return Level(nearest_w, max(abs(nearest_w - powers_w[1]), abs(nearest_w - tick_w)), flicker_w)
+        # One alone may hold a step of any height, for all we know.
+        return Level(nearest_w, sqrt(flicker_w**2 + self.step_chance * (ALONE_STD * nearest_w) ** 2), flicker_w)
 
     def judge(self, division: Division) -> None:
         """Take how a tick was divided: whether what was foretold of it came true."""
