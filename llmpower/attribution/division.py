@@ -31,7 +31,7 @@ from llmpower.attribution.series import bridge_var_j2
 from llmpower.attribution.step import Shape, Step
 from llmpower.attribution.tick import LEAST_STD, Around, Piece, prior_j2
 
-UNKNOWN_STD = 0.1
+UNKNOWN_STD = 0.07
 """Relative deviation of a piece of which nothing is known, about what the ticks around suggest."""
 
 TAKE_UP = 16.0
@@ -130,7 +130,7 @@ def _expected(
         else:
             energy_j = factor * each_j
             relative = PROMPT_STD if piece.regime.kind == "prefill" else UNKNOWN_STD
-            own_j2 = max(relative * energy_j, shape.spread_w / 2 * piece.duration_s) ** 2
+            own_j2 = max(relative * energy_j, shape.spread_w / 3 * piece.duration_s) ** 2
             own_j2 += (energy_j / piece.duration_s * piece.edge_width_s) ** 2 / 12
         energies_j.append(energy_j)
         variances_j2.append(max(own_j2, least_j2))
