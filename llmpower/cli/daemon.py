@@ -30,6 +30,12 @@ import click
     metavar="HOST:PORT",
     help="Serve /metrics there.  [default: 127.0.0.1:10450]",
 )
+@click.option(
+    "--web.config.file",
+    "web_config_file",
+    type=click.Path(path_type=Path),
+    help="TLS and passwords for /metrics, in the schema of the Prometheus exporter-toolkit.",
+)
 @click.option("--rate", type=float, metavar="HZ", help="Reads of each GPU per second.  [default: 100]")
 def command(
     config: Path | None,
@@ -39,6 +45,7 @@ def command(
     store: Path | None,
     socket: Path | None,
     web_listen_address: str | None,
+    web_config_file: Path | None,
     rate: float | None,
 ) -> None:
     """Sample power, receive spans, store joules, serve metrics.
@@ -63,6 +70,7 @@ def command(
         "store": store,
         "socket": socket,
         "web.listen-address": web_listen_address,
+        "web.config.file": web_config_file,
         "rate": rate,
     }
     settings = load_config(options, config)

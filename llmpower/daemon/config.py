@@ -33,6 +33,7 @@ class Config:
     store: Path
     socket: Path
     listen_address: tuple[str, int]
+    web_config_file: Path | None
     rate_hz: float
 
 
@@ -62,6 +63,7 @@ def load_config(
         store=_path("store", settings["store"]).absolute(),
         socket=_path("socket", settings["socket"]).absolute(),
         listen_address=_listen_address(settings["web.listen-address"]),
+        web_config_file=_optional_path("web.config.file", settings["web.config.file"]),
         rate_hz=_rate(settings["rate"]),
     )
     check_socket_path(config.socket)
@@ -113,6 +115,7 @@ def _defaults(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
         "store": default_store_path(environ, uid),
         "socket": SYSTEM_SOCKET if uid == 0 else default_socket_path(runtime, system_socket=nowhere),
         "web.listen-address": LISTEN_ADDRESS,
+        "web.config.file": None,
         "rate": 100.0,
     }
 
@@ -153,6 +156,10 @@ def _path(name: str, value: object) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise InputError(name, value, "is not a path; give one as text")
     return Path(value)
+
+
+def _optional_path(name: str, value: object) -> Path | None:
+    return None if value is None else _path(name, value).absolute()
 
 
 def _rate(value: object) -> float:

@@ -25,7 +25,7 @@ from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.notify import Notifier
 from llmpower.daemon.receiver import Receiver
 from llmpower.daemon.status import status_of
-from llmpower.metrics import LlmpowerCollector, MetricsServer
+from llmpower.metrics import WEB_CONFIG_OPTION, LlmpowerCollector, MetricsServer
 from llmpower.sampling import Sampler
 from llmpower.store import Store
 from llmpower.types import Device
@@ -77,7 +77,17 @@ def run(config: Config) -> None:
         registry = CollectorRegistry(auto_describe=True)
         registry.register(LlmpowerCollector(lambda: engine.snapshot))
         ProcessCollector(registry=registry)
-        server = stack.enter_context(MetricsServer(*config.listen_address, registry))
+        server = stack.enter_context(
+            MetricsServer(
+                *config.listen_address, registry, web_config_file=config.web_config_file, on_error=engine.fail
+            )
+        )
+        if server.open_to_all:
+            logger.warning(
+                "whoever reaches %s may watch this machine's power; %s asks for a password",
+                server.url,
+                WEB_CONFIG_OPTION,
+            )
         loop = Loop(config, sampler, engine, server.url)
         receiver = Receiver(config.socket, selector, engine, loop.status)
         stack.callback(receiver.close)

@@ -6,8 +6,10 @@ from llmpower.metrics.accounts import ModelAccounts
 from llmpower.metrics.collector import LlmpowerCollector
 from llmpower.metrics.server import MetricsServer
 from llmpower.metrics.snapshot import DeviceState, FieldState, Histogram, ModelState, SamplerState, Snapshot
+from llmpower.metrics.web_config import OPTION as WEB_CONFIG_OPTION
 
 __all__ = [
+    "WEB_CONFIG_OPTION",
     "DeviceState",
     "FieldState",
     "Histogram",

@@ -28,6 +28,7 @@ def test_roots_daemon_serves_the_system() -> None:
         store=Path("/var/lib/llmpower/spans.db"),
         socket=Path("/run/llmpower/llmpower.sock"),
         listen_address=("127.0.0.1", 10450),
+        web_config_file=None,
         rate_hz=100.0,
     )
 
@@ -65,6 +66,7 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         store = "/data/spans.db"
         [web]
         listen-address = "[::1]:9000"
+        config.file = "/etc/llmpower/web.yml"
         """,
     )
     config = load_config({"rate": 200.0, "store": None, "socket": tmp_path / "s"}, file, environ={}, uid=0)
@@ -73,6 +75,7 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
     assert config.store == Path("/data/spans.db")
     assert config.socket == tmp_path / "s"
     assert config.listen_address == ("::1", 9000)
+    assert config.web_config_file == Path("/etc/llmpower/web.yml")
     assert config.powercap_root == Path("/sys/class/powercap")
 
 
