@@ -35,7 +35,15 @@ class DeviceError(InputError):
 
 
 class StoreError(InputError):
-    """The measurements database cannot be used: locked, corrupt, read-only, or from a newer version."""
+    """The measurements database cannot be used: another program's, from a newer version, out of reach."""
+
+
+class StoreUnavailableError(StoreError):
+    """It cannot be used now, and may be later as it is: the disk is full, read-only or failing, or it is locked."""
+
+
+class StoreDamagedError(StoreError):
+    """It is ours and its content is damaged."""
 
 
 class DaemonUnreachableError(InputError):

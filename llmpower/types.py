@@ -58,7 +58,8 @@ class Span:
     """One call that ran a model: what, where, when, and how many tokens (whole batch, padding excluded).
 
     ``device_uuids`` is ``None`` when the caller does not know where it ran, and empty when it knows that no GPU
-    took part. ``first_token_ns`` is ``None`` when the moment was not seen.
+    took part. ``first_token_ns`` is ``None`` when the moment was not seen. ``uid`` is the user who sent it, by the
+    kernel's word and never the sender's; ``None`` where it came by a way that does not tell.
     """
 
     span_id: str
@@ -73,6 +74,7 @@ class Span:
     hostname: str
     pid: int
     attributes: Mapping[str, str] = field(default_factory=dict)
+    uid: int | None = None
 
     @property
     def runtime_s(self) -> float:

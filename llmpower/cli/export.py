@@ -32,8 +32,11 @@ def _moment(_: click.Context, param: click.Parameter, text: str | None) -> datet
 @click.option("--since", callback=_moment, metavar="T", help="Leave out spans that began before T.")
 @click.option("--until", callback=_moment, metavar="T", help="Leave out spans that began at T or later.")
 @click.option("--model", metavar="NAME", help="Take this model's spans only.")
+@click.option("--with-uid", is_flag=True, help="Add a column uid: the user whose program sent the span.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="FILE.csv, .parquet or .jsonl.")
-def command(store: Path | None, since: datetime | None, until: datetime | None, model: str | None, out: Path) -> None:
+def command(
+    store: Path | None, since: datetime | None, until: datetime | None, model: str | None, with_uid: bool, out: Path
+) -> None:
     """Write measurements from a store to CSV, Parquet or JSON lines.
 
     One row a span, in order of start; an empty cell was not measured. It works while the daemon runs. T is a time as
@@ -47,8 +50,10 @@ def command(store: Path | None, since: datetime | None, until: datetime | None, 
     from llmpower.daemon.config import find_store_path
     from llmpower.store import read_measurements
     from llmpower.tables import write_table
+    from llmpower.types import MEASUREMENT_COLUMNS
 
     store = store or find_store_path()
-    frame = read_measurements(store, since=since, until=until, model=model)
+    columns = (*MEASUREMENT_COLUMNS, "uid") if with_uid else MEASUREMENT_COLUMNS
+    frame = read_measurements(store, columns=columns, since=since, until=until, model=model)
     write_table(frame, out)
     print(f"{len(frame)} rows from {store} to {out}", file=sys.stderr)

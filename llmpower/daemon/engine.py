@@ -21,6 +21,7 @@ from llmpower.daemon.reading import Reading
 from llmpower.exceptions import StoreError
 from llmpower.metrics import DeviceState, Histogram, ModelAccounts, SamplerState, Snapshot
 from llmpower.sampling import Calibration, Channel, SamplerStatistics, with_periods
+from llmpower.store import Appended
 from llmpower.types import Device, Field, Measurement, Span
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Engine:
 
     Args:
         devices: what is sampled, in the sampler's order.
-        append: stores measurements and returns how many were new, or raises StoreError and stores none.
+        append: stores measurements and tells what has become of them, or raises StoreError and stores none.
         backend: ``nvml`` or ``simulated``.
         cpu_name: for the name of the system on which a span without GPU ran.
         now: CLOCK_MONOTONIC in nanoseconds.
@@ -61,7 +62,7 @@ class Engine:
     def __init__(
         self,
         devices: Sequence[Device],
-        append: Callable[[Sequence[Measurement]], int],
+        append: Callable[[Sequence[Measurement]], Appended],
         *,
         backend: str,
         cpu_name: str = "CPU",
@@ -226,7 +227,7 @@ class Engine:
         if not self._rows or now_ns < self._next_store_ns:
             return
         try:
-            stored = self._append(self._rows)
+            appended = self._append(self._rows)
         except StoreError as error:
             self.fail(str(error))
             self._store_errors += 1
@@ -235,8 +236,9 @@ class Engine:
                 self._rows.popleft()
                 self._lost += 1
         else:
-            self._stored += stored
-            self._rejected["duplicate"] += len(self._rows) - stored
+            self._stored += appended.new
+            self._rejected["unstorable"] += appended.unstorable
+            self._rejected["duplicate"] += len(self._rows) - appended.new - appended.unstorable
             self._rows.clear()
 
     def _freeze(self, sampler: SamplerState) -> Snapshot:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from llmpower.store.aside import set_aside
 from llmpower.store.reader import iter_rows, read_measurements
-from llmpower.store.writer import Store
+from llmpower.store.writer import Appended, Store
 
-__all__ = ["Store", "iter_rows", "read_measurements"]
+__all__ = ["Appended", "Store", "iter_rows", "read_measurements", "set_aside"]

@@ -1,26 +1,33 @@
 """Readers of the database: they never write, and the daemon never waits for them.
 
 A reader sees the rows committed when it began. It opens the file read-only, so it works for anyone who may read the
-file, also where SQLite could not leave its own files beside it.
+file, also where SQLite could not leave its own files beside it. It reads stores of every version there has been: what
+an older one does not have is absent.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmpower.exceptions import StoreError
+from llmpower.exceptions import StoreError, StoreUnavailableError
 from llmpower.store import schema
-from llmpower.store.writer import iso
+from llmpower.store.rows import iso
 from llmpower.types import MEASUREMENT_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+READABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "uid")
+"""What can be asked for. ``uid`` is whose process sent the span; it is handed out to those who ask."""
+
 _TYPES = {
+    "uid": "Int64",
     "input_tokens": "int64",
     "output_tokens": "int64",
     "batch_size": "int64",
@@ -53,10 +60,10 @@ def iter_rows(
     model name. ``None`` stands for NULL, 0 and 1 for booleans.
 
     Raises:
-        StoreError: no such file, or not a store of this version.
-        ValueError: a column that is not one of :data:`~llmpower.types.MEASUREMENT_COLUMNS`, or a naive time.
+        StoreError: no such file, or not a store of a version known here.
+        ValueError: a column that is not one of :data:`READABLE_COLUMNS`, or a naive time.
     """
-    if unknown := set(columns) - set(MEASUREMENT_COLUMNS):
+    if unknown := set(columns) - set(READABLE_COLUMNS):
         raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
     conditions: dict[str, object] = {}
     if since is not None:
@@ -66,57 +73,81 @@ def iter_rows(
     if model is not None:
         conditions["model_name = ?"] = model
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    query = f"SELECT {', '.join(columns)} FROM measurements{where} ORDER BY started_at, id"
     try:
-        connection = _open(path)
-        try:
+        with _opened(path) as connection:
+            there = {row[0] for row in connection.execute("SELECT name FROM pragma_table_info('measurements')")}
+            chosen = ", ".join(name if name in there else f"NULL AS {name}" for name in columns)
+            query = f"SELECT {chosen} FROM measurements{where} ORDER BY started_at, id"
             yield from connection.execute(query, tuple(conditions.values()))
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         raise schema.explain(path, error) from error
 
 
 def read_measurements(
-    path: Path, *, since: datetime | None = None, until: datetime | None = None, model: str | None = None
+    path: Path,
+    *,
+    columns: Sequence[str] = MEASUREMENT_COLUMNS,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    model: str | None = None,
 ) -> pd.DataFrame:
-    """The stored spans as a frame of exactly :data:`~llmpower.types.MEASUREMENT_COLUMNS`, in order of start.
+    """The stored spans as a frame of exactly ``columns``, in order of start.
 
     Arguments as :func:`iter_rows`. ``started_at`` is text (UTC, ISO 8601), ``device_uuids`` joined by ``;``; absent
     readings are NaN.
 
     Raises:
-        StoreError: no such file, or not a store of this version.
+        StoreError: no such file, or not a store of a version known here.
+        ValueError: a column that is not one of :data:`READABLE_COLUMNS`, or a naive time.
     """
     import pandas as pd
 
-    rows = list(iter_rows(path, since=since, until=until, model=model))
-    frame = pd.DataFrame.from_records(rows, columns=list(MEASUREMENT_COLUMNS))
-    return frame.astype({name: _TYPES.get(name, "object") for name in MEASUREMENT_COLUMNS})
+    rows = list(iter_rows(path, columns=columns, since=since, until=until, model=model))
+    frame = pd.DataFrame.from_records(rows, columns=list(columns))
+    return frame.astype({name: _TYPES.get(name, "object") for name in columns})
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise StoreError(schema.OPTION, path, "no such file; start 'llmpower daemon', or give the store it writes to")
     connection = schema.connect(path, "ro")
+    before = None
     try:
         try:
             version = schema.check(connection, path, newest=schema.newest_version())
         except sqlite3.OperationalError:
-            # A log-keeping database wants its index file beside it. Where we may not create that, and no daemon has,
-            # nobody is writing either, and the file can be read as it lies.
-            if path.with_name(f"{path.name}-wal").exists():
+            # A log-keeping database wants its index file beside it. Where we may not create that, or a full disk has
+            # no room for it, and no daemon has, nobody is writing either, and the file can be read as it lies.
+            if _has_log(path):
                 raise
             connection.close()
+            before = path.stat()
             connection = schema.connect(path, "ro&immutable=1")
             version = schema.check(connection, path, newest=schema.newest_version())
-        if version < schema.newest_version():
-            advice = "this is not yet a store of this version of llmpower; start its daemon on it once"
+        if version == 0:
+            advice = "there is nothing in it yet; start 'llmpower daemon', or give the store it writes to"
             raise StoreError(schema.OPTION, path, advice)
-    except BaseException:
+        try:
+            yield connection
+        except sqlite3.Error:
+            _see_unchanged(path, before)
+            raise
+        _see_unchanged(path, before)
+    finally:
         connection.close()
-        raise
-    return connection
+
+
+def _see_unchanged(path: Path, before: os.stat_result | None) -> None:
+    """A file read without locks (``before`` is not ``None``) must be as it was: rows may otherwise be of two minds."""
+    if before is not None and (_has_log(path) or path.stat().st_mtime_ns != before.st_mtime_ns):
+        advice = "a daemon has begun to write to it while it was read; run this again"
+        raise StoreUnavailableError(schema.OPTION, path, advice)
+
+
+def _has_log(path: Path) -> bool:
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def _aware(moment: datetime) -> str:

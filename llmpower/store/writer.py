@@ -1,36 +1,54 @@
 """The one writer. Rows arrive in batches, each batch in one transaction: all of it is there, or none.
 
-Write-ahead logging lets readers work while the daemon writes; ``synchronous=NORMAL`` means that a killed daemon loses
-nothing it committed, and that a power cut may cost the last moments but never the file. That there is one writer is
-held by a lock beside the database: SQLite would let two daemons take turns, and both would count the same device.
+Write-ahead logging lets readers work while the daemon writes. ``synchronous=FULL`` waits for the disk at every commit,
+so a row that was reported as stored survives the machine's losing power, not only the daemon's being killed; whoever
+cannot wait hands over rows from another thread. That there is one writer is held by a lock beside the database: SQLite
+would let two daemons take turns, and both would count the same device.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
 import sqlite3
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from llmpower.exceptions import StoreError
-from llmpower.store import schema
-from llmpower.types import MEASUREMENT_COLUMNS, Measurement
+from llmpower.exceptions import StoreDamagedError, StoreError, StoreUnavailableError
+from llmpower.store import rows, schema
+from llmpower.types import Measurement
 
-_COLUMNS = (*MEASUREMENT_COLUMNS, "pid", "attributes")
-_INSERT = (
-    f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) "
-    "ON CONFLICT (span_id) DO NOTHING"
-)
+CHECK_S = 0.5
+"""How long opening may look for damage: about 100 MB. What lies beyond is found when it is first used."""
+
+LOG_KEPT_BYTES = 8 << 20
+"""To this size the log is cut once all of it is in the database, as after a reader that has kept it long."""
+
+# What SQLite or its Python module say of a value that no table can hold.
+_UNSTORABLE = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError)
+_PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+class Appended(NamedTuple):
+    """What has become of a batch: rows added, and rows that no table can hold; the rest was there already."""
+
+    new: int
+    unstorable: int = 0
 
 
 class Store:
     """The measurements database, opened for writing; creates the file where there is none.
 
+    It may be used from any thread, by one at a time.
+
     Raises:
-        StoreError: another daemon writes to it, or it is locked, damaged, newer than this program, or out of reach.
+        StoreDamagedError: it is ours, and damaged.
+        StoreUnavailableError: the disk is full, read-only or failing, or another program holds the database locked.
+        StoreError: another daemon writes to it, it is another program's or newer than this one, or out of reach.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,45 +56,126 @@ class Store:
         self._lock = _lock(path)
         try:
             self._connection = _open(path)
+            self.identity = identity(path)
+            """Device and inode of the database."""
+            self._log = path.with_name(f"{path.name}-wal")
+            self._log_identity = identity(self._log)
         except BaseException:
             os.close(self._lock)
             raise
 
-    def append(self, measurements: Sequence[Measurement]) -> int:
-        """Store all of them in one transaction and return how many were new.
+    def append(self, measurements: Sequence[Measurement]) -> Appended:
+        """Store all of them in one transaction.
 
-        A span that is there already stays as it is: a sender may repeat itself, and its joules must not double.
+        A span that is there already stays as it is: a sender may repeat itself, and its joules must not double. Where
+        it is another user's, the new one is kept under an id of its own (:func:`~llmpower.store.rows.under_own_id`). A
+        row that no table can hold costs itself and not its batch, which would otherwise fail for ever.
 
         Raises:
             StoreError: nothing was stored; the same call may be made again.
         """
-        try:
+        new = unstorable = 0
+        with self.transaction() as connection:
+            for chunk in rows.chunks([rows.row_of(measurement) for measurement in measurements]):
+                try:
+                    new += self._insert(connection, chunk)
+                except _UNSTORABLE:
+                    for row in chunk:
+                        try:
+                            new += self._insert(connection, [row])
+                        except _UNSTORABLE:
+                            unstorable += 1
+        return Appended(new, unstorable)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is done in the block is committed at its end, or none of it.
+
+        Raises:
+            StoreError: it failed, or the file is no longer where it was and nobody would find what was stored.
+        """
+        with self.explaining():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                inserted = self._connection.executemany(_INSERT, map(_row, measurements)).rowcount
+                yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
                 # SQLite itself rolls back on some errors, such as a full disk; there is then nothing left to undo.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+        if identity(self.path) != self.identity:
+            advice = "the file was removed or replaced under the daemon; a file that is there again will be used"
+            raise StoreUnavailableError(schema.OPTION, self.path, advice)
+
+    @contextmanager
+    def explaining(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for what needs no transaction.
+
+        Raises:
+            StoreError: in place of SQLite's own errors.
+        """
+        try:
+            yield self._connection
         except sqlite3.Error as error:
             raise schema.explain(self.path, error) from error
-        return max(inserted, 0)
 
     def close(self) -> None:
         """Fold the log into the database file and let go of it; a second call does nothing."""
         if self._lock < 0:
             return
-        # The last connection to close checkpoints the log and removes it; a reader still there will do so instead.
-        self._connection.close()
+        # The last connection to close folds the log in and removes it, or a reader that is still there; where the file
+        # is no longer in its place, nobody does.
+        with suppress(sqlite3.Error):
+            self._connection.close()
         os.close(self._lock)
         self._lock = -1
 
+    def close_moved(self) -> None:
+        """Let go of a file that was moved away, or removed, with all that is committed in it.
 
-def iso(moment: datetime) -> str:
-    """UTC, to the microsecond, always of the same length: the order of the text is the order in time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        SQLite would take the log that stays behind for that of the next file of this name, whoever's it is.
+        """
+        # This finds the file wherever it is: it is still open.
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self.close()
+        if self._log_identity is not None and identity(self._log) == self._log_identity:
+            with suppress(OSError):
+                self._put_log_away()
+
+    def _put_log_away(self) -> None:
+        log = self._log.stat()
+        if log.st_size == 0:
+            self._log.unlink()
+        else:
+            # A reader or the disk kept it from being folded in. It is of use beside the file that was moved.
+            self._log.rename(self._log.with_name(f"{self.path.name}.left-{log.st_ino}-wal"))
+        self.path.with_name(f"{self.path.name}-shm").unlink(missing_ok=True)
+
+    @staticmethod
+    def _insert(connection: sqlite3.Connection, chunk: Sequence[rows.Row]) -> int:
+        """How many of the rows are new."""
+        new = connection.execute(rows.insert(len(chunk)), [value for row in chunk for value in row]).rowcount
+        if new == len(chunk):
+            return new
+        marks = ", ".join("?" * len(chunk))
+        query = f"SELECT span_id, uid FROM measurements WHERE span_id IN ({marks})"
+        owners = dict(connection.execute(query, [row[rows.SPAN_ID] for row in chunk]))
+        for row in chunk:
+            owner, uid = owners[row[rows.SPAN_ID]], row[rows.UID]
+            if uid is not None and owner is not None and uid != owner:
+                new += connection.execute(rows.insert(1), rows.under_own_id(row)).rowcount
+        return new
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what is there; ``None`` for nothing, or for what cannot be asked."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _lock(path: Path) -> int:
@@ -88,7 +187,8 @@ def _lock(path: Path) -> int:
         advice = f"there is no directory {path.parent}; create it, or give another file"
         raise StoreError(schema.OPTION, path, advice) from error
     except OSError as error:
-        raise StoreError(schema.OPTION, path, f"cannot write there ({error.strerror}); mend that") from error
+        kind = StoreUnavailableError if error.errno in _PASSING_ERRNOS else StoreError
+        raise kind(schema.OPTION, path, f"cannot write there ({error.strerror}); mend that") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -96,19 +196,23 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
         advice = f"another daemon (pid {holder or 'unknown'}) writes to it; stop that one, or give another file"
         raise StoreError(schema.OPTION, path, advice) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    # The pid is for people; a full disk has no room for it, and the lock holds without.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
 
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
+        if path.exists() and path.stat().st_size:
+            _check(path)
         connection = schema.connect(path, "rwc")
         try:
-            # Asked first: switching the journal of a file that is not ours would already be a change to it.
-            schema.check(connection, path, newest=schema.newest_version())
+            schema.prepare(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT_BYTES}")
             schema.migrate(connection, path)
         except BaseException:
             connection.close()
@@ -118,32 +222,31 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _row(measurement: Measurement) -> dict[str, object]:
-    span = measurement.span
-    return {
-        "span_id": span.span_id,
-        "started_at": iso(measurement.started_at),
-        "hostname": span.hostname,
-        "pid": span.pid,
-        "model_name": span.model_name,
-        "system": measurement.system,
-        "device_uuids": None if span.device_uuids is None else ";".join(span.device_uuids),
-        "input_tokens": span.input_tokens,
-        "output_tokens": span.output_tokens,
-        "batch_size": span.batch_size,
-        "runtime_s": span.runtime_s,
-        "time_to_first_token_s": span.time_to_first_token_s,
-        "gpu_energy_j": measurement.gpu_energy_j,
-        "gpu_energy_std_j": measurement.gpu_energy_std_j,
-        "cpu_energy_j": measurement.cpu_energy_j,
-        "cpu_energy_std_j": measurement.cpu_energy_std_j,
-        "prefill_energy_j": measurement.prefill_energy_j,
-        "decode_energy_j": measurement.decode_energy_j,
-        "quality": measurement.quality,
-        "method": measurement.method,
-        "allocated": measurement.allocated,
-        "simulated": measurement.simulated,
-        "gpu_idle_energy_j": measurement.gpu_idle_energy_j,
-        "cpu_idle_energy_j": measurement.cpu_idle_energy_j,
-        "attributes": json.dumps(dict(span.attributes), ensure_ascii=False, sort_keys=True),
-    }
+def _check(path: Path) -> None:
+    """See that the file is ours, and look for damage, for :data:`CHECK_S` at most.
+
+    Raises:
+        StoreDamagedError: it is damaged.
+        StoreError: it is another program's, or newer than this one.
+        sqlite3.Error: see :func:`~llmpower.store.schema.explain`.
+    """
+    # Read-only: switching the journal of a file that is not ours would already be a change to it, and closing a
+    # connection that may write would fold the log into a file that is damaged.
+    with closing(schema.connect(path, "ro")) as connection:
+        schema.check(connection, path, newest=schema.newest_version())
+        # SQLite's progress handler is not called within the check of a table by every version; this reaches it.
+        timer = threading.Timer(CHECK_S, connection.interrupt)
+        timer.start()
+        try:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if schema.name_of(error) != "SQLITE_INTERRUPT":
+                raise
+            return
+        finally:
+            timer.cancel()
+            # Without this it could still interrupt what comes next.
+            timer.join()
+    if found != "ok":
+        advice = "the database is damaged; move it away, and save what can be read with 'sqlite3 FILE .recover'"
+        raise StoreDamagedError(schema.OPTION, path, advice) from sqlite3.DatabaseError(" ".join(found.split())[:200])

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from llmpower.store import Store, read_measurements
+from llmpower.store import Store, read_measurements, schema
 from llmpower.tables import read_table
 from llmpower.types import MEASUREMENT_COLUMNS, Measurement
 
@@ -72,6 +74,34 @@ def test_rows_are_chosen(options: list[str], spans: list[str], store: Path, tmp_
     ended = export("--store", store, *options, "-o", out)
     assert ended.stderr.startswith(f"{len(spans)} rows")
     assert [*read_table(out).get("span_id", [])] == spans
+
+
+def test_the_users_are_exported_to_whom_asks(tmp_path: Path, make_measurement: Make) -> None:
+    writer = Store(tmp_path / "spans.db")
+    writer.append([make_measurement(1, uid=1000), make_measurement(2)])
+    writer.close()
+    out = tmp_path / "m.csv"
+    assert export("--store", tmp_path / "spans.db", "--with-uid", "-o", out).returncode == 0
+    lines = out.read_text("utf-8").splitlines()
+    assert lines[0].split(",") == [*MEASUREMENT_COLUMNS, "uid"]
+    assert [line.rpartition(",")[2] for line in lines[1:]] == ["1000", ""]
+
+
+def test_the_store_of_an_earlier_version_is_exported_as_it_is(tmp_path: Path) -> None:
+    store = tmp_path / "spans.db"
+    scripts = dict(schema._migrations())
+    with closing(sqlite3.connect(store)) as connection:
+        connection.executescript(
+            f"{scripts[1]}; {scripts[2]}; PRAGMA application_id = {schema.APPLICATION_ID}; PRAGMA user_version = 2;"
+            "INSERT INTO measurements (span_id, started_at, hostname, pid, model_name, system, input_tokens,"
+            " output_tokens, batch_size, runtime_s, quality, method, allocated, simulated, attributes) VALUES"
+            " ('old', '2025-01-01T00:00:00.000000Z', 'h', 1, 'm', 's', 1, 1, 1, 1.0, 'measured', 'counter', 0, 0, '{}')"
+        )
+    before = store.read_bytes()
+    ended = export("--store", store, "--with-uid", "-o", tmp_path / "m.jsonl")
+    assert (ended.returncode, ended.stderr) == (0, f"1 rows from {store} to {tmp_path / 'm.jsonl'}\n")
+    assert read_table(tmp_path / "m.jsonl")["span_id"].tolist() == ["old"]
+    assert store.read_bytes() == before
 
 
 def test_a_time_without_offset_is_this_machines(store: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from llmpower.daemon.engine import HOLD_S, MAX_PENDING, MAX_WAITING_ROWS, Engine
 from llmpower.exceptions import StoreError
 from llmpower.sampling import EPOCH, SAMPLE_DTYPE, Calibration, Channel, SamplerStatistics
+from llmpower.store import Appended
 from llmpower.types import Device, Field, Measurement, Span
 
 S = 1_000_000_000
@@ -55,13 +56,13 @@ class Bench:
         self.engine = Engine(devices, self.append, backend="simulated", now=lambda: self.now_ns)
         self.pass_time(1.0)
 
-    def append(self, measurements: Sequence[Measurement]) -> int:
+    def append(self, measurements: Sequence[Measurement]) -> Appended:
         if self.broken is not None:
             raise StoreError("--store", "spans.db", self.broken)
         known = {measurement.span.span_id for measurement in self.stored}
         new = [measurement for measurement in measurements if measurement.span.span_id not in known]
         self.stored += new
-        return len(new)
+        return Appended(len(new))
 
     def pass_time(self, seconds: float, **options: Any) -> None:
         """One step after so long, with all samples of that time."""
@@ -408,9 +409,9 @@ def test_without_devices_spans_are_stored_without_joules() -> None:
     now_ns = START_NS
     rows: list[Measurement] = []
 
-    def append(measurements: Sequence[Measurement]) -> int:
+    def append(measurements: Sequence[Measurement]) -> Appended:
         rows.extend(measurements)
-        return len(measurements)
+        return Appended(len(measurements))
 
     engine = Engine((), append, backend="nvml", cpu_name="EPYC", now=lambda: now_ns)
     nothing = np.zeros(0, SAMPLE_DTYPE)

@@ -20,11 +20,6 @@ from llmpower.types import MEASUREMENT_COLUMNS, Measurement
 Make = Callable[..., Measurement]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spans.db"
-
-
 def filled(path: Path, *measurements: Measurement) -> Path:
     store = Store(path)
     store.append(measurements)
@@ -109,9 +104,9 @@ def test_rows_are_chosen_by_time_and_model_and_come_in_order(path: Path, make_me
 
 def test_a_span_sent_twice_is_stored_once(path: Path, make_measurement: Make) -> None:
     store = Store(path)
-    assert store.append([make_measurement(1), make_measurement(2)]) == 2
-    assert store.append([make_measurement(2, gpu_energy_j=5.0), make_measurement(3)]) == 1
-    assert store.append([]) == 0
+    assert store.append([make_measurement(1), make_measurement(2)]) == (2, 0)
+    assert store.append([make_measurement(2, gpu_energy_j=5.0), make_measurement(3)]) == (1, 0)
+    assert store.append([]) == (0, 0)
     store.close()
     assert list(iter_rows(path, columns=("span_id", "gpu_energy_j"))) == [
         ("span-1", 100.0),
@@ -122,10 +117,39 @@ def test_a_span_sent_twice_is_stored_once(path: Path, make_measurement: Make) ->
 
 def test_a_batch_is_stored_whole_or_not_at_all(path: Path, make_measurement: Make) -> None:
     store = Store(path)
+    with store.explaining() as connection:
+        # Of the statements of one batch, a later one fails.
+        connection.execute(
+            "CREATE TEMP TRIGGER failing BEFORE INSERT ON measurements WHEN NEW.span_id = 'span-150'"
+            " BEGIN SELECT * FROM json_each('no json'); END"
+        )
     with pytest.raises(StoreError):
-        store.append([make_measurement(1), make_measurement(2, quality="splendid")])
-    assert store.append([make_measurement(1)]) == 1
+        store.append([make_measurement(number) for number in range(200)])
+    assert list(iter_rows(path)) == []
+    with store.explaining() as connection:
+        connection.execute("DROP TRIGGER failing")
+    assert store.append([make_measurement(number) for number in range(200)]) == (200, 0)
     store.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quality": "splendid"},
+        {"gpu_energy_j": "many"},
+        {"input_tokens": 2**63},
+        {"model_name": "\ud800"},
+        {"pid": None},
+    ],
+)
+def test_a_row_that_no_table_can_hold_costs_itself_alone(
+    wrong: dict[str, object], path: Path, make_measurement: Make
+) -> None:
+    store = Store(path)
+    batch = [make_measurement(number, **(wrong if number == 70 else {})) for number in range(150)]
+    assert store.append(batch) == (149, 1)
+    store.close()
+    assert "span-70" not in {row[0] for row in iter_rows(path, columns=("span_id",))}
 
 
 def test_the_tables_refuse_values_of_the_wrong_type(path: Path, make_measurement: Make) -> None:
@@ -139,7 +163,7 @@ def test_close_leaves_one_whole_file(path: Path, make_measurement: Make) -> None
     filled(path, make_measurement())
     assert {file.name for file in path.parent.iterdir()} == {"spans.db", "spans.db.lock"}
     store = Store(path)
-    assert store.append([make_measurement(1)]) == 1
+    assert store.append([make_measurement(1)]) == (1, 0)
     store.close()
     store.close()
     assert len(list(iter_rows(path))) == 2
@@ -162,7 +186,7 @@ def test_one_writer_only(path: Path, make_measurement: Make) -> None:
     store = Store(path)
     with pytest.raises(StoreError, match=rf"another daemon \(pid {os.getpid()}\) writes to it"):
         Store(path)
-    assert store.append([make_measurement()]) == 1
+    assert store.append([make_measurement()]) == (1, 0)
     store.close()
     Store(path).close()
 
@@ -175,7 +199,7 @@ def test_a_database_locked_by_another_program_fails_the_append_and_no_more(path:
         store.append([make_measurement()])
     intruder.execute("ROLLBACK")
     intruder.close()
-    assert store.append([make_measurement()]) == 1
+    assert store.append([make_measurement()]) == (1, 0)
     store.close()
 
 
@@ -187,7 +211,7 @@ def test_a_full_disk_fails_the_append_and_no_more(path: Path, make_measurement: 
     with pytest.raises(StoreError, match="the disk is full; make room"):
         store.append(batch)
     store._connection.execute("PRAGMA max_page_count = 1000000")
-    assert store.append(batch) == 1000
+    assert store.append(batch) == (1000, 0)
     store.close()
 
 
@@ -235,7 +259,7 @@ def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
 
 def test_an_empty_file_becomes_a_store_but_cannot_be_read_as_one(path: Path) -> None:
     path.touch()
-    with pytest.raises(StoreError, match="start its daemon on it once"):
+    with pytest.raises(StoreError, match="there is nothing in it yet"):
         read_measurements(path)
     assert read_measurements(filled(path)).empty
 
@@ -343,3 +367,21 @@ def test_who_may_not_write_is_told_so(path: Path) -> None:
             Store(path)
     finally:
         os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_reads_without_locks_is_told_when_a_daemon_began_to_write(path: Path, make_measurement: Make) -> None:
+    filled(path, *(make_measurement(number) for number in range(500)))
+    for directory in (path.parent, *path.parent.parents[:2]):
+        directory.chmod(0o755)
+    rows = iter_rows(path)
+    os.seteuid(65534)
+    try:
+        next(rows)
+    finally:
+        os.seteuid(0)
+    store = Store(path)
+    store.append([make_measurement(1000)])
+    with pytest.raises(StoreError, match="a daemon has begun to write to it while it was read; run this again"):
+        list(rows)
+    store.close()
