@@ -23,7 +23,7 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
     ``option`` names the command-line option (or argument) in the error.
 
     Raises:
-        InputError: the directory does not exist or cannot be written to.
+        InputError: the directory does not exist or cannot be written to, or the disk is full.
     """
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -39,6 +39,10 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        advice = f"cannot be written ({error.strerror or error}); make room there, or give another place"
+        raise InputError(option, path, advice) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

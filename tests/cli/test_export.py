@@ -104,6 +104,20 @@ def test_the_store_of_an_earlier_version_is_exported_as_it_is(tmp_path: Path) ->
     assert store.read_bytes() == before
 
 
+def test_a_disk_without_room_is_one_line_and_leaves_what_was_there(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.csv"
+    out.write_text("of yesterday", encoding="utf-8")
+    command = [sys.executable, "-m", "llmpower.cli.main", "export", "--store", str(store), "-o", str(out)]
+    ended = subprocess.run(
+        ["prlimit", "--fsize=100", "--", *command], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    advice = "cannot be written (File too large); make room there, or give another place"
+    assert ended.stderr == f"llmpower: error: -o = {out}: {advice}\n"
+    assert out.read_text("utf-8") == "of yesterday"
+    assert not list(tmp_path.glob(".m.csv*"))
+
+
 def test_a_time_without_offset_is_this_machines(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.csv"
     for zone, rows in (("UTC", 6), ("UTC-5", 6), ("UTC+5", 1)):
