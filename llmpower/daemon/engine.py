@@ -11,11 +11,11 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from llmpower import __version__
 from llmpower.attribution import Joules, Ledger, Timeline
+from llmpower.daemon.clock import WallClock
 from llmpower.daemon.host import Host
 from llmpower.daemon.reading import Reading
 from llmpower.exceptions import StoreError
@@ -43,6 +43,7 @@ MAX_WAITING_ROWS = 20_000
 STORE_RETRY_S = 1.0
 _FUTURE_NS = 1_000_000_000
 _LOG_AGAIN_NS = 60_000_000_000
+_LOGGED_STEP_S = 1.0
 
 logger = logging.getLogger("llmpower.daemon")
 
@@ -74,6 +75,7 @@ class Engine:
         self._ledger = Ledger(self._timelines, HOLD_S)
         self._host = Host(devices, cpu_name, device_of)
         self._reading = Reading(devices, self.fail)
+        self._clock = WallClock()
         self._append = append
         self._backend = backend
         self._now = now
@@ -178,6 +180,7 @@ class Engine:
             settle_delay_s: how long before now the settling stays.
         """
         now_ns = self._now()
+        self._note_time(now_ns, utc_offset_ns)
         for device in self._devices:
             own = samples[samples["device"] == device.index]
             columns = (own[name] for name in ("before_ns", "after_ns", "value", "status", "field"))
@@ -186,7 +189,7 @@ class Engine:
         finished = self._ledger.settle(now_ns - round(settle_delay_s * 1e9))
         for joules in finished:
             self._pending.discard(joules.span.span_id)
-            measurement = self._measurement(joules, utc_offset_ns)
+            measurement = self._measurement(joules)
             self._models.add(measurement)
             self._rows.append(measurement)
         for (model_name, phase, kind), energy_j in self._ledger.take_booked().items():
@@ -203,12 +206,17 @@ class Engine:
             self.cancel(span_id)
             self.reject("abandoned")
 
-    def _measurement(self, joules: Joules, utc_offset_ns: int) -> Measurement:
+    def _note_time(self, now_ns: int, utc_offset_ns: int) -> None:
+        step_s = self._clock.note(now_ns, utc_offset_ns) / 1e9
+        if abs(step_s) >= _LOGGED_STEP_S:
+            logger.warning("the wall clock stepped %s by %.0f s", "forward" if step_s > 0 else "back", abs(step_s))
+
+    def _measurement(self, joules: Joules) -> Measurement:
         span = joules.span
         return Measurement(
             span=span,
             system=self._host.system(span),
-            started_at=datetime.fromtimestamp((span.start_ns + utc_offset_ns) / 1e9, UTC),
+            started_at=self._clock.at(span.start_ns),
             gpu_energy_j=joules.gpu_energy_j,
             gpu_energy_std_j=joules.gpu_energy_std_j,
             cpu_energy_j=joules.cpu_energy_j,

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from llmpower import __version__
 from llmpower.daemon.calibrations import Calibrations, calibration_path
+from llmpower.daemon.clock import read_utc_offset_ns
 from llmpower.daemon.config import Config
 from llmpower.daemon.engine import SETTLE_DELAY_S, STORE_RETRY_S, Engine
 from llmpower.daemon.host import read_cpu_name
@@ -165,7 +166,7 @@ class Loop:
         self._engine.step(
             samples,
             self._sampler.statistics(),
-            time.time_ns() - time.monotonic_ns(),
+            read_utc_offset_ns(),
             channels=self._sampler.channels(),
             settle_delay_s=settle_delay_s,
         )

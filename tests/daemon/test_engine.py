@@ -47,8 +47,9 @@ GPU = Device(
 class Bench:
     """An engine with a clock of its own and cards of a constant power, whose counters move every 100 ms."""
 
-    def __init__(self, devices: Sequence[Device] = (GPU,), power_w: float = 300.0) -> None:
-        self.now_ns = START_NS
+    def __init__(self, devices: Sequence[Device] = (GPU,), power_w: float = 300.0, start_ns: int = START_NS) -> None:
+        self.now_ns = start_ns
+        self.utc_offset_ns = UTC_OFFSET_NS
         self.stored: list[Measurement] = []
         self.broken: str | None = None
         self.power_w = power_w
@@ -69,7 +70,7 @@ class Bench:
         end_ns = self.now_ns + round(seconds * S)
         parts = [self._samples(device.index, end_ns) for device in self.devices]
         self.now_ns = end_ns
-        self.engine.step(np.concatenate(parts), STATISTICS, UTC_OFFSET_NS, **options)
+        self.engine.step(np.concatenate(parts), STATISTICS, self.utc_offset_ns, **options)
 
     def _samples(self, index: int, end_ns: int) -> NDArray[np.void]:
         times_ns = np.arange(self.now_ns, end_ns, S // 100)
@@ -421,3 +422,57 @@ def test_without_devices_spans_are_stored_without_joules() -> None:
     now_ns += S
     engine.step(nothing, STATISTICS, UTC_OFFSET_NS)
     assert [(row.gpu_energy_j, row.quality, row.system) for row in rows] == [(None, "unavailable", "1× EPYC")]
+
+
+def test_when_a_span_began_is_what_the_clock_showed_then(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for number, step_s in enumerate((3600, -7200, 0)):
+        bench.engine.begin(f"across-{number}", bench.now_ns)
+        bench.pass_time(1.0)
+        bench.utc_offset_ns += step_s * S
+        bench.pass_time(1.0)
+        bench.engine.finish(bench.span(f"across-{number}", 2.0))
+        bench.pass_time(1.0)
+        bench.engine.finish(bench.span(f"after-{number}", 0.5))
+    bench.pass_time(1.0)
+    new_year = datetime(2026, 1, 1, tzinfo=UTC)
+    assert {row.span.span_id: (row.started_at - new_year).total_seconds() for row in bench.stored} == {
+        "across-0": 1.0,
+        "after-0": 3.5 + 3600,
+        "across-1": 4.0 + 3600,
+        "after-1": 6.5 - 3600,
+        "across-2": 7.0 - 3600,
+        "after-2": 9.5 - 3600,
+    }
+    assert [record.message for record in caplog.records if "clock" in record.message] == [
+        "the wall clock stepped forward by 3600 s",
+        "the wall clock stepped back by 7200 s",
+    ]
+
+
+def test_how_long_a_span_ran_is_no_matter_of_the_wall_clock(bench: Bench) -> None:
+    bench.engine.begin("a", bench.now_ns)
+    bench.utc_offset_ns -= 10**9 * S
+    bench.pass_time(2.0)
+    bench.engine.finish(bench.span("a", 2.0))
+    bench.pass_time(1.0)
+    (row,) = bench.stored
+    assert row.span.runtime_s == 2.0
+    assert row.gpu_energy_j == pytest.approx(600.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("uptime_ns", [2**31 * 1_000_000, 2**53, 10 * 365 * 86_400 * S])
+def test_a_machine_that_has_run_for_years_measures_as_on_its_first_day(uptime_ns: int, bench: Bench) -> None:
+    # On a tick of the counter, and then across the number at which an integer or a float of that unit ends.
+    old = Bench(start_ns=uptime_ns // S * S - 3 * S)
+    for each in (bench, old):
+        each.pass_time(1.0)
+        each.engine.begin("a", each.now_ns)
+        each.pass_time(3.0)
+        each.engine.finish(each.span("a", 2.95, ended_s_ago=0.01, first_token_ns=each.now_ns - S))
+        each.pass_time(1.0)
+    (young_row,), (old_row,) = bench.stored, old.stored
+    assert young_row.gpu_energy_j == pytest.approx(885.0, rel=0.01)
+    for name in ("gpu_energy_j", "gpu_energy_std_j", "prefill_energy_j", "decode_energy_j"):
+        assert getattr(old_row, name) == pytest.approx(getattr(young_row, name), rel=1e-6)
+    assert old_row.quality == young_row.quality == "measured"
+    assert old_row.span.runtime_s == young_row.span.runtime_s
