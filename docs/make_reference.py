@@ -10,7 +10,15 @@ import click
 from prometheus_client import Metric
 
 from llmpower.cli.main import COMMANDS, cli
-from llmpower.metrics import DeviceState, FieldState, LlmpowerCollector, ModelAccounts, SamplerState, Snapshot
+from llmpower.metrics import (
+    DeviceState,
+    FieldState,
+    LlmpowerCollector,
+    ModelAccounts,
+    SamplerState,
+    Snapshot,
+    StoreState,
+)
 from llmpower.types import Device
 
 COMMANDS_HEAD = """# Commands
@@ -67,6 +75,7 @@ def _families() -> Iterator[Metric]:
         models=accounts.freeze(),
         sampler=SamplerState(read_errors={("gpu", 15): 1}, effective_hz={"gpu_energy": 100.0}),
         spans_rejected={"not_json": 1},
+        store=StoreState(deleted={"age": 1}),
     )
     return LlmpowerCollector(lambda: snapshot).collect()
 

@@ -37,6 +37,18 @@ import click
     help="TLS and passwords for /metrics, in the schema of the Prometheus exporter-toolkit.",
 )
 @click.option("--rate", type=float, metavar="HZ", help="Reads of each GPU per second.  [default: 100]")
+@click.option(
+    "--retention.time",
+    "retention_time",
+    metavar="AGE",
+    help="Delete spans older than this, such as 90d or 1y26w; 0 keeps them.  [default: 0]",
+)
+@click.option(
+    "--retention.size",
+    "retention_size",
+    metavar="SIZE",
+    help="Delete the spans stored first when the database holds more, such as 2GB; 0 keeps them.  [default: 10GB]",
+)
 def command(
     config: Path | None,
     backend: str | None,
@@ -47,6 +59,8 @@ def command(
     web_listen_address: str | None,
     web_config_file: Path | None,
     rate: float | None,
+    retention_time: str | None,
+    retention_size: str | None,
 ) -> None:
     """Sample power, receive spans, store joules, serve metrics.
 
@@ -72,6 +86,8 @@ def command(
         "web.listen-address": web_listen_address,
         "web.config.file": web_config_file,
         "rate": rate,
+        "retention.time": retention_time,
+        "retention.size": retention_size,
     }
     settings = load_config(options, config)
     make_directories(settings)

@@ -55,6 +55,9 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield f"spans       {spans['stored']} stored, {spans['pending']} pending, {spans['running']} running"
     yield f"rejected    {reasons or 'none'}"
     yield f"store       {store['path']}, {store['errors']} errors, {store['waiting']} waiting, {store['lost']} lost"
+    # A daemon that was not restarted after an upgrade does not tell.
+    if "size_bytes" in store:
+        yield f"            {_size(store)}, {store['deleted']} deleted by retention{_corruptions(store)}"
     yield f"metrics     {status['metrics_url']}"
     yield f"last error  {status['last_error'] or 'none'}"
     yield f"own cost    {cost['cpu_share']:.2%} of one CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
@@ -64,6 +67,16 @@ def _power(device: dict[str, Any]) -> str:
     if device.get("stalled_s"):
         return f"stalled {_duration(device['stalled_s'])}"
     return "no reading" if device["power_w"] is None else f"{device['power_w']:.1f} W"
+
+
+def _size(store: dict[str, Any]) -> str:
+    if store["size_bytes"] is None:
+        return "cannot be reached"
+    return f"{store['size_bytes'] / 2**20:.0f} MiB and a log of {store['log_bytes'] / 2**20:.0f} MiB"
+
+
+def _corruptions(store: dict[str, Any]) -> str:
+    return f", {store['corruptions']} damaged ones set aside" if store["corruptions"] else ""
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llmpower.daemon.retention import AGE_OPTION, SIZE_OPTION, Retention, parse_age, parse_size
 from llmpower.exceptions import InputError
 from llmpower.spans.client import SYSTEM_SOCKET, check_socket_path, default_socket_path
 
@@ -21,6 +22,9 @@ BACKENDS: tuple[Backend, ...] = ("auto", "nvml", "simulated")
 SYSTEM_STORE = Path("/var/lib/llmpower/spans.db")
 LISTEN_ADDRESS = "127.0.0.1:10450"
 POWERCAP_ROOT = Path("/sys/class/powercap")
+RETENTION_TIME = "0"
+RETENTION_SIZE = "10GB"
+"""Some 25 million spans: what nobody watches must not fill a disk, and nobody should miss what it deletes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Config:
     listen_address: tuple[str, int]
     web_config_file: Path | None
     rate_hz: float
+    retention: Retention
 
 
 def load_config(
@@ -65,6 +70,7 @@ def load_config(
         listen_address=_listen_address(settings["web.listen-address"]),
         web_config_file=_optional_path("web.config.file", settings["web.config.file"]),
         rate_hz=_rate(settings["rate"]),
+        retention=Retention(parse_age(settings[AGE_OPTION]), parse_size(settings[SIZE_OPTION])),
     )
     check_socket_path(config.socket)
     return config
@@ -117,6 +123,8 @@ def _defaults(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
         "web.listen-address": LISTEN_ADDRESS,
         "web.config.file": None,
         "rate": 100.0,
+        AGE_OPTION: RETENTION_TIME,
+        SIZE_OPTION: RETENTION_SIZE,
     }
 
 

@@ -2,14 +2,14 @@
 
 Each step takes what was sampled, settles what can be settled, hands finished measurements to the store and publishes
 a new snapshot. Nothing here waits or asks for the time more than once, so a test can drive it through an hour in a
-moment. What the store cannot take is kept and offered again: a full disk costs a delay, and rows only when it lasts.
+moment. The store answers when it can (:mod:`~llmpower.daemon.outbox`): a disk that is slow or full stops nothing here.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,10 @@ from llmpower import __version__
 from llmpower.attribution import Joules, Ledger, Timeline
 from llmpower.daemon.clock import WallClock
 from llmpower.daemon.host import Host
+from llmpower.daemon.outbox import Append, Outbox
 from llmpower.daemon.reading import Reading
-from llmpower.exceptions import StoreError
-from llmpower.metrics import DeviceState, Histogram, ModelAccounts, SamplerState, Snapshot
+from llmpower.metrics import DeviceState, Histogram, ModelAccounts, SamplerState, Snapshot, StoreState
 from llmpower.sampling import Calibration, Channel, SamplerStatistics, with_periods
-from llmpower.store import Appended
 from llmpower.types import Device, Field, Measurement, Span
 
 if TYPE_CHECKING:
@@ -37,10 +36,6 @@ HOLD_S = 600.0
 MAX_PENDING = 16_384
 """Finished spans that may wait. Only a span that runs for minutes beside thousands of short ones fills this."""
 
-MAX_WAITING_ROWS = 20_000
-"""Measurements kept while the store cannot take them: some 20 MB."""
-
-STORE_RETRY_S = 1.0
 _FUTURE_NS = 1_000_000_000
 _LOG_AGAIN_NS = 60_000_000_000
 _LOGGED_STEP_S = 1.0
@@ -53,22 +48,24 @@ class Engine:
 
     Args:
         devices: what is sampled, in the sampler's order.
-        append: stores measurements and tells what has become of them, or raises StoreError and stores none.
+        append: begins to store measurements, see :class:`~llmpower.daemon.outbox.Outbox`.
         backend: ``nvml`` or ``simulated``.
         cpu_name: for the name of the system on which a span without GPU ran.
         now: CLOCK_MONOTONIC in nanoseconds.
         device_of: the device whose power a UUID stands for that is no device's own (a MIG instance's parent).
+        store_state: what the store says of itself.
     """
 
     def __init__(
         self,
         devices: Sequence[Device],
-        append: Callable[[Sequence[Measurement]], Appended],
+        append: Append,
         *,
         backend: str,
         cpu_name: str = "CPU",
         now: Callable[[], int] = time.monotonic_ns,
         device_of: Callable[[str], Device | None] = lambda _: None,
+        store_state: Callable[[], StoreState] = StoreState,
     ) -> None:
         self._devices = tuple(devices)
         self._timelines = {device.uuid: Timeline(device, HOLD_S) for device in devices}
@@ -76,18 +73,18 @@ class Engine:
         self._host = Host(devices, cpu_name, device_of)
         self._reading = Reading(devices, self.fail)
         self._clock = WallClock()
-        self._append = append
+        self._store_state = store_state
+        self._store = store_state()
         self._backend = backend
         self._now = now
         self._open: dict[str, int] = {}
         self._pending: set[str] = set()
         self._models = ModelAccounts()
         self._rejected: Counter[str] = Counter()
-        self._rows: deque[Measurement] = deque()
-        self._stored = self._store_errors = self._lost = 0
         self._logged_ns: dict[str, int] = {}
-        self._next_store_ns = 0
-        self.last_error: str | None = None
+        self.outbox = Outbox(append, self.fail)
+        """Measurements on their way to the store; tells which spans are committed."""
+        self.last_error = self._store.last_fault
         """The latest thing that went wrong, in words."""
         self.snapshot = self._freeze(SamplerState())
         """The state after the latest step; replaced whole, so any thread may read it at any time."""
@@ -105,7 +102,7 @@ class Engine:
     @property
     def unstored(self) -> int:
         """Measurements that the store has not taken yet."""
-        return len(self._rows)
+        return self.outbox.waiting
 
     def begin(self, span_id: str, start_ns: int) -> bool:
         """A span has started; false when it is refused (its id runs already, or it starts in the future)."""
@@ -191,10 +188,13 @@ class Engine:
             self._pending.discard(joules.span.span_id)
             measurement = self._measurement(joules)
             self._models.add(measurement)
-            self._rows.append(measurement)
+            self.outbox.put(measurement)
         for (model_name, phase, kind), energy_j in self._ledger.take_booked().items():
             self._models.book(model_name, phase, "gpu" if kind == "gpu" else "cpu", energy_j)
-        self._store(now_ns)
+        self.outbox.turn(now_ns)
+        self._store = self._store_state()
+        if self._store.faults != self.snapshot.store.faults:
+            self.last_error = self._store.last_fault
         self._reading.look(samples, statistics, channels, now_ns)
         self.snapshot = self._freeze(_sampler_state(statistics))
 
@@ -231,38 +231,23 @@ class Engine:
             cpu_idle_energy_j=joules.cpu_idle_energy_j,
         )
 
-    def _store(self, now_ns: int) -> None:
-        if not self._rows or now_ns < self._next_store_ns:
-            return
-        try:
-            appended = self._append(self._rows)
-        except StoreError as error:
-            self.fail(str(error))
-            self._store_errors += 1
-            self._next_store_ns = now_ns + round(STORE_RETRY_S * 1e9)
-            while len(self._rows) > MAX_WAITING_ROWS:
-                self._rows.popleft()
-                self._lost += 1
-        else:
-            self._stored += appended.new
-            self._rejected["unstorable"] += appended.unstorable
-            self._rejected["duplicate"] += len(self._rows) - appended.new - appended.unstorable
-            self._rows.clear()
-
     def _freeze(self, sampler: SamplerState) -> Snapshot:
+        outbox = self.outbox
+        rejected = self._rejected + Counter(duplicate=outbox.duplicates, unstorable=outbox.unstorable)
         return Snapshot(
             version=__version__,
             backend=self._backend,
             devices=tuple(self._device_state(device) for device in self._devices),
             models=self._models.freeze(),
             sampler=sampler,
-            spans_rejected={reason: count for reason, count in self._rejected.items() if count},
+            spans_rejected={reason: count for reason, count in rejected.items() if count},
             spans_running=len(self._open),
             spans_pending=len(self._pending),
-            spans_stored=self._stored,
-            store_errors=self._store_errors,
-            store_waiting=len(self._rows),
-            store_lost=self._lost,
+            spans_stored=outbox.stored,
+            store_errors=outbox.errors + self._store.errors,
+            store_waiting=outbox.waiting,
+            store_lost=outbox.lost,
+            store=self._store,
         )
 
     def _device_state(self, device: Device) -> DeviceState:

@@ -2,7 +2,7 @@
 
 Between deadlines the process sleeps in the kernel. It ends on SIGTERM, SIGINT or SIGHUP, and then in order: no more
 spans are taken, those that have ended are measured (for which the counters must move past them; it waits
-:data:`FINISH_S` at most), the store is closed whole.
+:data:`FINISH_S` at most) and stored, the store is closed whole.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from llmpower import __version__
 from llmpower.daemon.calibrations import Calibrations, calibration_path
 from llmpower.daemon.clock import read_utc_offset_ns
 from llmpower.daemon.config import Config
-from llmpower.daemon.engine import SETTLE_DELAY_S, STORE_RETRY_S, Engine
+from llmpower.daemon.engine import SETTLE_DELAY_S, Engine
 from llmpower.daemon.host import read_cpu_name
+from llmpower.daemon.keeper import Keeper
 from llmpower.daemon.notify import Notifier
 from llmpower.daemon.receiver import Receiver
 from llmpower.daemon.status import status_of
+from llmpower.daemon.storing import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, LlmpowerCollector, MetricsServer
 from llmpower.sampling import Sampler
-from llmpower.store import Store
 from llmpower.types import Device
 
 STEP_S = 0.25
@@ -36,6 +37,9 @@ STEP_S = 0.25
 
 FINISH_S = 3.0
 """Longer than a device may show nothing before it counts as stalled, so everything is settled within it."""
+
+STORE_S = 5.0
+"""How long the end waits for a store that is busy, or fails and may come back."""
 
 READY_S = 2.0
 """How long start-up waits for every device to have shown something."""
@@ -57,7 +61,7 @@ def run(config: Config) -> None:
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         ending = stack.enter_context(_signals(selector))
-        store = stack.enter_context(contextlib.closing(Store(config.store)))
+        store = stack.enter_context(contextlib.closing(StoreThread(Keeper(config.store, config.retention))))
         sampler = stack.enter_context(
             contextlib.closing(
                 Sampler(
@@ -74,6 +78,7 @@ def run(config: Config) -> None:
             backend=sampler.backend,
             cpu_name=read_cpu_name(),
             device_of=sampler.device_of,
+            store_state=store.state,
         )
         registry = CollectorRegistry(auto_describe=True)
         registry.register(LlmpowerCollector(lambda: engine.snapshot))
@@ -177,9 +182,9 @@ class Loop:
         while self._engine.pending and time.monotonic() < deadline_s:
             time.sleep(_FINISH_STEP_S)
             self._step(0.0)
-        if self._engine.unstored:
-            # One more attempt, in case the store was only busy.
-            time.sleep(STORE_RETRY_S)
+        deadline_s = time.monotonic() + STORE_S
+        while self._engine.unstored and time.monotonic() < deadline_s:
+            time.sleep(_FINISH_STEP_S)
             self._step(0.0)
         left = self._engine.pending + self._engine.unstored
         if left:

@@ -50,6 +50,10 @@ def status_of(
             "errors": snapshot.store_errors,
             "waiting": snapshot.store_waiting,
             "lost": snapshot.store_lost,
+            "corruptions": snapshot.store.corruptions,
+            "size_bytes": snapshot.store.size_bytes,
+            "log_bytes": snapshot.store.log_bytes,
+            "deleted": sum(snapshot.store.deleted.values()),
         },
         "sampler": {
             "effective_hz": dict(snapshot.sampler.effective_hz),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmpower.metrics.accounts import ModelAccounts
 from llmpower.metrics.collector import LlmpowerCollector
 from llmpower.metrics.server import MetricsServer
-from llmpower.metrics.snapshot import DeviceState, FieldState, Histogram, ModelState, SamplerState, Snapshot
+from llmpower.metrics.snapshot import DeviceState, FieldState, Histogram, ModelState, SamplerState, Snapshot, StoreState
 from llmpower.metrics.web_config import OPTION as WEB_CONFIG_OPTION
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "ModelState",
     "SamplerState",
     "Snapshot",
+    "StoreState",
 ]

@@ -36,6 +36,7 @@ class LlmpowerCollector(Collector):
         yield from _inference(snapshot)
         yield from _sampler(snapshot.sampler)
         yield from _daemon(snapshot)
+        yield from _store(snapshot)
 
 
 def _devices(gpus: list[DeviceState]) -> Iterator[Metric]:
@@ -210,12 +211,49 @@ def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "llmpower_spans_pending", "Finished spans that wait for the counters to pass them.", snapshot.spans_pending
     )
-    yield CounterMetricFamily("llmpower_store_errors", "Writes to the database that failed.", snapshot.store_errors)
+
+
+def _store(snapshot: Snapshot) -> Iterator[Metric]:
+    store = snapshot.store
+    yield CounterMetricFamily(
+        "llmpower_store_errors", "Writes to the database and turns of its upkeep that failed.", snapshot.store_errors
+    )
+    yield CounterMetricFamily(
+        "llmpower_store_corruptions", "Damaged databases that were set aside and replaced.", store.corruptions
+    )
     yield GaugeMetricFamily(
         "llmpower_store_waiting_spans", "Measured spans that the database has not taken yet.", snapshot.store_waiting
     )
     yield CounterMetricFamily(
         "llmpower_store_lost_spans", "Measured spans given up because too many waited.", snapshot.store_lost
+    )
+    deleted = CounterMetricFamily(
+        "llmpower_store_deleted_spans",
+        "Spans deleted because of retention.time (age) or retention.size (size).",
+        labels=("reason",),
+    )
+    for reason, count in sorted(store.deleted.items()):
+        deleted.add_metric((reason,), count)
+    yield deleted
+    # A database that cannot be reached has no size.
+    size = GaugeMetricFamily("llmpower_store_size_bytes", "The database file.", labels=())
+    free = GaugeMetricFamily(
+        "llmpower_store_free_bytes", "The part of the database file that holds nothing.", labels=()
+    )
+    log = GaugeMetricFamily(
+        "llmpower_store_log_bytes",
+        "Its write-ahead log; beyond some 10 MB, a reader keeps an old view of the database open.",
+        labels=(),
+    )
+    for family, found in ((size, store.size_bytes), (free, store.free_bytes), (log, store.log_bytes)):
+        if found is not None:
+            family.add_metric((), found)
+        yield family
+    yield HistogramMetricFamily(
+        "llmpower_store_commit_seconds",
+        "How long the database took for a batch of spans, the disk included.",
+        buckets=_buckets(store.commit_s),
+        sum_value=store.commit_s.total,
     )
 
 

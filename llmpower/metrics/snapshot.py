@@ -86,6 +86,27 @@ class SamplerState:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreState:
+    """What the database says of itself; sizes are ``None`` while it cannot be reached.
+
+    ``size_bytes`` is the file, ``free_bytes`` the part of it that holds nothing, ``log_bytes`` the write-ahead log.
+    ``deleted`` counts spans by the limit that they exceeded, ``age`` or ``size``. ``errors`` are failures of upkeep,
+    ``corruptions`` the databases that were set aside. ``faults`` counts what was said to be wrong, ``last_fault`` is
+    the latest of it in words.
+    """
+
+    size_bytes: int | None = None
+    free_bytes: int | None = None
+    log_bytes: int | None = None
+    deleted: Mapping[str, int] = field(default_factory=dict)
+    errors: int = 0
+    corruptions: int = 0
+    commit_s: Histogram = Histogram((), (0,), 0.0)
+    faults: int = 0
+    last_fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a scrape or a status request can ask for.
 
@@ -106,3 +127,4 @@ class Snapshot:
     store_errors: int = 0
     store_waiting: int = 0
     store_lost: int = 0
+    store: StoreState = StoreState()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -143,11 +142,6 @@ def test_a_store_that_another_holds(daemon_arguments: list[object], tmp_path: Pa
     with (tmp_path / "spans.db.lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         refused(llmpower(*daemon_arguments, "--web.listen-address", "127.0.0.1:0"), "spans.db", "another")
-    with sqlite3.connect(tmp_path / "spans.db", isolation_level=None) as connection:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("BEGIN EXCLUSIVE")
-        refused(llmpower(*daemon_arguments, "--web.listen-address", "127.0.0.1:0"), "spans.db", "locked")
-    connection.close()
 
 
 def test_a_port_in_use(daemon_arguments: list[object]) -> None:

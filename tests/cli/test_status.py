@@ -37,7 +37,16 @@ STATUS: dict[str, Any] = {
         },
     ],
     "spans": {"stored": 12, "pending": 1, "running": 2, "rejected": {"not_json": 3, "overloaded": 1}},
-    "store": {"path": "/var/lib/llmpower/spans.db", "errors": 4, "waiting": 5, "lost": 6},
+    "store": {
+        "path": "/var/lib/llmpower/spans.db",
+        "errors": 4,
+        "waiting": 5,
+        "lost": 6,
+        "corruptions": 1,
+        "size_bytes": 350 * 2**20,
+        "log_bytes": 4 * 2**20,
+        "deleted": 7,
+    },
     "sampler": {"effective_hz": {"gpu_energy": 100.0}, "dropped": 0, "read_errors": 0},
     "metrics_url": "http://127.0.0.1:10450/metrics",
     "last_error": None,
@@ -65,6 +74,7 @@ def test_what_a_person_reads(receiver: Any) -> None:
         "spans       12 stored, 1 pending, 2 running\n"
         "rejected    not_json 3, overloaded 1\n"
         "store       /var/lib/llmpower/spans.db, 4 errors, 5 waiting, 6 lost\n"
+        "            350 MiB and a log of 4 MiB, 7 deleted by retention, 1 damaged ones set aside\n"
         "metrics     http://127.0.0.1:10450/metrics\n"
         "last error  none\n"
         "own cost    1.25% of one CPU, 45 MiB\n"

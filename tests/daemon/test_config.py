@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmpower.daemon.config import Config, default_store_path, find_store_path, load_config, make_directories
+from llmpower.daemon.retention import Retention
 from llmpower.exceptions import InputError
 from llmpower.spans.client import default_socket_path
 
@@ -30,6 +31,7 @@ def test_roots_daemon_serves_the_system() -> None:
         listen_address=("127.0.0.1", 10450),
         web_config_file=None,
         rate_hz=100.0,
+        retention=Retention(age_s=None, size_bytes=10 << 30),
     )
 
 
@@ -64,14 +66,18 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         nvml-library = "/opt/libnvidia-ml.so.1"
         rate = 50
         store = "/data/spans.db"
+        retention = { time = "90d", size = "2GB" }
         [web]
         listen-address = "[::1]:9000"
         config.file = "/etc/llmpower/web.yml"
         """,
     )
-    config = load_config({"rate": 200.0, "store": None, "socket": tmp_path / "s"}, file, environ={}, uid=0)
+    config = load_config(
+        {"rate": 200.0, "retention.size": "500MB", "store": None, "socket": tmp_path / "s"}, file, environ={}, uid=0
+    )
     assert (config.backend, config.nvml_library) == ("simulated", "/opt/libnvidia-ml.so.1")
     assert config.rate_hz == 200.0
+    assert config.retention == Retention(age_s=90 * 86_400, size_bytes=500 << 20)
     assert config.store == Path("/data/spans.db")
     assert config.socket == tmp_path / "s"
     assert config.listen_address == ("::1", 9000)
@@ -92,6 +98,9 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         ("store = 3", "store", "is not a path"),
         ('socket = ""', "socket", "is not a path"),
         ("nvml-library = false", "nvml-library", "is not a path"),
+        ("retention.time = 90", "retention.time", "such as 90d"),
+        ('retention.time = "6m"', "retention.time", "such as 90d"),
+        ('retention.size = "2"', "retention.size", "such as 2GB"),
         ("rate = ", "--config", "is not TOML"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llmpower.daemon.engine import HOLD_S, MAX_PENDING, MAX_WAITING_ROWS, Engine
+from llmpower.daemon.engine import HOLD_S, MAX_PENDING, Engine
+from llmpower.daemon.outbox import MAX_WAITING_ROWS
 from llmpower.exceptions import StoreError
+from llmpower.metrics import StoreState
 from llmpower.sampling import EPOCH, SAMPLE_DTYPE, Calibration, Channel, SamplerStatistics
 from llmpower.store import Appended
 from llmpower.types import Device, Field, Measurement, Span
@@ -57,13 +60,17 @@ class Bench:
         self.engine = Engine(devices, self.append, backend="simulated", now=lambda: self.now_ns)
         self.pass_time(1.0)
 
-    def append(self, measurements: Sequence[Measurement]) -> Appended:
+    def append(self, measurements: Sequence[Measurement]) -> Future[Appended]:
+        """A store that answers at once."""
+        future: Future[Appended] = Future()
         if self.broken is not None:
-            raise StoreError("--store", "spans.db", self.broken)
+            future.set_exception(StoreError("--store", "spans.db", self.broken))
+            return future
         known = {measurement.span.span_id for measurement in self.stored}
         new = [measurement for measurement in measurements if measurement.span.span_id not in known]
         self.stored += new
-        return Appended(len(new))
+        future.set_result(Appended(len(new)))
+        return future
 
     def pass_time(self, seconds: float, **options: Any) -> None:
         """One step after so long, with all samples of that time."""
@@ -410,9 +417,11 @@ def test_without_devices_spans_are_stored_without_joules() -> None:
     now_ns = START_NS
     rows: list[Measurement] = []
 
-    def append(measurements: Sequence[Measurement]) -> Appended:
+    def append(measurements: Sequence[Measurement]) -> Future[Appended]:
         rows.extend(measurements)
-        return Appended(len(measurements))
+        future: Future[Appended] = Future()
+        future.set_result(Appended(len(measurements)))
+        return future
 
     engine = Engine((), append, backend="nvml", cpu_name="EPYC", now=lambda: now_ns)
     nothing = np.zeros(0, SAMPLE_DTYPE)
@@ -476,3 +485,28 @@ def test_a_machine_that_has_run_for_years_measures_as_on_its_first_day(uptime_ns
         assert getattr(old_row, name) == pytest.approx(getattr(young_row, name), rel=1e-6)
     assert old_row.quality == young_row.quality == "measured"
     assert old_row.span.runtime_s == young_row.span.runtime_s
+
+
+def test_what_the_store_says_of_itself_is_in_the_snapshot(bench: Bench) -> None:
+    state = StoreState(errors=2, faults=1, last_fault="spans.db is damaged", corruptions=1)
+    engine = Engine((GPU,), bench.append, backend="nvml", store_state=lambda: state)
+    assert engine.last_error == "spans.db is damaged", "as when it was so at the start"
+    engine.step(np.zeros(0, SAMPLE_DTYPE), STATISTICS, UTC_OFFSET_NS)
+    state = replace(state, errors=3, faults=2, last_fault="the disk is full; make room")
+    engine.step(np.zeros(0, SAMPLE_DTYPE), STATISTICS, UTC_OFFSET_NS)
+    assert engine.last_error == "the disk is full; make room"
+    assert (engine.snapshot.store_errors, engine.snapshot.store.corruptions) == (3, 1)
+
+
+def test_whoever_waits_for_it_is_told_what_is_committed(bench: Bench) -> None:
+    committed: list[str] = []
+    bench.engine.outbox.on_stored = lambda spans: committed.extend(span.span_id for span in spans)
+    bench.broken = "the disk is full; make room"
+    bench.engine.finish(bench.span("a", 0.1))
+    bench.pass_time(1.0)
+    assert committed == []
+    bench.broken = None
+    bench.pass_time(1.25)
+    bench.engine.finish(bench.span("a", 0.1))
+    bench.pass_time(1.0)
+    assert committed == ["a", "a"], "also what was there already"

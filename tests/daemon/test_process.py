@@ -14,14 +14,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import fill, mounted
 from prometheus_client.parser import text_string_to_metric_families
 
 from llmpower.spans.client import SpanClient, request_status
-from llmpower.store import iter_rows, read_measurements
+from llmpower.store import Store, iter_rows, read_measurements
 from llmpower.types import Span
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -402,3 +404,71 @@ def test_the_daemon_loads_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     heavy = {"torch", "transformers", "pandas", "scipy", "statsmodels", "pyarrow", "matplotlib"}
     assert heavy & set(json.loads(loaded.stdout)) == set()
+
+
+def test_a_full_disk_delays_spans_and_everybody_is_told(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=1m", "tmpfs") as disk:
+        daemon = start(f"--store={disk / 'spans.db'}")
+        client = SpanClient(daemon.socket)
+        with running(client, "before"):
+            time.sleep(0.3)
+        daemon.wait_until(lambda status: status["spans"]["stored"] == 1)
+        ballast = fill(disk)
+        # Large enough to need more than the log has taken from the disk already.
+        attributes = {str(number): "x" * 250 for number in range(30)}
+        sent = 1
+        for number in range(80):
+            dropped = client.dropped
+            with running(client, f"span-{number}", attributes=attributes):
+                time.sleep(0.005)
+            # On a busy machine the socket may have no room for one or another.
+            sent += client.dropped == dropped
+        status = daemon.wait_until(lambda status: status["store"]["errors"] > 1)
+        assert status["last_error"].endswith("the disk is full; make room")
+        assert status["store"]["waiting"] > 0
+        assert daemon.total(daemon.scrape(), "llmpower_store_errors_total") > 1
+        assert "the disk is full; make room" in daemon.log()
+        ballast.unlink()
+        status = daemon.wait_until(
+            lambda status: (
+                status["spans"]["stored"] >= sent and not status["spans"]["pending"] + status["store"]["waiting"]
+            )
+        )
+        assert status["store"]["lost"] == 0
+        assert "the store works again after" in daemon.log()
+        assert daemon.end() == 0
+        assert len(list(iter_rows(disk / "spans.db"))) == status["spans"]["stored"]
+        client.close()
+
+
+def test_a_damaged_store_is_kept_and_a_new_one_begun(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    store = tmp_path / "spans.db"
+    assert start().end() == 0
+    damaged = store.read_bytes()[:4096] + b"\xa5" * 40_960
+    store.write_bytes(damaged)
+    daemon = start()
+    status = daemon.status()
+    (aside,) = tmp_path.glob("spans.db.corrupt-*Z")
+    assert aside.read_bytes() == damaged
+    assert str(aside) in status["last_error"]
+    assert status["store"]["corruptions"] == 1
+    assert daemon.total(daemon.scrape(), "llmpower_store_corruptions_total") == 1
+    assert f"ERROR {status['last_error']}" in daemon.log()
+    client = SpanClient(daemon.socket)
+    with running(client, "after"):
+        time.sleep(0.3)
+    daemon.wait_until(lambda status: status["spans"]["stored"] == 1)
+    client.close()
+
+
+def test_retention_deletes_what_is_too_old(start: Callable[..., Daemon], make_measurement: Callable[..., Any]) -> None:
+    daemon = start("--retention.time=1h")
+    daemon.end()
+    store = Store(daemon.store)
+    store.append([make_measurement(number, started_at=datetime(2020, 1, 1, tzinfo=UTC)) for number in range(500)])
+    store.close()
+    daemon = start("--retention.time=1h")
+    status = daemon.wait_until(lambda status: status["store"]["deleted"] == 500)
+    assert status["last_error"] is None
+    assert daemon.total(daemon.scrape(), "llmpower_store_deleted_spans_total", reason="age") == 500
+    assert list(iter_rows(daemon.store)) == []

@@ -19,6 +19,7 @@ from llmpower.metrics import (
     ModelAccounts,
     SamplerState,
     Snapshot,
+    StoreState,
 )
 from llmpower.types import Device, Measurement
 
@@ -82,6 +83,14 @@ def snapshot(make_measurement: Make) -> Snapshot:
         store_errors=6,
         store_waiting=7,
         store_lost=8,
+        store=StoreState(
+            size_bytes=4096,
+            free_bytes=1024,
+            log_bytes=2048,
+            deleted={"age": 10, "size": 11},
+            corruptions=12,
+            commit_s=Histogram((0.01, 0.1), (3, 2, 1), 0.75),
+        ),
     )
 
 
@@ -133,7 +142,7 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
         assert value(f"{name}_bucket", model_name="llama", le=below) == 0
         assert value(f"{name}_bucket", model_name="llama", le=above) == 1
         assert value(f"{name}_bucket", model_name="llama", le="+Inf") == 1
-    found = {key: count for key, count in found.items() if not key[0].endswith("_bucket") or "sampler" in key[0]}
+    found = {key: count for key, count in found.items() if "inference" not in key[0] or not key[0].endswith("_bucket")}
 
     assert value("sampler_effective_hertz", source="nvml") == 99.5
     assert value("sampler_read_errors_total", source="nvml", code="15") == 2
@@ -155,6 +164,14 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
     assert value("store_errors_total") == 6
     assert value("store_waiting_spans") == 7
     assert value("store_lost_spans_total") == 8
+    assert value("store_corruptions_total") == 12
+    assert value("store_size_bytes") == 4096
+    assert value("store_free_bytes") == 1024
+    assert value("store_log_bytes") == 2048
+    assert value("store_deleted_spans_total", reason="age") == 10
+    assert value("store_deleted_spans_total", reason="size") == 11
+    assert [value("store_commit_seconds_bucket", le=le) for le in ("0.01", "0.1", "+Inf")] == [3, 5, 6]
+    assert (value("store_commit_seconds_sum"), value("store_commit_seconds_count")) == (0.75, 6)
     assert found == {}
 
 
