@@ -1,7 +1,12 @@
-"""Writes docs/commands.md and docs/metrics.md from the program itself; run it after changing an option or a metric."""
+"""Writes docs/commands.md, docs/metrics.md and systemd/llmpower.toml from the program itself.
+
+Run it after changing an option or a metric.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +14,9 @@ from pathlib import Path
 import click
 from prometheus_client import Metric
 
+from llmpower.cli.daemon import command as daemon_command
 from llmpower.cli.main import COMMANDS, cli
+from llmpower.daemon.config import default_settings
 from llmpower.metrics import (
     DeviceState,
     FieldState,
@@ -38,6 +45,11 @@ to the increase of its energy counter.
 |---|---|---|---|
 """
 
+CONFIG_HEAD = """# Settings of the llmpower daemon, each with its default. Take the # of a line away and change it,
+# then 'systemctl restart llmpower'; 'systemctl status llmpower' names a mistake. A key that means nothing is refused.
+# What is set in /etc/default/llmpower beats this file.
+"""
+
 
 def commands_page() -> str:
     """Every command's help."""
@@ -59,6 +71,32 @@ def metrics_page() -> str:
         for family in _families()
     ]
     return METRICS_HEAD + "\n".join(rows) + "\n"
+
+
+def config_file() -> str:
+    """The system daemon's settings file: every key with its meaning and its default, commented out.
+
+    Commented out, so that a default that a newer version improves reaches those who never asked for another.
+    """
+    defaults = default_settings({}, 0)
+    sections = [CONFIG_HEAD]
+    for option in daemon_command.params:
+        key = option.opts[0].removeprefix("--")
+        if not isinstance(option, click.Option) or key not in defaults:
+            continue
+        assert option.help is not None
+        meaning = re.sub(r"\s*\[default: .*\]$", "", option.help)
+        if isinstance(option.type, click.Choice):
+            meaning += f" One of {', '.join(option.type.choices)}."
+        sections.append(f"# {meaning}\n{_setting(key, defaults[key])}\n")
+    return "\n".join(sections)
+
+
+def _setting(key: str, default: object) -> str:
+    if default is None:
+        return f'# Not set; to set it: {key} = "…"'
+    # JSON's numbers, strings and booleans are TOML's too.
+    return f"#{key} = {json.dumps(str(default) if isinstance(default, Path) else default, ensure_ascii=False)}"
 
 
 def _families() -> Iterator[Metric]:
@@ -94,3 +132,4 @@ if __name__ == "__main__":
     docs = Path(__file__).parent
     docs.joinpath("commands.md").write_text(commands_page(), encoding="utf-8")
     docs.joinpath("metrics.md").write_text(metrics_page(), encoding="utf-8")
+    docs.parent.joinpath("systemd/llmpower.toml").write_text(config_file(), encoding="utf-8")

@@ -18,6 +18,11 @@ def test_the_reference_is_up_to_date(page: str) -> None:
     assert written == MAKE[f"{page}_page"](), f"docs/{page}.md is out of date; run python docs/make_reference.py"
 
 
+def test_the_settings_file_is_up_to_date() -> None:
+    written = DOCS.parent.joinpath("systemd/llmpower.toml").read_text(encoding="utf-8")
+    assert written == MAKE["config_file"](), "systemd/llmpower.toml is out of date; run python docs/make_reference.py"
+
+
 def test_every_link_within_the_docs_leads_somewhere() -> None:
     pages = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
     links = [(page, target) for page in pages for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))]

@@ -56,7 +56,7 @@ def load_config(
     Raises:
         InputError: the file cannot be read, a key is unknown, or a value cannot be used.
     """
-    settings = _defaults(environ, os.getuid() if uid is None else uid)
+    settings = default_settings(environ, os.getuid() if uid is None else uid)
     # Where programs are told to look is where the daemon had better be.
     settings |= {"socket": environ["LLMPOWER_SOCKET"]} if environ.get("LLMPOWER_SOCKET") else {}
     settings |= _from_file(file) if file is not None else {}
@@ -85,7 +85,7 @@ def make_directories(config: Config, *, environ: Mapping[str, str] = os.environ,
         InputError: it cannot be created, or it is another user's.
     """
     uid = os.getuid() if uid is None else uid
-    defaults = _defaults(environ, uid)
+    defaults = default_settings(environ, uid)
     for name, path in (("store", config.store), ("socket", config.socket)):
         if path == defaults[name]:
             _make_directory(f"--{name}", path.parent, uid)
@@ -110,7 +110,8 @@ def find_store_path(
     )
 
 
-def _defaults(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
+def default_settings(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
+    """Every setting by its key in the file, with what user ``uid`` has when nobody sets it; ``None`` is not set."""
     # A user's own socket is where that user's programs look when there is no daemon of the system to find.
     runtime = {name: value for name, value in environ.items() if name == "XDG_RUNTIME_DIR"}
     nowhere = Path("/nonexistent", SYSTEM_SOCKET.name)
@@ -135,7 +136,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         raise InputError("--config", file, f"cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:
         raise InputError("--config", file, f"is not TOML ({error}); mend that line") from error
-    known = _defaults({}, 0).keys()
+    known = default_settings({}, 0).keys()
     settings = dict(_flat(content))
     for key, value in settings.items():
         if key not in known:
