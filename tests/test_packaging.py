@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -77,3 +80,11 @@ def test_without_a_compiler_a_sentence_says_what_to_install(tmp_path: Path) -> N
     done = build_wheel(tmp_path, CC="/nonexistent/gcc")
     assert done.returncode != 0
     assert "install them (Debian: apt install gcc python3-dev" in done.stdout + done.stderr
+
+
+def test_the_debian_package_takes_every_dependency_but_those_of_models() -> None:
+    debian = runpy.run_path(str(ROOT / "debian/daemon_requirements.py"))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    taken = debian["daemon_requirements"](ROOT / "pyproject.toml")
+    left_out = {re.split("[<>=!~;[ ]", requirement)[0] for requirement in declared if requirement not in taken}
+    assert left_out == debian["MODELLING"]
