@@ -7,18 +7,17 @@ gives no sample, never a 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
 
-from llmpower.metrics.snapshot import DeviceState, Histogram, SamplerState, Snapshot
+from llmpower.metrics.exposition import HistogramFamily
+from llmpower.metrics.snapshot import DeviceState, SamplerState, Snapshot
 
 
 class LlmpowerCollector(Collector):
@@ -135,14 +134,12 @@ def _inference(snapshot: Snapshot) -> Iterator[Metric]:
     tokens = CounterMetricFamily(
         "llmpower_inference_tokens", "Tokens of the spans, whole batches.", labels=("model_name", "direction")
     )
-    request_energy = HistogramMetricFamily(
+    request_energy = HistogramFamily(
         "llmpower_inference_request_energy_joules",
         "Energy of one span: its GPUs and the CPU packages, of these whichever were measured.",
         labels=("model_name",),
     )
-    duration = HistogramMetricFamily(
-        "llmpower_inference_duration_seconds", "Duration of one span.", labels=("model_name",)
-    )
+    duration = HistogramFamily("llmpower_inference_duration_seconds", "Duration of one span.", labels=("model_name",))
     for name, state in snapshot.models.items():
         for quality, count in state.requests.items():
             requests.add_metric((name, quality), count)
@@ -150,8 +147,8 @@ def _inference(snapshot: Snapshot) -> Iterator[Metric]:
             energy.add_metric((name, phase, kind), joules)
         for direction, count in state.tokens.items():
             tokens.add_metric((name, direction), count)
-        request_energy.add_metric((name,), _buckets(state.request_energy_j), state.request_energy_j.total)
-        duration.add_metric((name,), _buckets(state.duration_s), state.duration_s.total)
+        request_energy.add_metric((name,), state.request_energy_j)
+        duration.add_metric((name,), state.duration_s)
     yield from (requests, energy, tokens, request_energy, duration)
 
 
@@ -170,12 +167,8 @@ def _sampler(sampler: SamplerState) -> Iterator[Metric]:
     )
     for (source, code), count in sorted(sampler.read_errors.items()):
         errors.add_metric((source, str(code)), count)
-    lateness = HistogramMetricFamily(
-        "llmpower_sampler_lateness_seconds",
-        "How late the sampling thread woke.",
-        buckets=_buckets(sampler.lateness_s),
-        sum_value=sampler.lateness_s.total,
-    )
+    lateness = HistogramFamily("llmpower_sampler_lateness_seconds", "How late the sampling thread woke.")
+    lateness.add_metric((), sampler.lateness_s)
     yield from (rate, errors, lateness)
     yield CounterMetricFamily("llmpower_sampler_samples", "Samples taken.", sampler.samples)
     yield CounterMetricFamily(
@@ -249,15 +242,8 @@ def _store(snapshot: Snapshot) -> Iterator[Metric]:
         if found is not None:
             family.add_metric((), found)
         yield family
-    yield HistogramMetricFamily(
-        "llmpower_store_commit_seconds",
-        "How long the database took for a batch of spans, the disk included.",
-        buckets=_buckets(store.commit_s),
-        sum_value=store.commit_s.total,
+    commit = HistogramFamily(
+        "llmpower_store_commit_seconds", "How long the database took for a batch of spans, the disk included."
     )
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Cumulative counts by upper bound, as the exposition format has them."""
-    bounds = [*map(str, histogram.bounds), "+Inf"]
-    return list(zip(bounds, accumulate(histogram.counts), strict=True))
+    commit.add_metric((), store.commit_s)
+    yield commit

@@ -1,14 +1,15 @@
 """``/metrics`` over HTTP or HTTPS, on threads of its own.
 
-prometheus_client's handler speaks the text and the OpenMetrics format and compresses on request; this adds a place to
-stand and a door. Each connection has its thread, in which TLS is negotiated too, and a deadline; there are
-:data:`MAX_CONNECTIONS` of them at most. So a peer that says nothing, or one letter at a time, holds up nobody.
+Who asks for OpenMetrics gets it, others the older text format, compressed on request. Each connection has its thread,
+in which TLS is negotiated too, and a deadline; there are :data:`MAX_CONNECTIONS` of them at most. So a peer that says
+nothing, or one letter at a time, holds up nobody.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import logging
 import socket
 import ssl
@@ -17,18 +18,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from socketserver import TCPServer
+from socketserver import BaseRequestHandler, TCPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from prometheus_client import CollectorRegistry, MetricsHandler
+from prometheus_client import CollectorRegistry
 
 from llmpower import __version__
 from llmpower.exceptions import InputError
+from llmpower.metrics.exposition import OPENMETRICS, TEXT, render
 from llmpower.metrics.passwords import Passwords
 from llmpower.metrics.reloading import ReloadingWebConfig
 from llmpower.metrics.web_config import WebConfig
@@ -42,6 +44,7 @@ MAX_CONNECTIONS = 32
 
 _PEER_TIMEOUT_S = 10.0
 _FAREWELL_S = 1.0
+_PLAIN = "text/plain; charset=utf-8"
 _PAGE = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>llmpower</title></head>
 <body><h1>llmpower {escape(__version__)}</h1><p><a href="metrics">Metrics</a></p></body></html>
@@ -80,7 +83,7 @@ class MetricsServer:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             server = _Server6 if family == socket.AF_INET6 else _Server
-            self._server = server((str(address[0]), port), _Handler.factory(registry), self._web, connection_timeout_s)
+            self._server = server((str(address[0]), port), registry, self._web, connection_timeout_s)
         except OSError as error:
             raise InputError(OPTION, _address(host, port), _advice(error)) from error
         self.host = str(self._server.server_address[0])
@@ -115,36 +118,51 @@ class MetricsServer:
         self.close()
 
 
-class _Handler(MetricsHandler):
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _PEER_TIMEOUT_S
     server: _Server
 
     def __init__(self, request: Any, client_address: Any, server: _Server, web: WebConfig) -> None:
         self.web = web
         super().__init__(request, client_address, server)  # which serves
 
-    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+    def do_GET(self) -> None:
         users = self.web.users
         if users and not self.server.passwords.accept(self.headers.get("Authorization"), users):
             # Who asked, and with what, is not logged: a mistyped password is nearly a password.
-            self._send(401, "text/plain", "Unauthorized\n", WWW_Authenticate='Basic realm="llmpower"')
+            self._send(401, _PLAIN, b"Unauthorized\n", WWW_Authenticate='Basic realm="llmpower"')
             return
-        match urlsplit(self.path).path:
+        asked = urlsplit(self.path)
+        match asked.path:
             case "/metrics":
-                super().do_GET()
+                self._send_metrics(parse_qs(asked.query).get("name[]"))
             case "/":
-                self._send(200, "text/html", _PAGE)
+                self._send(200, "text/html; charset=utf-8", _PAGE.encode())
             case _:
-                self._send(404, "text/plain", "There is only /metrics here.\n")
+                self._send(404, _PLAIN, b"There is only /metrics here.\n")
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing: scrapes come every few seconds, and headers hold passwords."""
+
+    def _send_metrics(self, names: list[str] | None) -> None:
+        registry = self.server.registry
+        openmetrics = "application/openmetrics-text" in self.headers.get("Accept", "")
+        families = (registry if names is None else registry.restricted_registry(names)).collect()
+        body = render(families, openmetrics)
+        coding = {}
+        if "gzip" in self.headers.get("Accept-Encoding", ""):
+            # The highest level takes longer than all the rest of the scrape, for a quarter fewer bytes.
+            body, coding = gzip.compress(body, 1), {"Content-Encoding": "gzip"}
+        self._send(200, OPENMETRICS if openmetrics else TEXT, body, **coding)
 
     def end_headers(self) -> None:
         for name, value in self.web.headers.items():
             self.send_header(name, value)
         super().end_headers()
 
-    def _send(self, status: int, kind: str, text: str, **headers: str) -> None:
-        body = text.encode()
+    def _send(self, status: int, kind: str, body: bytes, **headers: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -164,14 +182,18 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(
-        self, address: tuple[str, int], handler: type[_Handler], web: ReloadingWebConfig, connection_timeout_s: float
+        self,
+        address: tuple[str, int],
+        registry: CollectorRegistry,
+        web: ReloadingWebConfig,
+        connection_timeout_s: float,
     ) -> None:
+        self.registry = registry
         self._web = web
         self._connection_timeout_s = connection_timeout_s
-        self._handler = handler
         self._connections: dict[socket.socket, _Connection] = {}
         self.passwords = Passwords()
-        super().__init__(address, handler)
+        super().__init__(address, BaseRequestHandler)  # finish_request makes the handlers
 
     def server_bind(self) -> None:
         # HTTPServer asks the resolver for this machine's name here, which can take seconds and serves nothing.
@@ -189,7 +211,7 @@ class _Server(ThreadingHTTPServer):
         web = self._web.current()
         request.settimeout(_PEER_TIMEOUT_S)
         connection = request if web.tls is None else self._secure(request, web.tls, web.client_sans)
-        self._handler(connection, client_address, self, web)
+        _Handler(connection, client_address, self, web)
 
     def _secure(self, request: Any, tls: ssl.SSLContext, client_sans: frozenset[str]) -> ssl.SSLSocket:
         secured = tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
@@ -204,7 +226,7 @@ class _Server(ThreadingHTTPServer):
         connection = self._connections.pop(request, None)
         ending = request if connection is None else connection.socket
         if isinstance(ending, ssl.SSLSocket):
-            # An answer without a length ends where TLS says so; a bare end of the connection would be a truncation.
+            # TLS has an end of its own; a bare end of the connection could be a truncation by anybody.
             with contextlib.suppress(OSError, ValueError):
                 ending.settimeout(_FAREWELL_S)
                 ending.unwrap()

@@ -13,12 +13,25 @@ from llmpower.types import Device, Quality
 
 
 @dataclass(frozen=True, slots=True)
+class SpanExemplar:
+    """One span of those that a bucket counts: its id, its value there, and when it ended (seconds since 1970)."""
+
+    span_id: str
+    value: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts by upper bound: ``counts[i]`` lie in (bounds[i-1], bounds[i]], the last above every bound."""
+    """Counts by upper bound: ``counts[i]`` lie in (bounds[i-1], bounds[i]], the last above every bound.
+
+    ``exemplars`` has the latest of each bucket, where one is kept; it is empty where none ever is.
+    """
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
     total: float
+    exemplars: tuple[SpanExemplar | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

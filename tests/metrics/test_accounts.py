@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -59,6 +60,21 @@ def test_names_beyond_the_bound_are_summed_under_other(make_measurement: Make) -
     assert len(states) == MAX_MODEL_NAMES + 1
     assert states["model-1"].requests == {"measured": 2}
     assert states["other"].requests == {"measured": 2 * MAX_MODEL_NAMES}
+
+
+def test_each_bucket_keeps_the_latest_span_as_its_exemplar(make_measurement: Make) -> None:
+    accounts = ModelAccounts()
+    for number, joules in ((1, 15.0), (3, 18.0), (2, 16.0), (4, 40.0)):
+        accounts.add(make_measurement(number, gpu_energy_j=joules))
+    accounts.add(make_measurement(5, gpu_energy_j=17.0, span_id="x" * 122))
+    histogram = accounts.freeze()["llama"].request_energy_j
+    kept = {histogram.bounds[bucket]: exemplar for bucket, exemplar in enumerate(histogram.exemplars) if exemplar}
+    assert {bound: (exemplar.span_id, exemplar.value) for bound, exemplar in kept.items()} == {
+        20.0: ("span-3", 18.0),
+        50.0: ("span-4", 40.0),
+    }
+    # It began 3 minutes into 2026 and took 2 s.
+    assert kept[20.0].ended_s == datetime(2026, 1, 1, 0, 3, 2, tzinfo=UTC).timestamp()
 
 
 def test_a_frozen_state_does_not_move(make_measurement: Make) -> None:

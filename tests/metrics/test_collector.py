@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -198,6 +199,22 @@ def test_openmetrics_reads_it_too(snapshot: Snapshot) -> None:
     assert families["llmpower_gpu"].type == "info"
     assert families["llmpower_gpu_energy_joules"].type == "counter"
     assert families["llmpower_inference_duration_seconds"].type == "histogram"
+
+
+def test_openmetrics_names_a_span_in_each_bucket_and_the_old_format_none(snapshot: Snapshot) -> None:
+    text = generate_openmetrics(registry(snapshot)).decode()  # type: ignore[no-untyped-call] # prometheus_client's
+    found = {
+        sample.name: sample.exemplar
+        for family in parse_openmetrics(text)  # type: ignore[no-untyped-call] # as above
+        for sample in family.samples
+        if sample.exemplar
+    }
+    began_s = datetime(2026, 1, 1, 0, 1, tzinfo=UTC).timestamp()
+    assert {name: (of.labels, of.value, float(of.timestamp)) for name, of in found.items()} == {
+        "llmpower_inference_request_energy_joules_bucket": ({"span_id": "span-1"}, 60.0, began_s + 2),
+        "llmpower_inference_duration_seconds_bucket": ({"span_id": "span-1"}, 2.0, began_s + 2),
+    }
+    assert b"span-1" not in generate_latest(registry(snapshot))
 
 
 @pytest.mark.system
