@@ -29,6 +29,9 @@ from llmpower.types import DeviceKind, Method, Quality, Span
 BookingKey = tuple[str, Phase, DeviceKind]
 """Model name, phase, kind of device."""
 
+STALLED = "stalled"
+"""Why joules belong to nobody: they came to light after a device had not been read for a while."""
+
 _QUALITIES: tuple[Quality, ...] = ("unavailable", "modelled", "interpolated", "measured")
 
 
@@ -58,7 +61,7 @@ class DeviceTotals:
     energy_j: float = 0.0
     inference_j: float = 0.0
     idle_j: float = 0.0
-    unattributed_j: dict[str, float] = field(default_factory=dict)
+    unattributed_j: dict[str, float] = field(default_factory=lambda: {STALLED: 0.0})
 
 
 @dataclass(slots=True)
@@ -223,7 +226,7 @@ class Ledger:
             totals = self.totals[uuid]
             gap_j = reading.energy_j - settled.energy_j
             totals.energy_j += gap_j
-            totals.unattributed_j["stalled"] = totals.unattributed_j.get("stalled", 0.0) + gap_j
+            totals.unattributed_j[STALLED] += gap_j
         self._settled[uuid] = reading
 
     def _joules(self, account: _Account) -> Joules:
