@@ -1,8 +1,11 @@
-"""The program's side of the socket: tells the daemon about spans, and never makes the program wait or fail for it.
+"""The program's side: tells the daemon about spans, and never makes the program wait or fail for it.
 
-Serving comes first. Every send is non-blocking; a packet that the daemon cannot take now is dropped and counted,
-because a request that waits for its meter no longer costs what it costs without. What is missing is said once, with
-the way to mend it, through the ``llmpower`` logger (which prints on stderr in a program that set up no logging).
+Serving comes first. What has begun or failed is said over the socket, without blocking. A span that has ended goes
+into the spool (:mod:`~llmpower.spans.spool`): when :meth:`SpanClient.finish` returns it is acknowledged, and will be in
+the store though the daemon be killed the next moment, or be away for now. Where there is no spool, or no room in it, it
+goes over the socket without that promise; a packet that the daemon cannot take now is dropped and counted, because a
+request that waits for its meter no longer costs what it costs without. What is missing is said once, with the way to
+mend it, through the ``llmpower`` logger (which prints on stderr in a program that set up no logging).
 :func:`request_status` is the exception: a person asked, so it waits, and raises.
 """
 
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmpower.exceptions import DaemonUnreachableError, InputError
+from llmpower.spans.spool import SpoolWriter, spool_directory
 from llmpower.spans.wire import (
     MAX_PACKET_BYTES,
     Begin,
@@ -124,10 +128,13 @@ class SpanClient:
         self.retry_after_s = retry_after_s
         self.sent = 0
         """Packets that the kernel has taken for the daemon."""
+        self.spooled = 0
+        """Of these, spans in the spool: the daemon stores them whatever becomes of it or of this program."""
         self.dropped = 0
         """Packets lost: no daemon, a daemon that does not keep up, or a message outside the wire format's bounds."""
         self._warned: set[str] = set()
         self._connection: socket.socket | None = None
+        self._spool: SpoolWriter | None = None
         self._forget()
         _clients.add(self)
 
@@ -137,7 +144,8 @@ class SpanClient:
 
     def finish(self, span: Span) -> None:
         """Hand over a finished span; one that cannot be told is withdrawn, so that nothing stays open."""
-        if not self._send(self._encode(span)):
+        packet = self._encode(span)
+        if not self._keep(packet) and not self._send(packet):
             self.cancel(span.span_id)
 
     def cancel(self, span_id: str) -> None:
@@ -150,20 +158,25 @@ class SpanClient:
                     self._withdrawals.append(packet)
 
     def close(self) -> None:
-        """Close the connection; the next message opens a new one."""
+        """Close connection and spool; the next message opens new ones."""
         with self._lock:
             self._disconnect()
+            if self._spool is not None:
+                self._spool.close()
 
     def _forget(self) -> None:
-        """Start without connection and with a free lock: at first, and in a forked child.
+        """Start without connection or segment and with a free lock: at first, and in a forked child.
 
-        The child's copy of the lock may be held by a thread that only the parent has, and packets on its copy of
-        the connection would come from two processes under one peer.
+        The child's copy of the lock may be held by a thread that only the parent has, packets on its copy of the
+        connection would come from two processes under one peer, and its copy of a segment would outlive its parent's.
         """
         self._lock = threading.Lock()
         self._withdrawals: deque[bytes] = deque(maxlen=MAX_WITHDRAWALS)
-        self._next_attempt_s = 0.0
+        self._next_attempt_s = self._next_spool_s = 0.0
         self._disconnect()
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
 
     def _encode(self, message: Message) -> bytes | None:
         try:
@@ -173,6 +186,23 @@ class SpanClient:
                 self.dropped += 1
             self._warn("invalid", f"a span is not recorded, {error}")
             return None
+
+    def _keep(self, packet: bytes | None) -> bool:
+        """Whether it is in the spool. Where that has failed, it is tried again after a while."""
+        if packet is None:
+            return False
+        with self._lock:
+            if self._next_spool_s and time.monotonic() < self._next_spool_s:
+                return False
+            if self._spool is None or self._next_spool_s:
+                directory = spool_directory(self.socket_path or default_socket_path())
+                if self._spool is None or self._spool.directory != directory:
+                    self._spool = SpoolWriter(directory)
+            kept = self._spool.append(packet)
+            self._next_spool_s = 0.0 if kept else time.monotonic() + self.retry_after_s
+            self.spooled += kept
+            self.sent += kept
+            return kept
 
     def _send(self, packet: bytes | None) -> bool:
         """Whether the kernel took it; withdrawals that it would not take earlier go first."""
@@ -217,7 +247,10 @@ class SpanClient:
         except InputError as error:
             self._warn("unreachable", f"spans are not recorded, {error}")
         except OSError as error:
-            self._warn("unreachable", f"spans are not recorded, {path}: {_advice(error)}")
+            directory = spool_directory(path)
+            kept = os.access(directory, os.W_OK | os.X_OK)
+            fate = f"spans wait in {directory} and will have no joules" if kept else "spans are not recorded"
+            self._warn("unreachable", f"{fate}, {path}: {_advice(error)}")
         else:
             self._connection = connection
             return True

@@ -8,6 +8,10 @@ middle of a message leaves nothing behind. Every packet names its version and ty
     {"v": 1, "type": "cancel", "span_id": "…"}                     it failed; nothing is to be accounted for it
     {"v": 1, "type": "status"}                                     answered by one packet of type "status_reply"
 
+Spans also travel as lines of a file (:mod:`~llmpower.spans.spool`), whose first line is::
+
+    {"v": 1, "type": "spool", "boot_id": "…", "utc_offset_ns": 123}
+
 Anyone on the machine who may open the socket can send bytes, so :func:`decode` trusts none of them: it returns a
 message whose every field lies inside the bounds below, or raises :class:`WireError`, and nothing else. Keys that it
 does not know are ignored, so that a later sender may add one without a new version.
@@ -67,10 +71,21 @@ class StatusRequest:
     """Asks the daemon what it is doing; answered on the same connection."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpoolHead:
+    """Which clock the spans of a file were timed by: CLOCK_MONOTONIC of that boot, and UTC less it at the time."""
+
+    boot_id: str
+    utc_offset_ns: int
+
+
 Message = Begin | Span | Cancel | StatusRequest
 
 _TYPES: dict[type[Message], str] = {Begin: "begin", Span: "span", Cancel: "cancel", StatusRequest: "status"}
+# Who sent a span, the kernel says.
+_SENT = {of: tuple(field.name for field in dataclasses.fields(of) if field.name != "uid") for of in _TYPES}
 _STATUS_REPLY = "status_reply"
+_SPOOL = "spool"
 
 
 def encode(message: Message) -> bytes:
@@ -79,27 +94,50 @@ def encode(message: Message) -> bytes:
     Raises:
         WireError: the message breaks a bound that :func:`decode` holds it to, or does not fit in a packet.
     """
-    values: dict[str, object] = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
+    kind = _TYPES[type(message)]
+    values: dict[str, Any] = {name: getattr(message, name) for name in _SENT[type(message)]}
     if isinstance(message, Span):
         values["attributes"] = dict(message.attributes)
-    packet = _dump(_TYPES[type(message)], values)
-    # The bounds are stated once, in decode(): what it would refuse is better refused here, beside its cause.
-    decode(packet)
-    return packet
+        values["device_uuids"] = None if message.device_uuids is None else list(message.device_uuids)
+    # The bounds are stated once, for both ends: what the other would refuse is better refused here, beside its cause.
+    _message(kind, values)
+    return _dump(kind, values)
 
 
-def decode(packet: bytes) -> Message:
-    """The message in one packet.
+def decode(packet: bytes, uid: int | None = None) -> Message:
+    """The message in one packet; ``uid`` is its sender, by the kernel's word.
 
     Raises:
         WireError: anything but a valid message of this version.
     """
     fields = _load(packet)
-    match fields["type"]:
+    return _message(fields["type"], fields, uid)
+
+
+def encode_head(head: SpoolHead) -> bytes:
+    """The first line of a spool's file, without its end."""
+    return _dump(_SPOOL, dataclasses.asdict(head))
+
+
+def decode_head(line: bytes) -> SpoolHead:
+    """What :func:`encode_head` was given.
+
+    Raises:
+        WireError: the line is not a head of this version.
+    """
+    fields = _load(line)
+    if fields["type"] != _SPOOL:
+        raise WireError("type", f"type = {_shown(fields['type'])}; expected {_SPOOL}")
+    boot_id = _string("boot_id", _field(fields, "boot_id"))
+    return SpoolHead(boot_id, _integer(fields, "utc_offset_ns", -MAX_NS, MAX_NS))
+
+
+def _message(kind: object, fields: Mapping[str, Any], uid: int | None = None) -> Message:
+    match kind:
         case "begin":
             return Begin(span_id=_name(fields, "span_id"), start_ns=_integer(fields, "start_ns", 0, MAX_NS))
         case "span":
-            return _span(fields)
+            return _span(fields, uid)
         case "cancel":
             return Cancel(span_id=_name(fields, "span_id"))
         case "status":
@@ -134,13 +172,7 @@ def decode_status(packet: bytes) -> dict[str, Any]:
 
 def _dump(kind: str, fields: Mapping[str, object]) -> bytes:
     try:
-        text = json.dumps(
-            {"v": WIRE_VERSION, "type": kind, **fields},
-            ensure_ascii=False,
-            allow_nan=False,
-            separators=(",", ":"),
-        )
-        packet = text.encode()
+        packet = _encoder.encode({"v": WIRE_VERSION, "type": kind, **fields}).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError("bad_value", f"cannot be written as JSON: {error}") from error
     if len(packet) > MAX_PACKET_BYTES:
@@ -153,7 +185,7 @@ def _load(packet: bytes) -> dict[str, Any]:
     if len(packet) > MAX_PACKET_BYTES:
         raise WireError("too_large", f"more than {MAX_PACKET_BYTES} bytes")
     try:
-        fields = json.loads(packet.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        fields = _decoder.decode(packet.decode())
     except (ValueError, RecursionError) as error:
         raise WireError("not_json", str(error)[:MAX_STRING_CHARS]) from error
     if not isinstance(fields, dict):
@@ -165,7 +197,7 @@ def _load(packet: bytes) -> dict[str, Any]:
     return fields
 
 
-def _span(fields: Mapping[str, Any]) -> Span:
+def _span(fields: Mapping[str, Any], uid: int | None) -> Span:
     start_ns = _integer(fields, "start_ns", 0, MAX_NS)
     end_ns = _integer(fields, "end_ns", start_ns, MAX_NS)
     first_token_ns = None
@@ -184,6 +216,7 @@ def _span(fields: Mapping[str, Any]) -> Span:
         hostname=_string("hostname", _field(fields, "hostname")),
         pid=_integer(fields, "pid", 0, MAX_PID),
         attributes=_attributes(fields),
+        uid=uid,
     )
 
 
@@ -232,7 +265,7 @@ def _string(name: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_STRING_CHARS:
         _refuse(name, value, f"expected a string of at most {MAX_STRING_CHARS} characters")
     # JSON can spell half of a surrogate pair, which neither SQLite nor an HTTP response can carry further.
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         _refuse(name, value, "expected text that UTF-8 can carry, found a lone surrogate")
     return value
 
@@ -255,3 +288,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Both are made once: json.dumps() and json.loads() with options make new ones at every call.
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
