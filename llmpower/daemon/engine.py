@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from llmpower import __version__
 from llmpower.attribution import Joules, Ledger, Timeline
+from llmpower.daemon.admission import Admission
 from llmpower.daemon.clock import WallClock
 from llmpower.daemon.host import Host
-from llmpower.daemon.outbox import Append, Outbox
+from llmpower.daemon.outbox import MAX_WAITING_ROWS, Append, Outbox
 from llmpower.daemon.reading import Reading
 from llmpower.metrics import DeviceState, Histogram, ModelAccounts, SamplerState, Snapshot, StoreState
 from llmpower.sampling import Calibration, Channel, SamplerStatistics, with_periods
@@ -33,10 +34,6 @@ SETTLE_DELAY_S = 0.5
 HOLD_S = 600.0
 """How long a running span holds its time open, and so how far back samples are kept."""
 
-MAX_PENDING = 16_384
-"""Finished spans that may wait. Only a span that runs for minutes beside thousands of short ones fills this."""
-
-_FUTURE_NS = 1_000_000_000
 _LOG_AGAIN_NS = 60_000_000_000
 _LOGGED_STEP_S = 1.0
 
@@ -77,13 +74,14 @@ class Engine:
         self._store = store_state()
         self._backend = backend
         self._now = now
-        self._open: dict[str, int] = {}
-        self._pending: set[str] = set()
+        self._admission = Admission(self._ledger, self._host, self.reject, HOLD_S)
         self._models = ModelAccounts()
         self._rejected: Counter[str] = Counter()
         self._logged_ns: dict[str, int] = {}
         self.outbox = Outbox(append, self.fail)
         """Measurements on their way to the store; tells which spans are committed."""
+        self.spool_waiting_bytes = 0
+        """What waits in the spool, for the next snapshot."""
         self.last_error = self._store.last_fault
         """The latest thing that went wrong, in words."""
         self.snapshot = self._freeze(SamplerState())
@@ -97,45 +95,28 @@ class Engine:
     @property
     def pending(self) -> int:
         """Finished spans that are not measured yet."""
-        return len(self._pending)
+        return self._admission.pending
 
     @property
     def unstored(self) -> int:
         """Measurements that the store has not taken yet."""
         return self.outbox.waiting
 
-    def begin(self, span_id: str, start_ns: int) -> bool:
-        """A span has started; false when it is refused (its id runs already, or it starts in the future)."""
-        if span_id in self._open or span_id in self._pending:
-            self.reject("duplicate")
-            return False
-        if start_ns > self._now() + _FUTURE_NS:
-            self.reject("in_the_future")
-            return False
-        self._open[span_id] = start_ns
-        self._ledger.begin(span_id, start_ns)
-        return True
+    def begin(self, span_id: str, start_ns: int, uid: int | None = None) -> bool:
+        """A user's span has started; false when it is refused, see :meth:`Admission.begin`."""
+        return self._admission.begin((span_id, uid), start_ns, self._now())
 
-    def finish(self, span: Span) -> None:
-        """A span has ended; refused when its id waits already, it ends in the future, or too many wait."""
-        if span.span_id in self._pending:
-            self.reject("duplicate")
-        elif span.end_ns > self._now():
-            # It would lay claim to joules that nobody has drawn yet. A clock of another boot or time namespace does so.
-            self.cancel(span.span_id)
-            self.reject("in_the_future")
-        elif len(self._pending) >= MAX_PENDING:
-            self.cancel(span.span_id)
-            self.reject("overloaded")
-        else:
-            self._open.pop(span.span_id, None)
-            self._pending.add(span.span_id)
-            self._ledger.add(self._host.resolve(span))
+    def finish(self, span: Span) -> bool:
+        """A span has ended; false when it is refused, see :meth:`Admission.finish`."""
+        return self._admission.finish(span, self._now())
 
-    def cancel(self, span_id: str) -> None:
+    def cancel(self, span_id: str, uid: int | None = None) -> None:
         """A running span failed, or its program is gone."""
-        self._open.pop(span_id, None)
-        self._ledger.cancel(span_id)
+        self._admission.cancel((span_id, uid))
+
+    def room(self, uid: int | None) -> int:
+        """How many more finished spans of a user can wait, so that none is lost should the store fail now."""
+        return min(self._admission.room(uid), MAX_WAITING_ROWS - self._admission.pending - self.outbox.waiting)
 
     def reject(self, reason: str) -> None:
         """Count something that was refused."""
@@ -182,10 +163,9 @@ class Engine:
             own = samples[samples["device"] == device.index]
             columns = (own[name] for name in ("before_ns", "after_ns", "value", "status", "field"))
             self._timelines[device.uuid].extend(*columns)
-        self._expire(now_ns)
+        self._admission.expire(now_ns)
         finished = self._ledger.settle(now_ns - round(settle_delay_s * 1e9))
         for joules in finished:
-            self._pending.discard(joules.span.span_id)
             measurement = self._measurement(joules)
             self._models.add(measurement)
             self.outbox.put(measurement)
@@ -198,21 +178,13 @@ class Engine:
         self._reading.look(samples, statistics, channels, now_ns)
         self.snapshot = self._freeze(_sampler_state(statistics))
 
-    def _expire(self, now_ns: int) -> None:
-        """Let go of spans that have run for longer than samples are kept."""
-        for span_id, start_ns in list(self._open.items()):
-            if start_ns > now_ns - HOLD_S * 1e9:
-                continue
-            self.cancel(span_id)
-            self.reject("abandoned")
-
     def _note_time(self, now_ns: int, utc_offset_ns: int) -> None:
         step_s = self._clock.note(now_ns, utc_offset_ns) / 1e9
         if abs(step_s) >= _LOGGED_STEP_S:
             logger.warning("the wall clock stepped %s by %.0f s", "forward" if step_s > 0 else "back", abs(step_s))
 
     def _measurement(self, joules: Joules) -> Measurement:
-        span = joules.span
+        span = self._admission.settled(joules.span)
         return Measurement(
             span=span,
             system=self._host.system(span),
@@ -241,9 +213,10 @@ class Engine:
             models=self._models.freeze(),
             sampler=sampler,
             spans_rejected={reason: count for reason, count in rejected.items() if count},
-            spans_running=len(self._open),
-            spans_pending=len(self._pending),
+            spans_running=self._admission.running,
+            spans_pending=self._admission.pending,
             spans_stored=outbox.stored,
+            spool_waiting_bytes=self.spool_waiting_bytes,
             store_errors=outbox.errors + self._store.errors,
             store_waiting=outbox.waiting,
             store_lost=outbox.lost,

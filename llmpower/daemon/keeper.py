@@ -107,6 +107,14 @@ class Keeper:
             self._publish()
         return appended
 
+    def known(self, spans: Sequence[tuple[str, int | None]]) -> set[tuple[str, int | None]]:
+        """Those that are stored, see :meth:`~llmpower.store.Store.known`.
+
+        Raises:
+            StoreError: that cannot be said now.
+        """
+        return self._attempt(lambda store: store.known(spans))
+
     def upkeep(self) -> float:
         """Do one turn of it; return after how many seconds the next is wanted."""
         try:

@@ -23,9 +23,9 @@ from llmpower.daemon.clock import read_utc_offset_ns
 from llmpower.daemon.config import Config
 from llmpower.daemon.engine import SETTLE_DELAY_S, Engine
 from llmpower.daemon.host import read_cpu_name
+from llmpower.daemon.intake import Intake
 from llmpower.daemon.keeper import Keeper
 from llmpower.daemon.notify import Notifier
-from llmpower.daemon.receiver import Receiver
 from llmpower.daemon.status import status_of
 from llmpower.daemon.storing import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, LlmpowerCollector, MetricsServer
@@ -45,7 +45,6 @@ READY_S = 2.0
 """How long start-up waits for every device to have shown something."""
 
 _FINISH_STEP_S = 0.05
-_LAST_TURNS = 4  # empty the buffer of any peer
 _STATUS_S = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -95,9 +94,11 @@ def run(config: Config) -> None:
                 WEB_CONFIG_OPTION,
             )
         loop = Loop(config, sampler, engine, server.url)
-        receiver = Receiver(config.socket, selector, engine, loop.status)
-        stack.callback(receiver.close)
-        loop.run(selector, receiver, ending)
+        intake = stack.enter_context(
+            contextlib.closing(Intake(config.socket, selector, engine, store.known, loop.status))
+        )
+        engine.outbox.on_stored = intake.stored
+        loop.run(selector, intake, ending)
 
 
 class Loop:
@@ -123,7 +124,7 @@ class Loop:
         self._started_s = time.monotonic()
         self._cpu_before_s = time.process_time()
 
-    def run(self, selector: selectors.BaseSelector, receiver: Receiver, ending: list[int]) -> None:
+    def run(self, selector: selectors.BaseSelector, intake: Intake, ending: list[int]) -> None:
         """Serve until ``ending`` holds a signal, then finish."""
         self._sampler.start()
         report_s = min(self._notifier.watchdog_s / 3 or _STATUS_S, _STATUS_S)
@@ -135,8 +136,9 @@ class Loop:
             now_s = time.monotonic()
             if now_s >= next_step_s:
                 next_step_s = now_s + STEP_S
+                intake.step()
+                self._engine.spool_waiting_bytes = intake.waiting_bytes
                 self._step(SETTLE_DELAY_S)
-                receiver.resume()
             # A span that begins before its devices have shown anything would get no joules: not ready before that.
             if not ready and (self._engine.knowing or now_s - self._started_s > READY_S):
                 ready = True
@@ -148,10 +150,7 @@ class Loop:
         logger.info("%s: finishing", signal.Signals(ending[0]).name)
         self._notifier.stopping()
         # What programs have sent already is served; what still runs can no longer be told to us.
-        for _ in range(_LAST_TURNS):
-            for key, _ in selector.select(0):
-                key.data()
-        receiver.close()
+        intake.finish()
         self._finish()
 
     def status(self) -> Mapping[str, object]:

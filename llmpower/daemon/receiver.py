@@ -1,8 +1,11 @@
-"""The daemon's end of the spans' socket: many peers, each bounded, none trusted.
+"""The daemon's end of the spans' socket: many peers of many users, each bounded, none trusted.
 
-A peer's packets are read a few at a time, so one that floods waits in its own socket buffer while the others are
-served. A packet that is no message is counted by reason and changes nothing else. When a peer goes, whatever it had
-begun goes with it: a program that dies in the middle of a call must not hold its joules open for ever.
+Who a peer is, the kernel says (``SO_PEERCRED``), and its spans are that user's. A packet that is no message is counted
+by reason and changes nothing else. A peer's packets are read a few at a time and a user's up to an allowance a step:
+who has used it up is read on at the next step, so a flood waits in its own socket buffers while the others are served.
+
+When a peer goes, whatever it had begun goes with it, as soon as the spool shows that it had not ended: a program that
+dies in the middle of a call must not hold its joules open for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import selectors
 import socket
 import stat
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -22,23 +26,32 @@ from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, StatusRequest, 
 from llmpower.types import Span
 
 OPTION = "--socket"
-MAX_PEERS = 256
+MAX_PEERS = 512
+MAX_PEERS_OF_USER = 128
 MAX_OPEN_SPANS = 4096
 """Of one peer. A server that batches thousands of requests still counts as one peer."""
 
+PACKETS_A_STEP = 5000
+"""Shared by the users who used up theirs in the step before."""
+
+PACKETS_A_STEP_OF_USER = 2500
+"""10,000 a second, which take some 40 ms of each step."""
+
+ACCEPTS_A_STEP = 256
 _PACKETS_A_TURN = 64
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Inbox(Protocol):
     """Who gets what the peers say."""
 
-    def begin(self, span_id: str, start_ns: int) -> bool:
-        """A span has started; false when it was not opened."""
+    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
+        """A user's span has started; false when it was not opened."""
 
-    def finish(self, span: Span) -> None:
-        """It has ended."""
+    def finish(self, span: Span) -> bool:
+        """It has ended; whether it was taken."""
 
-    def cancel(self, span_id: str) -> None:
+    def cancel(self, span_id: str, uid: int) -> None:
         """It failed, or whoever ran it is gone."""
 
     def reject(self, reason: str) -> None:
@@ -68,16 +81,48 @@ class Receiver:
         self._inbox = inbox
         self._status = status
         self._peers: set[_Peer] = set()
+        self._users: dict[int, _User] = {}
+        self._accepts = 0
+        self._owners: dict[tuple[str, int | None], _Peer] = {}
+        self._leaving: list[_Peer] = []
+        self._gone: list[_Peer] = []
         self._listener = _listen(path)
         self._inode = path.stat().st_ino
         self._accepting = False
         self.resume()
 
     def resume(self) -> None:
-        """Accept again after the process had run out of descriptors; call it now and then."""
+        """Begin a step: everybody has a new allowance, and who is gone since the last is up for :meth:`release`."""
         if not self._accepting:
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
             self._accepting = True
+        self._gone, self._leaving = self._gone + self._leaving, []
+        self._accepts = 0
+        self._users = {uid: user for uid, user in self._users.items() if user.peers}
+        busy = sum(user.allowance <= 0 for user in self._users.values())
+        for user in self._users.values():
+            user.allowance = min(PACKETS_A_STEP // max(busy, 1), PACKETS_A_STEP_OF_USER)
+            paused, user.paused = user.paused, []
+            for peer in paused:
+                self._register(peer)
+
+    def is_behind(self, uid: int) -> bool:
+        """Whether more of this user's packets wait than were allowed in this step."""
+        return uid in self._users and bool(self._users[uid].paused)
+
+    def ended(self, span: Span) -> None:
+        """A span has ended by another way than this socket."""
+        if (peer := self._owners.pop((span.span_id, span.uid), None)) is not None:
+            peer.open.discard(span.span_id)
+
+    def release(self, is_read: Callable[[int], bool]) -> None:
+        """Cancel what peers had open that went before this step, if all is read that their user has left."""
+        for peer in self._gone:
+            if is_read(peer.user.uid):
+                for span_id in peer.open:
+                    self._owners.pop((span_id, peer.user.uid), None)
+                    self._inbox.cancel(span_id, peer.user.uid)
+        self._gone = [peer for peer in self._gone if not is_read(peer.user.uid)]
 
     def close(self) -> None:
         """Let go of every peer, their open spans cancelled, and remove the socket's file; may be repeated."""
@@ -85,15 +130,19 @@ class Receiver:
             return
         for peer in list(self._peers):
             self._drop(peer)
-        if self._accepting:
-            self._selector.unregister(self._listener)
-            self._accepting = False
+        self.resume()
+        self.release(lambda _: True)
+        self._selector.unregister(self._listener)
         self._listener.close()
         # A daemon started meanwhile may have put its own there.
         if self._path.exists() and self._path.stat().st_ino == self._inode:
             self._path.unlink()
 
     def _accept(self) -> None:
+        self._accepts += 1
+        if self._accepts > ACCEPTS_A_STEP:
+            self._rest()
+            return
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
@@ -101,26 +150,41 @@ class Receiver:
         except OSError:
             # Out of descriptors: the peer stays in the queue, which would wake us without end.
             self._inbox.reject("no_descriptors")
-            self._selector.unregister(self._listener)
-            self._accepting = False
+            self._rest()
             return
-        if len(self._peers) >= MAX_PEERS:
+        connection.setblocking(False)
+        _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        user = self._users.setdefault(uid, _User(uid))
+        if len(self._peers) >= MAX_PEERS or user.peers >= MAX_PEERS_OF_USER:
             self._inbox.reject("too_many_peers")
             connection.close()
             return
-        connection.setblocking(False)
-        peer = _Peer(connection)
+        peer = _Peer(connection, user)
+        user.peers += 1
         self._peers.add(peer)
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(peer))
+        self._register(peer)
+
+    def _rest(self) -> None:
+        """Accept nobody for the rest of the step."""
+        self._selector.unregister(self._listener)
+        self._accepting = False
+
+    def _register(self, peer: _Peer) -> None:
+        self._selector.register(peer.connection, selectors.EVENT_READ, lambda: self._serve(peer))
 
     def _serve(self, peer: _Peer) -> None:
         for _ in range(_PACKETS_A_TURN):
+            if peer.user.allowance <= 0:
+                self._selector.unregister(peer.connection)
+                peer.user.paused.append(peer)
+                return
             try:
                 packet = peer.connection.recv(MAX_PACKET_BYTES + 1)
             except BlockingIOError:
                 return
             except OSError:
                 packet = b""
+            peer.user.allowance -= 1
             # The end of the connection and an empty packet look the same; no message is empty.
             if not packet or not self._take(peer, packet):
                 self._drop(peer)
@@ -128,8 +192,9 @@ class Receiver:
 
     def _take(self, peer: _Peer, packet: bytes) -> bool:
         """Act on one packet; false when the peer is to be dropped."""
+        uid = peer.user.uid
         try:
-            message = decode(packet)
+            message = decode(packet, uid)
         except WireError as error:
             self._inbox.reject(error.reason)
             return True
@@ -137,16 +202,18 @@ class Receiver:
             case Begin(span_id, start_ns):
                 if len(peer.open) >= MAX_OPEN_SPANS:
                     self._inbox.reject("too_many_open")
-                elif self._inbox.begin(span_id, start_ns):
+                elif self._inbox.begin(span_id, start_ns, uid):
                     peer.open.add(span_id)
+                    self._owners[span_id, uid] = peer
             case Span():
-                peer.open.discard(message.span_id)
+                self.ended(message)
                 self._inbox.finish(message)
             case Cancel(span_id):
                 # Only its own: a peer must not be able to cancel another's.
                 if span_id in peer.open:
                     peer.open.discard(span_id)
-                    self._inbox.cancel(span_id)
+                    self._owners.pop((span_id, uid), None)
+                    self._inbox.cancel(span_id, uid)
             case StatusRequest():
                 return self._answer(peer)
         return True
@@ -160,16 +227,32 @@ class Receiver:
         return True
 
     def _drop(self, peer: _Peer) -> None:
+        user = peer.user
         self._peers.discard(peer)
-        self._selector.unregister(peer.connection)
+        if peer in user.paused:
+            user.paused.remove(peer)
+        else:
+            self._selector.unregister(peer.connection)
         peer.connection.close()
-        for span_id in peer.open:
-            self._inbox.cancel(span_id)
+        user.peers -= 1
+        if peer.open:
+            self._leaving.append(peer)
+
+
+class _User:
+    """Whose peers share an allowance."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.peers = 0
+        self.allowance = PACKETS_A_STEP_OF_USER
+        self.paused: list[_Peer] = []
 
 
 class _Peer:
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, user: _User) -> None:
         self.connection = connection
+        self.user = user
         self.open: set[str] = set()
 
 

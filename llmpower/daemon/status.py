@@ -41,6 +41,7 @@ def status_of(
         ],
         "spans": {
             "stored": snapshot.spans_stored,
+            "spooled_bytes": snapshot.spool_waiting_bytes,
             "pending": snapshot.spans_pending,
             "running": snapshot.spans_running,
             "rejected": dict(snapshot.spans_rejected),

@@ -11,8 +11,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import TypeVar
 
 from llmpower.daemon.keeper import FAILED_S, Keeper
 from llmpower.exceptions import StoreError, StoreUnavailableError
@@ -23,7 +24,8 @@ from llmpower.types import Measurement
 CLOSE_S = 10.0
 """How long closing waits for a write under way. A thread that hangs in the kernel holds up nobody's end."""
 
-_Job = tuple[Sequence[Measurement], "Future[Appended]"]
+Key = tuple[str, int | None]
+_Result = TypeVar("_Result")
 
 logger = logging.getLogger("llmpower.daemon")
 
@@ -33,15 +35,22 @@ class StoreThread:
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # Not waited for at the interpreter's end: a thread that hangs in the kernel would keep the process.
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
     def append(self, measurements: Sequence[Measurement]) -> Future[Appended]:
         """Begin to store them; the future gives what has become of them, or raises StoreError."""
-        future: Future[Appended] = Future()
-        self._jobs.put((measurements, future))
+        return self._do(lambda: self._keeper.append(measurements))
+
+    def known(self, spans: Sequence[Key]) -> Future[set[Key]]:
+        """Begin to look up which of the spans (id, uid) are stored; the future gives them or raises StoreError."""
+        return self._do(lambda: self._keeper.known(spans))
+
+    def _do(self, work: Callable[[], _Result]) -> Future[_Result]:
+        future: Future[_Result] = Future()
+        self._jobs.put(lambda: self._finish(work, future))
         return future
 
     def state(self) -> StoreState:
@@ -66,12 +75,13 @@ class StoreThread:
                 continue
             if job is None:
                 break
-            self._append(*job)
+            job()
         self._keeper.close()
 
-    def _append(self, measurements: Sequence[Measurement], future: Future[Appended]) -> None:
+    @staticmethod
+    def _finish(work: Callable[[], _Result], future: Future[_Result]) -> None:
         try:
-            future.set_result(self._keeper.append(measurements))
+            future.set_result(work())
         except StoreError as error:
             future.set_exception(error)
         except Exception as error:

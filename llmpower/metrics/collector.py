@@ -204,6 +204,11 @@ def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "llmpower_spans_pending", "Finished spans that wait for the counters to pass them.", snapshot.spans_pending
     )
+    yield GaugeMetricFamily(
+        "llmpower_spool_waiting_bytes",
+        "Finished spans in the spool that the daemon has no room for yet.",
+        snapshot.spool_waiting_bytes,
+    )
 
 
 def _store(snapshot: Snapshot) -> Iterator[Metric]:

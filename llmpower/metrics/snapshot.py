@@ -137,6 +137,7 @@ class Snapshot:
     spans_running: int = 0
     spans_pending: int = 0
     spans_stored: int = 0
+    spool_waiting_bytes: int = 0
     store_errors: int = 0
     store_waiting: int = 0
     store_lost: int = 0

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from llmpower.types import MEASUREMENT_COLUMNS, Measurement, Span
+from llmpower.types import MEASUREMENT_COLUMNS, Measurement
 
 COLUMNS = (*MEASUREMENT_COLUMNS, "pid", "attributes", "uid")
 SPAN_ID, UID = COLUMNS.index("span_id"), COLUMNS.index("uid")
@@ -46,7 +46,7 @@ def row_of(measurement: Measurement) -> Row:
     """The values of :data:`COLUMNS`."""
     span = measurement.span
     return (
-        _stored_id(span),
+        stored_ids(span.span_id, span.uid)[0],
         iso(measurement.started_at),
         span.hostname,
         span.model_name,
@@ -83,6 +83,11 @@ def under_own_id(row: Row) -> Row:
     return (f"{row[SPAN_ID]}@{row[UID]}", *row[SPAN_ID + 1 :])
 
 
-def _stored_id(span: Span) -> str:
-    _, at, end = span.span_id.rpartition("@")
-    return f"{span.span_id}@{span.uid}" if at and end.isdecimal() and span.uid is not None else span.span_id
+def stored_ids(span_id: str, uid: int | None) -> tuple[str, ...]:
+    """Under which ids a user's span may be found: the one it has, and the one it gets if that is another user's."""
+    if uid is None:
+        return (span_id,)
+    _, at, end = span_id.rpartition("@")
+    own = f"{span_id}@{uid}"
+    first = own if at and end.isdecimal() else span_id
+    return (first, f"{first}@{uid}")

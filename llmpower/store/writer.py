@@ -28,6 +28,7 @@ CHECK_S = 0.5
 LOG_KEPT_BYTES = 8 << 20
 """To this size the log is cut once all of it is in the database, as after a reader that has kept it long."""
 
+_ASKED = 128
 # What SQLite or its Python module say of a value that no table can hold.
 _UNSTORABLE = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError)
 _PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -86,6 +87,22 @@ class Store:
                         except _UNSTORABLE:
                             unstorable += 1
         return Appended(new, unstorable)
+
+    def known(self, spans: Sequence[tuple[str, int | None]]) -> set[tuple[str, int | None]]:
+        """Those of the spans, by id and sender's uid, that need not be stored again.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        found: set[tuple[str, int | None]] = set()
+        with self.explaining() as connection:
+            for start in range(0, len(spans), _ASKED):
+                asked = {stored: key for key in spans[start : start + _ASKED] for stored in rows.stored_ids(*key)}
+                query = f"SELECT span_id, uid FROM measurements WHERE span_id IN ({', '.join('?' * len(asked))})"
+                for stored, uid in connection.execute(query, [*asked]):
+                    if uid is None or uid == asked[stored][1]:
+                        found.add(asked[stored])
+        return found
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llmpower.daemon.engine import HOLD_S, MAX_PENDING, Engine
+from llmpower.daemon.admission import MAX_PENDING, MAX_PENDING_OF_USER, PRESSING
+from llmpower.daemon.engine import HOLD_S, Engine
 from llmpower.daemon.outbox import MAX_WAITING_ROWS
 from llmpower.exceptions import StoreError
 from llmpower.metrics import StoreState
@@ -254,11 +255,48 @@ def test_a_span_that_was_stored_before_is_counted_as_a_duplicate(bench: Bench) -
 def test_too_many_spans_waiting_are_refused(bench: Bench) -> None:
     bench.engine.begin("long", bench.now_ns)
     bench.pass_time(1.0)
-    for number in range(MAX_PENDING + 3):
-        bench.engine.finish(bench.span(str(number), 0.1))
-    bench.pass_time(0.25)
+    for number in range(MAX_PENDING_OF_USER + 3):
+        assert bench.engine.finish(bench.span(str(number), 0.1, uid=1)) == (number < MAX_PENDING_OF_USER)
+    assert (bench.engine.room(1), bench.engine.room(2)) == (0, MAX_PENDING - MAX_PENDING_OF_USER)
+    for number in range(MAX_PENDING - MAX_PENDING_OF_USER):
+        assert bench.engine.finish(bench.span(str(number), 0.1, uid=2)), "one user leaves room for another"
     assert bench.engine.pending == MAX_PENDING
-    assert bench.engine.snapshot.spans_rejected == {"overloaded": 3}
+    assert not bench.engine.finish(bench.span("one more", 0.1, uid=3))
+    bench.pass_time(0.25)
+    assert bench.engine.snapshot.spans_rejected["overloaded"] == 4
+
+
+def test_who_holds_up_too_many_others_is_given_up(bench: Bench) -> None:
+    bench.engine.begin("holding", bench.now_ns, 666)
+    bench.pass_time(20.0)
+    bench.engine.begin("young", bench.now_ns, 1)
+    for number in range(PRESSING + 1):
+        bench.engine.finish(bench.span(str(number), 0.1, ended_s_ago=0.1, uid=1))
+    bench.pass_time(0.5)
+    assert bench.engine.snapshot.spans_rejected == {"abandoned": 1}
+    assert bench.engine.snapshot.spans_running == 1
+    bench.engine.cancel("young", 1)
+    bench.pass_time(0.5)
+    assert len(bench.stored) == PRESSING + 1
+    assert all(row.gpu_energy_j is not None for row in bench.stored)
+
+
+def test_two_users_may_use_one_id_and_neither_ends_or_cancels_the_others(bench: Bench) -> None:
+    for uid in (1, 2):
+        assert bench.engine.begin("a", bench.now_ns, uid)
+    bench.engine.cancel("a", 3)
+    bench.pass_time(1.0)
+    assert bench.engine.finish(bench.span("a", 1.0, uid=1))
+    assert bench.engine.snapshot.spans_running == 2
+    bench.pass_time(0.25)
+    assert bench.engine.snapshot.spans_running == 1
+    assert not bench.engine.finish(bench.span("a", 0.5, uid=1)), "its own it may not repeat"
+    assert bench.engine.finish(bench.span("a", 1.0, uid=2))
+    assert bench.engine.begin("a@2", bench.now_ns, 1), "nor is what another's is called inside anybody's to take"
+    bench.engine.cancel("a@2", 1)
+    bench.pass_time(1.0)
+    assert sorted((row.span.span_id, row.span.uid) for row in bench.stored) == [("a", 1), ("a", 2)]
+    assert all(row.allocated for row in bench.stored)
 
 
 def test_what_the_store_cannot_take_is_offered_again(bench: Bench) -> None:

@@ -472,3 +472,97 @@ def test_retention_deletes_what_is_too_old(start: Callable[..., Daemon], make_me
     assert status["last_error"] is None
     assert daemon.total(daemon.scrape(), "llmpower_store_deleted_spans_total", reason="age") == 500
     assert list(iter_rows(daemon.store)) == []
+
+
+_LOAD = """
+import sys, time
+from pathlib import Path
+from llmpower.spans import SpanClient
+from llmpower.types import Span
+client = SpanClient(Path(sys.argv[1]), retry_after_s=0.1)
+number = 0
+while True:
+    span_id, start_ns = f"{sys.argv[2]}-{number}", time.monotonic_ns()
+    client.begin(span_id, start_ns)
+    time.sleep(0.001)
+    spooled = client.spooled
+    client.finish(Span(span_id, "llama", None, start_ns, None, time.monotonic_ns(), 8, 4, 1, "host", 1))
+    if client.spooled > spooled:
+        print(span_id, flush=True)
+    number += 1
+"""
+
+
+def test_what_was_acknowledged_is_stored_though_daemon_and_programs_are_killed_under_load(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = start()
+    outputs = [tmp_path / f"acknowledged-{name}" for name in "ab"]
+    programs = [
+        subprocess.Popen([sys.executable, "-c", _LOAD, str(daemon.socket), output.name[-1]], stdout=output.open("w"))
+        for output in outputs
+    ]
+    for _ in range(2):
+        daemon.wait_until(lambda status: status["spans"]["stored"] > 200)
+        daemon.process.kill()
+        daemon.process.wait()
+        time.sleep(0.3)
+        daemon = start()
+    daemon.wait_until(lambda status: status["spans"]["stored"] > 200)
+    daemon.process.kill()
+    daemon.process.wait()
+    for program in programs:
+        program.kill()
+        program.wait()
+    acknowledged = [line for output in outputs for line in output.read_text().split("\n")[:-1]]
+    assert len(acknowledged) > 600
+    daemon = start()
+    spool = daemon.socket.with_suffix(".spool")
+    deadline_s = time.monotonic() + 60
+    while any(spool.iterdir()):
+        assert time.monotonic() < deadline_s, "what is stored is not removed"
+        time.sleep(0.1)
+    assert daemon.status()["spans"]["rejected"] == {}
+    assert daemon.end() == 0
+    rows = [*iter_rows(daemon.store, columns=("span_id", "gpu_energy_j", "quality", "uid"))]
+    stored = {span_id for span_id, *_ in rows}
+    assert set(acknowledged) - stored == set()
+    assert len(rows) == len(stored)
+    assert {uid for *_, uid in rows} == {os.getuid()}
+    assert any(energy_j is None and quality == "unavailable" for _, energy_j, quality, _ in rows)
+    assert sum(energy_j is not None for _, energy_j, *_ in rows) > 100
+
+
+def test_while_the_daemon_is_away_spans_wait_for_it_and_are_kept_without_joules(
+    start: Callable[..., Daemon], caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = start()
+    daemon.end()
+    client = SpanClient(daemon.socket)
+    began = datetime.now(UTC)
+    for number in range(300):
+        with running(client, f"away-{number}"):
+            pass
+    assert client.spooled == 300
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"spans wait in {daemon.socket.with_suffix('.spool')} and will have no joules" in said
+    daemon = start()
+    status = daemon.wait_until(lambda status: status["spans"]["stored"] == 300)
+    assert status["spans"]["rejected"] == {}
+    with running(client, "there"):
+        time.sleep(0.5)
+    daemon.wait_until(lambda status: status["spans"]["stored"] == 301)
+    frame = read_measurements(daemon.store).set_index("span_id")
+    there = frame.loc["there"]
+    away = frame.drop(index="there")
+    assert there["gpu_energy_j"] > 0
+    assert away["gpu_energy_j"].isna().all()
+    assert away["cpu_energy_j"].isna().all()
+    assert set(away["quality"]) == {"unavailable"}
+    starts = [datetime.fromisoformat(text) for text in away["started_at"]]
+    assert all(began <= moment <= datetime.now(UTC) for moment in starts)
+    client.close()
+    deadline_s = time.monotonic() + 30
+    while any(daemon.socket.with_suffix(".spool").iterdir()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpower.daemon.receiver import MAX_OPEN_SPANS, MAX_PEERS, Receiver
+from llmpower.daemon.receiver import MAX_OPEN_SPANS, MAX_PEERS_OF_USER, PACKETS_A_STEP_OF_USER, Receiver
 from llmpower.exceptions import InputError
 from llmpower.spans.client import SpanClient, request_status
 from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, StatusRequest, decode_status, encode
@@ -35,6 +35,7 @@ def span(span_id: str = "a", **fields: Any) -> Span:
         "batch_size": 1,
         "hostname": "host",
         "pid": 5,
+        "uid": os.getuid(),
     }
     return Span(span_id=span_id, **values | fields)
 
@@ -47,14 +48,17 @@ class Book:
         self.rejected: Counter[str] = Counter()
         self.opens = True
 
-    def begin(self, span_id: str, start_ns: int) -> bool:
+    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
+        assert uid == os.getuid()
         self.heard.append(("begin", span_id, start_ns))
         return self.opens
 
-    def finish(self, span: Span) -> None:
+    def finish(self, span: Span) -> bool:
         self.heard.append(span)
+        return True
 
-    def cancel(self, span_id: str) -> None:
+    def cancel(self, span_id: str, uid: int) -> None:
+        assert uid == os.getuid()
         self.heard.append(("cancel", span_id))
 
     def reject(self, reason: str) -> None:
@@ -80,10 +84,12 @@ class Station:
         return peer
 
     def turn(self) -> None:
-        """Serve until nothing more is waiting."""
+        """A step: serve until nothing more is waiting, or allowed; who is gone has left nothing elsewhere."""
         while ready := self.selector.select(0):
             for key, _ in ready:
                 key.data()
+        self.receiver.resume()
+        self.receiver.release(lambda _: True)
 
     def close(self) -> None:
         self.receiver.close()
@@ -221,11 +227,11 @@ def test_a_flood_waits_in_its_own_buffer_while_others_are_served(station: Statio
         assert len(station.book.heard) == sent + 1
 
 
-def test_too_many_peers_are_turned_away_and_those_there_stay(station: Station) -> None:
+def test_too_many_peers_of_a_user_are_turned_away_and_those_there_stay(station: Station) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * MAX_PEERS)), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8 * MAX_PEERS_OF_USER)), hard))
     peers = []
-    for _ in range(MAX_PEERS + 3):
+    for _ in range(MAX_PEERS_OF_USER + 3):
         peers.append(station.connect())
         station.turn()
     assert station.book.rejected == {"too_many_peers": 3}
@@ -240,6 +246,67 @@ def test_too_many_peers_are_turned_away_and_those_there_stay(station: Station) -
     for peer in peers:
         peer.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_who_floods_waits_for_the_next_step_and_loses_nothing(station: Station) -> None:
+    with station.connect() as flood:
+        flood.settimeout(10)
+        station.turn()
+
+        def send() -> None:
+            for number in range(PACKETS_A_STEP_OF_USER + 500):
+                flood.send(encode(Cancel(str(number))))
+            flood.send(encode(Begin("last", 1)))
+
+        sending = Thread(target=send)
+        sending.start()
+        served = 0
+        while not station.receiver.is_behind(os.getuid()):
+            for key, _ in station.selector.select(1.0):
+                key.data()
+                served += 1
+        assert not station.book.heard
+        assert not station.selector.select(0), "a peer that waits wakes nobody"
+        while sending.is_alive():
+            station.turn()
+        station.turn()
+        assert not station.receiver.is_behind(os.getuid())
+        assert station.book.heard == [("begin", "last", 1)]
+
+
+def test_a_span_that_ended_by_another_way_is_not_cancelled_with_its_peer(station: Station) -> None:
+    with station.connect() as peer:
+        peer.send(encode(Begin("a", 1)))
+        peer.send(encode(Begin("b", 1)))
+        station.turn()
+    while ready := station.selector.select(0):
+        for key, _ in ready:
+            key.data()
+    station.receiver.resume()
+    station.receiver.release(lambda _: False)
+    assert ("cancel", "b") not in station.book.heard, "it may have ended, in what is not read yet"
+    station.receiver.ended(span("a"))
+    station.receiver.release(lambda _: True)
+    assert station.book.heard[2:] == [("cancel", "b")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_span_is_its_senders_by_the_kernels_word(station: Station) -> None:
+    station.path.chmod(0o666)
+    for directory in (station.path.parent, *station.path.parent.parents[:2]):
+        directory.chmod(0o755)
+    with station.connect() as root:
+        packet = encode(span("a")).replace(b'"type":"span"', b'"type":"span","uid":0')
+        os.seteuid(65534)
+        try:
+            nobody = station.connect()
+        finally:
+            os.seteuid(0)
+        nobody.send(packet)
+        root.send(packet)
+        station.turn()
+        assert {heard.uid for heard in station.book.heard if isinstance(heard, Span)} == {0, 65534}
+        nobody.close()
 
 
 def test_out_of_descriptors_it_rests_and_resumes(station: Station) -> None:

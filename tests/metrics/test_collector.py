@@ -81,6 +81,7 @@ def snapshot(make_measurement: Make) -> Snapshot:
         spans_rejected={"not_json": 4},
         spans_running=9,
         spans_pending=5,
+        spool_waiting_bytes=9,
         store_errors=6,
         store_waiting=7,
         store_lost=8,
@@ -162,6 +163,7 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
     assert value("spans_rejected_total", reason="not_json") == 4
     assert value("spans_running") == 9
     assert value("spans_pending") == 5
+    assert value("spool_waiting_bytes") == 9
     assert value("store_errors_total") == 6
     assert value("store_waiting_spans") == 7
     assert value("store_lost_spans_total") == 8

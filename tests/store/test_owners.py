@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.store import Store, iter_rows, read_measurements
@@ -60,12 +60,26 @@ def test_a_span_stored_before_owners_were_known_is_still_a_duplicate(path: Path,
     store.close()
 
 
+def test_what_is_known_is_known_as_whose_it_is(path: Path, make_measurement: Make) -> None:
+    store = Store(path)
+    store.append([make_measurement(number) for number in range(300)])
+    store.append([make_measurement(number, uid=1) for number in range(300, 600)])
+    # Another user's of the same id, and an id that looks like one with a user's behind it.
+    store.append([make_measurement(300, uid=2), make_measurement(1, span_id="a@7", uid=1)])
+    mine = [(f"span-{number}", 1) for number in range(700)]
+    assert store.known(mine) == set(mine[:600])
+    assert store.known([("span-300", 2), ("span-301", 2), ("a@7", 1), ("a@7", 2)]) == {("span-300", 2), ("a@7", 1)}
+    assert store.known([]) == set()
+    store.close()
+
+
 @given(
     sent=st.lists(
         st.tuples(st.sampled_from(["a", "a@1", "a@2", "a@1@2", "a@", "@1", "b"]), st.sampled_from([None, 0, 1, 2])),
         max_size=40,
     )
 )
+@settings(deadline=None)
 def test_nobody_ever_costs_anybody_else_a_row(
     sent: list[tuple[str, int | None]], make_measurement: Make, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -1,0 +1,115 @@
+"""Where spans come in: the socket says what begins, fails or comes without a spool, the spool holds what has ended.
+
+The two are served in an order that leaves no doubt. A program says over the socket that a span begins before it writes
+to the spool that it has ended. So the spool's files are looked at first, then the socket is emptied, and then the files
+are read as far as they were seen: no span is taken before its beginning, and none that is cancelled has ended. A user
+whose packets are more than a step allows is waited for with his files.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from llmpower.daemon.clock import read_utc_offset_ns
+from llmpower.daemon.receiver import Receiver
+from llmpower.daemon.spool import Known, Spool
+from llmpower.spans.spool import spool_directory
+from llmpower.types import Span
+
+_TURNS = 40  # of 64 packets: more than a step allows
+_LAST_S = 1.0
+_LAST_STEP_S = 0.02
+
+
+class Inbox(Protocol):
+    """Who gets what comes in."""
+
+    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
+        """A user's span has started; false when it was not opened."""
+
+    def finish(self, span: Span) -> bool:
+        """It has ended; whether it was taken, so that the store will be given it."""
+
+    def cancel(self, span_id: str, uid: int) -> None:
+        """It failed, or whoever ran it is gone."""
+
+    def room(self, uid: int) -> int:
+        """How many more of this user's spans can be taken now."""
+
+    def reject(self, reason: str) -> None:
+        """Something was refused, for a reason from a small fixed set."""
+
+    def fail(self, error: str) -> None:
+        """Something went wrong that people should know of."""
+
+
+class Intake:
+    """Listens at ``path``, and reads the spool beside it.
+
+    Args:
+        path: of the socket.
+        selector: serves the socket, between steps too; its data are callbacks.
+        inbox: who gets what comes in.
+        known: begins to look up which of some spans the store has.
+        status: gives the answer to a status request, as JSON without NaN.
+
+    Raises:
+        InputError: the socket or the spool cannot be made there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        selector: selectors.BaseSelector,
+        inbox: Inbox,
+        known: Known,
+        status: Callable[[], Mapping[str, object]],
+    ) -> None:
+        self._selector = selector
+        self._receiver = Receiver(path, selector, inbox, status)
+        try:
+            self._spool = Spool(
+                spool_directory(path), inbox, known, began_ns=time.monotonic_ns(), utc_offset_ns=read_utc_offset_ns
+            )
+        except BaseException:
+            self._receiver.close()
+            raise
+        self._spool.on_finished = self._receiver.ended
+        self.stored = self._spool.stored
+        """To be told which spans are committed."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was seen in the spool and is not taken yet."""
+        return self._spool.waiting_bytes
+
+    def step(self) -> None:
+        """Take what has come."""
+        self._receiver.resume()
+        self._spool.look()
+        for _ in range(_TURNS):
+            ready = self._selector.select(0)
+            if not ready:
+                break
+            for key, _ in ready:
+                key.data()
+        self._spool.read(self._receiver.is_behind)
+        self._receiver.release(self._spool.is_read)
+
+    def finish(self) -> None:
+        """Take what was sent before now, as far as there is room, and listen no more."""
+        deadline_s = time.monotonic() + _LAST_S
+        self.step()
+        while self._spool.waiting_bytes and time.monotonic() < deadline_s:
+            time.sleep(_LAST_STEP_S)
+            self.step()
+        self._receiver.close()
+
+    def close(self) -> None:
+        """Let go of socket and spool; what is not stored waits in the spool for the next daemon."""
+        self._receiver.close()
+        self._spool.close()

@@ -1,0 +1,145 @@
+"""One file of the spool, read as it grows: lines in, spans and reasons out.
+
+A stranger writes the file, so it is read with ``pread(2)`` and never mapped (who cuts a mapped file kills its reader),
+never further than was seen, and a line at a time: one that is torn, too long or no span costs itself alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from llmpower.spans.spool import boot_id
+from llmpower.spans.wire import MAX_PACKET_BYTES, SpoolHead, WireError, decode, decode_head
+from llmpower.types import Span
+
+READ_BYTES = 128 << 10
+
+
+class Segment:
+    """Reads the file behind ``descriptor``, which is closed by :meth:`close`.
+
+    Args:
+        path: where it lies.
+        descriptor: open for reading.
+        uid: whose it is.
+        utc_offset_ns: UTC less CLOCK_MONOTONIC now, to place spans that another boot has timed.
+    """
+
+    def __init__(self, path: Path, descriptor: int, uid: int, utc_offset_ns: Callable[[], int]) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.uid = uid
+        self.unstored = 0
+        """Spans that came out of it and are not committed."""
+        self.seen_bytes = 0
+        """How large it was at the latest look."""
+        self.spoilt = False
+        """It has no head, and nobody can say when its spans ran."""
+        self._utc_offset_ns = utc_offset_ns
+        self._head: SpoolHead | None = None
+        self._shift_ns = 0
+        self._offset = 0
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._skipping = False
+
+    @property
+    def unread_bytes(self) -> int:
+        """What was seen and is not taken yet; 0 when all of it is."""
+        return max(self.seen_bytes - self._offset, 0) + sum(map(len, self._lines))
+
+    @property
+    def torn(self) -> bool:
+        """Whether the last line has no end."""
+        return bool(self._rest)
+
+    def look(self) -> int:
+        """See how large it is now; return that."""
+        self.seen_bytes = os.fstat(self.descriptor).st_size
+        return self.seen_bytes
+
+    def take(self) -> Iterator[Span | WireError]:
+        """The spans that are seen and not taken yet, and why a line is none; whoever stops early goes on later."""
+        while not self.spoilt and (self._lines or self._read()):
+            while self._lines:
+                line = self._lines.popleft()
+                try:
+                    if self._head is None:
+                        self._begin(line)
+                    else:
+                        yield self._span(line)
+                except WireError as error:
+                    self.spoilt = self._head is None
+                    yield error
+                    if self.spoilt:
+                        return
+
+    def is_left(self) -> bool:
+        """Whether its writer has let go of it, and nothing was written since it was last seen."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        if os.fstat(self.descriptor).st_size == self.seen_bytes:
+            return True
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        return False
+
+    def remove(self) -> None:
+        """Delete it and let go of it."""
+        with suppress(OSError):
+            self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+
+    def _read(self) -> bool:
+        """Read a little more; whether there may be lines, or more to read."""
+        wanted = min(self.seen_bytes - self._offset, READ_BYTES)
+        try:
+            data = os.pread(self.descriptor, wanted, self._offset) if wanted > 0 else b""
+        except OSError:
+            data = b""
+        if not data:
+            # Also where it was cut: what was seen is no longer there.
+            self._offset = max(self._offset, self.seen_bytes)
+            return False
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if lines and self._skipping:
+            # The end of a line that was too long: it was counted when that was found.
+            lines, self._skipping = lines[1:], False
+        if len(self._rest) > MAX_PACKET_BYTES:
+            if not self._skipping:
+                lines.append(self._rest)
+            self._rest, self._skipping = b"", True
+        self._lines.extend(lines)
+        return True
+
+    def _begin(self, line: bytes) -> None:
+        head = decode_head(line)
+        if head.boot_id != boot_id():
+            self._shift_ns = head.utc_offset_ns - self._utc_offset_ns()
+        self._head = head
+
+    def _span(self, line: bytes) -> Span:
+        message = decode(line, uid=self.uid)
+        if not isinstance(message, Span):
+            raise WireError("type", "a spool holds spans and nothing else")
+        if not self._shift_ns:
+            return message
+        first_ns = message.first_token_ns
+        return replace(
+            message,
+            start_ns=message.start_ns + self._shift_ns,
+            first_token_ns=None if first_ns is None else first_ns + self._shift_ns,
+            end_ns=message.end_ns + self._shift_ns,
+        )

@@ -1,0 +1,257 @@
+"""The daemon's end of the spool: takes what programs have written there, and removes what is stored.
+
+No user gets more than a fair share of a step, or of the room there is for spans; who leaves too many files, or too
+large ones, loses those too many. While there is no room nothing is read, and spans wait where they are safe.
+
+A file is removed when its writer has let go of it and the store has committed every span that came out of it. After a
+crash some of those are in the store already: spans that ended before this daemon began are looked up there first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from llmpower.daemon.segment import Segment
+from llmpower.exceptions import InputError, StoreError
+from llmpower.spans.spool import SEGMENT_BYTES, SUFFIX
+from llmpower.spans.wire import MAX_PACKET_BYTES, WireError
+from llmpower.types import Span
+
+OPTION = "--socket"
+MAX_SPANS_A_STEP = 2500
+"""10,000 a second; to read so many takes some 50 ms."""
+
+MAX_SEGMENTS = 1024
+MAX_SEGMENTS_OF_USER = 256
+"""Four programs that have filled all they may."""
+
+MAX_SEGMENT_BYTES = SEGMENT_BYTES + MAX_PACKET_BYTES
+MAX_ENTRIES = 4096
+"""Looked at in one step. Who makes more files than that delays others' new ones, until they are removed."""
+
+_MODE = 0o1770
+
+Key = tuple[str, int | None]
+"""A span's id and its sender's uid."""
+
+Known = Callable[[Sequence[Key]], "Future[set[Key]]"]
+
+
+class Inbox(Protocol):
+    """Who gets the spans."""
+
+    def finish(self, span: Span) -> bool:
+        """A span has ended; whether it was taken, so that the store will be given it."""
+
+    def room(self, uid: int) -> int:
+        """How many more of this user's spans can be taken now."""
+
+    def reject(self, reason: str) -> None:
+        """Something was refused, for a reason from a small fixed set."""
+
+    def fail(self, error: str) -> None:
+        """Something went wrong that people should know of."""
+
+
+class Spool:
+    """Reads the segments in ``directory``, which it creates.
+
+    Args:
+        directory: the daemon's own.
+        inbox: who gets the spans.
+        known: begins to look up which of some spans the store has.
+        began_ns: CLOCK_MONOTONIC when this daemon began to take spans.
+        utc_offset_ns: UTC less CLOCK_MONOTONIC.
+
+    Raises:
+        InputError: the directory cannot be made, or is another user's.
+    """
+
+    def __init__(
+        self, directory: Path, inbox: Inbox, known: Known, *, began_ns: int, utc_offset_ns: Callable[[], int]
+    ) -> None:
+        self._directory = directory
+        self._inbox = inbox
+        self._known = known
+        self._began_ns = began_ns
+        self._utc_offset_ns = utc_offset_ns
+        self._segments: dict[str, Segment] = {}
+        self._of_user: Counter[int] = Counter()
+        self._owed: dict[Key, Segment] = {}
+        self._ignored: set[str] = set()
+        self._old: list[tuple[Span, Segment]] = []
+        self._asked: Future[set[Key]] | None = None
+        self.on_finished: Callable[[Span], None] = lambda _: None
+        """Is told of each span that was taken."""
+        _make(directory)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was seen there and is not taken yet."""
+        return sum(segment.unread_bytes for segment in self._segments.values())
+
+    def look(self) -> None:
+        """See what is there; :meth:`read` goes so far and no further."""
+        try:
+            with os.scandir(self._directory) as entries:
+                for _, entry in zip(range(MAX_ENTRIES), entries, strict=False):
+                    if entry.name not in self._segments and entry.name not in self._ignored:
+                        self._open(self._directory / entry.name)
+        except OSError as error:
+            self._inbox.fail(f"the spool {self._directory} cannot be read ({error.strerror}); spans may be lost")
+            with suppress(InputError):
+                _make(self._directory)
+        for segment in list(self._segments.values()):
+            if segment.look() > MAX_SEGMENT_BYTES:
+                self._refuse(segment, "spool_size")
+
+    def read(self, held_up: Callable[[int], bool] = lambda _: False) -> None:
+        """Take what :meth:`look` has seen, as far as there is room, of nobody for whom ``held_up`` is true."""
+        if not self._take_old():
+            return
+        segments: defaultdict[int, list[Segment]] = defaultdict(list)
+        for segment in self._segments.values():
+            segments[segment.uid].append(segment)
+        waiting = {uid: sum(segment.unread_bytes for segment in own) for uid, own in segments.items()}
+        left = MAX_SPANS_A_STEP
+        # Those with little first: what they leave of their share goes to the others.
+        for number, uid in enumerate(sorted(segments, key=waiting.__getitem__)):
+            if waiting[uid] and not held_up(uid):
+                share = min(left // (len(segments) - number), self._inbox.room(uid))
+                left -= self._read_user(segments[uid], share) if share > 0 else 0
+        self._ask_old()
+        for segment in list(self._segments.values()):
+            if not segment.unread_bytes and not segment.unstored and segment.is_left():
+                if segment.torn:
+                    self._inbox.reject("torn_line")
+                self._drop(segment)
+
+    def is_read(self, uid: int) -> bool:
+        """Whether all that was seen of this user's is taken."""
+        return not any(segment.unread_bytes for segment in self._segments.values() if segment.uid == uid)
+
+    def stored(self, spans: Iterable[Span]) -> None:
+        """These are committed, or nobody can ever commit them."""
+        for span in spans:
+            if (segment := self._owed.pop((span.span_id, span.uid), None)) is not None:
+                segment.unstored -= 1
+
+    def close(self) -> None:
+        """Let go of the files; what is not stored is found by the next daemon."""
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
+
+    def _open(self, path: Path) -> None:
+        if len(self._segments) >= MAX_SEGMENTS:
+            return
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                self._discard(path)
+            return
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or path.suffix != SUFFIX:
+            os.close(descriptor)
+            self._discard(path)
+            return
+        segment = Segment(path, descriptor, found.st_uid, self._utc_offset_ns)
+        self._segments[path.name] = segment
+        self._of_user[segment.uid] += 1
+        if self._of_user[segment.uid] > MAX_SEGMENTS_OF_USER:
+            self._refuse(segment, "spool_quota")
+
+    def _read_user(self, segments: Sequence[Segment], most: int) -> int:
+        """Take at most so many; return how many lines it were."""
+        taken = 0
+        for segment in segments:
+            for span in segment.take():
+                taken += 1
+                if isinstance(span, WireError):
+                    self._inbox.reject(span.reason)
+                elif span.end_ns < self._began_ns:
+                    self._old.append((span, segment))
+                    segment.unstored += 1
+                else:
+                    self._finish(span, segment)
+                if taken >= most:
+                    return taken
+            if segment.spoilt:
+                self._refuse(segment, "spool_file")
+        return taken
+
+    def _finish(self, span: Span, segment: Segment) -> None:
+        self.on_finished(span)
+        if self._inbox.finish(span):
+            self._owed[span.span_id, span.uid] = segment
+            segment.unstored += 1
+
+    def _ask_old(self) -> None:
+        if self._old:
+            self._asked = self._known([(span.span_id, span.uid) for span, _ in self._old])
+
+    def _take_old(self) -> bool:
+        """Take spans from before this daemon that the store does not have; whether that is done with."""
+        if self._asked is None:
+            return True
+        if not self._asked.done():
+            return False
+        try:
+            known = self._asked.result()
+        except StoreError:
+            # Whoever stores says so already.
+            self._ask_old()
+            return False
+        old, self._old, self._asked = self._old, [], None
+        for span, segment in old:
+            segment.unstored -= 1
+            if (span.span_id, span.uid) not in known:
+                self._finish(span, segment)
+        return True
+
+    def _discard(self, path: Path) -> None:
+        """Remove what is no segment; what cannot be removed, such as somebody's directory, is not looked at again."""
+        self._inbox.reject("spool_file")
+        try:
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        except OSError as error:
+            if len(self._ignored) >= MAX_ENTRIES:
+                self._ignored.clear()
+            self._ignored.add(path.name)
+            advice = f"something in {self._directory} is no file of spans and cannot be removed ({error.strerror})"
+            self._inbox.fail(f"{advice}; remove it, and see whose it is")
+
+    def _refuse(self, segment: Segment, reason: str) -> None:
+        self._inbox.reject(reason)
+        self._drop(segment)
+
+    def _drop(self, segment: Segment) -> None:
+        segment.remove()
+        self._of_user[segment.uid] -= 1
+        # What it owes is still stored, and no longer waited for.
+        del self._segments[segment.path.name]
+
+
+def _make(directory: Path) -> None:
+    try:
+        with suppress(FileExistsError):
+            directory.mkdir(_MODE)
+        found = directory.stat(follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            advice = f"{directory} is where spans are kept until they are stored, and it is not ours; move it away"
+            raise InputError(OPTION, directory.with_suffix(".sock"), advice)
+        directory.chmod(_MODE)
+    except OSError as error:
+        advice = f"{directory} cannot be made beside it ({error.strerror}); give a path in a directory you may write to"
+        raise InputError(OPTION, directory.with_suffix(".sock"), advice) from error
