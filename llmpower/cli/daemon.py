@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 
 import click
@@ -75,6 +73,7 @@ def command(
       curl http://127.0.0.1:10450/metrics
     """
     from llmpower.daemon.config import load_config, make_directories
+    from llmpower.daemon.logs import set_up as set_up_logs
     from llmpower.daemon.loop import run
 
     options = {
@@ -91,5 +90,5 @@ def command(
     }
     settings = load_config(options, config)
     make_directories(settings)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    set_up_logs()
     run(settings)

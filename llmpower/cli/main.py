@@ -6,6 +6,7 @@ none of them; ``tests/cli/test_help.py`` holds the lines here against the comman
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -70,7 +71,7 @@ def main() -> None:
     try:
         status = cli(standalone_mode=False)
     except LlmpowerError as error:
-        print(f"llmpower: error: {_one_line(error)}", file=sys.stderr)
+        print(f"{_priority()}llmpower: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -86,6 +87,15 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _priority() -> str:
+    """What makes the line an error in the journal, for a service that could not start; nothing anywhere else."""
+    if "JOURNAL_STREAM" not in os.environ:
+        return ""
+    from llmpower.daemon.logs import is_journal
+
+    return "<3>" if is_journal(sys.stderr) else ""
 
 
 def _one_line(error: Exception | str) -> str:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from llmpower.daemon.logs import about
 from llmpower.metrics import FieldState
 from llmpower.sampling import EPOCH, Calibration, Channel, SamplerStatistics, describe_status
 from llmpower.types import Device, DeviceKind, Field
@@ -88,6 +89,7 @@ class Reading:
                 "spans that cross it have no joules",
                 device.name,
                 device.uuid,
+                extra=about(device.uuid),
             )
 
     def _note_stalls(self) -> None:
@@ -109,7 +111,7 @@ class Reading:
                 )
                 self._fail(f"{device.name} ({device.uuid}) is stalled: {why}")
             elif device.uuid in before and device.uuid not in self.stalled_s:
-                logger.warning("%s (%s) answers again", device.name, device.uuid)
+                logger.warning("%s (%s) answers again", device.name, device.uuid, extra=about(device.uuid))
 
     def _note_rates(self, now_ns: int) -> None:
         slowed: dict[str, float] = {}
