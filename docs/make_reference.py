@@ -54,14 +54,19 @@ CONFIG_HEAD = """# Settings of the llmpower daemon, each with its default. Take 
 def commands_page() -> str:
     """Every command's help."""
     sections = [COMMANDS_HEAD]
+    parent = click.Context(cli, info_name="llmpower", auto_envvar_prefix="LLMPOWER")
     for name in sorted(COMMANDS):
-        command = import_module(f"llmpower.cli.{name}").command
-        parent = click.Context(cli, info_name="llmpower", auto_envvar_prefix="LLMPOWER")
-        with click.Context(
-            command, info_name=name, parent=parent, max_content_width=100, terminal_width=100
-        ) as context:
-            sections.append(f"## llmpower {name}\n\n```\n{command.get_help(context)}\n```\n")
+        sections += _help_of(name, import_module(f"llmpower.cli.{name}").command, parent)
     return "\n".join(sections)
+
+
+def _help_of(name: str, command: click.Command, parent: click.Context) -> Iterator[str]:
+    """A command's help, then that of the commands below it."""
+    with click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100) as context:
+        yield f"## {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"
+        if isinstance(command, click.Group):
+            for below in command.list_commands(context):
+                yield from _help_of(below, command.commands[below], context)
 
 
 def metrics_page() -> str:

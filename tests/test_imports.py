@@ -19,7 +19,7 @@ FLOORS = (
     ("exceptions", "types"),
     ("files",),
     ("tables",),
-    ("sampling", "spans", "attribution", "store", "metrics", "modelling"),
+    ("sampling", "spans", "attribution", "store", "metrics", "modelling", "service"),
     ("profiling", "routing", "daemon"),
     ("report",),
     ("cli",),

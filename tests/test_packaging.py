@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 
 def build_wheel(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     source = directory / "source"
-    for name in ("csrc", "llmpower"):
+    for name in ("csrc", "llmpower", "systemd"):
         built = shutil.ignore_patterns("*.so", "*.so.*", "__pycache__", "bin")
-        shutil.copytree(ROOT / name, source / name, ignore=built)
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=built)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(directory), "."]
@@ -52,6 +52,8 @@ def test_the_wheel_holds_what_runs_and_nothing_of_the_tests(wheel: Path) -> None
         "llmpower/store/migrations/001_measurements.sql",
         "llmpower/spans/autoload/sitecustomize.py",
         "llmpower/report/page.html",
+        "llmpower/service/systemd/llmpower.service",
+        "llmpower/service/systemd/drop-ins/metrics-port.conf",
     ):
         assert needed in names
     assert not [name for name in names if name.startswith(("tests/", "csrc/"))]

@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Write one self-contained HTML page of fits and plans.",
     "route": "Assign a workload's queries to models at least cost.",
     "run": "Run any program with transformers instrumented.",
+    "service": "Install the daemon as a systemd service, show it, remove it.",
     "status": "Show what the daemon is doing.",
 }
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+LLMPOWER = [sys.executable, "-m", "llmpower.cli.main"]
+
+
+@pytest.fixture
+def staged(run_cli: RunCli, tmp_path: Path) -> Path:
+    done = run_cli("service", "install", "--root", tmp_path, "--program", "/opt/llmpower/bin/llmpower", "--yes")
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def states(run_cli: RunCli, root: Path) -> set[str]:
+    done = run_cli("service", "show", "--root", root, "--json")
+    return {file["state"] for file in json.loads(done.stdout)["files"]}
+
+
+def test_it_says_what_it_does_does_it_and_undoes_it(run_cli: RunCli, staged: Path) -> None:
+    assert states(run_cli, staged) == {"installed"}
+    shown = run_cli("service", "show", "--root", staged)
+    assert "runs /opt/llmpower/bin/llmpower" in shown.stdout
+    done = run_cli("service", "uninstall", "--root", staged, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("step")
+    assert f"remove  {staged}/etc/systemd/system/llmpower.service" in done.stdout
+    assert done.stdout.endswith("done\n")
+    assert states(run_cli, staged) == {"absent"}
+
+
+def test_a_dry_run_changes_nothing(run_cli: RunCli, tmp_path: Path) -> None:
+    command = ("service", "install", "--root", tmp_path, "--program", "/opt/llmpower/bin/llmpower", "--dry-run")
+    done = run_cli(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"write  {tmp_path}/etc/llmpower/llmpower.toml" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 130), (b"y\n", 0)])
+def test_it_asks_a_person(tmp_path: Path, answer: bytes, code: int) -> None:
+    ours, terminal = os.openpty()
+    command = [*LLMPOWER, "service", "install", "--root", str(tmp_path), "--program", "/opt/llmpower/bin/llmpower"]
+    asked = subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.write(ours, answer)
+    said, _ = asked.communicate(timeout=60)
+    assert asked.returncode == code
+    assert "Do this?" in said
+    assert bool(list(tmp_path.iterdir())) == (code == 0)
+
+
+def test_a_file_is_shown_as_it_would_be_installed(run_cli: RunCli) -> None:
+    done = run_cli("service", "show", "--file", "llmpower.service", "--program", "/srv/llmpower")
+    assert "\nExecStart=/srv/llmpower daemon " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("install", "--root", "{0}", "--program", "/opt/llmpower"), "--yes = not given"),
+        (("install", "--root", "{0}/none", "--program", "/opt/llmpower", "--yes"), "--root = "),
+        (("install", "--root", "{0}", "--program", "/root/llmpower", "--yes"), "--program = /root/llmpower"),
+        (("install", "--root", "{0}", "--program", "llmpower", "--yes"), "--program = llmpower"),
+        (("uninstall", "--root", "{0}", "--yes"), "service = "),
+        (("show", "--file", "none"), "--file = none"),
+        (("reinstall",), "No such command"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    run_cli: RunCli, tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    done = run_cli("service", *(argument.format(tmp_path) for argument in arguments))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"llmpower: error: {told}")
+
+
+def test_only_root_may_install_and_only_where_systemd_runs(run_cli: RunCli) -> None:
+    if Path("/run/systemd/system").is_dir() and os.geteuid() == 0:
+        pytest.skip("this would install it")
+    done = run_cli("service", "install", "--program", "/bin/true", "--yes")
+    assert done.returncode == 2
+    assert "systemd = not running" in done.stderr if os.geteuid() == 0 else "use sudo" in done.stderr
