@@ -16,6 +16,7 @@ DROP_INS = PurePosixPath(f"{UNIT_PATH}.d")
 ENABLED = PurePosixPath("/etc/systemd/system/multi-user.target.wants", UNIT)
 SETTINGS_DIRECTORY = PurePosixPath("/etc/llmpower")
 STATE_DIRECTORY = PurePosixPath("/var/lib/llmpower")
+RUNTIME_DIRECTORY = PurePosixPath("/run/llmpower")
 PACKAGED_UNITS = (PurePosixPath("/usr/lib/systemd/system", UNIT), PurePosixPath("/lib/systemd/system", UNIT))
 USER = "llmpower"
 GROUPS = ("llmpower", "llmpower-rapl")

@@ -13,6 +13,7 @@ from llmpower.service.files import (
     DROP_INS,
     ENABLED,
     GROUPS,
+    RUNTIME_DIRECTORY,
     SETTINGS_DIRECTORY,
     SHIPPED,
     STATE_DIRECTORY,
@@ -57,6 +58,9 @@ def plan_uninstall(installation: Installation, *, purge: bool = False, powercap:
         steps.append(step.run("systemctl", "daemon-reload", why="forget the unit"))
         steps += reload_udev("forget the rule")
         steps += [_back_to_root(path) for path in sorted(powercap.glob("intel-rapl:*/energy_uj"))]
+        if below(root, RUNTIME_DIRECTORY).exists():
+            why = "its socket, and the spool, for which nobody would come"
+            steps.append(step.remove(below(root, RUNTIME_DIRECTORY), why))
     return steps + _what_it_made(root, purge)
 
 
