@@ -61,18 +61,23 @@ class SpanSink(Protocol):
 
 
 def default_socket_path(environ: Mapping[str, str] = os.environ, system_socket: Path = SYSTEM_SOCKET) -> Path:
-    """Where the daemon is looked for: ``LLMPOWER_SOCKET``, the system's daemon if there is one, the user's own."""
+    """Where the daemon is looked for: ``LLMPOWER_SOCKET``, the system's daemon if there is one, the user's own.
+
+    The system's daemon has left its spool there when it is away, in a restart for one: a program that starts meanwhile
+    finds it by that, unless the user has a daemon running.
+    """
     if named := environ.get("LLMPOWER_SOCKET"):
         return Path(named)
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    directory = Path(runtime, "llmpower") if runtime else Path(f"/tmp/llmpower-{os.getuid()}")
+    own_socket = directory / system_socket.name
     try:
-        if system_socket.exists():
+        if system_socket.exists() or (spool_directory(system_socket).is_dir() and not own_socket.exists()):
             return system_socket
     except PermissionError:
         # It is there and closed to us. Going elsewhere would hide that; connecting will say so.
         return system_socket
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    directory = Path(runtime, "llmpower") if runtime else Path(f"/tmp/llmpower-{os.getuid()}")
-    return directory / system_socket.name
+    return own_socket
 
 
 def check_socket_path(path: Path) -> None:

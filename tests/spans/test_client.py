@@ -193,6 +193,16 @@ def test_where_the_daemon_is_looked_for(tmp_path: Path) -> None:
     assert default_socket_path(environ, system) == system
 
 
+def test_a_daemon_of_the_system_that_is_away_is_found_by_its_spool(tmp_path: Path) -> None:
+    system, environ = tmp_path / "llmpower.sock", {"XDG_RUNTIME_DIR": str(tmp_path / "user")}
+    own = tmp_path / "user" / "llmpower" / "llmpower.sock"
+    system.with_suffix(".spool").mkdir()
+    assert default_socket_path(environ, system) == system
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert default_socket_path(environ, system) == own
+
+
 def test_status_is_what_the_daemon_answers(receiver: Any) -> None:
     receiver.status = {"version": "1", "devices": []}
     assert request_status(receiver.path) == {"version": "1", "devices": []}
