@@ -16,7 +16,7 @@ PACKAGE = Path(llmpower.__file__).parent
 
 # Each floor may import those below it; packages of one floor do not import each other.
 FLOORS = (
-    ("exceptions", "types"),
+    ("exceptions", "phrases", "types"),
     ("files",),
     ("tables",),
     ("sampling", "spans", "attribution", "store", "metrics", "modelling", "service"),

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import click
 
+from llmpower import __version__
 from llmpower.exceptions import DaemonUnreachableError, DeviceError
+from llmpower.phrases import duration
 
 EXTRAS = {
     "transformers": (("torch", "transformers"), "measure generate() calls and profile models"),
@@ -49,12 +51,12 @@ def command(nvml_library: str, powercap_root: Path, socket: Path | None, as_json
       llmpower doctor
       llmpower doctor --json | jq '.findings[] | select(.ok | not)'
     """
-    findings = [*_gpus(nvml_library), *_cpus(powercap_root), _daemon(socket), *_extras()]
+    findings = [*_gpus(nvml_library), *_cpus(powercap_root), *_daemon(socket), *_extras()]
     if as_json:
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
         return
     for finding in findings:
-        mark = click.style("ok     ", fg="green") if finding.ok else click.style("missing", fg="yellow")
+        mark = click.style("ok     ", fg="green") if finding.ok else click.style("look   ", fg="yellow")
         click.echo(f"{mark}  {finding.check:<14}  {finding.found}")
         if finding.mend:
             click.echo(f"{'':9}{'':16}-> {finding.mend}")
@@ -104,15 +106,24 @@ def _name(zone: Path) -> str:
     return (zone / "name").read_text(encoding="utf-8").strip()
 
 
-def _daemon(socket: Path | None) -> Finding:
+def _daemon(socket: Path | None) -> Iterator[Finding]:
     from llmpower.spans.client import default_socket_path, request_status
 
     path = socket or default_socket_path()
     try:
         status = request_status(path)
     except DaemonUnreachableError as error:
-        return Finding("daemon", ok=False, found=f"{path}: {error.advice}", mend="llmpower daemon")
-    return Finding("daemon", ok=True, found=f"{path}: version {status['version']}, pid {status['pid']}")
+        mend = "systemctl status llmpower, or for a daemon of your own: llmpower daemon"
+        yield Finding("daemon", ok=False, found=f"{path}: {error.advice}", mend=mend)
+        return
+    up = f"version {status['version']}, pid {status['pid']}, up {duration(status['uptime_s'])}"
+    yield Finding("daemon", ok=True, found=f"{path}: {up}")
+    # What the daemon itself has to say of its devices, its store and its peers.
+    for problem in status.get("problems", ()):
+        yield Finding("daemon", ok=False, found=problem["what"], mend=problem["mend"])
+    if status["version"] != __version__:
+        found = f"runs version {status['version']}, and {__version__} is installed"
+        yield Finding("daemon", ok=False, found=found, mend="sudo systemctl restart llmpower")
 
 
 def _extras() -> Iterator[Finding]:

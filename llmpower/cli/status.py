@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from llmpower.cli.layout import aligned
+from llmpower.phrases import duration
 
 
 @click.command()
@@ -18,7 +19,8 @@ from llmpower.cli.layout import aligned
 def command(socket: Path | None, as_json: bool) -> None:
     """Show what the daemon is doing.
 
-    Devices and their power now, spans stored, pending and refused, the last error, and what the daemon itself costs.
+    What is wrong and what mends it; devices and their power now; what each model costs; spans stored, pending and
+    refused; the last error and when it was; and what the daemon itself costs.
 
     \b
     Example:
@@ -28,27 +30,46 @@ def command(socket: Path | None, as_json: bool) -> None:
     from llmpower.spans.client import default_socket_path, request_status
 
     status = request_status(socket or default_socket_path())
-    print(json.dumps(status, indent=2, allow_nan=False) if as_json else "\n".join(_lines(status)))
+    click.echo(json.dumps(status, indent=2, allow_nan=False) if as_json else "\n".join(_lines(status)))
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:
-    yield f"llmpower {status['version']}, pid {status['pid']}, up {_duration(status['uptime_s'])}"
+    yield f"llmpower {status['version']}, pid {status['pid']}, up {duration(status['uptime_s'])}"
     if status["simulated"]:
         yield "SIMULATED: the GPU is a model of one, and none of its joules is real"
+    yield from _problems(status)
     yield ""
     yield from aligned(
-        ("device", "power", "energy", "uuid"),
+        ("device", "power", "energy", "requests", "idle", "uuid"),
         [
             (
                 device["name"],
                 _power(device),
                 _joules(device["energy_j"]),
+                _share(device["inference_j"], device["energy_j"]),
+                _share(device["idle_j"], device["energy_j"]),
                 device["uuid"],
             )
             for device in status["devices"]
         ],
-        right="power energy",
+        right="power energy requests idle",
     )
+    if status.get("models"):
+        yield ""
+        yield from aligned(
+            ("model", "requests", "energy", "J/request", "J/token"),
+            [
+                (
+                    model["model_name"],
+                    str(model["requests"]),
+                    _joules(model["energy_j"]),
+                    _number(model["energy_per_request_j"]),
+                    _number(model["energy_per_output_token_j"]),
+                )
+                for model in status["models"]
+            ],
+            right="requests energy J/request J/token",
+        )
     spans, store, cost = status["spans"], status["store"], status["cost"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in spans["rejected"].items())
     yield ""
@@ -59,14 +80,34 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     if "size_bytes" in store:
         yield f"            {_size(store)}, {store['deleted']} deleted by retention{_corruptions(store)}"
     yield f"metrics     {status['metrics_url']}"
-    yield f"last error  {status['last_error'] or 'none'}"
+    yield f"last error  {_last_error(status)}"
     yield f"own cost    {cost['cpu_share']:.2%} of one CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
+
+
+def _problems(status: dict[str, Any]) -> Iterator[str]:
+    if "problems" not in status:  # not restarted after an upgrade
+        return
+    if not status["problems"]:
+        yield "all is well"
+    for problem in status["problems"]:
+        yield click.style("! ", fg="red") + problem["what"]
+        yield f"  -> {problem['mend']}"
+
+
+def _last_error(status: dict[str, Any]) -> str:
+    if status["last_error"] is None:
+        return "none"
+    age_s = status.get("last_error_age_s")
+    return status["last_error"] if age_s is None else f"{duration(age_s)} ago: {status['last_error']}"
 
 
 def _power(device: dict[str, Any]) -> str:
     if device.get("stalled_s"):
-        return f"stalled {_duration(device['stalled_s'])}"
-    return "no reading" if device["power_w"] is None else f"{device['power_w']:.1f} W"
+        return f"stalled {duration(device['stalled_s'])}"
+    if device["power_w"] is not None:
+        return f"{device['power_w']:.1f} W"
+    # A CPU package has a counter of energy and no power of its own.
+    return "no reading" if device["kind"] == "gpu" else "-"
 
 
 def _size(store: dict[str, Any]) -> str:
@@ -79,17 +120,16 @@ def _corruptions(store: dict[str, Any]) -> str:
     return f", {store['corruptions']} damaged ones set aside" if store["corruptions"] else ""
 
 
-def _duration(seconds: float) -> str:
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.0f} s"
-
-
 def _joules(joules: float) -> str:
     for unit, size in (("GJ", 1e9), ("MJ", 1e6), ("kJ", 1e3)):
         if joules >= size:
             return f"{joules / size:.2f} {unit}"
     return f"{joules:.1f} J"
+
+
+def _share(part_j: float, whole_j: float) -> str:
+    return f"{part_j / whole_j:.0%}" if whole_j > 0 else "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"

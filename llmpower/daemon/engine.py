@@ -84,6 +84,8 @@ class Engine:
         """What waits in the spool, for the next snapshot."""
         self.last_error = self._store.last_fault
         """The latest thing that went wrong, in words."""
+        self.last_error_ns = None if self.last_error is None else now()
+        """When that was."""
         self.snapshot = self._freeze(SamplerState())
         """The state after the latest step; replaced whole, so any thread may read it at any time."""
 
@@ -124,8 +126,8 @@ class Engine:
 
     def fail(self, error: str) -> None:
         """Note that something went wrong; what keeps going wrong is logged once a minute."""
-        self.last_error = error
         now_ns = self._now()
+        self.last_error, self.last_error_ns = error, now_ns
         if now_ns >= self._logged_ns.get(error, now_ns):
             self._logged_ns[error] = now_ns + _LOG_AGAIN_NS
             logger.error("%s", error)
@@ -174,7 +176,7 @@ class Engine:
         self.outbox.turn(now_ns)
         self._store = self._store_state()
         if self._store.faults != self.snapshot.store.faults:
-            self.last_error = self._store.last_fault
+            self.last_error, self.last_error_ns = self._store.last_fault, now_ns
         self._reading.look(samples, statistics, channels, now_ns)
         self.snapshot = self._freeze(_sampler_state(statistics))
 
@@ -234,6 +236,7 @@ class Engine:
             unattributed_j=dict(totals.unattributed_j),
             fields=self._reading.fields(device),
             stalled_s=self._reading.stalled_s.get(device.uuid, 0.0),
+            silent_s=self._reading.silent_s(device),
         )
 
 

@@ -162,6 +162,7 @@ class Loop:
             uptime_s=time.monotonic() - self._started_s,
             cpu_s=time.process_time() - self._cpu_before_s,
             last_error=self._engine.last_error,
+            last_error_ns=self._engine.last_error_ns,
         )
 
     def _step(self, settle_delay_s: float) -> None:

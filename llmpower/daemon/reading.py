@@ -48,6 +48,8 @@ class Reading:
         self._slowed_ns: int | None = None
         self._channels: tuple[Channel, ...] = ()
         self._calibrations: dict[str, dict[Field, Calibration]] = {}
+        self._looked_ns: int | None = None
+        self._good_ns: dict[str, int] = {}
         self.stalled_s: dict[str, float] = {}
         """Devices that a hanging call keeps from being read, by UUID, and since how long."""
 
@@ -56,10 +58,15 @@ class Reading:
     ) -> None:
         """Take note of how reads have gone since the last look, and report what has changed."""
         self._channels = tuple(channels)
+        self._note_good(samples, now_ns)
         self._note_errors(statistics)
         self._note_breaks(samples)
         self._note_stalls()
         self._note_rates(now_ns)
+
+    def silent_s(self, device: Device) -> float | None:
+        """How long ago a read of a device was good, in seconds; ``None`` before the first look."""
+        return None if self._looked_ns is None else (self._looked_ns - self._good_ns[device.uuid]) / 1e9
 
     def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
         """Take what calibration has found of a device."""
@@ -73,6 +80,14 @@ class Reading:
             for channel in self._channels
             if channel.device == device.index
         }
+
+    def _note_good(self, samples: NDArray[np.void], now_ns: int) -> None:
+        good = set(samples["device"][samples["status"] == 0].tolist())
+        for device in self._devices:
+            # One that was never good has been silent since the first look.
+            if device.index in good or self._looked_ns is None:
+                self._good_ns[device.uuid] = now_ns
+        self._looked_ns = now_ns
 
     def _note_errors(self, statistics: SamplerStatistics) -> None:
         for (kind, status), count in statistics.read_errors.items():

@@ -1,26 +1,43 @@
-"""The answer to ``llmpower status``: the snapshot, and what the daemon itself costs."""
+"""The answer to ``llmpower status``: what is wrong, the snapshot, and what the daemon itself costs."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from llmpower.daemon.config import Config
-from llmpower.metrics import Snapshot
+from llmpower.daemon.health import problems_of
+from llmpower.metrics import ModelState, Snapshot
+
+MAX_MODELS = 10
+"""Models told of, the dearest: an answer must fit in a packet."""
 
 _STATM = Path("/proc/self/statm")
 
 
 def status_of(
-    snapshot: Snapshot, config: Config, *, metrics_url: str, uptime_s: float, cpu_s: float, last_error: str | None
+    snapshot: Snapshot,
+    config: Config,
+    *,
+    metrics_url: str,
+    uptime_s: float,
+    cpu_s: float,
+    last_error: str | None,
+    last_error_ns: int | None,
 ) -> Mapping[str, object]:
-    """JSON without NaN; a power that was not read is ``None``. ``cpu_s`` is what the process used in ``uptime_s``."""
+    """JSON without NaN; a power that was not read is ``None``.
+
+    ``cpu_s`` is what the process used in ``uptime_s``, ``last_error_ns`` when the latest error was (CLOCK_MONOTONIC).
+    """
+    dearest = sorted(snapshot.models.items(), key=lambda model: -sum(model[1].energy_j.values()))[:MAX_MODELS]
     return {
         "version": snapshot.version,
         "pid": os.getpid(),
         "uptime_s": uptime_s,
+        "problems": [asdict(problem) for problem in problems_of(snapshot)],
         "backend": snapshot.backend,
         "simulated": any(state.device.simulated for state in snapshot.devices),
         "devices": [
@@ -35,10 +52,12 @@ def status_of(
                 "idle_j": state.idle_j,
                 "unattributed_j": sum(state.unattributed_j.values()),
                 "stalled_s": state.stalled_s,
+                "silent_s": state.silent_s,
                 "fields": {name: asdict(reading) for name, reading in state.fields.items()},
             }
             for state in snapshot.devices
         ],
+        "models": [{"model_name": name, **_model(state)} for name, state in dearest],
         "spans": {
             "stored": snapshot.spans_stored,
             "spooled_bytes": snapshot.spool_waiting_bytes,
@@ -63,9 +82,21 @@ def status_of(
         },
         "metrics_url": metrics_url,
         "last_error": last_error,
+        "last_error_age_s": None if last_error_ns is None else (time.monotonic_ns() - last_error_ns) / 1e9,
         "cost": {
             "cpu_s": cpu_s,
             "cpu_share": cpu_s / uptime_s if uptime_s > 0 else 0.0,
             "memory_bytes": int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE"),
         },
+    }
+
+
+def _model(state: ModelState) -> dict[str, object]:
+    energy_j = sum(state.energy_j.values())
+    known, output_tokens = sum(state.request_energy_j.counts), state.tokens.get("output", 0)
+    return {
+        "requests": sum(state.requests.values()),
+        "energy_j": energy_j,
+        "energy_per_request_j": state.request_energy_j.total / known if known else None,
+        "energy_per_output_token_j": energy_j / output_tokens if output_tokens else None,
     }

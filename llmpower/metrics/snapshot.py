@@ -59,7 +59,8 @@ class DeviceState:
     """One device and its joules since the daemon began, each in one account: energy = inference + idle + unattributed.
 
     ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason, ``fields`` by what is read.
-    ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does.
+    ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does; ``silent_s`` is the
+    time since a read of it was good, ``None`` where that is not watched.
     """
 
     device: Device
@@ -70,6 +71,7 @@ class DeviceState:
     unattributed_j: Mapping[str, float]
     fields: Mapping[str, FieldState] = field(default_factory=dict)
     stalled_s: float = 0.0
+    silent_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

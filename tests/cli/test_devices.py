@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,20 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
     for check in ("NVML", "CPU energy", "daemon"):
         assert findings[check]["ok"] is False
         assert findings[check]["mend"]
+
+
+def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any) -> None:
+    problem = {"what": "card (GPU-a) has been stalled for 5 s", "mend": "dmesg"}
+    receiver.status = {"version": "0.0.1", "pid": 7, "uptime_s": 61.0, "simulated": False, "problems": [problem]}
+    done = run("doctor", "--nvml-library", "/nonexistent", "--socket", str(receiver.path), "--json")
+    daemon = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "daemon"]
+    assert [(finding["ok"], finding["mend"]) for finding in daemon] == [
+        (True, None),
+        (False, "dmesg"),
+        (False, "sudo systemctl restart llmpower"),
+    ]
+    assert daemon[0]["found"].endswith("version 0.0.1, pid 7, up 1 min 1 s")
+    assert "runs version 0.0.1" in daemon[2]["found"]
 
 
 def test_doctor_finds_a_card_and_a_package(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ STATUS: dict[str, Any] = {
     "version": "1.2.3",
     "pid": 77,
     "uptime_s": 7384.2,
+    "problems": [],
     "backend": "simulated",
     "simulated": True,
     "devices": [
@@ -20,8 +21,8 @@ STATUS: dict[str, Any] = {
             "simulated": True,
             "power_w": 251.26,
             "energy_j": 12_345.0,
-            "inference_j": 1.0,
-            "idle_j": 2.0,
+            "inference_j": 8_024.0,
+            "idle_j": 4_074.0,
             "unattributed_j": 0.0,
         },
         {
@@ -34,6 +35,22 @@ STATUS: dict[str, Any] = {
             "inference_j": 1.0,
             "idle_j": 2.0,
             "unattributed_j": 0.0,
+        },
+    ],
+    "models": [
+        {
+            "model_name": "llama",
+            "requests": 12,
+            "energy_j": 5_400.0,
+            "energy_per_request_j": 450.0,
+            "energy_per_output_token_j": 1.125,
+        },
+        {
+            "model_name": "mistral",
+            "requests": 3,
+            "energy_j": 0.0,
+            "energy_per_request_j": None,
+            "energy_per_output_token_j": None,
         },
     ],
     "spans": {"stored": 12, "pending": 1, "running": 2, "rejected": {"not_json": 3, "overloaded": 1}},
@@ -50,6 +67,7 @@ STATUS: dict[str, Any] = {
     "sampler": {"effective_hz": {"gpu_energy": 100.0}, "dropped": 0, "read_errors": 0},
     "metrics_url": "http://127.0.0.1:10450/metrics",
     "last_error": None,
+    "last_error_age_s": None,
     "cost": {"cpu_s": 20.0, "cpu_share": 0.0125, "memory_bytes": 45 * 2**20},
 }
 
@@ -66,10 +84,15 @@ def test_what_a_person_reads(receiver: Any) -> None:
     assert ended.stdout == (
         "llmpower 1.2.3, pid 77, up 2 h 3 min\n"
         "SIMULATED: the GPU is a model of one, and none of its joules is real\n"
+        "all is well\n"
         "\n"
-        "device               power    energy  uuid\n"
-        "Simulated A100     251.3 W  12.35 kJ  GPU-a\n"
-        "package-0       no reading     4.5 J  intel-rapl:0\n"
+        "device            power    energy  requests  idle  uuid\n"
+        "Simulated A100  251.3 W  12.35 kJ       65%   33%  GPU-a\n"
+        "package-0             -     4.5 J       22%   44%  intel-rapl:0\n"
+        "\n"
+        "model    requests   energy  J/request  J/token\n"
+        "llama          12  5.40 kJ        450     1.12\n"
+        "mistral         3    0.0 J          -        -\n"
         "\n"
         "spans       12 stored, 1 pending, 2 running\n"
         "rejected    not_json 3, overloaded 1\n"
@@ -79,6 +102,33 @@ def test_what_a_person_reads(receiver: Any) -> None:
         "last error  none\n"
         "own cost    1.25% of one CPU, 45 MiB\n"
     )
+
+
+def test_what_is_wrong_comes_first_with_what_to_do(receiver: Any) -> None:
+    problem = {"what": "Simulated A100 (GPU-a) has been stalled for 2 min 10 s", "mend": "dmesg -T | grep -i xid"}
+    stalled = STATUS["devices"][0] | {"stalled_s": 130.0, "power_w": None}
+    silent = STATUS["devices"][0] | {"uuid": "GPU-b", "power_w": None}
+    receiver.status = STATUS | {
+        "problems": [problem],
+        "devices": [stalled, silent],
+        "last_error": "GPU is lost",
+        "last_error_age_s": 754.0,
+    }
+    told = status("--socket", receiver.path).stdout
+    assert "\n! Simulated A100 (GPU-a) has been stalled for 2 min 10 s\n  -> dmesg -T | grep -i xid\n\ndevice" in told
+    assert "stalled 2 min 10 s  12.35 kJ" in told
+    assert "no reading  12.35 kJ" in told
+    assert "last error  12 min 34 s ago: GPU is lost\n" in told
+    assert "all is well" not in told
+
+
+def test_a_daemon_from_before_an_upgrade_is_understood(receiver: Any) -> None:
+    new = {"problems", "models", "last_error_age_s"}
+    receiver.status = {name: value for name, value in STATUS.items() if name not in new} | {"last_error": "old"}
+    ended = status("--socket", receiver.path)
+    assert ended.returncode == 0
+    assert "last error  old\n" in ended.stdout
+    assert "all is well" not in ended.stdout
 
 
 def test_json_is_one_document_and_absent_is_null(receiver: Any) -> None:

@@ -404,6 +404,22 @@ def test_a_call_that_hangs_is_said_once_and_shows_until_it_returns(
     assert said == [bench.engine.last_error, "card (GPU-a) answers again"]
 
 
+def test_how_long_a_card_has_shown_nothing_is_known() -> None:
+    bench = Bench((GPU, replace(GPU, uuid="GPU-b", index=1)))
+    bench.devices = (GPU,)  # of the other nothing more is sampled
+    for _ in range(3):
+        bench.pass_time(5.0)
+    assert [state.silent_s for state in bench.engine.snapshot.devices] == [0.0, pytest.approx(15.0)]
+
+
+def test_when_the_latest_error_was_is_known(bench: Bench) -> None:
+    bench.pass_time(1.0)
+    before_ns = bench.engine.last_error_ns
+    bench.engine.fail("what went wrong")
+    assert bench.engine.last_error_ns is not None
+    assert before_ns is None or bench.engine.last_error_ns > before_ns
+
+
 def test_a_card_that_waits_behind_another_is_stalled_and_a_cpu_package_is_not() -> None:
     package = replace(GPU, uuid="intel-rapl:0", index=2, kind="cpu_package", simulated=False)
     bench = Bench((GPU, replace(GPU, uuid="GPU-b", index=1), package))

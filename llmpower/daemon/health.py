@@ -1,0 +1,107 @@
+"""What is wrong now, in sentences, each with what to do: the first thing that a person on call wants to read.
+
+Judged from the snapshot alone, so ``llmpower status``, ``llmpower doctor`` and the alerts in ``prometheus/`` speak of
+the same figures. What went wrong once and is over is no problem of now: it stands in the counters and the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from llmpower.metrics import DeviceState, Snapshot
+from llmpower.phrases import duration
+
+SILENT_S = 10.0
+"""A card that shows nothing for so long is lost, and not just being polled sparsely."""
+
+SLOWED = 0.5
+"""Of the rate asked for; less makes the joules of short requests noticeably less certain."""
+
+REFUSED_SHARE = 0.01
+NOBODYS_SHARE = 0.05
+_MIN_ENERGY_J = 1000.0  # below that, a share of it says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and what mends it or tells more."""
+
+    what: str
+    mend: str
+
+
+def problems_of(snapshot: Snapshot) -> list[Problem]:
+    """What is wrong now, the worst first; empty when all is well."""
+    return [*_devices(snapshot), *_store(snapshot), *_spans(snapshot)]
+
+
+def _devices(snapshot: Snapshot) -> Iterator[Problem]:
+    for state in snapshot.devices:
+        name = f"{state.device.name} ({state.device.uuid})"
+        if state.stalled_s:
+            yield Problem(
+                f"{name} has been stalled for {duration(state.stalled_s)}: a driver call does not return",
+                "dmesg -T | grep -i xid, then reset the card or drain the host; the daemon goes on when calls return",
+            )
+        elif state.silent_s is not None and state.silent_s > SILENT_S:
+            yield Problem(
+                f"{name} has shown nothing for {duration(state.silent_s)}{_answer(state)}",
+                "nvidia-smi -L" if state.device.kind == "gpu" else "llmpower doctor",
+            )
+        else:
+            yield from _rates(name, state)
+        nobodys_j = sum(state.unattributed_j.values())
+        if state.energy_j > _MIN_ENERGY_J and nobodys_j > NOBODYS_SHARE * state.energy_j:
+            yield Problem(
+                f"{nobodys_j / state.energy_j:.0%} of what {name} has drawn belongs to no request and is not idle",
+                "it was not read for a while: journalctl -u llmpower says when",
+            )
+
+
+def _answer(state: DeviceState) -> str:
+    """What the device answers instead, where that is known."""
+    statuses = dict.fromkeys(reading.status for reading in state.fields.values() if reading.status != "ok")
+    return f": {', '.join(statuses)}" if statuses else ""
+
+
+def _rates(name: str, state: DeviceState) -> Iterator[Problem]:
+    slowed = [
+        f"{field} {reading.effective_hz:.3g} instead of {reading.requested_hz:.3g} times a second"
+        for field, reading in state.fields.items()
+        if reading.effective_hz < SLOWED * reading.requested_hz
+    ]
+    if slowed:
+        yield Problem(f"{name} is read less often than asked for: {', '.join(slowed)}", "llmpower devices")
+
+
+def _store(snapshot: Snapshot) -> Iterator[Problem]:
+    failing = snapshot.store_waiting > 0 and snapshot.store_errors > 0
+    away = snapshot.store.size_bytes is None and snapshot.store.last_fault is not None
+    if failing or away:
+        why = f": {snapshot.store.last_fault}" if snapshot.store.last_fault else ""
+        yield Problem(
+            f"the store takes nothing, {snapshot.store_waiting} measured spans wait{why}",
+            "df -h and df -i for its directory; nothing needs a restart once it works",
+        )
+    if snapshot.store_lost:
+        yield Problem(
+            f"{snapshot.store_lost} measured spans were given up because the store failed for too long",
+            "their joules are in the metrics and not in the store; journalctl -u llmpower -p err says when",
+        )
+
+
+def _spans(snapshot: Snapshot) -> Iterator[Problem]:
+    refused = sum(snapshot.spans_rejected.values())
+    taken = sum(count for model in snapshot.models.values() for count in model.requests.values())
+    if refused > REFUSED_SHARE * (refused + taken):
+        reason = max(snapshot.spans_rejected, key=lambda reason: snapshot.spans_rejected[reason])
+        yield Problem(
+            f"{refused / (refused + taken):.0%} of the spans since the start were refused, most for {reason}",
+            "docs/runbook.md, LlmpowerSpansRejected, has what each reason means",
+        )
+    if snapshot.sampler.dropped:
+        yield Problem(
+            f"{snapshot.sampler.dropped} samples were lost because the daemon did not come to drain them",
+            "look for a stopped process or memory pressure: systemctl status llmpower",
+        )

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from llmpower.daemon.health import Problem, problems_of
+from llmpower.metrics import DeviceState, FieldState, ModelAccounts, SamplerState, Snapshot, StoreState
+from llmpower.types import Device
+
+GPU = Device("GPU-a", 0, "card", "gpu", False, True, True, "550")
+CARD = DeviceState(
+    GPU,
+    300.0,
+    10_000.0,
+    6_000.0,
+    3_990.0,
+    {"stalled": 10.0},
+    fields={"energy": FieldState("ok", 100.0, 99.0), "power_instant": FieldState("ok", 10.0, 10.0)},
+    silent_s=0.25,
+)
+WELL = Snapshot(version="1", backend="nvml", devices=(CARD,), store=StoreState(size_bytes=4096))
+
+
+def only(snapshot: Snapshot) -> Problem:
+    (problem,) = problems_of(snapshot)
+    assert problem.mend
+    return problem
+
+
+def with_card(**changes: object) -> Snapshot:
+    return replace(WELL, devices=(replace(CARD, **changes),))  # type: ignore[arg-type] # any field
+
+
+def test_when_all_is_well_there_is_nothing_to_say() -> None:
+    assert problems_of(WELL) == []
+    assert problems_of(Snapshot(version="1", backend="nvml")) == [], "as before the first look"
+
+
+def test_a_stalled_card_is_named_with_since_when() -> None:
+    problem = only(with_card(stalled_s=130.0, silent_s=130.0))
+    assert problem.what == "card (GPU-a) has been stalled for 2 min 10 s: a driver call does not return"
+    assert problem.mend.startswith("dmesg")
+
+
+def test_a_lost_card_is_named_with_what_it_answers() -> None:
+    fields = {"energy": FieldState("GPU is lost (NVML code 15)", 100.0, 99.0)}
+    problem = only(with_card(power_w=None, silent_s=3600.0, fields=fields))
+    assert problem.what == "card (GPU-a) has shown nothing for 1 h 0 min: GPU is lost (NVML code 15)"
+
+
+def test_a_read_that_fails_now_and_then_is_no_problem() -> None:
+    fields = {"energy": FieldState("Not Supported (NVML code 3)", 100.0, 99.0)}
+    assert problems_of(with_card(fields=fields)) == []
+
+
+def test_dear_driver_calls_are_said() -> None:
+    fields = {"energy": FieldState("ok", 100.0, 20.0)}
+    assert only(with_card(fields=fields)).what.endswith("energy 20 instead of 100 times a second")
+
+
+def test_joules_that_belong_to_nobody_are_said_once_they_are_many() -> None:
+    assert "12% of what card (GPU-a)" in only(with_card(unattributed_j={"stalled": 1_200.0})).what
+    assert problems_of(with_card(energy_j=100.0, unattributed_j={"stalled": 50.0})) == []
+
+
+@pytest.mark.parametrize(
+    "store",
+    [StoreState(size_bytes=None, last_fault="the disk is gone"), StoreState(4096, last_fault="the disk is gone")],
+)
+def test_a_store_that_takes_nothing_is_said_with_its_reason(store: StoreState) -> None:
+    waiting = 0 if store.size_bytes is None else 12
+    problem = only(replace(WELL, store=store, store_errors=3, store_waiting=waiting))
+    assert problem.what == f"the store takes nothing, {waiting} measured spans wait: the disk is gone"
+
+
+def test_what_failed_once_and_is_over_is_no_problem() -> None:
+    store = StoreState(size_bytes=4096, errors=2, corruptions=1, last_fault="the disk was full")
+    assert problems_of(replace(WELL, store=store, store_errors=3)) == []
+
+
+def test_what_is_lost_is_said() -> None:
+    assert only(replace(WELL, store_lost=7)).what.startswith("7 measured spans were given up")
+    assert only(replace(WELL, sampler=SamplerState(dropped=5))).what.startswith("5 samples were lost")
+
+
+def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
+    accounts = ModelAccounts()
+    accounts.book("m", "decode", "gpu", 1.0)
+    model = replace(accounts.freeze()["m"], requests={"measured": 950})
+    problem = only(replace(WELL, models={"m": model}, spans_rejected={"version": 40, "not_json": 10}))
+    assert problem.what == "5% of the spans since the start were refused, most for version"
+    assert problems_of(replace(WELL, models={"m": model}, spans_rejected={"not_json": 5})) == []
