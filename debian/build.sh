@@ -28,6 +28,6 @@ llmpower ($version) unstable; urgency=medium
 
  -- $(sed -n 's/^Maintainer: //p' debian/control)  $date
 END
-(cd "$stage" && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps)
+(cd "$stage" && dpkg-buildpackage --build=binary --no-sign)
 mv build/deb/llmpower_*.deb dist/
 ls dist/llmpower_"$version"_*.deb
