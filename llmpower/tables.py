@@ -1,11 +1,14 @@
 """Reading and writing the tables that users bring and take away: CSV, Parquet, JSON lines.
 
 The suffix decides the format. Foreign headers are renamed on the way in (``NAME=HEADER``), so nobody has to edit
-a file to use it. pandas is imported on first use: the daemon and the light commands load this module without it.
+a file to use it. pandas is imported on first use: the daemon and the light commands load this module without it, and
+:func:`write_rows` does without altogether.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = (".csv", ".parquet", ".jsonl")
+STREAMED = (".csv", ".jsonl")
+"""What :func:`write_rows` writes."""
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
@@ -84,8 +89,7 @@ def read_table(
 
 def write_table(frame: pd.DataFrame, path: Path, option: str = "-o") -> None:
     """Write a frame by rename, in the format that the suffix names; errors as :func:`read_table`."""
-    if path.suffix not in FORMATS:
-        raise InputError(option, path, f"cannot tell the format from the name; end it in one of {_formats()}")
+    _check_suffix(path, option)
     with replacing(path, option) as temporary:
         match path.suffix:
             case ".csv":
@@ -98,6 +102,36 @@ def write_table(frame: pd.DataFrame, path: Path, option: str = "-o") -> None:
                 except ImportError as error:
                     advice = "Parquet needs pyarrow; pip install 'llmpower[parquet]'"
                     raise InputError(option, path, advice) from error
+
+
+def write_rows(header: Sequence[str], rows: Iterable[Sequence[object]], path: Path, option: str = "-o") -> int:
+    """Write rows as they come, by rename, to ``.csv`` or ``.jsonl``; how many they were.
+
+    However many there are, one is in memory at a time. ``None`` is an empty cell, or null.
+
+    Raises:
+        InputError: another suffix, or a place that cannot be written to.
+    """
+    if path.suffix not in STREAMED:
+        raise InputError(option, path, f"rows are streamed to {' and '.join(STREAMED)} only")
+    count = 0
+    with replacing(path, option) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        if path.suffix == ".csv":
+            table.writerow(header)
+        for row in rows:
+            count += 1
+            if path.suffix == ".csv":
+                table.writerow(row)
+            else:
+                record = dict(zip(header, row, strict=True))
+                file.write(f"{json.dumps(record, ensure_ascii=False, allow_nan=False)}\n")
+    return count
+
+
+def _check_suffix(path: Path, option: str) -> None:
+    if path.suffix not in FORMATS:
+        raise InputError(option, path, f"cannot tell the format from the name; end it in one of {_formats()}")
 
 
 def _formats() -> str:

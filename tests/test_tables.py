@@ -7,7 +7,7 @@ import pytest
 
 from llmpower.exceptions import InputError
 from llmpower.files import replacing, write_text
-from llmpower.tables import FORMATS, parse_columns, read_table, write_table
+from llmpower.tables import FORMATS, STREAMED, parse_columns, read_table, write_rows, write_table
 
 FRAME = pd.DataFrame({"model_name": ["None", "b"], "input_tokens": [1, 2], "gpu_energy_j": [1.5, None]})
 
@@ -17,6 +17,19 @@ def test_what_is_written_is_read_again(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"table{suffix}"
     write_table(FRAME, path)
     pd.testing.assert_frame_equal(read_table(path), FRAME, check_dtype=False)
+
+
+@pytest.mark.parametrize("suffix", STREAMED)
+def test_rows_are_written_as_a_frame_of_them_would_be(suffix: str, tmp_path: Path) -> None:
+    rows = [("None", 1, 1.5, True), ('b, "c"\nd', 2, None, False), ("é/", 3, 1 / 3, True)]
+    header = ("model_name", "input_tokens", "gpu_energy_j", "allocated")
+    streamed, framed = tmp_path / f"rows{suffix}", tmp_path / f"frame{suffix}"
+    assert write_rows(header, iter(rows), streamed) == 3
+    write_table(pd.DataFrame(rows, columns=list(header)), framed)
+    if suffix == ".csv":
+        assert streamed.read_bytes() == framed.read_bytes()
+    pd.testing.assert_frame_equal(read_table(streamed), read_table(framed))
+    assert write_rows(header, [], tmp_path / f"none{suffix}") == 0
 
 
 def test_foreign_headers_are_renamed(tmp_path: Path) -> None:

@@ -48,12 +48,18 @@ def command(
       llmpower export --since 2026-01-01 --model llama-7b -o january.parquet
     """
     from llmpower.daemon.config import find_store_path
-    from llmpower.store import read_measurements
-    from llmpower.tables import write_table
+    from llmpower.store import iter_rows, read_measurements
+    from llmpower.tables import STREAMED, write_rows, write_table
     from llmpower.types import MEASUREMENT_COLUMNS
 
     store = store or find_store_path()
     columns = (*MEASUREMENT_COLUMNS, "uid") if with_uid else MEASUREMENT_COLUMNS
-    frame = read_measurements(store, columns=columns, since=since, until=until, model=model)
-    write_table(frame, out)
-    print(f"{len(frame)} rows from {store} to {out}", file=sys.stderr)
+    if out.suffix in STREAMED:
+        # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
+        rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
+        count = write_rows(columns, rows, out)
+    else:
+        frame = read_measurements(store, columns=columns, since=since, until=until, model=model)
+        write_table(frame, out)
+        count = len(frame)
+    print(f"{count} rows from {store} to {out}", file=sys.stderr)

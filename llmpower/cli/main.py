@@ -80,6 +80,14 @@ def main() -> None:
     except click.ClickException as error:
         print(f"llmpower: error: {_one_line(error.format_message())}{_help_hint(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        # The Debian package holds the daemon's dependencies alone.
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "llmpower"):
+            raise
+        advice = "is not in this installation; pip install llmpower into a Python environment of your own"
+        print(f"llmpower: error: {missing} = not installed: this command needs it and it {advice}", file=sys.stderr)
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         print("llmpower: interrupted", file=sys.stderr)
         sys.exit(130)

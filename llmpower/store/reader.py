@@ -57,7 +57,7 @@ def iter_rows(
     """Yield one tuple of ``columns`` a span, in order of start, without pandas.
 
     ``since`` is the first moment (UTC offset required) included, ``until`` the first excluded; ``model`` is an exact
-    model name. ``None`` stands for NULL, 0 and 1 for booleans.
+    model name. ``None`` stands for NULL.
 
     Raises:
         StoreError: no such file, or not a store of a version known here.
@@ -78,7 +78,10 @@ def iter_rows(
             there = {row[0] for row in connection.execute("SELECT name FROM pragma_table_info('measurements')")}
             chosen = ", ".join(name if name in there else f"NULL AS {name}" for name in columns)
             query = f"SELECT {chosen} FROM measurements{where} ORDER BY started_at, id"
-            yield from connection.execute(query, tuple(conditions.values()))
+            flags = [_TYPES.get(name) == "bool" for name in columns]
+            for row in connection.execute(query, tuple(conditions.values())):
+                # SQLite keeps a truth as 0 or 1.
+                yield tuple(bool(value) if flag else value for value, flag in zip(row, flags, strict=True))
     except sqlite3.Error as error:
         raise schema.explain(path, error) from error
 

@@ -165,3 +165,11 @@ def test_a_library_of_the_wrong_kind(daemon_arguments: list[object]) -> None:
 def test_no_daemon(tmp_path: Path) -> None:
     refused(llmpower("status", "--socket", tmp_path / "s"), "llmpower daemon")
     refused(llmpower("profile", "any/model", "--socket", tmp_path / "s"), "llmpower daemon")
+
+
+def test_a_command_whose_dependency_is_not_there_says_which(folder: Path) -> None:
+    arguments = ["llmpower", "fit", str(folder / "grid.csv")]
+    program = f"import sys; sys.modules['pandas'] = None; sys.argv = {arguments}"
+    command = [sys.executable, "-c", f"{program}; from llmpower.cli.main import main; main()"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    refused(done, "pandas = not installed", "pip install llmpower")

@@ -50,6 +50,20 @@ def test_every_format_holds_the_same_rows(suffix: str, store: Path, tmp_path: Pa
     assert frame["simulated"].all()
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_where_the_daemon_lives_alone_rows_are_exported_without_pandas(
+    suffix: str, store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"m{suffix}"
+    arguments = ["llmpower", "export", "--store", str(store), "-o", str(out)]
+    program = f"import sys; sys.modules['pandas'] = None; sys.argv = {arguments}"
+    command = [sys.executable, "-c", f"{program}; from llmpower.cli.main import main; main()"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, f"6 rows from {store} to {out}\n")
+    read = [frame.drop(columns="started_at") for frame in (read_table(out), read_measurements(store))]
+    pd.testing.assert_frame_equal(*read, check_dtype=False)
+
+
 def test_an_absent_reading_is_an_empty_cell(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.csv"
     export("--store", store, "-o", out)
