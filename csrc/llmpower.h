@@ -64,10 +64,11 @@ struct llmpower_device {
     char uuid[96];
     char name[96];
     char driver_version[96];
-    int32_t kind;      /* enum llmpower_kind */
-    int32_t simulated; /* 1 when the simulated NVML answers */
-    uint32_t fields;   /* bit 1 << field for each field that the device can answer */
-    int32_t scope;     /* of its power: 0 the GPU, 1 the module that it is part of (GH200: with CPU and memory) */
+    char pci_bus_id[32]; /* as the kernel's messages name it, with the domain in 8 digits; empty when not known */
+    int32_t kind;        /* enum llmpower_kind */
+    int32_t simulated;   /* 1 when the simulated NVML answers */
+    uint32_t fields;     /* bit 1 << field for each field that the device can answer */
+    int32_t scope;       /* of its power: 0 the GPU, 1 the module that it is part of (GH200: with CPU and memory) */
 };
 
 /* One (device, field) pair that the thread polls. */

@@ -74,6 +74,13 @@ typedef struct {
     nvmlValue_t value;
 } nvmlFieldValue_t;
 
+typedef struct {
+    char busIdLegacy[16];
+    unsigned int domain, bus, device, pciDeviceId, pciSubSystemId;
+    char busId[32];
+} nvmlPciInfo_t;
+
 _Static_assert(sizeof(nvmlFieldValue_t) == 40, "NVML lays nvmlFieldValue_t out in 40 bytes");
+_Static_assert(sizeof(nvmlPciInfo_t) == 68, "NVML lays nvmlPciInfo_t out in 68 bytes");
 
 #endif

@@ -38,6 +38,7 @@ int nvml_library_open(struct nvml_library *library, const char *path, char *erro
     library->simulated = dlsym(library->handle, "llmpowerSimTrueEnergy") != NULL;
     bind(library, "nvmlDeviceGetHandleByUUID", &library->handle_by_uuid);
     bind(library, "nvmlSystemGetDriverVersion", &library->driver_version);
+    bind(library, "nvmlDeviceGetPciInfo_v3", &library->pci_info);
     bind(library, "nvmlDeviceGetArchitecture", &library->architecture);
     bind(library, "nvmlDeviceGetTotalEnergyConsumption", &library->energy);
     bind(library, "nvmlDeviceGetPowerUsage", &library->power);

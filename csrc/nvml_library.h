@@ -20,6 +20,7 @@ struct nvml_library {
     /* May be absent in old drivers; then NULL. */
     nvmlReturn_t (*handle_by_uuid)(const char *, nvmlDevice_t *);
     nvmlReturn_t (*driver_version)(char *, unsigned int);
+    nvmlReturn_t (*pci_info)(nvmlDevice_t, nvmlPciInfo_t *);
     nvmlReturn_t (*architecture)(nvmlDevice_t, unsigned int *);
     nvmlReturn_t (*energy)(nvmlDevice_t, unsigned long long *);
     nvmlReturn_t (*power)(nvmlDevice_t, unsigned int *);

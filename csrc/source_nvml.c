@@ -243,6 +243,9 @@ static int list_devices(struct nvml *nvml, char *error, size_t error_size) {
         if (nvml->library.handle_by_index(i, handle) != NVML_SUCCESS) continue;
         if (nvml->library.uuid(*handle, info->uuid, sizeof info->uuid) != NVML_SUCCESS) continue;
         nvml->library.name(*handle, info->name, sizeof info->name);
+        nvmlPciInfo_t pci = {0};
+        if (nvml->library.pci_info && nvml->library.pci_info(*handle, &pci) == NVML_SUCCESS)
+            memcpy(info->pci_bus_id, pci.busId, sizeof info->pci_bus_id - 1);
         probe_fields(nvml, nvml->count);
         list_aliases(nvml, nvml->count);
         nvml->count++;

@@ -38,7 +38,8 @@ class Device:
     """One thing that draws power and can be asked how much.
 
     ``index`` is the sampler's own; it is neither CUDA's nor stable across restarts, so everything is keyed by
-    ``uuid``. Periods are what calibration observed, ``None`` before it has seen enough updates.
+    ``uuid``. Periods are what calibration observed, ``None`` before it has seen enough updates. ``pci_bus_id`` is what
+    the kernel's messages call a card (``00000000:07:00.0``), empty where there is none.
     """
 
     uuid: str
@@ -51,6 +52,7 @@ class Device:
     driver_version: str
     power_period_s: float | None = None
     energy_period_s: float | None = None
+    pci_bus_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

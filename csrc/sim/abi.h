@@ -17,12 +17,6 @@ typedef struct {
 } nvmlSample_t;
 
 typedef struct {
-    char busIdLegacy[16];
-    unsigned int domain, bus, device, pciDeviceId, pciSubSystemId;
-    char busId[32];
-} nvmlPciInfo_t;
-
-typedef struct {
     unsigned long long total, free, used;
 } nvmlMemory_t;
 
@@ -41,7 +35,6 @@ typedef struct {
 } nvmlTemperature_v1_t;
 
 _Static_assert(sizeof(nvmlSample_t) == 16, "NVML lays nvmlSample_t out in 16 bytes");
-_Static_assert(sizeof(nvmlPciInfo_t) == 68, "NVML lays nvmlPciInfo_t out in 68 bytes");
 _Static_assert(sizeof(nvmlMemory_t) == 24, "NVML lays nvmlMemory_t out in 24 bytes");
 _Static_assert(sizeof(nvmlMemory_v2_t) == 40, "NVML lays nvmlMemory_v2_t out in 40 bytes");
 _Static_assert(sizeof(nvmlTemperature_v1_t) == 12, "NVML lays nvmlTemperature_v1_t out in 12 bytes");

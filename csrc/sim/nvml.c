@@ -156,7 +156,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned 
     return driver_leave(copy_text(text, uuid, size));
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *info) {
+static nvmlReturn_t pci_info(nvmlDevice_t device, nvmlPciInfo_t *info) {
     nvmlReturn_t code = driver_check(driver_enter(CALL_OTHER), device);
     if (code != NVML_SUCCESS) return driver_leave(code);
     *info = (nvmlPciInfo_t){.bus = device->index + 1};
@@ -165,9 +165,9 @@ EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *
     return driver_leave(NVML_SUCCESS);
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t *info) {
-    return nvmlDeviceGetPciInfo_v3(device, info);
-}
+EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *info) { return pci_info(device, info); }
+
+EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t *info) { return pci_info(device, info); }
 
 /* --- MIG -------------------------------------------------------------------------------------------------------- */
 

@@ -34,6 +34,13 @@ import click
     type=click.Path(path_type=Path),
     help="TLS and passwords for /metrics, in the schema of the Prometheus exporter-toolkit.",
 )
+@click.option(
+    "--web.dcgm-aliases",
+    "web_dcgm_aliases",
+    is_flag=True,
+    default=None,
+    help="Serve GPU power and energy under dcgm-exporter's names too, for boards made for it.",
+)
 @click.option("--rate", type=float, metavar="HZ", help="Reads of each GPU per second.  [default: 100]")
 @click.option(
     "--retention.time",
@@ -56,6 +63,7 @@ def command(
     socket: Path | None,
     web_listen_address: str | None,
     web_config_file: Path | None,
+    web_dcgm_aliases: bool | None,
     rate: float | None,
     retention_time: str | None,
     retention_size: str | None,
@@ -84,6 +92,7 @@ def command(
         "socket": socket,
         "web.listen-address": web_listen_address,
         "web.config.file": web_config_file,
+        "web.dcgm-aliases": web_dcgm_aliases,
         "rate": rate,
         "retention.time": retention_time,
         "retention.size": retention_size,

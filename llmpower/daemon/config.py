@@ -38,6 +38,7 @@ class Config:
     socket: Path
     listen_address: tuple[str, int]
     web_config_file: Path | None
+    dcgm_aliases: bool
     rate_hz: float
     retention: Retention
 
@@ -69,6 +70,7 @@ def load_config(
         socket=_path("socket", settings["socket"]).absolute(),
         listen_address=_listen_address(settings["web.listen-address"]),
         web_config_file=_optional_path("web.config.file", settings["web.config.file"]),
+        dcgm_aliases=_switch("web.dcgm-aliases", settings["web.dcgm-aliases"]),
         rate_hz=_rate(settings["rate"]),
         retention=Retention(parse_age(settings[AGE_OPTION]), parse_size(settings[SIZE_OPTION])),
     )
@@ -123,6 +125,7 @@ def default_settings(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
         "socket": SYSTEM_SOCKET if uid == 0 else default_socket_path(runtime, system_socket=nowhere),
         "web.listen-address": LISTEN_ADDRESS,
         "web.config.file": None,
+        "web.dcgm-aliases": False,
         "rate": 100.0,
         AGE_OPTION: RETENTION_TIME,
         SIZE_OPTION: RETENTION_SIZE,
@@ -169,6 +172,12 @@ def _path(name: str, value: object) -> Path:
 
 def _optional_path(name: str, value: object) -> Path | None:
     return None if value is None else _path(name, value).absolute()
+
+
+def _switch(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(name, value, "is neither true nor false; write one of them, without quotes")
+    return value
 
 
 def _rate(value: object) -> float:

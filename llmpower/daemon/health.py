@@ -38,7 +38,8 @@ def problems_of(snapshot: Snapshot) -> list[Problem]:
 
 def _devices(snapshot: Snapshot) -> Iterator[Problem]:
     for state in snapshot.devices:
-        name = f"{state.device.name} ({state.device.uuid})"
+        # The bus id is the name that the kernel's messages use.
+        name = f"{state.device.name} ({', '.join(filter(None, (state.device.uuid, state.device.pci_bus_id)))})"
         if state.stalled_s:
             yield Problem(
                 f"{name} has been stalled for {duration(state.stalled_s)}: a driver call does not return",

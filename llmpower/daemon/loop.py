@@ -28,7 +28,7 @@ from llmpower.daemon.keeper import Keeper
 from llmpower.daemon.notify import Notifier
 from llmpower.daemon.status import status_of
 from llmpower.daemon.storing import StoreThread
-from llmpower.metrics import WEB_CONFIG_OPTION, LlmpowerCollector, MetricsServer
+from llmpower.metrics import WEB_CONFIG_OPTION, DcgmCollector, LlmpowerCollector, MetricsServer
 from llmpower.sampling import Sampler
 from llmpower.types import Device
 
@@ -81,6 +81,8 @@ def run(config: Config) -> None:
         )
         registry = CollectorRegistry(auto_describe=True)
         registry.register(LlmpowerCollector(lambda: engine.snapshot))
+        if config.dcgm_aliases:
+            registry.register(DcgmCollector(lambda: engine.snapshot, socket.gethostname()))
         ProcessCollector(registry=registry)
         server = stack.enter_context(
             MetricsServer(

@@ -44,6 +44,7 @@ def status_of(
             {
                 "uuid": state.device.uuid,
                 "name": state.device.name,
+                "pci_bus_id": state.device.pci_bus_id or None,
                 "kind": state.device.kind,
                 "simulated": state.device.simulated,
                 "power_w": state.power_w,

@@ -100,6 +100,7 @@ def devices(handle: Handle) -> list[dict[str, Any]]:
                 "uuid": _text(device.uuid),
                 "name": _text(device.name),
                 "driver_version": _text(device.driver_version),
+                "pci_bus_id": _text(device.pci_bus_id),
                 "kind": int(device.kind),
                 "simulated": bool(device.simulated),
                 "fields": int(device.fields),

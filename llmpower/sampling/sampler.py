@@ -276,6 +276,7 @@ def _devices(handle: low_level.Handle) -> tuple[Device, ...]:
             has_energy_counter=bool(found["fields"] >> Field.ENERGY & 1),
             has_power=bool(found["fields"] >> Field.POWER_INSTANT & 1 or found["fields"] >> Field.POWER_AVERAGE & 1),
             driver_version=found["driver_version"],
+            pci_bus_id=found["pci_bus_id"],
         )
         for index, found in enumerate(low_level.devices(handle))
     )

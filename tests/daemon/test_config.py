@@ -30,6 +30,7 @@ def test_roots_daemon_serves_the_system() -> None:
         socket=Path("/run/llmpower/llmpower.sock"),
         listen_address=("127.0.0.1", 10450),
         web_config_file=None,
+        dcgm_aliases=False,
         rate_hz=100.0,
         retention=Retention(age_s=None, size_bytes=10 << 30),
     )
@@ -70,6 +71,7 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         [web]
         listen-address = "[::1]:9000"
         config.file = "/etc/llmpower/web.yml"
+        dcgm-aliases = true
         """,
     )
     config = load_config(
@@ -82,6 +84,7 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
     assert config.socket == tmp_path / "s"
     assert config.listen_address == ("::1", 9000)
     assert config.web_config_file == Path("/etc/llmpower/web.yml")
+    assert config.dcgm_aliases
     assert config.powercap_root == Path("/sys/class/powercap")
 
 
@@ -91,6 +94,7 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         ("raet = 50", "raet", "means nothing; the keys are backend, .*web.listen-address"),
         ('[web]\nlisten = ":1"', "web.listen", "means nothing"),
         ("web = 3", "web", "means nothing"),
+        ('web.dcgm-aliases = "yes"', "web.dcgm-aliases", "neither true nor false"),
         ('backend = "nvlm"', "backend", "use one of auto, nvml, simulated"),
         ('backend = ["nvml"]', "backend", "use one of"),
         ('rate = "fast"', "rate", "number of reads per second"),

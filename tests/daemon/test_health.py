@@ -43,6 +43,11 @@ def test_a_stalled_card_is_named_with_since_when() -> None:
     assert problem.mend.startswith("dmesg")
 
 
+def test_a_card_is_named_as_the_kernel_names_it_too() -> None:
+    device = replace(GPU, pci_bus_id="00000000:07:00.0")
+    assert only(with_card(device=device, stalled_s=5.0)).what.startswith("card (GPU-a, 00000000:07:00.0) has been")
+
+
 def test_a_lost_card_is_named_with_what_it_answers() -> None:
     fields = {"energy": FieldState("GPU is lost (NVML code 15)", 100.0, 99.0)}
     problem = only(with_card(power_w=None, silent_s=3600.0, fields=fields))

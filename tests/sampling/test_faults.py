@@ -212,3 +212,11 @@ def test_a_lost_card_is_found_again_without_a_look_up_by_uuid(tmp_path: Path) ->
         sampler = Sampler(nvml_library=str(library), powercap_root=None, rate_hz=200)
     with sampler:
         drain_until(sampler, lambda found: np.count_nonzero(found["status"] == EPOCH) == 2)
+
+
+def test_a_card_has_the_name_that_the_kernels_messages_use_where_the_driver_tells(tmp_path: Path) -> None:
+    with simulation(gpus=2), Sampler(backend="simulated", powercap_root=None) as sampler:
+        assert [device.pci_bus_id for device in sampler.devices] == ["00000000:01:00.0", "00000000:02:00.0"]
+    library = library_without(["nvmlDeviceGetPciInfo_v3"], tmp_path)
+    with Sampler(backend="nvml", nvml_library=str(library), powercap_root=None) as sampler:
+        assert sampler.devices[0].pci_bus_id == ""

@@ -61,6 +61,7 @@ class Fleet:
             Daemon(
                 "sick",
                 directory,
+                "--web.dcgm-aliases",
                 f"--powercap-root={directory / 'none'}",
                 LLMPOWER_SIM_GPUS="2",
                 LLMPOWER_SIM_LOAD="square:150,400,0.7",
