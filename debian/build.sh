@@ -17,7 +17,8 @@ version=$(sed -E 's/\.?(a|b|rc|dev)([0-9]+)/~\1\2/g' <<< "$version")-${DEB_REVIS
 stage=build/deb/llmpower-$version
 rm -rf build/deb
 mkdir -p "$stage" dist
-cp -rL csrc debian docs llmpower systemd constraints.txt CHANGELOG.md LICENSE README.md pyproject.toml setup.py "$stage"
+cp -rL csrc debian docs grafana llmpower prometheus systemd "$stage"
+cp constraints.txt CHANGELOG.md LICENSE README.md pyproject.toml setup.py "$stage"
 find "$stage" \( -name '*.so' -o -name '*.so.*' -o -name __pycache__ \) -prune -exec rm -rf {} +
 # The notable changes are in CHANGELOG.md, which is in the package; dpkg wants a version and a date.
 date=$(date -R -u -d "@${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2> /dev/null || date +%s)}")
