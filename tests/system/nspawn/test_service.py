@@ -56,6 +56,23 @@ def test_members_of_the_group_may_speak_and_others_hear_why_not(guest: Guest) ->
     assert done.returncode == 2
     assert "join its group" in done.stderr
     assert guest.run("runuser", "-u", "bob", "--", "cat", STORE, check=False).returncode != 0
+    load = Load(guest)
+    assert_all_stored(guest, load.stop())
+    # What alice may send, she may take away, whether the daemon runs or not.
+    export = ("runuser", "-u", "alice", "--", "llmpower", "export", "-o", "/home/alice/m.csv")
+    running = guest.run(*export).stderr
+    guest.run("systemctl", "stop", UNIT)
+    assert guest.run(*export).stderr == running
+    rows = (guest.root / "home/alice/m.csv").read_text("utf-8").splitlines()
+    assert running.startswith(f"{len(rows) - 1} rows from {STORE}")
+    assert len(rows) > len(load.acknowledged)
+
+
+def test_the_journal_knows_how_grave_a_line_is(guest: Guest) -> None:
+    said = guest.run("journalctl", f"--unit={UNIT}", "--priority=warning", "--output=json", "--no-pager").stdout
+    (entry,) = [json.loads(line) for line in said.splitlines()]
+    assert entry["MESSAGE"].startswith("SIMULATED")
+    assert (entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"]) == ("4", "llmpower")
 
 
 def test_the_sandbox_holds(guest: Guest) -> None:
