@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from llmpower.daemon.refusals import REASONS
 from llmpower.metrics import DeviceState, Snapshot
 from llmpower.phrases import duration
 
@@ -98,8 +99,9 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
     if refused > REFUSED_SHARE * (refused + taken):
         reason = max(snapshot.spans_rejected, key=lambda reason: snapshot.spans_rejected[reason])
         yield Problem(
-            f"{refused / (refused + taken):.0%} of the spans since the start were refused, most for {reason}",
-            "docs/runbook.md, LlmpowerSpansRejected, has what each reason means",
+            f"{refused / (refused + taken):.0%} of the spans since the start were refused, most as {reason}: "
+            f"{REASONS.get(reason, 'a reason of its own')}",
+            "section LlmpowerSpansRejected of docs/runbook.md says what to do about each reason",
         )
     if snapshot.sampler.dropped:
         yield Problem(

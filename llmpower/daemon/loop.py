@@ -26,6 +26,7 @@ from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.intake import Intake
 from llmpower.daemon.keeper import Keeper
 from llmpower.daemon.notify import Notifier
+from llmpower.daemon.refusals import REASONS
 from llmpower.daemon.status import status_of
 from llmpower.daemon.storing import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, DcgmCollector, LlmpowerCollector, MetricsServer
@@ -80,7 +81,7 @@ def run(config: Config) -> None:
             store_state=store.state,
         )
         registry = CollectorRegistry(auto_describe=True)
-        registry.register(LlmpowerCollector(lambda: engine.snapshot))
+        registry.register(LlmpowerCollector(lambda: engine.snapshot, REASONS))
         if config.dcgm_aliases:
             registry.register(DcgmCollector(lambda: engine.snapshot, socket.gethostname()))
         ProcessCollector(registry=registry)

@@ -6,7 +6,7 @@ gives no sample, never a 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -21,10 +21,15 @@ from llmpower.metrics.snapshot import DeviceState, SamplerState, Snapshot
 
 
 class LlmpowerCollector(Collector):
-    """Collects every ``llmpower_*`` metric from the snapshot that ``get_snapshot`` returns at that moment."""
+    """Collects every ``llmpower_*`` metric from the snapshot that ``get_snapshot`` returns at that moment.
 
-    def __init__(self, get_snapshot: Callable[[], Snapshot]) -> None:
+    ``reasons`` are those for which spans may be rejected; each has a sample from the start, so that the first rejection
+    is an increase.
+    """
+
+    def __init__(self, get_snapshot: Callable[[], Snapshot], reasons: Iterable[str] = ()) -> None:
         self._get_snapshot = get_snapshot
+        self._reasons = tuple(reasons)
 
     def collect(self) -> Iterator[Metric]:
         """The families, all from one snapshot."""
@@ -34,7 +39,7 @@ class LlmpowerCollector(Collector):
         yield from _packages([state for state in snapshot.devices if state.device.kind == "cpu_package"])
         yield from _inference(snapshot)
         yield from _sampler(snapshot.sampler)
-        yield from _daemon(snapshot)
+        yield from _daemon(snapshot, self._reasons)
         yield from _store(snapshot)
 
 
@@ -186,7 +191,7 @@ def _sampler(sampler: SamplerState) -> Iterator[Metric]:
     )
 
 
-def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
+def _daemon(snapshot: Snapshot, reasons: tuple[str, ...]) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "llmpower_build",
         "The program that answers.",
@@ -197,7 +202,7 @@ def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
         "Packets refused at the socket and spans refused after it.",
         labels=("reason",),
     )
-    for reason, count in sorted(snapshot.spans_rejected.items()):
+    for reason, count in sorted((dict.fromkeys(reasons, 0) | dict(snapshot.spans_rejected)).items()):
         rejected.add_metric((reason,), count)
     yield rejected
     yield GaugeMetricFamily("llmpower_spans_running", "Spans that have begun and not ended.", snapshot.spans_running)

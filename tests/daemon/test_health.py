@@ -94,5 +94,7 @@ def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
     accounts.book("m", "decode", "gpu", 1.0)
     model = replace(accounts.freeze()["m"], requests={"measured": 950})
     problem = only(replace(WELL, models={"m": model}, spans_rejected={"version": 40, "not_json": 10}))
-    assert problem.what == "5% of the spans since the start were refused, most for version"
+    assert problem.what == (
+        "5% of the spans since the start were refused, most as version: another version of the protocol"
+    )
     assert problems_of(replace(WELL, models={"m": model}, spans_rejected={"not_json": 5})) == []
