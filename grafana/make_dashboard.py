@@ -64,6 +64,10 @@ def _variables() -> list[
             .current(everything)
         )
 
+    def number(name: str, label: str, value: str) -> dashboard.TextBoxVariable:
+        chosen = models.VariableOption(selected=True, text=value, value=value)
+        return dashboard.TextBoxVariable(name).label(label).default_value(value).current(chosen).options([chosen])
+
     return [
         dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
         of_label("job", "Job", "llmpower_build_info"),
@@ -73,9 +77,9 @@ def _variables() -> list[
         .label("Averaged over")
         .values("1m,5m,15m,1h,6h,1d")
         .current(models.VariableOption(selected=True, text="5m", value="5m")),
-        dashboard.TextBoxVariable("price").label("Price per kWh").default_value("0.25"),
-        dashboard.TextBoxVariable("carbon").label("g CO₂ per kWh").default_value("400"),
-        dashboard.TextBoxVariable("pue").label("PUE").default_value("1.3"),
+        number("price", "Price per kWh", "0.25"),
+        number("carbon", "g CO₂ per kWh", "400"),
+        number("pue", "PUE", "1.3"),
     ]
 
 

@@ -68,7 +68,7 @@ def add_fleet(board: dashboard.Dashboard) -> dashboard.Dashboard:
 
 def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
     """Whether the figures may be believed."""
-    late = "llmpower_sampler_lateness_seconds"
+    late, commit = "llmpower_sampler_lateness_seconds", "llmpower_store_commit_seconds"
     return (
         board.with_row(dashboard.Row("May the figures be believed?"))
         .with_panel(
@@ -170,6 +170,40 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
                     (q.rate("llmpower_sampler_cpu_seconds_total"), "{{instance}} of it sampling"),
                 ],
                 units.PercentUnit,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "The store and the spool",
+                "The database, its write-ahead log, and finished spans that wait in the spool for room.",
+                [
+                    (f"llmpower_store_size_bytes{{{HOSTS}}}", "{{instance}} database"),
+                    (f"llmpower_store_log_bytes{{{HOSTS}}}", "{{instance}} log"),
+                    (f"llmpower_spool_waiting_bytes{{{HOSTS}}}", "{{instance}} spool"),
+                ],
+                units.BytesIEC,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Time of a commit",
+                "How long the database takes for a batch of spans, the disk included.",
+                [
+                    (q.quantile(0.5, commit, HOSTS, "instance"), "{{instance}} p50"),
+                    (q.quantile(0.99, commit, HOSTS, "instance"), "{{instance}} p99"),
+                ],
+                units.Seconds,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Memory of the meter",
+                "Resident memory of the daemon.",
+                [(f"process_resident_memory_bytes{{{HOSTS}}}", "{{instance}}")],
+                units.BytesIEC,
                 8,
             )
         )

@@ -102,6 +102,7 @@ def bars(title: str, description: str, expr: str, legend: str, unit: str, width:
         .min(0)
         .orientation(common_models.VizOrientation.HORIZONTAL)
         .display_mode(common_models.BarGaugeDisplayMode.GRADIENT)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.CONTINUOUS_BL_YL_RD))
         .height(9)
         .span(width)

@@ -21,6 +21,8 @@ EXTRAS = {
     "report": (("jinja2", "matplotlib"), "write the HTML report"),
 }
 
+METRICS_TIMEOUT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -118,12 +120,36 @@ def _daemon(socket: Path | None) -> Iterator[Finding]:
         return
     up = f"version {status['version']}, pid {status['pid']}, up {duration(status['uptime_s'])}"
     yield Finding("daemon", ok=True, found=f"{path}: {up}")
+    yield _metrics(str(status["metrics_url"]))
     # What the daemon itself has to say of its devices, its store and its peers.
     for problem in status.get("problems", ()):
         yield Finding("daemon", ok=False, found=problem["what"], mend=problem["mend"])
     if status["version"] != __version__:
         found = f"runs version {status['version']}, and {__version__} is installed"
         yield Finding("daemon", ok=False, found=found, mend="sudo systemctl restart llmpower")
+
+
+def _metrics(url: str) -> Finding:
+    """Whether scrapes are answered; who may have the answer is not asked here."""
+    import ssl
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    # It is this machine's own daemon, whose certificate bears the name that others call it by.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urlopen(url, timeout=METRICS_TIMEOUT_S, context=context):
+            return Finding("metrics", ok=True, found=f"{url} answers")
+    except HTTPError as error:
+        asks = " and asks for a password" if error.code == 401 else f" with {error.code}"
+        return Finding("metrics", ok=error.code == 401, found=f"{url} answers{asks}")
+    except OSError as error:
+        # A client certificate that is asked for ends the handshake, and so is an answer.
+        if isinstance(getattr(error, "reason", error), ssl.SSLError):
+            return Finding("metrics", ok=True, found=f"{url} answers and asks for a certificate")
+        found = f"{url} does not answer ({getattr(error, 'reason', error)})"
+        return Finding("metrics", ok=False, found=found, mend="journalctl -u llmpower -p warning")
 
 
 def _extras() -> Iterator[Finding]:

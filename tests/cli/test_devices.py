@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
+from prometheus_client import CollectorRegistry
 
+from llmpower.metrics import MetricsServer
 from llmpower.sampling import simulated_library
 
 
@@ -69,6 +72,7 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
 def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any) -> None:
     problem = {"what": "card (GPU-a) has been stalled for 5 s", "mend": "dmesg"}
     receiver.status = {"version": "0.0.1", "pid": 7, "uptime_s": 61.0, "simulated": False, "problems": [problem]}
+    receiver.status["metrics_url"] = "http://127.0.0.1:9/metrics"
     done = run("doctor", "--nvml-library", "/nonexistent", "--socket", str(receiver.path), "--json")
     daemon = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "daemon"]
     assert [(finding["ok"], finding["mend"]) for finding in daemon] == [
@@ -78,6 +82,30 @@ def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any) -> None:
     ]
     assert daemon[0]["found"].endswith("version 0.0.1, pid 7, up 1 min 1 s")
     assert "runs version 0.0.1" in daemon[2]["found"]
+
+
+@pytest.mark.parametrize(
+    ("text", "ok", "found"),
+    [
+        (None, True, "answers"),
+        ("basic_auth_users: {prometheus: HASH}", True, "answers and asks for a password"),
+        ("away", False, "does not answer"),
+    ],
+)
+def test_doctor_asks_for_the_metrics(text: str | None, ok: bool, found: str, receiver: Any, tmp_path: Path) -> None:
+    file = tmp_path / "web.yml"
+    file.write_text((text or "").replace("HASH", bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()))
+    server = MetricsServer("127.0.0.1", 0, CollectorRegistry(), web_config_file=None if text == "away" else file)
+    receiver.status = {"version": "0", "pid": 7, "uptime_s": 61.0, "metrics_url": server.url}
+    if text == "away":
+        server.close()
+    done = run("doctor", "--nvml-library", "/nonexistent", "--socket", str(receiver.path), "--json")
+    (metrics,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "metrics"]
+    assert metrics["ok"] is ok
+    assert metrics["found"].startswith(f"{server.url} {found}")
+    assert bool(metrics["mend"]) is not ok
+    if text != "away":
+        server.close()
 
 
 def test_doctor_finds_a_card_and_a_package(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from fleet import MODEL_NAMES, PASSWORD, ROOT, RULES, Fleet, running_fleet
-from servers import wait_until
+from servers import LLMPOWER, wait_until
 
 from llmpower.store import iter_rows
 
@@ -99,7 +99,7 @@ def test_every_recording_rule_records(record: str, fleet: Fleet) -> None:
 @pytest.mark.parametrize(("name", "expr"), [(rule["alert"], rule["expr"]) for rule in rules("alert")])
 def test_every_alert_looks_at_something_that_is_there(name: str, expr: str, fleet: Fleet) -> None:
     """With its limits taken away, each must find this fleet; a misspelt metric or label would never fire."""
-    without_limits = re.sub(r"\s*(==|[<>]=?) *[\d.]+\b", "", expr).replace(" unless on ", " and on ")
+    without_limits = re.sub(r"\s*(==|[<>]=?) *[\d.e]+\b", "", expr).replace(" unless on ", " and on ")
     assert without_limits != expr
     assert fleet.prometheus.query(without_limits), f"{name}: {without_limits}"
 
@@ -211,6 +211,13 @@ def test_from_outside_there_is_no_way_past_certificate_and_password(fleet: Fleet
     assert curl(*trusting, "--tls-max", "1.1", "--user", f"prometheus:{PASSWORD}", fleet.url).returncode == 35
     assert curl("--user", f"prometheus:{PASSWORD}", fleet.url).returncode == 60  # the authority is not known
     assert curl(fleet.url.replace("https:", "http:")).returncode != 0
+
+
+def test_doctor_sees_that_the_door_is_there_and_shut(fleet: Fleet) -> None:
+    command = [*LLMPOWER, "doctor", f"--socket={fleet.busy.socket}", "--json"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    (metrics,) = [finding for finding in json.loads(told)["findings"] if finding["check"] == "metrics"]
+    assert (metrics["ok"], metrics["found"]) == (True, f"{fleet.url} answers and asks for a password")
 
 
 def test_no_secret_is_logged_or_told(fleet: Fleet) -> None:
