@@ -18,6 +18,7 @@ from llmpower.attribution import Joules, Ledger, Timeline
 from llmpower.daemon.admission import Admission
 from llmpower.daemon.clock import WallClock
 from llmpower.daemon.host import Host
+from llmpower.daemon.logs import about
 from llmpower.daemon.outbox import MAX_WAITING_ROWS, Append, Outbox
 from llmpower.daemon.reading import Reading
 from llmpower.metrics import DeviceState, Histogram, ModelAccounts, SamplerState, Snapshot, StoreState
@@ -124,13 +125,13 @@ class Engine:
         """Count something that was refused."""
         self._rejected[reason] += 1
 
-    def fail(self, error: str) -> None:
-        """Note that something went wrong; what keeps going wrong is logged once a minute."""
+    def fail(self, error: str, device_uuid: str | None = None) -> None:
+        """Note that something went wrong, with one device or at all; what keeps going wrong is logged once a minute."""
         now_ns = self._now()
         self.last_error, self.last_error_ns = error, now_ns
         if now_ns >= self._logged_ns.get(error, now_ns):
             self._logged_ns[error] = now_ns + _LOG_AGAIN_NS
-            logger.error("%s", error)
+            logger.error("%s", error, extra=None if device_uuid is None else about(device_uuid))
 
     def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
         """Take what calibration has found of a device."""

@@ -37,10 +37,10 @@ class Reading:
 
     Args:
         devices: what is sampled, in the sampler's order.
-        fail: takes a sentence on something that went wrong.
+        fail: takes a sentence on something that went wrong, and the UUID of the device concerned where it is one.
     """
 
-    def __init__(self, devices: Sequence[Device], fail: Callable[[str], None]) -> None:
+    def __init__(self, devices: Sequence[Device], fail: Callable[[str, str | None], None]) -> None:
         self._devices = tuple(devices)
         self._fail = fail
         self._errors: dict[tuple[DeviceKind, int], int] = {}
@@ -93,7 +93,7 @@ class Reading:
         for (kind, status), count in statistics.read_errors.items():
             if count > self._errors.get((kind, status), 0):
                 self._errors[kind, status] = count
-                self._fail(f"reads of a {kind} fail: {describe_status(status)}; see 'llmpower doctor'")
+                self._fail(f"reads of a {kind} fail: {describe_status(status)}; see 'llmpower doctor'", None)
 
     def _note_breaks(self, samples: NDArray[np.void]) -> None:
         marks = samples[samples["status"] == EPOCH]
@@ -124,7 +124,7 @@ class Reading:
                     if device.index in hung
                     else "it waits behind another device whose driver call does not return"
                 )
-                self._fail(f"{device.name} ({device.uuid}) is stalled: {why}")
+                self._fail(f"{device.name} ({device.uuid}) is stalled: {why}", device.uuid)
             elif device.uuid in before and device.uuid not in self.stalled_s:
                 logger.warning("%s (%s) answers again", device.name, device.uuid, extra=about(device.uuid))
 

@@ -110,7 +110,7 @@ def request_status(path: Path, timeout_s: float = 2.0) -> dict[str, Any]:
         advice = f"the daemon did not answer within {timeout_s:g} s; look at its log"
         raise DaemonUnreachableError("--socket", path, advice) from error
     except OSError as error:
-        raise DaemonUnreachableError("--socket", path, _advice(error)) from error
+        raise DaemonUnreachableError("--socket", path, _advice(error, path)) from error
     if not packet:
         advice = "the daemon closed the connection without an answer; look at its log"
         raise DaemonUnreachableError("--socket", path, advice)
@@ -255,7 +255,7 @@ class SpanClient:
             directory = spool_directory(path)
             kept = os.access(directory, os.W_OK | os.X_OK)
             fate = f"spans wait in {directory} and will have no joules" if kept else "spans are not recorded"
-            self._warn("unreachable", f"{fate}, {path}: {_advice(error)}")
+            self._warn("unreachable", f"{fate}, {path}: {_advice(error, path)}")
         else:
             self._connection = connection
             return True
@@ -280,12 +280,16 @@ def default_client() -> SpanClient:
     return SpanClient()
 
 
-def _advice(error: OSError) -> str:
+def _advice(error: OSError, path: Path) -> str:
     if isinstance(error, PermissionError):
         return "this user may not open the daemon's socket; join its group, or start your own 'llmpower daemon'"
     if isinstance(error, BlockingIOError):
         return "the daemon is there and does not keep up; look at 'llmpower status'"
     reason = (error.strerror or str(error)).lower()
+    if path == SYSTEM_SOCKET:
+        return (
+            f"no daemon answers there ({reason}); 'systemctl status llmpower' says why, 'journalctl -u llmpower' more"
+        )
     return (
         f"no daemon answers there ({reason}); start one with 'llmpower daemon', or name its socket in LLMPOWER_SOCKET"
     )

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from llmpower.spans.client import SYSTEM_SOCKET
+
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
     "pid": 77,
@@ -136,6 +140,13 @@ def test_json_is_one_document_and_absent_is_null(receiver: Any) -> None:
     ended = status("--socket", receiver.path, "--json")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert json.loads(ended.stdout) == STATUS
+
+
+@pytest.mark.skipif(SYSTEM_SOCKET.exists(), reason="the system's daemon runs here")
+def test_a_service_that_is_down_is_to_be_asked_of_systemd() -> None:
+    ended = status("--socket", SYSTEM_SOCKET)
+    assert ended.returncode == 2
+    assert "'systemctl status llmpower' says why" in ended.stderr
 
 
 def test_no_daemon_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -402,6 +402,8 @@ def test_a_call_that_hangs_is_said_once_and_shows_until_it_returns(
     assert bench.engine.snapshot.devices[0].stalled_s == 0.0
     said = [record.message for record in caplog.records if "GPU-a" in record.message]
     assert said == [bench.engine.last_error, "card (GPU-a) answers again"]
+    marked = [record for record in caplog.records if getattr(record, "journal", None) == {"LLMPOWER_DEVICE": "GPU-a"}]
+    assert [record.message for record in marked] == said
 
 
 def test_how_long_a_card_has_shown_nothing_is_known() -> None:
