@@ -129,7 +129,12 @@ def show(root: Path, program: str | None, name: str | None, as_json: bool) -> No
         return
     print(_headline(installation))
     print()
-    rows = [(state, str(shipped.below(root)), shipped.purpose) for shipped, state in installation.files.items()]
+    # A package has its unit and rules elsewhere; only settings are where ours would be.
+    rows = [
+        (state, str(shipped.below(root)), shipped.purpose)
+        for shipped, state in installation.files.items()
+        if state != "absent" or not installation.packaged
+    ]
     print(*aligned(("state", "file", "purpose"), rows), sep="\n")
     if unit:
         enabled = unit["UnitFileState"] or "not installed"

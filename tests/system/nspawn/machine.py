@@ -76,15 +76,17 @@ class Load:
         return {line.split()[0] for line in lines if line.endswith(f" {state}")}
 
 
-def stored(guest: Guest) -> set[str]:
-    query = f"sqlite3.connect('{STORE}').execute('select span_id from measurements')"
+def stored(guest: Guest, store: str = STORE) -> set[str]:
+    """The spans in the daemon's database."""
+    query = f"sqlite3.connect('{store}').execute('select span_id from measurements')"
     return set(guest.run("python3", "-c", f"import sqlite3; print(*(row[0] for row in {query}))").stdout.split())
 
 
-def assert_all_stored(guest: Guest, acknowledged: set[str]) -> None:
+def assert_all_stored(guest: Guest, acknowledged: set[str], store: str = STORE) -> None:
+    """Wait until the database has them all."""
     assert acknowledged
     deadline_s = time.monotonic() + 30
-    while missing := acknowledged - stored(guest):
+    while missing := acknowledged - stored(guest, store):
         assert time.monotonic() < deadline_s, f"{len(missing)} of {len(acknowledged)} acknowledged spans are lost"
         time.sleep(0.5)
 

@@ -118,9 +118,21 @@ def test_one_drop_in_opens_the_metrics_to_a_prometheus_elsewhere(guest: Guest) -
     assert scrape() == refused
     add_drop_in(guest, "port.conf", "[Service]\nEnvironment=LLMPOWER_DAEMON_WEB_LISTEN_ADDRESS=:10450\n")
     assert scrape() == timed_out  # bound, and still behind the unit's filter
-    shipped = guest.root / "usr/share/doc/llmpower/drop-ins/metrics-port.conf"
-    add_drop_in(guest, "port.conf", shipped.read_text("utf-8"))
+    add_drop_in(guest, "port.conf", shipped_drop_in(guest, "metrics-port.conf"))
     assert scrape() == 0
+
+
+def shipped_drop_in(guest: Guest, name: str) -> str:
+    return (guest.root / "usr/share/doc/llmpower/drop-ins" / name).read_text("utf-8")
+
+
+def test_one_drop_in_keeps_the_measurements_on_another_disk(guest: Guest) -> None:
+    store = "/data/llmpower/spans.db"
+    guest.run("install", "-d", "-o", "llmpower", "-g", "llmpower", "-m", "750", "/data/llmpower")
+    (guest.root / "etc/llmpower/llmpower.toml").write_text(f'store = "{store}"\n', "utf-8")
+    add_drop_in(guest, "store-elsewhere.conf", shipped_drop_in(guest, "store-elsewhere.conf"))
+    load = Load(guest)
+    assert_all_stored(guest, load.stop(), store)
 
 
 def test_a_daemon_that_hangs_is_killed_by_its_watchdog_and_comes_back(guest: Guest) -> None:
@@ -169,6 +181,10 @@ def test_an_upgrade_under_load_loses_no_acknowledged_span_and_no_setting(guest: 
     assert load.dropped == set()
     assert status(guest)["version"] == "99"
     assert settings.read_text("utf-8") == edited
+    shown = guest.run("llmpower", "service", "show").stdout
+    assert "installed by a package" in shown
+    assert "edited     /etc/llmpower/llmpower.toml" in shown
+    assert guest.run("llmpower", "service", "install", "--yes", check=False).returncode == 2
     assert guest.unit(UNIT, "NRestarts") == "0"
 
 
