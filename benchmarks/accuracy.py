@@ -8,6 +8,7 @@ are defined in accuracy/figures.py, the tools' settings stand in the output.
 
     python benchmarks/accuracy.py             400 windows a cell; about 15 minutes
     python benchmarks/accuracy.py --quick     32 windows a cell; under 3 minutes
+    python benchmarks/accuracy.py --keep DIR  and replay.py can settle the same samples again, in seconds
 
 The peers need an environment of their own:
 
@@ -26,15 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from accuracy.figures import OURS, Cell, Result, pooled_coverage, rounded, summarise, verdicts
+from accuracy.figures import OURS, pooled_coverage, rounded, summarise, verdicts
+from accuracy.outputs import Machine, collect, output_path, samples_path, windows_path
 from accuracy.schedule import BOARDS, SPANS_S, Schedule, make_schedule, write_load, write_windows
 from accuracy.table import PEER_ORDER, as_text, draw
 
@@ -47,16 +47,6 @@ FULL, QUICK = (25, 2, 50.0), (4, 1, 25.0)
 """Moments a cell, machines a preset, and seconds that the tools have to start up."""
 FULL_WINDOWS = 400
 PATIENCE_S = 60.0
-
-
-class Machine(NamedTuple):
-    """Some GPUs of one preset that share a load."""
-
-    preset: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.preset}-{self.number}"
 
 
 @dataclass(frozen=True)
@@ -88,11 +78,11 @@ def main() -> None:
     _say(f"{len(schedules)} machines of {arguments.gpus} GPUs, {len(tools)} tools, {windows} windows a cell")
     _say(f"about {(start_after_s + longest_s) / 60:.1f} minutes")
 
-    with tempfile.TemporaryDirectory(prefix="llmpower-accuracy-") as scratch:
+    with _scratch(arguments.keep) as scratch:
         began_ns = time.monotonic_ns()
-        with _workers(arguments, schedules, tools, Path(scratch), start_after_s) as workers:
+        with _workers(arguments, schedules, tools, scratch, start_after_s) as workers:
             _wait(workers, longest_s + start_after_s + PATIENCE_S)
-            results, about = _collect(workers, schedules)
+            results, about = collect(scratch)
         wall_s = (time.monotonic_ns() - began_ns) / 1e9
 
     rows, coverage = rounded(summarise(results)), pooled_coverage(results)
@@ -133,11 +123,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--start-after", type=float, help="seconds that the tools have to start up")
     parser.add_argument("--peers-python", type=Path, default=HERE.parent / ".venv-bench" / "bin" / "python")
     parser.add_argument("--library", type=Path, default=simulated_library(), help="another build of the simulated NVML")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what every tool said, and llmpower's samples")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     if arguments.peers and not arguments.peers_python.exists():
         parser.error(f"{arguments.peers_python} is not there; {__doc__.strip().splitlines()[-1].strip()}")
     return arguments
+
+
+@contextmanager
+def _scratch(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True)  # a new one: what another run left would be taken for this one's
+        yield keep
+    else:
+        with tempfile.TemporaryDirectory(prefix="llmpower-accuracy-") as scratch:
+            yield Path(scratch)
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def _workers(
     workers: list[Worker] = []
     try:
         for machine, schedule in schedules.items():
-            windows = scratch / f"{machine}.json"
+            windows = windows_path(scratch, machine)
             for gpu in range(arguments.gpus):
                 write_load(schedule, scratch / f"{machine}-{gpu}.load", begin_ns, f"{machine}/{arguments.seed}/{gpu}")
             write_windows(schedule, windows, begin_ns)
@@ -174,10 +175,18 @@ def _workers(
             }
             for tool in tools:
                 if tool == OURS:
-                    command = [sys.executable, str(HERE / "accuracy" / "ours.py"), str(library), str(windows)]
+                    samples = samples_path(scratch, machine)
+                    command = [
+                        sys.executable,
+                        str(HERE / "accuracy" / "ours.py"),
+                        str(library),
+                        str(windows),
+                        str(samples),
+                    ]
                 else:
                     command = [str(arguments.peers_python), str(HERE / "accuracy" / "peers.py"), tool, str(windows)]
-                output, errors = scratch / f"{machine}-{tool}.jsonl", scratch / f"{machine}-{tool}.errors"
+                output = output_path(scratch, machine, tool)
+                errors = output.with_suffix(".errors")
                 with output.open("wb") as out, errors.open("wb") as err:
                     process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, start_new_session=True)
                 workers.append(Worker(tool, machine, process, output, errors))
@@ -230,38 +239,6 @@ def _names(workers: Sequence[Worker]) -> str:
 def _fail(worker: Worker) -> None:
     tail = worker.errors.read_text(encoding="utf-8", errors="replace")[-2000:]
     raise SystemExit(f"{worker.tool} on {worker.machine} ended with code {worker.process.returncode}:\n{tail}")
-
-
-def _collect(
-    workers: Sequence[Worker], schedules: Mapping[Machine, Schedule]
-) -> tuple[dict[str, dict[Cell, list[Result]]], dict[str, Any]]:
-    """Join what the tools said by window and GPU; the truth comes from llmpower's worker."""
-    lines = {(worker.tool, worker.machine): _read(worker.output) for worker in workers}
-    results: dict[str, dict[Cell, list[Result]]] = {}
-    about: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for (tool, machine), (found, own) in lines.items():
-        about[tool][str(machine)] = own
-        cells = results.setdefault(tool, {})
-        truth = lines[OURS, machine][0]
-        for number, window in enumerate(schedules[machine].windows):
-            if not window.counted or number not in found:
-                continue
-            cell = Cell(machine.preset, window.shape, window.arrangement, window.span_s)
-            for gpu, true in zip(found[number], truth[number], strict=True):
-                result = Result(true["true_j"], gpu["energy_j"], gpu.get("std_j"), gpu.get("quality"))
-                cells.setdefault(cell, []).append(result)
-    return results, dict(about)
-
-
-def _read(path: Path) -> tuple[dict[int, list[dict[str, Any]]], dict[str, Any]]:
-    windows: dict[int, list[dict[str, Any]]] = {}
-    about: dict[str, Any] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        message = json.loads(line)
-        if "window" in message:
-            windows[message["window"]] = message["gpus"]
-        about.update(message.get("about", {}))
-    return windows, about
 
 
 def _say(text: str) -> None:

@@ -188,8 +188,12 @@ def write_windows(schedule: Schedule, path: Path, begin_ns: int) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def read_windows(path: Path) -> Iterator[tuple[int, int, int | None]]:
-    """Start, end and first token of each window in nanoseconds of CLOCK_MONOTONIC."""
+Moments = tuple[int, int, int | None]
+"""Start, end and first token of a window in nanoseconds of CLOCK_MONOTONIC."""
+
+
+def read_windows(path: Path) -> Iterator[Moments]:
+    """What :func:`write_windows` wrote."""
     document = json.loads(path.read_text(encoding="utf-8"))
 
     def moment_ns(seconds: float) -> int:

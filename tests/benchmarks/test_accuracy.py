@@ -85,7 +85,7 @@ def test_a_tool_without_a_figure_has_no_error(figures: ModuleType) -> None:
 def test_a_small_run_beside_the_counter(benchmarks: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(benchmarks / "accuracy.py"), "--count", "2", "--machines", "1", "--spans", "0.3"]
     command += ["--presets", "a100", "--gpus", "4", "--peers", "nvidia-ml-py", "--peers-python", sys.executable]
-    command += ["--start-after", "4", "--out", str(tmp_path)]
+    command += ["--start-after", "4", "--keep", str(tmp_path / "kept"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "nvidia-ml-py" in done.stdout
@@ -103,6 +103,19 @@ def test_a_small_run_beside_the_counter(benchmarks: Path, tmp_path: Path) -> Non
     isolated = cells["square", "isolated"]["tools"]
     assert isolated["llmpower"]["error"] < isolated["nvidia-ml-py"]["error"]
     assert "<svg" in (tmp_path / "accuracy.svg").read_text(encoding="utf-8")
+
+    command = [sys.executable, str(benchmarks / "accuracy" / "replay.py"), str(tmp_path / "kept")]
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert again.returncode == 0, again.stderr
+    # The same samples and spans give the same joules, whenever they are settled.
+    assert again.stdout.splitlines() == done.stdout.splitlines()[:-2]
+
+
+def test_a_folder_without_a_run_is_refused(benchmarks: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(benchmarks / "accuracy" / "replay.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "holds no run" in done.stderr
 
 
 def test_without_the_peers_one_line_says_how_to_get_them(benchmarks: Path, tmp_path: Path) -> None:
