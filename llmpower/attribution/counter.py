@@ -1,29 +1,26 @@
 """The energy counter, interpolated between the moments at which it moved.
 
-A counter that is updated every 100 ms says nothing about the time of an update except that it lies between the last
-read that still showed the old value and the first that showed the new one. Such an *edge* is an interval, from the
-old read's ``before`` to the new read's ``after``; its midpoint stands for it and its width becomes uncertainty.
+What happened between two edges (:mod:`~llmpower.attribution.edges`) is known in total only. Where a cut (a span's
+boundary) falls between them, the total is divided among the pieces by :mod:`~llmpower.attribution.division`, from what
+the device drew in the ticks around.
 
-What happened between two edges is known in total only. Where a cut (a span's boundary) falls between them, the total
-is divided among the pieces by :mod:`~llmpower.attribution.division`, from what the device drew in the ticks around.
-
-A counter that goes back has been reset (the driver was reloaded, the card was replaced): a new epoch begins.
+What ticks have shown is remembered: it tells what the pieces of later ones are expected to draw.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from math import hypot, sqrt
 from statistics import fmean
-
-import numpy as np
+from typing import NamedTuple
 
 from llmpower.attribution.division import divide
-from llmpower.attribution.experience import APART, Levels, Steadiness
+from llmpower.attribution.edges import Edges
+from llmpower.attribution.experience import Levels
 from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Values
-from llmpower.attribution.tick import Around, Level, Piece
+from llmpower.attribution.steadiness import APART, Steadiness
+from llmpower.attribution.tick import Around, Level, Piece, Shown
 
 IDLE_MEMORY = 8
 """How many of the latest wholly idle ticks tell the idle level."""
@@ -38,213 +35,194 @@ BUSY = Regime("busy")
 """Work that nobody told us more of."""
 
 
+class _Whole(NamedTuple):
+    """A tick in which one thing ran; ``end_timing_w`` is what its last edge has in the unsure timing."""
+
+    start_ns: int
+    end_ns: int
+    regime: Regime
+    shown: Shown
+    end_timing_w: float
+
+
+class _Asked(NamedTuple):
+    """What :meth:`CounterSeries.readings` was asked."""
+
+    cuts_ns: Sequence[int]
+    regimes: Sequence[Regime]
+    until_ns: int
+
+    def until(self, cut: int) -> int | None:
+        """Until when what runs before a cut goes on; ``None`` where nothing is known of it."""
+        last = len(self.cuts_ns) - 1
+        return None if cut > last else max(self.cuts_ns[cut], self.until_ns if cut == last else 0)
+
+
 class CounterSeries:
-    """Edges of one device's energy counter.
+    """Energy of one device by its counter.
 
     Args:
-        max_age_s: how old a freshly read value can be at most, where that is known: RAPL refreshes every millisecond,
-            so a value seen to change lies close before its read, however long ago the read before was.
+        max_age_s: how old a freshly read value can be at most, where that is known.
     """
 
     def __init__(self, max_age_s: float | None = None) -> None:
-        self._max_age_ns = None if max_age_s is None else round(max_age_s * 1e9)
-        self._last: tuple[int, float] | None = None  # before_ns and value of the latest read
-        self._epoch = 0
-        self._idle_w: list[float] = []
+        self._edges = Edges(max_age_s)
+        self._idle: list[Shown] = []  # the latest wholly idle ticks
+        self._whole: list[_Whole] = []  # the latest ticks without a break in which one thing ran
         self._levels = Levels()
         self._steadiness = {True: Steadiness(), False: Steadiness()}  # of idle time, and of work
-        # One entry an edge.
-        self._middle_ns: list[int] = []
-        self._width_ns: list[int] = []
-        self._energy_j: list[float] = []
-        self._epochs: list[int] = []
 
     @property
     def known_since_ns(self) -> int | None:
         """The earliest edge kept."""
-        return self._middle_ns[0] if self._middle_ns else None
+        return self._edges.middle_ns[0] if self._edges.middle_ns else None
 
     @property
     def known_until_ns(self) -> int | None:
         """The latest edge."""
-        return self._middle_ns[-1] if self._middle_ns else None
+        return self._edges.middle_ns[-1] if self._edges.middle_ns else None
 
     @property
     def idle_w(self) -> float | None:
         """Mean power of the latest wholly idle ticks."""
-        return fmean(self._idle_w) if self._idle_w else None
+        return fmean(each.power_w for each in self._idle) if self._idle else None
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
-        if len(value) == 0:
-            return
-        if self._last is not None:
-            before_ns = np.concatenate(([self._last[0]], before_ns))
-            after_ns = np.concatenate(([0], after_ns))
-            value = np.concatenate(([self._last[1]], value))
-        self._last = (int(before_ns[-1]), float(value[-1]))
-
-        step = np.diff(value)
-        new = np.flatnonzero(step != 0) + 1
-        low_ns = before_ns[new - 1]
-        if self._max_age_ns is not None:
-            low_ns = np.maximum(low_ns, before_ns[new] - self._max_age_ns)
-        high_ns = after_ns[new]
-        epochs = self._epoch + np.cumsum(step[new - 1] < 0)
-        # The value after a reset was there for an unknown time: it opens the epoch but is no edge.
-        edges = step[new - 1] > 0
-        self._middle_ns += ((low_ns + high_ns) // 2)[edges].tolist()
-        self._width_ns += (high_ns - low_ns)[edges].tolist()
-        self._energy_j += value[new][edges].tolist()
-        self._epochs += epochs[edges].tolist()
-        if len(epochs):
-            self._epoch = int(epochs[-1])
+        self._edges.extend(before_ns, after_ns, value)
 
     def break_epoch(self) -> None:
         """The next edge has no connection to the latest one."""
-        self._epoch += 1
-        self._last = None
+        self._edges.break_epoch()
 
     def floor_ns(self, time_ns: int) -> int | None:
         """The latest edge at or before ``time_ns``."""
-        after = bisect_right(self._middle_ns, time_ns)
-        return self._middle_ns[after - 1] if after else None
+        edge = self._edges.latest(time_ns)
+        return self._edges.middle_ns[edge] if edge >= 0 else None
 
-    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
+    def readings(
+        self, cuts_ns: Sequence[int], regimes: Sequence[Regime], until_ns: int | None = None
+    ) -> list[Reading | None]:
         """Energy up to each cut: at an edge the counter's own value, between edges the tick's total divided."""
+        asked = _Asked(cuts_ns, regimes, until_ns or 0)
         found: list[Reading | None] = []
-        position = 0
-        while position < len(cuts_ns):
-            tick = bisect_right(self._middle_ns, cuts_ns[position]) - 1
-            last = position
-            while last + 1 < len(cuts_ns) and bisect_right(self._middle_ns, cuts_ns[last + 1]) - 1 == tick:
+        while len(found) < len(cuts_ns):
+            tick = self._edges.latest(cuts_ns[len(found)])
+            last = len(found)
+            while last + 1 < len(cuts_ns) and self._edges.latest(cuts_ns[last + 1]) == tick:
                 last += 1
-            found += self._within(tick, cuts_ns, regimes, position, last + 1)
-            position = last + 1
+            found += self._within(tick, asked, len(found), last + 1)
         self._learn(cuts_ns, regimes)
         return found
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
         """Edges inside the interval."""
-        return bisect_right(self._middle_ns, end_ns) - bisect_left(self._middle_ns, start_ns)
+        return len(self._edges.between(start_ns, end_ns))
 
     def forget(self, before_ns: int) -> None:
         """Drop edges older than ``before_ns``, all but three of them: the tick it lies in and the two before."""
-        count = bisect_left(self._middle_ns, before_ns) - 3
-        if count > 0:
-            for entries in (self._middle_ns, self._width_ns, self._energy_j, self._epochs):
-                del entries[:count]
+        self._edges.forget(before_ns)
 
-    def _within(
-        self, tick: int, cuts_ns: Sequence[int], regimes: Sequence[Regime], first: int, end: int
-    ) -> list[Reading | None]:
-        """Readings of ``cuts_ns[first:end]``, which all lie in the tick that begins at edge ``tick``."""
+    def _within(self, tick: int, asked: _Asked, first: int, end: int) -> list[Reading | None]:
+        """Readings of the cuts ``first`` to ``end``, which all lie in the tick that begins at edge ``tick``."""
+        edges = self._edges
+        cuts_ns = asked.cuts_ns
         if tick < 0:
             return [None] * (end - first)
-        start_ns, start_j, epoch = self._middle_ns[tick], self._energy_j[tick], self._epochs[tick]
+        start_ns, start_j, epoch = edges.middle_ns[tick], edges.energy_j[tick], edges.epochs[tick]
         found: list[Reading | None] = []
         while first < end and cuts_ns[first] == start_ns:
-            found.append(Reading(start_j, self._edge_var_j2(tick), 0.0, epoch))
+            found.append(Reading(start_j, self._edges.var_j2(tick), 0.0, epoch))
             first += 1
-        if not self._is_tick(tick):
+        if not edges.is_tick(tick):
             return [*found, *([None] * (end - first))]
         if first < end:
-            total_j = self._energy_j[tick + 1] - start_j
+            total_j = edges.energy_j[tick + 1] - start_j
             around = Around(
-                self._power_w(tick - 1) if self._is_tick(tick - 1) else None,
-                self._power_w(tick + 1) if self._is_tick(tick + 1) else None,
+                edges.power_w(tick - 1) if edges.is_tick(tick - 1) else None,
+                edges.power_w(tick + 1) if edges.is_tick(tick + 1) else None,
                 self._steadiness[False].flicker,
                 self._steadiness[False].smoothness,
                 self._steadiness[False].elsewhere,
             )
-            pieces = self._pieces(tick, cuts_ns, regimes, first, end)
+            pieces = self._pieces(tick, asked, first, end)
             division = divide(pieces, total_j, around)
             self._steadiness[False].judge(division)
             energies_j = [0.0, *(each.energy_j for each in division.used)]
             powers_w = [(energies_j[i + 1] - energies_j[i]) / piece.duration_s for i, piece in enumerate(pieces)]
             for number, each in enumerate(division.used[:-1]):
                 cut_ns, before_w, after_w = cuts_ns[first + number], powers_w[number], powers_w[number + 1]
-                beyond_j2 = self._beyond_j2(tick, cut_ns, (around.before_w, after_w))
-                beyond_j2 += self._beyond_j2(tick + 1, cut_ns, (around.after_w, before_w))
+                beyond_j2 = edges.beyond_j2(tick, cut_ns, (around.before_w, after_w))
+                beyond_j2 += edges.beyond_j2(tick + 1, cut_ns, (around.after_w, before_w))
                 energy_j = start_j + each.energy_j
                 found.append(Reading(energy_j, beyond_j2, 0.0, epoch, start_ns, each.before_j2, each.within_j2))
         return found
 
-    def _beyond_j2(self, edge: int, cut_ns: int, powers_w: tuple[float | None, float]) -> float:
-        """Variance of the energy up to a cut that may lie on the other side of an edge than it seems.
-
-        The edge is anywhere within its width w, so beyond the cut, r from its middle, with E[(u − r)²; u > r] =
-        (w/2 − r)³/3w; and there power differs from what it was taken for by the step from one side to the other.
-        """
-        width_s = self._width_ns[edge] / 1e9
-        over_s = width_s / 2 - abs(cut_ns - self._middle_ns[edge]) / 1e9
-        if over_s <= 0 or powers_w[0] is None:
-            return 0.0
-        return (powers_w[0] - powers_w[1]) ** 2 * over_s**3 / (3 * width_s)
-
-    def _pieces(
-        self, tick: int, cuts_ns: Sequence[int], regimes: Sequence[Regime], first: int, end: int
-    ) -> list[Piece]:
-        """The tick cut at ``cuts_ns[first:end]``, each piece with what is known of its power beforehand."""
-        bounds_ns = [self._middle_ns[tick], *cuts_ns[first:end], self._middle_ns[tick + 1]]
-        mixed = len(set(regimes[max(first - 1, 0) : end])) > 1
+    def _pieces(self, tick: int, asked: _Asked, first: int, end: int) -> list[Piece]:
+        """The tick cut at cuts ``first`` to ``end``, each piece with what is known of its power beforehand."""
+        edges = self._edges
+        bounds_ns = [edges.middle_ns[tick], *asked.cuts_ns[first:end], edges.middle_ns[tick + 1]]
+        mixed = len(set(asked.regimes[max(first - 1, 0) : end])) > 1
         pieces = []
         for number in range(len(bounds_ns) - 1):
             cut = first + number  # the piece ends at this cut and began at the one before
-            regime = regimes[cut - 1] if 0 < cut <= len(regimes) else BUSY
-            beside_w: list[float] = []
+            regime = asked.regimes[cut - 1] if 0 < cut <= len(asked.regimes) else BUSY
+            near: list[Shown] = []
             width_ns = 0
             if number == 0:
-                since_ns = cuts_ns[cut - 1] if cut > 0 else None
-                beside_w = self._powers_w(range(tick - 1, tick - 1 - LEVELS, -1), since_ns)
-                width_ns = self._width_ns[tick]
+                near = edges.near(range(tick - 1, tick - 1 - LEVELS, -1), self._since_ns(asked, cut - 1))
+                width_ns = edges.width_ns[tick]
             elif number == len(bounds_ns) - 2:
-                until_ns = cuts_ns[cut] if cut < len(cuts_ns) else None
-                beside_w = self._powers_w(range(tick + 1, tick + 1 + LEVELS), until_ns)
-                width_ns = self._width_ns[tick + 1]
-            if regime == IDLE and len(beside_w) < LEVELS:
-                beside_w += self._idle_w
+                near = edges.near(range(tick + 1, tick + 1 + LEVELS), asked.until(cut))
+                width_ns = edges.width_ns[tick + 1]
+            if regime == IDLE and len(near) < LEVELS:
+                near += self._idle
             duration_s = (bounds_ns[number + 1] - bounds_ns[number]) / 1e9
-            pieces.append(Piece(duration_s, regime, self._level(beside_w, tick, regime, mixed), width_ns / 1e9))
+            pieces.append(Piece(duration_s, regime, self._level(near, tick, regime, mixed), width_ns / 1e9))
         return pieces
 
-    def _level(self, beside_w: list[float], tick: int, regime: Regime, mixed: bool) -> Level | None:
+    def _level(self, near: list[Shown], tick: int, regime: Regime, mixed: bool) -> Level | None:
         """What whole ticks beside a piece drew; where they tell little, what its regime draws by experience.
 
         In a tick of a single regime neither experience nor a vague level says what the tick's own total does not say
         better.
         """
-        beside = self._steadiness[regime == IDLE].level(beside_w, self._power_w(tick))
+        edges = self._edges
+        steadiness = self._steadiness[regime == IDLE]
+        beside = steadiness.level(near, edges.shown(tick))
         if not mixed:
-            return beside if beside and beside.std_w < VAGUE * beside.power_w else None
+            if beside and beside.std_w < VAGUE * beside.power_w:
+                return beside
+            before, after = edges.near(range(tick - 1, tick - 3, -1), None), edges.near(range(tick + 1, tick + 3), None)
+            return steadiness.flat(before, edges.shown(tick), after)
         usual = self._levels.get(regime)
         if beside is None or usual is None:
             return usual or beside
         apart = abs(beside.power_w - usual.power_w) > APART * hypot(usual.std_w, usual.flicker_w, beside.flicker_w)
         return beside if apart or beside.std_w <= hypot(usual.std_w, usual.flicker_w) else usual
 
-    def _powers_w(self, ticks: range, limit_ns: int | None) -> list[float]:
-        """Powers of the ticks next in line, as far as they lie wholly this side of ``limit_ns``."""
-        powers_w = []
-        for tick in ticks:
-            if not self._is_tick(tick):
-                break
-            far_ns = self._middle_ns[tick + (ticks.step > 0)]
-            if limit_ns is not None and (far_ns - limit_ns) * ticks.step > 0:
-                break
-            powers_w.append(self._power_w(tick))
-        return powers_w
+    def _since_ns(self, asked: _Asked, cut: int) -> int | None:
+        """Since when what runs behind a cut has been running; ``None`` where nothing is known of it.
+
+        The first cut is where the asking began, and no boundary of work if the same ran in the ticks before it.
+        """
+        if cut < 0:
+            return None
+        whole, begin_ns = self._whole, asked.cuts_ns[0]
+        if cut == 0 and whole and whole[-1].end_ns == begin_ns and whole[-1].regime == asked.regimes[0]:
+            return whole[0].start_ns
+        return asked.cuts_ns[cut]
 
     def _learn(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> None:
         """Take what ticks between the first cut and the last have shown."""
+        edges = self._edges
         if not regimes:
             return
         piece = 0
-        previous: tuple[int, Regime, float] | None = None  # the tick before, if one thing ran in it
-        for tick in range(bisect_left(self._middle_ns, cuts_ns[0]), bisect_right(self._middle_ns, cuts_ns[-1]) - 1):
-            if not self._is_tick(tick):
+        for tick in edges.between(cuts_ns[0], cuts_ns[-1])[:-1]:
+            if not edges.is_tick(tick):
                 continue
-            start_ns, end_ns, power_w = self._middle_ns[tick], self._middle_ns[tick + 1], self._power_w(tick)
+            start_ns, end_ns, shown = edges.middle_ns[tick], edges.middle_ns[tick + 1], edges.shown(tick)
             while cuts_ns[piece + 1] <= start_ns:
                 piece += 1
             shares: defaultdict[Regime, float] = defaultdict(float)
@@ -253,34 +231,28 @@ class CounterSeries:
                 overlap_ns = min(end_ns, cuts_ns[last + 1]) - max(start_ns, cuts_ns[last])
                 shares[regimes[last]] += overlap_ns / (end_ns - start_ns)
                 last += 1
-            first_s, second_s = self._width_ns[tick] / 1e9, self._width_ns[tick + 1] / 1e9
-            tick_s = (end_ns - start_ns) / 1e9
-            timing_w = power_w * sqrt((first_s**2 + second_s**2) / 12) / tick_s
-            self._levels.learn(shares, power_w, timing_w, self._steadiness[False].smoothness)
-            if len(shares) > 1:
-                continue
-            (regime,) = shares
-            if regime == IDLE:
-                self._idle_w.append(power_w)
-                del self._idle_w[:-IDLE_MEMORY]
-            if previous is not None and previous[:2] == (tick - 1, regime):
-                # The edge between two ticks makes one longer and the other shorter, so it counts twice, squared.
-                zeroth_s = self._width_ns[tick - 1] / 1e9
-                timing_var = (zeroth_s**2 + (2 * first_s) ** 2 + second_s**2) / 12 / tick_s**2
-                self._steadiness[regime == IDLE].learn(previous[2], power_w, timing_var)
-            previous = (tick, regime, power_w)
+            self._levels.learn(shares, shown.power_w, shown.timing_w, self._steadiness[False].smoothness)
+            if len(shares) == 1:
+                end_timing_w = shown.power_w * edges.width_ns[tick + 1] / sqrt(12) / (end_ns - start_ns)
+                self._compare(_Whole(start_ns, end_ns, next(iter(shares)), shown, end_timing_w))
 
-    def _is_tick(self, tick: int) -> bool:
-        """Whether edges ``tick`` and ``tick + 1`` are there and belong together."""
-        return 0 <= tick < len(self._middle_ns) - 1 and self._epochs[tick] == self._epochs[tick + 1]
+    def _compare(self, tick: _Whole) -> None:
+        """Learn from a tick in which one thing ran, beside the ticks before it.
 
-    def _power_w(self, tick: int) -> float:
-        """Mean power of the tick that begins at this edge."""
-        return (self._energy_j[tick + 1] - self._energy_j[tick]) / (
-            (self._middle_ns[tick + 1] - self._middle_ns[tick]) / 1e9
-        )
-
-    def _edge_var_j2(self, edge: int) -> float:
-        """(P·w)²/12: the edge lies anywhere within its width w, beside a tick of power P."""
-        beside = next((tick for tick in (edge, edge - 1) if self._is_tick(tick)), None)
-        return 0.0 if beside is None else (self._power_w(beside) * self._width_ns[edge] / 1e9) ** 2 / 12
+        While idle, power is compared with that of the last tick but one: neighbours share what flickers slowly, and
+        err oppositely about the edge between them. Work steps too often for that.
+        """
+        last = self._whole[-1] if self._whole else None
+        if last is None or last.end_ns != tick.start_ns or last.regime != tick.regime:
+            self._whole = []
+        self._whole = [*self._whole[-2:], tick]
+        idle = tick.regime == IDLE
+        if idle:
+            self._idle = [*self._idle[1 - IDLE_MEMORY :], tick.shown]
+        back = 2 if idle else 1
+        if len(self._whole) > back:
+            earlier = self._whole[-1 - back]
+            # The edge between neighbours makes one longer and the other shorter: it counts twice, squared.
+            shared_w2 = 0.0 if idle else 2 * earlier.end_timing_w**2
+            timing_w2 = earlier.shown.timing_w**2 + tick.shown.timing_w**2 + shared_w2
+            self._steadiness[idle].learn(earlier.shown.power_w, tick.shown.power_w, timing_w2)

@@ -37,6 +37,9 @@ UNKNOWN_STD = 0.07
 TAKE_UP = 16.0
 """By how much unknown pieces are less sure than known ones, as variances: they take up what those leave."""
 
+UNLIKELY = 0.03
+"""A hypothesis less probable than this is dropped: it has no place in an interval of 95 %."""
+
 PROMPT_STD = 1.0
 """The same for a prompt: it draws far more than the decoding around it, and may be over within the tick."""
 
@@ -44,8 +47,8 @@ PROMPT_STD = 1.0
 class Division(NamedTuple):
     """How a tick is divided, and what that teaches.
 
-    ``surprise`` is R²/V where every piece had a level and no step is in question: 1 on average if the variances are
-    right. ``elsewhere`` is the probability that the power stepped elsewhere than at a cut, where it changed amid the
+    ``surprise`` is R²/V where pieces of several regimes all had a level: 1 on average if the variances are right.
+    ``elsewhere`` is the probability that the power stepped elsewhere than at a cut, where it changed amid the
     same work.
     """
 
@@ -82,13 +85,15 @@ def divide(pieces: Sequence[Piece], total_j: float, around: Around) -> Division:
     residual_j = total_j - sum(expected_j)
     energies_j = [each + share / v * residual_j for each, share in zip(expected_j, variances_j2, strict=True)]
     known = all(piece.level for piece in pieces)
-    surprise, elsewhere = residual_j**2 / v if known else None, None
+    mixed = len({piece.regime for piece in pieces}) > 1
+    surprise, elsewhere = residual_j**2 / v if known and mixed else None, None
     stretch = max(1.0, residual_j**2 / v)
 
-    if len({piece.regime for piece in pieces}) == 1 and (step := Step.find(pieces, total_j, tick_s, around)):
+    if not mixed and (step := Step.find(pieces, total_j, tick_s, around)):
         weight = step.weight(pieces, around.elsewhere, residual_j if known else None, v)
         if step.significant:
-            elsewhere, surprise = weight, None  # whether power steps at cuts at all is the question here
+            elsewhere = weight
+        weight = min(max((weight - UNLIKELY) / (1 - 2 * UNLIKELY), 0.0), 1.0)
         # Twice: of two pieces, whose differences are opposite, each holds half of the mixture's variance.
         variances_j2 = [
             (1 - weight) * own + weight * other + 2 * weight * (1 - weight) * (there - here) ** 2

@@ -170,7 +170,7 @@ class Ledger:
         cuts_ns = cuts(spans, low_ns, target_ns)
         pieces = running(spans, cuts_ns)
         regimes = [regime(active, cut_ns) for active, cut_ns in zip(pieces, cuts_ns[:-1], strict=True)]
-        readings = timeline.readings(cuts_ns, regimes)
+        readings = timeline.readings(cuts_ns, regimes, self._next_cut_ns(timeline, spans, target_ns))
         for number, active in enumerate(pieces):
             served = [accounts[span.span_id] for span in active]
             self._settle_piece(uuid, readings[number], readings[number + 1], cuts_ns[number], served)
@@ -185,6 +185,12 @@ class Ledger:
             entry.seen = True
             if span.end_ns <= target_ns:
                 entry.close(at.get(span.end_ns))
+
+    def _next_cut_ns(self, timeline: Timeline, spans: Sequence[Span], target_ns: int) -> int:
+        """When what runs at ``target_ns`` changes next, or until when the device has shown that it has not."""
+        known_ns = max(timeline.known_until_ns or 0, target_ns)
+        begins_ns = (start_ns for start_ns in self._open.values() if start_ns > target_ns)
+        return min((*cuts(spans, target_ns, known_ns)[1:], *begins_ns), default=target_ns)
 
     def _settle_piece(
         self, uuid: str, start: Reading | None, end: Reading | None, start_ns: int, served: Sequence[_Account]

@@ -90,8 +90,14 @@ class PowerSeries:
         after = bisect_right(self._time_ns, time_ns)
         return self._time_ns[after - 1] if after else None
 
-    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
-        """The integral up to each cut; ``None`` outside the points and inside a hole."""
+    def readings(
+        self, cuts_ns: Sequence[int], regimes: Sequence[Regime], until_ns: int | None = None
+    ) -> list[Reading | None]:
+        """The integral up to each cut; ``None`` outside the points and inside a hole.
+
+        ``until_ns`` is not needed: the power itself shows what goes on behind the last cut.
+        """
+        del until_ns
         found = [self._reading(cut_ns) for cut_ns in cuts_ns]
         for number, regime in enumerate(regimes):
             start, end = found[number], found[number + 1]

@@ -82,11 +82,14 @@ class Series(Protocol):
     def floor_ns(self, time_ns: int) -> int | None:
         """The latest moment at or before ``time_ns`` whose reading no later read can change; ``None`` if none."""
 
-    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
+    def readings(
+        self, cuts_ns: Sequence[int], regimes: Sequence[Regime], until_ns: int | None = None
+    ) -> list[Reading | None]:
         """Energy up to each of the ascending ``cuts_ns``; ``None`` where nothing is known.
 
-        ``regimes[i]`` is what the device did between cuts i and i + 1, so there is one less of them. Before the
-        first cut and after the last nothing is assumed.
+        ``regimes[i]`` is what the device did between cuts i and i + 1, so there is one less of them. The last of them
+        goes on until ``until_ns`` behind the last cut, ``None`` being that cut itself; of the time before the first cut
+        and after that nothing is assumed.
         """
 
     def break_epoch(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, hypot, pi, sqrt
+from statistics import NormalDist
 
 from llmpower.attribution.tick import LEAST_STD, Around, Level, Piece, prior_j2
 
@@ -16,6 +17,9 @@ SIGNIFICANCE = 5.0
 
 STEPPING = 16.0
 """By how much the piece in which the power steps is less sure than the others, as variances."""
+
+OUTSIDE = 0.5
+"""How often a step between the levels that the ticks around show is hidden at the end of one of them."""
 
 OPEN_STD = 0.3
 """Relative deviation of a power that is open, from that of the tick beside it."""
@@ -54,9 +58,15 @@ class Step:
         self.height_w = abs(before.power_w - after.power_w)
         noise_w = hypot(before.std_w, before.flicker_w, after.std_w, after.flicker_w)
         self.significant = self.height_w > SIGNIFICANCE * noise_w
-        self.density = 1 / (max(self.height_w, SIGNIFICANCE * noise_w, 1e-9) * tick_s)
+        inside = 1 / (max(self.height_w, SIGNIFICANCE * noise_w, 1e-9) * tick_s)
+        self.density = (1 - OUTSIDE) * inside + OUTSIDE * (self._flat(before) + self._flat(after)) / 2
         self.energies_j: list[float] = []
         self.variances_j2: list[float] = []
+
+    def _flat(self, level: Level) -> float:
+        """Density of T if all of the tick is at one level, the step lying just outside."""
+        std_j = max(hypot(level.std_w, level.flicker_w) * self.tick_s, 1e-9)
+        return NormalDist(level.power_w * self.tick_s, std_j).pdf(self.total_j)
 
     @classmethod
     def find(cls, pieces: Sequence[Piece], total_j: float, tick_s: float, around: Around) -> Step | None:

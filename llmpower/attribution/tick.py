@@ -10,8 +10,15 @@ from typing import NamedTuple
 
 from llmpower.attribution.series import Regime
 
-LEAST_STD = 0.001
+LEAST_STD = 0.0002
 """Relative to the tick's energy: no piece is so sure of itself that it could not take up a residual."""
+
+
+class Shown(NamedTuple):
+    """Mean power of a whole tick, and what of it is unsure because the tick's edges are, as a deviation in watts."""
+
+    power_w: float
+    timing_w: float = 0.0
 
 
 class Level(NamedTuple):

@@ -90,9 +90,14 @@ class Timeline:
         """The latest moment at or before ``time_ns`` whose reading no later read can change; ``None`` if none."""
         return self._series.floor_ns(time_ns)
 
-    def readings(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> list[Reading | None]:
-        """Energy up to each of the ascending cuts; ``regimes[i]`` is what ran between cuts i and i + 1."""
-        return self._series.readings(cuts_ns, regimes)
+    def readings(
+        self, cuts_ns: Sequence[int], regimes: Sequence[Regime], until_ns: int | None = None
+    ) -> list[Reading | None]:
+        """Energy up to each of the ascending cuts; ``regimes[i]`` is what ran between cuts i and i + 1.
+
+        What ran last goes on until ``until_ns``, as far as is known.
+        """
+        return self._series.readings(cuts_ns, regimes, until_ns)
 
     def energy_at(self, time_ns: int) -> Reading | None:
         """Energy up to ``time_ns``, nothing being assumed of what ran; ``None`` where nothing is known."""

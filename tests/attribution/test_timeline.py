@@ -5,7 +5,10 @@ import pytest
 from devices import SECOND, feed_counter, feed_power, make_device
 
 from llmpower.attribution import Timeline
+from llmpower.attribution.series import Regime
 from llmpower.types import EPOCH_STATUS, Field
+
+BUSY, OTHER = Regime("busy", ("m",)), Regime("busy", ("another",))
 
 
 def test_constant_power_is_exact_between_edges() -> None:
@@ -157,3 +160,58 @@ def test_a_break_of_the_power_reading_does_not_break_the_counter() -> None:
     timeline.extend(one, one, one, np.array([EPOCH_STATUS], np.int32), np.array([Field.POWER_INSTANT], np.uint8))
     feed_counter(timeline, lambda t: 100 * t, 1, 2)
     assert timeline.energy_at(SECOND) is not None
+
+
+def test_an_edge_that_came_while_the_sampler_was_held_up_is_passed_over() -> None:
+    def energy_j(t: float) -> float:
+        return 100 * t + 200 * max(0.0, t - 3.08)  # steps from 100 to 300 W
+
+    timeline = Timeline(make_device())
+    feed_counter(timeline, energy_j, 0, 2.97, rate_hz=1000)
+    feed_counter(timeline, energy_j, 3.06, 6, rate_hz=1000)
+    # The edge at 3.0 s may have been anywhere between 2.97 and 3.06: its tick goes with the next.
+    floor_ns = timeline.floor_ns(int(3.09 * SECOND))
+    assert floor_ns is not None
+    assert floor_ns == pytest.approx(2.9 * SECOND, abs=2e6)
+    first, second = timeline.energy_at(int(2.5 * SECOND)), timeline.energy_at(int(3.08 * SECOND))
+    assert first is not None
+    assert second is not None
+    assert second.energy_j - first.energy_j == pytest.approx(energy_j(3.08) - energy_j(2.5), abs=0.5)
+
+
+def test_edges_that_are_all_wide_are_kept() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 100 * t, 0, 10, rate_hz=12)
+    assert timeline.quality(0, 10 * SECOND) == "measured"
+
+
+def work_that_grows_j(t: float) -> float:
+    """Work of 150, from 2 s on of 300 W; something else of 500 W from 3.04 to 3.07 s, then the same of 200 W."""
+    return 150 * t + 150 * max(0.0, t - 2.0) + 200 * max(0.0, t - 3.04) - 300 * max(0.0, t - 3.07)
+
+
+def test_what_was_seen_before_the_asking_began_tells_the_level() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, work_that_grows_j, 0, 5, rate_hz=1000)
+    first_ns, begin_ns = timeline.floor_ns(SECOND), timeline.floor_ns(3_010_000_000)
+    assert first_ns is not None
+    assert begin_ns is not None
+    timeline.readings([first_ns, begin_ns], [BUSY])
+    cuts_ns = [begin_ns, 3_040_000_000, 3_070_000_000, 4 * SECOND]
+    _, first, second, _ = timeline.readings(cuts_ns, [BUSY, OTHER, BUSY])
+    assert first is not None
+    assert second is not None
+    assert second.energy_j - first.energy_j == pytest.approx(0.03 * 500, abs=1.0)
+
+
+def test_what_comes_after_the_asking_ends_tells_the_level() -> None:
+    timeline = Timeline(make_device())
+    feed_counter(timeline, work_that_grows_j, 0, 5, rate_hz=1000)
+    first_ns, end_ns = timeline.floor_ns(SECOND), timeline.floor_ns(3_110_000_000)
+    assert first_ns is not None
+    assert end_ns is not None
+    cuts_ns = [first_ns, 3_040_000_000, 3_070_000_000, end_ns]
+    _, first, second, _ = timeline.readings(cuts_ns, [BUSY, OTHER, BUSY], 4 * SECOND)
+    assert first is not None
+    assert second is not None
+    assert second.energy_j - first.energy_j == pytest.approx(0.03 * 500, abs=1.0)

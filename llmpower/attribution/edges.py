@@ -1,0 +1,157 @@
+"""The moments at which an energy counter moved, and the ticks between them.
+
+A counter that is updated every 100 ms says nothing about the time of an update except that it lies between the last
+read that still showed the old value and the first that showed the new one. Such an *edge* is an interval, from the
+old read's ``before`` to the new read's ``after``; its midpoint stands for it and its width becomes uncertainty.
+
+A counter that goes back has been reset (the driver was reloaded, the card was replaced): a new epoch begins.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from math import sqrt
+from statistics import median
+
+import numpy as np
+
+from llmpower.attribution.series import Nanoseconds, Values
+from llmpower.attribution.tick import Shown
+
+WIDTHS = 33
+"""How many of the latest edges tell how wide they usually are."""
+
+WIDE = 4.0
+"""An edge this many times as wide as edges usually are came when the sampler was held up."""
+
+WIDE_SHARE = 0.1
+"""Of a tick: an edge that is less wide is better than none, however sharp the others are."""
+
+
+class Edges:
+    """Edges of one device's counter, in order; a *tick* is known by the number of the edge that it begins at.
+
+    Args:
+        max_age_s: how old a freshly read value can be at most, where that is known: RAPL refreshes every millisecond,
+            so a value seen to change lies close before its read, however long ago the read before was.
+    """
+
+    def __init__(self, max_age_s: float | None = None) -> None:
+        self._max_age_ns = None if max_age_s is None else round(max_age_s * 1e9)
+        self._last: tuple[int, float] | None = None  # before_ns and value of the latest read
+        self._epoch = 0
+        self._widths_ns: deque[int] = deque(maxlen=WIDTHS)
+        # One entry an edge.
+        self.middle_ns: list[int] = []
+        self.width_ns: list[int] = []
+        self.energy_j: list[float] = []
+        self.epochs: list[int] = []
+
+    def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
+        """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
+        if len(value) == 0:
+            return
+        if self._last is not None:
+            before_ns = np.concatenate(([self._last[0]], before_ns))
+            after_ns = np.concatenate(([0], after_ns))
+            value = np.concatenate(([self._last[1]], value))
+        self._last = (int(before_ns[-1]), float(value[-1]))
+
+        step = np.diff(value)
+        new = np.flatnonzero(step != 0) + 1
+        low_ns = before_ns[new - 1]
+        if self._max_age_ns is not None:
+            low_ns = np.maximum(low_ns, before_ns[new] - self._max_age_ns)
+        high_ns = after_ns[new]
+        epochs = self._epoch + np.cumsum(step[new - 1] < 0)
+        # The value after a reset was there for an unknown time: it opens the epoch but is no edge.
+        edges = step[new - 1] > 0
+        columns = (low_ns[edges], high_ns[edges], value[new][edges], epochs[edges])
+        for edge in zip(*(column.tolist() for column in columns), strict=True):
+            self._add(*edge)
+        if len(epochs):
+            self._epoch = int(epochs[-1])
+
+    def _add(self, low_ns: int, high_ns: int, energy_j: float, epoch: int) -> None:
+        """Keep an edge, unless a moment so unsure would tell less than the edges beside it tell without it."""
+        middle_ns, width_ns = (low_ns + high_ns) // 2, high_ns - low_ns
+        usual_ns = median(self._widths_ns) if self._widths_ns else width_ns
+        self._widths_ns.append(width_ns)
+        wide = width_ns > WIDE * usual_ns
+        if wide and self._is_connected(epoch) and width_ns > WIDE_SHARE * (middle_ns - self.middle_ns[-1]):
+            return
+        self.middle_ns.append(middle_ns)
+        self.width_ns.append(width_ns)
+        self.energy_j.append(energy_j)
+        self.epochs.append(epoch)
+
+    def _is_connected(self, epoch: int) -> bool:
+        """Whether the latest edge belongs to this epoch."""
+        return bool(self.epochs) and self.epochs[-1] == epoch
+
+    def break_epoch(self) -> None:
+        """The next edge has no connection to the latest one."""
+        self._epoch += 1
+        self._last = None
+
+    def latest(self, time_ns: int) -> int:
+        """The number of the latest edge at or before ``time_ns``; -1 if there is none."""
+        return bisect_right(self.middle_ns, time_ns) - 1
+
+    def between(self, start_ns: int, end_ns: int) -> range:
+        """The edges inside the interval."""
+        return range(bisect_left(self.middle_ns, start_ns), bisect_right(self.middle_ns, end_ns))
+
+    def forget(self, before_ns: int) -> None:
+        """Drop edges older than ``before_ns``, all but three of them: the tick it lies in and the two before."""
+        count = bisect_left(self.middle_ns, before_ns) - 3
+        if count > 0:
+            for entries in (self.middle_ns, self.width_ns, self.energy_j, self.epochs):
+                del entries[:count]
+
+    def is_tick(self, tick: int) -> bool:
+        """Whether edges ``tick`` and ``tick + 1`` are there and belong together."""
+        return 0 <= tick < len(self.middle_ns) - 1 and self.epochs[tick] == self.epochs[tick + 1]
+
+    def power_w(self, tick: int) -> float:
+        """Mean power of the tick that begins at this edge."""
+        return (self.energy_j[tick + 1] - self.energy_j[tick]) / (
+            (self.middle_ns[tick + 1] - self.middle_ns[tick]) / 1e9
+        )
+
+    def shown(self, tick: int) -> Shown:
+        """The same with how far it is unsure because the tick's edges are."""
+        power_w = self.power_w(tick)
+        first_ns, second_ns = self.width_ns[tick], self.width_ns[tick + 1]
+        duration_ns = self.middle_ns[tick + 1] - self.middle_ns[tick]
+        return Shown(power_w, power_w * sqrt((first_ns**2 + second_ns**2) / 12) / duration_ns)
+
+    def var_j2(self, edge: int) -> float:
+        """(P·w)²/12: the edge lies anywhere within its width w, beside a tick of power P."""
+        beside = next((tick for tick in (edge, edge - 1) if self.is_tick(tick)), None)
+        return 0.0 if beside is None else (self.power_w(beside) * self.width_ns[edge] / 1e9) ** 2 / 12
+
+    def beyond_j2(self, edge: int, cut_ns: int, powers_w: tuple[float | None, float]) -> float:
+        """Variance of the energy up to a cut that may lie on the other side of an edge than it seems.
+
+        The edge is anywhere within its width w, so beyond the cut, r from its middle, with E[(u − r)²; u > r] =
+        (w/2 − r)³/3w; and there power differs from what it was taken for by the step from one side to the other.
+        """
+        width_s = self.width_ns[edge] / 1e9
+        over_s = width_s / 2 - abs(cut_ns - self.middle_ns[edge]) / 1e9
+        if over_s <= 0 or powers_w[0] is None:
+            return 0.0
+        return (powers_w[0] - powers_w[1]) ** 2 * over_s**3 / (3 * width_s)
+
+    def near(self, ticks: range, limit_ns: int | None) -> list[Shown]:
+        """The ticks next in line, as far as they lie wholly this side of ``limit_ns``."""
+        near = []
+        for tick in ticks:
+            if not self.is_tick(tick):
+                break
+            far_ns = self.middle_ns[tick + (ticks.step > 0)]
+            if limit_ns is not None and (far_ns - limit_ns) * ticks.step > 0:
+                break
+            near.append(self.shown(tick))
+        return near
