@@ -120,6 +120,8 @@ class MetricsServer:
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = _PEER_TIMEOUT_S
+    server_version = f"llmpower/{__version__}"
+    sys_version = ""  # which Python this is, is nobody's business
     server: _Server
 
     def __init__(self, request: Any, client_address: Any, server: _Server, web: WebConfig) -> None:
@@ -132,7 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
             # Who asked, and with what, is not logged: a mistyped password is nearly a password.
             self._send(401, _PLAIN, b"Unauthorized\n", WWW_Authenticate='Basic realm="llmpower"')
             return
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+        except ValueError:  # such as http://[
+            self._send(400, _PLAIN, b"That is no path.\n")
+            return
         match asked.path:
             case "/metrics":
                 self._send_metrics(parse_qs(asked.query).get("name[]"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 import bcrypt
 import pytest
 from certificates import Authority
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from llmpower.exceptions import InputError
@@ -67,6 +70,28 @@ def test_the_front_page_leads_to_the_metrics_and_nothing_else_exists(server: Met
     assert b'<a href="metrics">' in body
     assert get(server, "/../etc/passwd")[0].status == 404
     assert get(server, "/metrics?name[]=llmpower_spans_pending")[1].count(b"# HELP") == 1
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    request=st.binary(max_size=300)
+    | st.builds(
+        lambda path, header, value: b"GET " + path + b" HTTP/1.1\r\n" + header + b": " + value + b"\r\n\r\n",
+        st.binary(max_size=40) | st.sampled_from([b"http://[", b"/metrics?name[]=%ff", b"/metrics", b"//["]),
+        st.binary(max_size=20) | st.sampled_from([b"Accept", b"Accept-Encoding", b"Authorization"]),
+        st.binary(max_size=40) | st.sampled_from([b"application/openmetrics-text; version=x", b"gzip;q=0"]),
+    )
+)
+def test_whatever_a_peer_sends_ends_in_an_answer_or_nothing_and_in_no_log(
+    request: bytes, server: MetricsServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection((server.host, server.port), 10) as peer:
+        peer.sendall(request)
+        with contextlib.suppress(OSError):  # it may have read enough to know, and closed
+            peer.shutdown(socket.SHUT_WR)
+            while peer.recv(65536):
+                pass
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_a_silent_peer_holds_up_neither_scrapes_nor_the_end(server: MetricsServer) -> None:
