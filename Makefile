@@ -68,6 +68,7 @@ memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Val
 
 bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the peers, each a ratio measured in one run (3 minutes)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/accuracy.py --quick
 
 wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/

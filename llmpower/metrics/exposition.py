@@ -121,6 +121,8 @@ def _escaped(value: str) -> str:
 
 def _number(value: float) -> str:
     """As Go prints it, which turns to exponents sooner than Python."""
+    if type(value) is int and value < 1_000_000:  # most are counts
+        return f"{value}.0"
     text = repr(float(value))
     point = text.find(".")
     if value > 0 and point > 6:
