@@ -139,10 +139,14 @@ def test_a_daemon_that_hangs_is_killed_by_its_watchdog_and_comes_back(guest: Gue
     assert guest.unit(UNIT, "WatchdogUSec") == "30s"
     add_drop_in(guest, "watchdog.conf", "[Service]\nWatchdogSec=3\n")
     before = status(guest)["pid"]
+    load = Load(guest)
     guest.run("systemctl", "kill", "--signal=STOP", "--kill-whom=main", UNIT)
+    load.wait_for_more(200)  # a stopped daemon holds no program up
     wait_for(lambda: guest.unit(UNIT, "NRestarts") == "1", "it was not restarted", 60)
     wait_until_active(guest)
     assert status(guest)["pid"] != before
+    assert_all_stored(guest, load.stop())
+    assert load.dropped == set()
     journal = guest.journal(UNIT)
     assert "Watchdog timeout" in journal
     assert "loop.py" in journal  # the stack says where it hung
