@@ -37,6 +37,20 @@ def problems_of(snapshot: Snapshot) -> list[Problem]:
     return [*_devices(snapshot), *_store(snapshot), *_spans(snapshot)]
 
 
+def summary_of(snapshot: Snapshot) -> str:
+    """How it is going, in the one line that ``systemctl status`` has room for: the worst problem last."""
+    watts = [state.power_w for state in snapshot.devices if state.power_w is not None]
+    power = f"{sum(watts):.0f} W" if watts else "no power reading"
+    simulated = "SIMULATED, " if any(state.device.simulated for state in snapshot.devices) else ""
+    devices = "1 device" if len(snapshot.devices) == 1 else f"{len(snapshot.devices)} devices"
+    line = f"{simulated}{devices}, {power}, {snapshot.spans_stored} spans stored"
+    problems = problems_of(snapshot)
+    if not problems:
+        return line
+    more = f" (and {len(problems) - 1} more: llmpower status)" if len(problems) > 1 else ""
+    return f"{line}; {problems[0].what}{more}"
+
+
 def _devices(snapshot: Snapshot) -> Iterator[Problem]:
     for state in snapshot.devices:
         # The bus id is the name that the kernel's messages use.

@@ -22,6 +22,7 @@ from llmpower.daemon.calibrations import Calibrations, calibration_path
 from llmpower.daemon.clock import read_utc_offset_ns
 from llmpower.daemon.config import Config
 from llmpower.daemon.engine import SETTLE_DELAY_S, Engine
+from llmpower.daemon.health import summary_of
 from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.intake import Intake
 from llmpower.daemon.keeper import Keeper
@@ -146,10 +147,10 @@ class Loop:
             if not ready and (self._engine.knowing or now_s - self._started_s > READY_S):
                 ready = True
                 self._announce()
-                self._notifier.ready(self._summary())
+                self._notifier.ready(summary_of(self._engine.snapshot))
             if ready and now_s >= next_report_s:
                 next_report_s = now_s + report_s
-                self._notifier.alive(self._summary())
+                self._notifier.alive(summary_of(self._engine.snapshot))
         logger.info("%s: finishing", signal.Signals(ending[0]).name)
         self._notifier.stopping()
         # What programs have sent already is served; what still runs can no longer be told to us.
@@ -209,13 +210,6 @@ class Loop:
             logger.warning("SIMULATED: the GPU is a model of one, and none of its joules is real")
         for uuid in sorted(self._sampler.of_module):
             logger.warning("%s answers for the whole module: its power includes the module's CPU and memory", uuid)
-
-    def _summary(self) -> str:
-        snapshot = self._engine.snapshot
-        watts = [state.power_w for state in snapshot.devices if state.power_w is not None]
-        power = f"{sum(watts):.0f} W" if watts else "no power reading"
-        simulated = "SIMULATED, " if any(state.device.simulated for state in snapshot.devices) else ""
-        return f"{simulated}{len(snapshot.devices)} devices, {power}, {snapshot.spans_stored} spans stored"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmpower.daemon.health import Problem, problems_of
+from llmpower.daemon.health import Problem, problems_of, summary_of
 from llmpower.metrics import DeviceState, FieldState, ModelAccounts, SamplerState, Snapshot, StoreState
 from llmpower.types import Device
 
@@ -98,3 +98,17 @@ def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
         "5% of the spans since the start were refused, most as version: another version of the protocol"
     )
     assert problems_of(replace(WELL, models={"m": model}, spans_rejected={"not_json": 5})) == []
+
+
+def test_one_line_says_how_it_is_going() -> None:
+    assert summary_of(replace(WELL, spans_stored=7)) == "1 device, 300 W, 7 spans stored"
+    two = replace(CARD, device=replace(GPU, simulated=True), power_w=None)
+    assert summary_of(replace(WELL, devices=(CARD, two))) == "SIMULATED, 2 devices, 300 W, 0 spans stored"
+    assert summary_of(with_card(power_w=None)) == "1 device, no power reading, 0 spans stored"
+
+
+def test_the_line_ends_in_the_worst_problem() -> None:
+    stalled = with_card(stalled_s=130.0)
+    assert summary_of(stalled).endswith("spans stored; " + only(stalled).what)
+    worse = replace(stalled, store_lost=3)
+    assert summary_of(worse).endswith(f"{only(stalled).what} (and 1 more: llmpower status)")

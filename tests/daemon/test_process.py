@@ -386,7 +386,7 @@ def test_systemd_hears_ready_only_when_spans_are_taken(start: Callable[..., Daem
         systemd.bind(os.fspath(tmp_path / "notify"))
         systemd.settimeout(30)
         daemon = start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="300000")
-        assert systemd.recv(1000).startswith(b"READY=1\nSTATUS=SIMULATED, 1 devices")
+        assert systemd.recv(1000).startswith(b"READY=1\nSTATUS=SIMULATED, 1 device")
         assert daemon.status()["pid"] == daemon.process.pid
         assert systemd.recv(1000).startswith(b"WATCHDOG=1\nSTATUS=")
         assert systemd.recv(1000).startswith(b"WATCHDOG=1\nSTATUS=")

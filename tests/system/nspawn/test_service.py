@@ -37,7 +37,7 @@ def guest(bare: Guest) -> Guest:
 def test_it_installs_and_is_active_when_it_says_so(guest: Guest) -> None:
     assert guest.unit(UNIT, "Type") == "notify"
     assert guest.unit(UNIT, "UnitFileState") == "enabled"
-    assert re.match(r"SIMULATED, 1 devices, \d+ W, 0 spans stored", guest.unit(UNIT, "StatusText"))
+    assert re.match(r"SIMULATED, 1 device, \d+ W, 0 spans stored", guest.unit(UNIT, "StatusText"))
     # Active means that spans and scrapes are served, with no moment in between.
     for _ in range(3):
         guest.run("systemctl", "restart", UNIT)
