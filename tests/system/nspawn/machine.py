@@ -10,6 +10,7 @@ from guest import Guest, wait_for
 PYTHON = "/usr/lib/llmpower/bin/python3"
 STORE = "/var/lib/llmpower/spans.db"
 UNIT = "llmpower.service"
+SPANS_PER_SECOND = 1000
 
 
 def wait_until_active(guest: Guest) -> None:
@@ -47,7 +48,7 @@ class Load:
         self._guest = guest
         self._notes = guest.root / "home/alice/notes"
         properties = [f"--property={name}" for name in ("User=alice", "Type=exec", f"After={UNIT}")]
-        program = [PYTHON, "/opt/load.py", "/home/alice/notes", "200"]
+        program = [PYTHON, "/opt/load.py", "/home/alice/notes", str(SPANS_PER_SECOND)]
         guest.run("systemd-run", "--unit=inference", "--quiet", *properties, *program)
         self.wait_for_more(50)
 

@@ -141,7 +141,7 @@ def test_a_daemon_that_hangs_is_killed_by_its_watchdog_and_comes_back(guest: Gue
     before = status(guest)["pid"]
     load = Load(guest)
     guest.run("systemctl", "kill", "--signal=STOP", "--kill-whom=main", UNIT)
-    load.wait_for_more(200)  # a stopped daemon holds no program up
+    load.wait_for_more(1000)  # a stopped daemon holds no program up
     wait_for(lambda: guest.unit(UNIT, "NRestarts") == "1", "it was not restarted", 60)
     wait_until_active(guest)
     assert status(guest)["pid"] != before
@@ -157,10 +157,10 @@ def test_kill_9_under_load_loses_no_acknowledged_span(guest: Guest) -> None:
     for kills in range(1, 4):
         guest.run("systemctl", "kill", "--signal=KILL", UNIT)
         # Spans are acknowledged while nobody is there to take them.
-        load.wait_for_more(100)
+        load.wait_for_more(1000)
         wait_for(lambda kills=kills: guest.unit(UNIT, "NRestarts") == str(kills), "it was not restarted", 60)
         wait_until_active(guest)
-        load.wait_for_more(100)
+        load.wait_for_more(1000)
     assert_all_stored(guest, load.stop())
     assert load.dropped == set()
 
@@ -180,7 +180,7 @@ def test_an_upgrade_under_load_loses_no_acknowledged_span_and_no_setting(guest: 
     load = Load(guest)
     guest.run("dpkg", "-i", "/opt/newer.deb")
     wait_until_active(guest)
-    load.wait_for_more(200)
+    load.wait_for_more(1000)
     assert_all_stored(guest, load.stop())
     assert load.dropped == set()
     assert status(guest)["version"] == "99"
@@ -194,7 +194,7 @@ def test_an_upgrade_under_load_loses_no_acknowledged_span_and_no_setting(guest: 
 
 def test_a_reboot_under_load_loses_no_acknowledged_span(guest: Guest) -> None:
     load = Load(guest)
-    load.wait_for_more(200)
+    load.wait_for_more(1000)
     guest.power_off()
     guest.boot()
     wait_until_active(guest)
