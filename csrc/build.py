@@ -17,6 +17,7 @@ from setuptools.errors import BaseError, CCompilerError, CompileError, LinkError
 # cffi runs this file by exec, without __file__; builds always start in the project's root.
 ROOT = Path(globals().get("__file__", "csrc/build.py")).resolve().parents[1]
 SOURCES = (
+    "budget.c",
     "nvml_library.c",
     "phase.c",
     "ring.c",
@@ -26,7 +27,17 @@ SOURCES = (
     "statistics.c",
     "worker.c",
 )
-HEADERS = ("llmpower.h", "nvml_abi.h", "nvml_library.h", "phase.h", "ring.h", "source.h", "statistics.h", "worker.h")
+HEADERS = (
+    "budget.h",
+    "llmpower.h",
+    "nvml_abi.h",
+    "nvml_library.h",
+    "phase.h",
+    "ring.h",
+    "source.h",
+    "statistics.h",
+    "worker.h",
+)
 SAMPLER = "llmpower.sampling._sampler"
 SIMULATOR = "llmpower.sampling.simulated.libnvidia-ml"
 SIMULATOR_SOURCES = (

@@ -18,7 +18,6 @@ static const int64_t MAX_BACKOFF_NS = 1000000000; /* a device that keeps failing
 static const int64_t SLOWEST_SEARCH_NS = 5000000; /* finds periods from 10 ms on */
 static const int64_t FASTEST_SEARCH_NS = 1000000;
 static const int64_t SEARCH_COST = 10;           /* a search passes a tenth of its time inside reads at most */
-static const double HEADROOM = 0.9;              /* latencies are known as means of the past, and the bound is one */
 static const int64_t SUSPENDED_NS = 500000000;   /* clocks that part by more have been parted by sleep */
 static const int64_t CLOCKS_READ_NS = 100000000; /* two clocks read further apart than this say nothing */
 
@@ -167,10 +166,11 @@ static double wanted_interval_ns(const struct channel *channel) {
     return enough_ns > interval_ns / 2 ? enough_ns : interval_ns / 2;
 }
 
-/* Stretch intervals such that the sum of load = latency / interval stays within max_read_share. Loads are cut at one
- * level, so a channel whose calls are cheap does not pay for one whose calls are dear. */
-static void throttle(struct worker *worker) {
-    double load[LLMPOWER_MAX_CHANNELS], bound = HEADROOM * worker->max_read_share, low = 0, high = bound;
+/* Stretch intervals such that the sum of load = latency / interval stays within the budget. Loads are cut at one level,
+ * so a channel whose calls are cheap does not pay for one whose calls are dear. */
+static void throttle(struct worker *worker, int64_t now_ns) {
+    double bound = budget_share(&worker->budget, now_ns, get(&worker->statistics.read_ns));
+    double load[LLMPOWER_MAX_CHANNELS], low = 0, high = bound;
     for (uint32_t i = 0; i < worker->channel_count; i++)
         load[i] = (double)get(&worker->channels[i].latency_ns) / wanted_interval_ns(&worker->channels[i]);
     for (int step = 0; step < 30; step++) {
@@ -199,6 +199,7 @@ static void *run(void *argument) {
     prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
     pthread_setname_np(pthread_self(), "llmpower-sample");
     int64_t throttled_ns = llmpower_monotonic_ns();
+    budget_pause(&worker->budget, throttled_ns); /* the time until now passed without a thread */
     for (;;) {
         struct channel *channel = earliest(worker);
         if (!sleep_until(worker, channel->deadline_ns)) return NULL;
@@ -209,7 +210,7 @@ static void *run(void *argument) {
         now_ns = llmpower_monotonic_ns();
         advance(worker, channel, now_ns);
         if (now_ns - throttled_ns >= SECOND_NS) {
-            throttle(worker);
+            throttle(worker, now_ns);
             throttled_ns = now_ns;
         }
     }
@@ -221,7 +222,7 @@ bool worker_init(struct worker *worker, const struct power_source *source, uint3
                  double max_read_share) {
     if (!ring_init(&worker->ring, ring_capacity)) return false;
     worker->source = *source;
-    worker->max_read_share = max_read_share;
+    budget_init(&worker->budget, max_read_share, 0);
     worker->clock_offset_ns = INT64_MIN;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);

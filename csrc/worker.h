@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "budget.h"
 #include "llmpower.h"
 #include "phase.h"
 #include "ring.h"
@@ -40,7 +41,7 @@ struct worker {
     struct power_source source;
     struct channel channels[LLMPOWER_MAX_CHANNELS];
     uint32_t channel_count;
-    double max_read_share;
+    struct budget budget;    /* of time inside reads */
     int64_t fastest_sum_ns;  /* of all channels: what one round of reads costs at least */
     int64_t clock_offset_ns; /* CLOCK_BOOTTIME less CLOCK_MONOTONIC; INT64_MIN before the first look */
     uint32_t suspends;
