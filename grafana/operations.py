@@ -121,9 +121,13 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
         )
         .with_panel(
             lines(
-                "Stalled cards",
-                "How long a driver call that does not return has kept a card from being read.",
-                [(f"llmpower_device_stalled_seconds{{{HOSTS}}}", "{{instance}} {{gpu_uuid}}")],
+                "Cards that do not answer",
+                "stalled: for how long a driver call that does not return has kept a card from being read; "
+                "silent: for how long no read of it was good.",
+                [
+                    (f"llmpower_device_stalled_seconds{{{HOSTS}}}", "{{instance}} {{gpu_uuid}} stalled"),
+                    (f"llmpower_device_silent_seconds{{{HOSTS}}}", "{{instance}} {{gpu_uuid}} silent"),
+                ],
                 units.Seconds,
                 8,
             )

@@ -12,6 +12,9 @@ import click
 from llmpower.cli.layout import aligned
 from llmpower.phrases import duration
 
+SILENT_S = 10.0
+"""After so long without a good read a device gives none."""
+
 
 @click.command()
 @click.option("--socket", type=click.Path(path_type=Path), help="The daemon's socket.  [default: where it is]")
@@ -106,8 +109,8 @@ def _power(device: dict[str, Any]) -> str:
         return f"stalled {duration(device['stalled_s'])}"
     if device["power_w"] is not None:
         return f"{device['power_w']:.1f} W"
-    # A CPU package has a counter of energy and no power of its own.
-    return "no reading" if device["kind"] == "gpu" else "-"
+    # A CPU package has a counter of energy and no power of its own; so have some cards.
+    return "no reading" if (device.get("silent_s") or 0.0) > SILENT_S else "-"
 
 
 def _size(store: dict[str, Any]) -> str:

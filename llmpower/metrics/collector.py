@@ -104,6 +104,11 @@ def _reading(gpus: list[DeviceState]) -> Iterator[Metric]:
         "How long a driver call that does not return has kept the card from being read; 0 when none does.",
         labels=("gpu_uuid",),
     )
+    silent = GaugeMetricFamily(
+        "llmpower_device_silent_seconds",
+        "How long ago a read of the card was good; more than some seconds when it is lost.",
+        labels=("gpu_uuid",),
+    )
     for state in gpus:
         for name, reading in sorted(state.fields.items()):
             if reading.period_s is not None:
@@ -111,7 +116,9 @@ def _reading(gpus: list[DeviceState]) -> Iterator[Metric]:
             if reading.edge_width_s is not None:
                 width.add_metric((state.device.uuid, name), reading.edge_width_s)
         stalled.add_metric((state.device.uuid,), state.stalled_s)
-    yield from (period, width, stalled)
+        if state.silent_s is not None:
+            silent.add_metric((state.device.uuid,), state.silent_s)
+    yield from (period, width, stalled, silent)
 
 
 def _packages(packages: list[DeviceState]) -> Iterator[Metric]:

@@ -111,7 +111,7 @@ def test_what_a_person_reads(receiver: Any) -> None:
 def test_what_is_wrong_comes_first_with_what_to_do(receiver: Any) -> None:
     problem = {"what": "Simulated A100 (GPU-a) has been stalled for 2 min 10 s", "mend": "dmesg -T | grep -i xid"}
     stalled = STATUS["devices"][0] | {"stalled_s": 130.0, "power_w": None}
-    silent = STATUS["devices"][0] | {"uuid": "GPU-b", "power_w": None}
+    silent = STATUS["devices"][0] | {"uuid": "GPU-b", "power_w": None, "silent_s": 754.0}
     receiver.status = STATUS | {
         "problems": [problem],
         "devices": [stalled, silent],

@@ -63,6 +63,7 @@ def snapshot(make_measurement: Make) -> Snapshot:
                     "power_instant": FieldState("ok", 100.0, 99.5),
                 },
                 stalled_s=7.5,
+                silent_s=9.25,
             ),
             DeviceState(PACKAGE, None, 12.0, 5.0, 7.0, {}),
         ),
@@ -128,6 +129,7 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
     assert value("device_update_period_seconds", gpu_uuid="GPU-1", field="energy") == 0.1
     assert value("device_update_width_seconds", gpu_uuid="GPU-1", field="energy") == 0.001
     assert value("device_stalled_seconds", gpu_uuid="GPU-1") == 7.5
+    assert value("device_silent_seconds", gpu_uuid="GPU-1") == 9.25
     assert value("cpu_energy_joules_total", zone="package-0") == 12.0
 
     assert value("inference_requests_total", model_name="llama", quality="measured") == 1

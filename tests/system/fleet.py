@@ -1,7 +1,7 @@
 """A small fleet: a busy host behind TLS and a password, a sick one beside it, and a Prometheus that scrapes both.
 
-The rules are those of ``prometheus/``, evaluated every second and without the waiting of ``for:``, so that half a
-minute shows what else takes hours.
+The rules are those of ``prometheus/``, evaluated every second, without the waiting of ``for:`` and with less patience
+with a card that is lost, so that half a minute shows what else takes hours.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Fleet:
     def _prometheus_config(self) -> Path:
         for name in RULES:
             text = (ROOT / "prometheus" / name).read_text()
-            (self.directory / name).write_text(re.sub(r"(?m)^ +for: .*\n", "", text))
+            text = re.sub(r"(?m)^ +for: .*\n", "", text)
+            (self.directory / name).write_text(text.replace("silent_seconds > 120", "silent_seconds > 2"))
         config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         (plain,) = config["scrape_configs"]
