@@ -57,6 +57,9 @@ class Inbox(Protocol):
     def reject(self, reason: str) -> None:
         """Something was refused, for a reason from a small fixed set."""
 
+    def fail(self, error: str) -> None:
+        """Something of ours went wrong."""
+
 
 class Receiver:
     """Listens at ``path`` and tells ``inbox``; its sockets are served by ``selector``, whose data are callbacks.
@@ -223,6 +226,10 @@ class Receiver:
             peer.connection.send(encode_status(self._status()), socket.MSG_NOSIGNAL)
         except OSError:
             # Gone, or asking without reading the answers.
+            return False
+        except WireError as error:
+            # It would be ours to mend, and is no reason to stop measuring.
+            self._inbox.fail(f"a request for the status cannot be answered: {error.detail}")
             return False
         return True
 

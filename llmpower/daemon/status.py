@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llmpower.daemon.config import Config
-from llmpower.daemon.health import problems_of
-from llmpower.metrics import ModelState, Snapshot
+from llmpower.daemon.health import Problem, problems_of
+from llmpower.metrics import FieldState, ModelState, Snapshot
 
 MAX_MODELS = 10
-"""Models told of, the dearest: an answer must fit in a packet."""
+MAX_PROBLEMS = 10
+"""How many are told of, the dearest and the worst: an answer must fit in a packet."""
 
 _STATM = Path("/proc/self/statm")
 
@@ -37,7 +38,7 @@ def status_of(
         "version": snapshot.version,
         "pid": os.getpid(),
         "uptime_s": uptime_s,
-        "problems": [asdict(problem) for problem in problems_of(snapshot)],
+        "problems": _problems(snapshot),
         "backend": snapshot.backend,
         "simulated": any(state.device.simulated for state in snapshot.devices),
         "devices": [
@@ -54,7 +55,7 @@ def status_of(
                 "unattributed_j": sum(state.unattributed_j.values()),
                 "stalled_s": state.stalled_s,
                 "silent_s": state.silent_s,
-                "fields": {name: asdict(reading) for name, reading in state.fields.items()},
+                "fields": {name: _field(reading) for name, reading in state.fields.items()},
             }
             for state in snapshot.devices
         ],
@@ -89,6 +90,21 @@ def status_of(
             "cpu_share": cpu_s / uptime_s if uptime_s > 0 else 0.0,
             "memory_bytes": int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE"),
         },
+    }
+
+
+def _problems(snapshot: Snapshot) -> list[dict[str, str]]:
+    problems = problems_of(snapshot)
+    if len(problems) > MAX_PROBLEMS:
+        left = len(problems) - MAX_PROBLEMS
+        problems[MAX_PROBLEMS:] = [Problem(f"and {left} more", "mend these first")]
+    return [asdict(problem) for problem in problems]
+
+
+def _field(reading: FieldState) -> dict[str, object]:
+    """How a field is read, to four digits: nobody knows these better."""
+    return {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in asdict(reading).items()
     }
 
 

@@ -6,7 +6,7 @@ import selectors
 import socket
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -64,6 +64,9 @@ class Book:
     def reject(self, reason: str) -> None:
         self.rejected[reason] += 1
 
+    def fail(self, error: str) -> None:
+        self.heard.append(("fail", error))
+
 
 def status() -> Mapping[str, object]:
     return {"spans_stored": 7}
@@ -72,11 +75,11 @@ def status() -> Mapping[str, object]:
 class Station:
     """A receiver with its selector and the peers of a test."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answer: Callable[[], Mapping[str, object]] = status) -> None:
         self.path = path
         self.selector = selectors.DefaultSelector()
         self.book = Book()
-        self.receiver = Receiver(path, self.selector, self.book, status)
+        self.receiver = Receiver(path, self.selector, self.book, answer)
 
     def connect(self) -> socket.socket:
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -324,6 +327,19 @@ def test_out_of_descriptors_it_rests_and_resumes(station: Station) -> None:
         station.receiver.resume()
         station.turn()
         assert station.book.heard == [("begin", "a", 1)]
+
+
+def test_an_answer_that_fits_in_no_packet_ends_that_connection_and_nothing_else(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s.sock", lambda: {"name": "x" * MAX_PACKET_BYTES})
+    with station.connect() as asking, station.connect() as other:
+        asking.send(encode(StatusRequest()))
+        other.send(encode(Begin("a", 1)))
+        station.turn()
+        assert asking.recv(1) == b""
+    assert ("begin", "a", 1) in station.book.heard
+    (failure,) = [heard for heard in station.book.heard if isinstance(heard, tuple) and heard[0] == "fail"]
+    assert failure[1].startswith("a request for the status cannot be answered: ")
+    station.close()
 
 
 def test_status_is_answered_on_the_same_connection(station: Station) -> None:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmpower.daemon.config import load_config
+from llmpower.daemon.refusals import REASONS
+from llmpower.daemon.status import MAX_MODELS, MAX_PROBLEMS, status_of
+from llmpower.metrics import DeviceState, FieldState, ModelAccounts, Snapshot, StoreState
+from llmpower.spans.wire import decode_status, encode_status
+from llmpower.types import Device, Measurement
+
+FIELDS = {
+    name: FieldState("GPU is lost (NVML code 15)", 99.9876543210987, 12.3456789012345, *(0.123456789012345,) * 6)
+    for name in ("energy", "power_instant", "power_average")
+}
+
+
+def status(snapshot: Snapshot, **values: Any) -> dict[str, Any]:
+    config = load_config({"store": Path("/var/lib/llmpower/spans.db")}, environ={}, uid=0)
+    given: dict[str, Any] = {
+        "metrics_url": "http://127.0.0.1:10450/metrics",
+        "uptime_s": 100.0,
+        "cpu_s": 1.0,
+        "last_error": None,
+        "last_error_ns": None,
+    }
+    return dict(status_of(snapshot, config, **given | values))
+
+
+def card(number: int, **fields: Any) -> DeviceState:
+    uuid = f"GPU-{number:08x}-0000-4000-8000-000000000000"
+    device = Device(
+        uuid, number, "NVIDIA GH200 480GB", "gpu", False, True, True, "550.1", None, None, "00000000:07:00.0"
+    )
+    state = DeviceState(device, 1 / 3, 1e9 / 3, 1e9 / 7, 1e9 / 9, {"stalled": 1e8 / 3}, FIELDS)
+    return replace(state, **fields)
+
+
+def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
+    make_measurement: Callable[..., Measurement],
+) -> None:
+    accounts = ModelAccounts()
+    for number in range(101):
+        name = f"{number:04}" + "\N{GRINNING FACE}" * 252
+        accounts.add(make_measurement(number, model_name=name))
+        accounts.book(name, "decode", "gpu", 1e9 / 3)
+    snapshot = Snapshot(
+        version="1.2.3",
+        backend="nvml",
+        devices=tuple(card(number, stalled_s=12345.678) for number in range(40)),
+        models=accounts.freeze(),
+        spans_rejected=dict.fromkeys(REASONS, 2**60),
+        store_errors=1,
+        store_waiting=1,
+        store_lost=1,
+        store=StoreState(last_fault="x" * 500),
+    )
+    told = status(snapshot, last_error="x" * 500, last_error_ns=1)
+    assert decode_status(encode_status(told)) == told
+    assert len(told["problems"]) == MAX_PROBLEMS + 1
+    assert told["problems"][-1]["what"].startswith("and ")
+    assert len(told["models"]) == MAX_MODELS
+
+
+def test_what_a_model_costs_is_told_dearest_first(make_measurement: Callable[..., Measurement]) -> None:
+    accounts = ModelAccounts()
+    accounts.add(make_measurement(1, model_name="cheap", gpu_energy_j=10.0))
+    accounts.book("cheap", "decode", "gpu", 10.0)
+    accounts.add(make_measurement(2, model_name="dear", gpu_energy_j=60.0))
+    accounts.add(make_measurement(3, model_name="dear", gpu_energy_j=20.0))
+    accounts.book("dear", "decode", "gpu", 80.0)
+    accounts.add(make_measurement(4, model_name="unknown", gpu_energy_j=None, quality="unavailable", output_tokens=0))
+    assert status(Snapshot(version="1", backend="nvml", models=accounts.freeze()))["models"] == [
+        {
+            "model_name": "dear",
+            "requests": 2,
+            "energy_j": 80.0,
+            "energy_per_request_j": 40.0,
+            "energy_per_output_token_j": 2.0,
+        },
+        {
+            "model_name": "cheap",
+            "requests": 1,
+            "energy_j": 10.0,
+            "energy_per_request_j": 10.0,
+            "energy_per_output_token_j": 0.5,
+        },
+        {
+            "model_name": "unknown",
+            "requests": 1,
+            "energy_j": 0.0,
+            "energy_per_request_j": None,
+            "energy_per_output_token_j": None,
+        },
+    ]
