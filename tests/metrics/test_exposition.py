@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -30,6 +30,7 @@ def agree(of: CollectorRegistry) -> None:
     assert render(of.collect(), openmetrics=True) == generate_openmetrics(of)  # type: ignore[no-untyped-call] # theirs
 
 
+@settings(deadline=None)
 @given(name=names, other=names, number=numbers, counts=st.lists(st.integers(0, 2**53), min_size=3, max_size=3))
 def test_whatever_is_in_a_snapshot_reads_as_prometheus_client_writes_it(
     name: str, other: str, number: float, counts: list[int], make_measurement: Callable[..., Measurement]

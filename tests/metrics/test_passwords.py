@@ -4,7 +4,7 @@ from base64 import b64encode
 
 import bcrypt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.metrics.passwords import _NOBODY, Passwords
@@ -69,6 +69,7 @@ def test_an_unknown_user_is_compared_with_a_hash_that_nothing_has() -> None:
     assert not bcrypt.checkpw(b"", _NOBODY)
 
 
+@settings(deadline=None)  # the first example imports bcrypt
 @given(st.text() | st.binary().map(lambda raw: "Basic " + b64encode(raw).decode()))
 def test_no_header_is_a_crash(header: str) -> None:
     assert not Passwords().accept(header, {})

@@ -150,7 +150,7 @@ def test_what_stands_where_a_hash_belongs_is_never_shown(text: str, tmp_path: Pa
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200) | st.text(alphabet=":[]{}-&*!|>'\"%@`#\n \tabc0\\", max_size=80).map(str.encode))
 def test_any_bytes_are_a_config_or_one_line_of_advice(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "web.yml"
