@@ -1,9 +1,8 @@
-"""Where spans come in: the socket says what begins, fails or comes without a spool, the spool holds what has ended.
+"""Where spans come in: the spool, and the socket for programs that have none, or for which it has no room.
 
-The two are served in an order that leaves no doubt. A program says over the socket that a span begins before it writes
-to the spool that it has ended. So the spool's files are looked at first, then the socket is emptied, and then the files
-are read as far as they were seen: no span is taken before its beginning, and none that is cancelled has ended. A user
-whose packets are more than a step allows is waited for with his files.
+A program may go over from one to the other while a span runs. So the spool's files are looked at first, then the socket
+is emptied, and then the files are read as far as they were seen: no span is taken from the spool before the socket has
+told of its beginning. A user whose packets are more than a step allows is waited for with his files.
 """
 
 from __future__ import annotations
@@ -108,6 +107,7 @@ class Intake:
             time.sleep(_LAST_STEP_S)
             self.step()
         self._receiver.close()
+        self._spool.end()
 
     def close(self) -> None:
         """Let go of socket and spool; what is not stored waits in the spool for the next daemon."""

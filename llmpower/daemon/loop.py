@@ -142,7 +142,8 @@ class Loop:
                 next_step_s = now_s + STEP_S
                 intake.step()
                 self._engine.spool_waiting_bytes = intake.waiting_bytes
-                self._step(SETTLE_DELAY_S)
+                # What had begun before the look at the spool is known; what has since, is not.
+                self._step(SETTLE_DELAY_S + time.monotonic() - now_s)
             # A span that begins before its devices have shown anything would get no joules: not ready before that.
             if not ready and (self._engine.knowing or now_s - self._started_s > READY_S):
                 ready = True

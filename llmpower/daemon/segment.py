@@ -1,7 +1,7 @@
-"""One file of the spool, read as it grows: lines in, spans and reasons out.
+"""One file of the spool, read as it grows: lines in, messages and reasons out.
 
 A stranger writes the file, so it is read with ``pread(2)`` and never mapped (who cuts a mapped file kills its reader),
-never further than was seen, and a line at a time: one that is torn, too long or no span costs itself alone.
+never further than was seen, and a line at a time: one that is torn, too long or no message costs itself alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmpower.spans.spool import boot_id
-from llmpower.spans.wire import MAX_PACKET_BYTES, SpoolHead, WireError, decode, decode_head
+from llmpower.spans.wire import (
+    MAX_PACKET_BYTES,
+    Begin,
+    Cancel,
+    SpoolHead,
+    StatusRequest,
+    WireError,
+    decode,
+    decode_head,
+)
 from llmpower.types import Span
 
 READ_BYTES = 128 << 10
@@ -39,6 +48,8 @@ class Segment:
         """Spans that came out of it and are not committed."""
         self.seen_bytes = 0
         """How large it was at the latest look."""
+        self.left = False
+        """Its writer has let go of it."""
         self.spoilt = False
         """It has no head, and nobody can say when its spans ran."""
         self._utc_offset_ns = utc_offset_ns
@@ -64,8 +75,8 @@ class Segment:
         self.seen_bytes = os.fstat(self.descriptor).st_size
         return self.seen_bytes
 
-    def take(self) -> Iterator[Span | WireError]:
-        """The spans that are seen and not taken yet, and why a line is none; whoever stops early goes on later."""
+    def take(self) -> Iterator[Begin | Span | Cancel | WireError]:
+        """What is seen and not taken yet, and why a line is no message; whoever stops early goes on later."""
         while not self.spoilt and (self._lines or self._read()):
             while self._lines:
                 line = self._lines.popleft()
@@ -73,23 +84,26 @@ class Segment:
                     if self._head is None:
                         self._begin(line)
                     else:
-                        yield self._span(line)
+                        yield self._message(line)
                 except WireError as error:
                     self.spoilt = self._head is None
                     yield error
                     if self.spoilt:
                         return
 
-    def is_left(self) -> bool:
-        """Whether its writer has let go of it, and nothing was written since it was last seen."""
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        if os.fstat(self.descriptor).st_size == self.seen_bytes:
-            return True
-        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
-        return False
+    def see_if_left(self) -> None:
+        """Look whether its writer has let go of it, and nothing was written since it was last seen.
+
+        The lock is kept from there on: a writer that has made the file and not yet locked it finds it taken.
+        """
+        if not self.left:
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return
+            self.left = os.fstat(self.descriptor).st_size == self.seen_bytes
+            if not self.left:
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def remove(self) -> None:
         """Delete it and let go of it."""
@@ -130,16 +144,18 @@ class Segment:
             self._shift_ns = head.utc_offset_ns - self._utc_offset_ns()
         self._head = head
 
-    def _span(self, line: bytes) -> Span:
+    def _message(self, line: bytes) -> Begin | Span | Cancel:
         message = decode(line, uid=self.uid)
-        if not isinstance(message, Span):
-            raise WireError("type", "a spool holds spans and nothing else")
-        if not self._shift_ns:
-            return message
-        first_ns = message.first_token_ns
-        return replace(
-            message,
-            start_ns=message.start_ns + self._shift_ns,
-            first_token_ns=None if first_ns is None else first_ns + self._shift_ns,
-            end_ns=message.end_ns + self._shift_ns,
-        )
+        if isinstance(message, StatusRequest):
+            raise WireError("type", "nobody is there to be answered")
+        if self._shift_ns and isinstance(message, Begin):
+            return replace(message, start_ns=message.start_ns + self._shift_ns)
+        if self._shift_ns and isinstance(message, Span):
+            first_ns = message.first_token_ns
+            return replace(
+                message,
+                start_ns=message.start_ns + self._shift_ns,
+                first_token_ns=None if first_ns is None else first_ns + self._shift_ns,
+                end_ns=message.end_ns + self._shift_ns,
+            )
+        return message

@@ -4,13 +4,16 @@ No user gets more than a fair share of a step, or of the room there is for spans
 large ones, loses those too many. While there is no room nothing is read, and spans wait where they are safe.
 
 A file is removed when its writer has let go of it and the store has committed every span that came out of it. After a
-crash some of those are in the store already: spans that ended before this daemon began are looked up there first.
+crash some of those are in the store already: spans that ended before this daemon began are looked up there first. When
+a program has let go of its last file, whatever it had begun goes with it: one that dies in the middle of a call must
+not hold its joules open for ever.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -22,12 +25,12 @@ from typing import Protocol
 from llmpower.daemon.segment import Segment
 from llmpower.exceptions import InputError, StoreError
 from llmpower.spans.spool import SEGMENT_BYTES, SUFFIX
-from llmpower.spans.wire import MAX_PACKET_BYTES, WireError
+from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, WireError
 from llmpower.types import Span
 
 OPTION = "--socket"
-MAX_SPANS_A_STEP = 2500
-"""10,000 a second; to read so many takes some 50 ms."""
+MAX_LINES_A_STEP = 5000
+"""10,000 spans a second, each of which begins and ends; to read so many takes some 70 ms."""
 
 MAX_SEGMENTS = 1024
 MAX_SEGMENTS_OF_USER = 256
@@ -37,16 +40,26 @@ MAX_SEGMENT_BYTES = SEGMENT_BYTES + MAX_PACKET_BYTES
 MAX_ENTRIES = 4096
 """Looked at in one step. Who makes more files than that delays others' new ones, until they are removed."""
 
+_NAME = re.compile(rf"\w{{1,64}}-[0-9]{{8}}{re.escape(SUFFIX)}", re.ASCII)
 _MODE = 0o1770
 
 Key = tuple[str, int | None]
 """A span's id and its sender's uid."""
+
+Program = tuple[str, int]
+"""What its files are called, and whose they are."""
 
 Known = Callable[[Sequence[Key]], "Future[set[Key]]"]
 
 
 class Inbox(Protocol):
     """Who gets the spans."""
+
+    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
+        """A user's span has started; false when it was not opened."""
+
+    def cancel(self, span_id: str, uid: int) -> None:
+        """It failed, or whoever ran it is gone."""
 
     def finish(self, span: Span) -> bool:
         """A span has ended; whether it was taken, so that the store will be given it."""
@@ -85,6 +98,7 @@ class Spool:
         self._utc_offset_ns = utc_offset_ns
         self._segments: dict[str, Segment] = {}
         self._of_user: Counter[int] = Counter()
+        self._begun: defaultdict[Program, set[str]] = defaultdict(set)
         self._owed: dict[Key, Segment] = {}
         self._ignored: set[str] = set()
         self._old: list[tuple[Span, Segment]] = []
@@ -121,18 +135,30 @@ class Spool:
         for segment in self._segments.values():
             segments[segment.uid].append(segment)
         waiting = {uid: sum(segment.unread_bytes for segment in own) for uid, own in segments.items()}
-        left = MAX_SPANS_A_STEP
+        left = MAX_LINES_A_STEP
         # Those with little first: what they leave of their share goes to the others.
         for number, uid in enumerate(sorted(segments, key=waiting.__getitem__)):
             if waiting[uid] and not held_up(uid):
                 share = min(left // (len(segments) - number), self._inbox.room(uid))
-                left -= self._read_user(segments[uid], share) if share > 0 else 0
+                # A program numbers its files in the order in which it wrote them.
+                own = sorted(segments[uid], key=lambda segment: segment.path.name)
+                left -= self._read_user(own, share) if share > 0 else 0
         self._ask_old()
+        alive = set()
         for segment in list(self._segments.values()):
-            if not segment.unread_bytes and not segment.unstored and segment.is_left():
+            if not segment.unread_bytes:
+                segment.see_if_left()
+            if not segment.left:
+                alive.add(_program(segment))
+            elif not segment.unstored:
                 if segment.torn:
                     self._inbox.reject("torn_line")
                 self._drop(segment)
+        self._give_up(self._begun.keys() - alive)
+
+    def end(self) -> None:
+        """Take nothing more: what runs now is given up, as its end can no longer be told to us."""
+        self._give_up(set(self._begun))
 
     def is_read(self, uid: int) -> bool:
         """Whether all that was seen of this user's is taken."""
@@ -162,7 +188,7 @@ class Spool:
                 self._discard(path)
             return
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or path.suffix != SUFFIX:
+        if not stat.S_ISREG(found.st_mode) or not _NAME.fullmatch(path.name):
             os.close(descriptor)
             self._discard(path)
             return
@@ -176,20 +202,35 @@ class Spool:
         """Take at most so many; return how many lines it were."""
         taken = 0
         for segment in segments:
-            for span in segment.take():
+            for message in segment.take():
                 taken += 1
-                if isinstance(span, WireError):
-                    self._inbox.reject(span.reason)
-                elif span.end_ns < self._began_ns:
-                    self._old.append((span, segment))
-                    segment.unstored += 1
-                else:
-                    self._finish(span, segment)
+                self._act(message, segment)
                 if taken >= most:
                     return taken
             if segment.spoilt:
                 self._refuse(segment, "spool_file")
         return taken
+
+    def _act(self, message: Begin | Span | Cancel | WireError, segment: Segment) -> None:
+        begun = self._begun[_program(segment)]
+        match message:
+            case WireError():
+                self._inbox.reject(message.reason)
+            case Begin(span_id, start_ns):
+                if self._inbox.begin(span_id, start_ns, segment.uid):
+                    begun.add(span_id)
+            case Cancel(span_id):
+                # Only its own: a program must not be able to cancel another's.
+                if span_id in begun:
+                    begun.discard(span_id)
+                    self._inbox.cancel(span_id, segment.uid)
+            case Span():
+                begun.discard(message.span_id)
+                if message.end_ns < self._began_ns:
+                    self._old.append((message, segment))
+                    segment.unstored += 1
+                else:
+                    self._finish(message, segment)
 
     def _finish(self, span: Span, segment: Segment) -> None:
         self.on_finished(span)
@@ -216,7 +257,9 @@ class Spool:
         old, self._old, self._asked = self._old, [], None
         for span, segment in old:
             segment.unstored -= 1
-            if (span.span_id, span.uid) not in known:
+            if (span.span_id, span.uid) in known:
+                self._inbox.cancel(span.span_id, segment.uid)
+            else:
                 self._finish(span, segment)
         return True
 
@@ -232,6 +275,11 @@ class Spool:
             advice = f"something in {self._directory} is no file of spans and cannot be removed ({error.strerror})"
             self._inbox.fail(f"{advice}; remove it, and see whose it is")
 
+    def _give_up(self, programs: set[Program]) -> None:
+        for program in programs:
+            for span_id in self._begun.pop(program):
+                self._inbox.cancel(span_id, program[1])
+
     def _refuse(self, segment: Segment, reason: str) -> None:
         self._inbox.reject(reason)
         self._drop(segment)
@@ -241,6 +289,10 @@ class Spool:
         self._of_user[segment.uid] -= 1
         # What it owes is still stored, and no longer waited for.
         del self._segments[segment.path.name]
+
+
+def _program(segment: Segment) -> Program:
+    return segment.path.name.rpartition("-")[0], segment.uid
 
 
 def _make(directory: Path) -> None:

@@ -1,12 +1,12 @@
 """The program's side: tells the daemon about spans, and never makes the program wait or fail for it.
 
-Serving comes first. What has begun or failed is said over the socket, without blocking. A span that has ended goes
-into the spool (:mod:`~llmpower.spans.spool`): when :meth:`SpanClient.finish` returns it is acknowledged, and will be in
-the store though the daemon be killed the next moment, or be away for now. Where there is no spool, or no room in it, it
-goes over the socket without that promise; a packet that the daemon cannot take now is dropped and counted, because a
-request that waits for its meter no longer costs what it costs without. What is missing is said once, with the way to
-mend it, through the ``llmpower`` logger (which prints on stderr in a program that set up no logging).
-:func:`request_status` is the exception: a person asked, so it waits, and raises.
+Serving comes first. Messages go into the spool (:mod:`~llmpower.spans.spool`): when :meth:`SpanClient.finish` returns,
+the span is acknowledged, and will be in the store though the daemon be killed the next moment, or be away for now.
+Where there is no spool, or no room in it, messages go over the socket, without blocking and without that promise; one
+that the daemon cannot take now is dropped and counted, because a request that waits for its meter no longer costs what
+it costs without. What is missing is said once, with the way to mend it, through the ``llmpower`` logger (which prints
+on stderr in a program that set up no logging). :func:`request_status` is the exception: a person asked, so it waits,
+and raises.
 """
 
 from __future__ import annotations
@@ -145,18 +145,23 @@ class SpanClient:
 
     def begin(self, span_id: str, start_ns: int) -> None:
         """Tell that a span started, so that the daemon holds its time open."""
-        self._send(self._encode(Begin(span_id, start_ns)))
+        packet = self._encode(Begin(span_id, start_ns))
+        if not self._keep(packet):
+            self._send(packet)
 
     def finish(self, span: Span) -> None:
         """Hand over a finished span; one that cannot be told is withdrawn, so that nothing stays open."""
         packet = self._encode(span)
-        if not self._keep(packet) and not self._send(packet):
+        if self._keep(packet):
+            with self._lock:
+                self.spooled += 1
+        elif not self._send(packet):
             self.cancel(span.span_id)
 
     def cancel(self, span_id: str) -> None:
         """Withdraw a span that failed; what cannot be said now is said before the next message."""
         packet = self._encode(Cancel(span_id))
-        if packet is not None and not self._send(packet):
+        if packet is not None and not self._keep(packet) and not self._send(packet):
             with self._lock:
                 # Without a connection there is nobody who believes it open: a daemon forgets a peer that is gone.
                 if self._connection is not None:
@@ -203,10 +208,13 @@ class SpanClient:
                 directory = spool_directory(self.socket_path or default_socket_path())
                 if self._spool is None or self._spool.directory != directory:
                     self._spool = SpoolWriter(directory)
+            segments = self._spool.segments
             kept = self._spool.append(packet)
             self._next_spool_s = 0.0 if kept else time.monotonic() + self.retry_after_s
-            self.spooled += kept
             self.sent += kept
+            if kept and self._spool.segments > segments and self._connect():
+                # Somebody is there to read it, which is all that was to be known.
+                self._disconnect()
             return kept
 
     def _send(self, packet: bytes | None) -> bool:

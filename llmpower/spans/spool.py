@@ -1,14 +1,16 @@
 """The spool: files beside the socket, into which programs write what must not get lost.
 
-What lies in a socket's queue dies with the daemon, and what the daemon holds in memory too. So a finished span is
-appended to a file of its program's own, by one ``write(2)``: when that has returned, the span outlives the daemon, and
-that is the moment from which it counts as acknowledged. The daemon reads these files as they grow and removes one once
-every span in it is committed; after a crash, or an absence, it finds in them what it has not stored.
+What lies in a socket's queue dies with the daemon, and what the daemon holds in memory too. So a message is appended to
+a file of its program's own, by one ``write(2)``: when that has returned, a finished span outlives the daemon, and that
+is the moment from which it counts as acknowledged. The daemon reads these files as they grow and removes one once every
+span in it is committed; after a crash, or an absence, it finds in them what it has not stored.
 
-A file (a *segment*) holds one JSON object a line: a head that says of which boot its clock is, then spans as
+A file (a *segment*) holds one JSON object a line: a head that says of which boot its clock is, then messages as
 :mod:`~llmpower.spans.wire` writes them. A torn or spoilt line costs itself and not the next one. Its writer holds a
-lock (``flock(2)``) on it for as long as it may append, which the kernel lets go of however the program ends. Segments
-are small, so that space comes back soon, and a program keeps :data:`MAX_SEGMENTS` of them at most.
+lock (``flock(2)``) on it for as long as it may append, which the kernel lets go of however the program ends; what the
+program has begun and not ended is then given up. Segments are small, so that space comes back soon, and a program keeps
+:data:`MAX_SEGMENTS` of them at most. It is called ``<program>-<number>.spans``, and takes the lock on the next one
+before it lets go of the one before.
 
 The directory is the daemon's and sticky (mode 1770, as the socket is 0660): members of its group add files, and only
 their owner or the daemon removes them. The kernel's word on a file's owner is what makes a span its sender's.
@@ -28,10 +30,10 @@ from llmpower.spans.wire import SpoolHead, encode_head
 
 SUFFIX = ".spans"
 SEGMENT_BYTES = 256 << 10
-"""At this size the next one is begun: some 800 spans."""
+"""At this size the next one is begun: some 600 spans."""
 
 MAX_SEGMENTS = 64
-"""Of one program, 16 MiB: some 50,000 spans, or ten seconds of 5,000 a second."""
+"""Of one program, 16 MiB: some 40,000 spans, or eight seconds of 5,000 a second."""
 
 MAX_DIRECTORY_BYTES = 64 << 20
 """Of all programs together; beyond it none begins another segment."""
@@ -67,6 +69,9 @@ class SpoolWriter:
         self.directory = directory
         self._max_segments = max_segments
         self._max_bytes = max_bytes
+        self.segments = 0
+        """So many were begun."""
+        self._program = uuid.uuid4().hex
         self._descriptor = -1
         self._size_bytes = 0
         self._segments: list[Path] = []
@@ -98,20 +103,21 @@ class SpoolWriter:
 
     def _begin(self) -> bool:
         """Go on in a new segment; whether there is one."""
-        self.close()
         self._segments = [path for path in self._segments if path.exists()]
         try:
-            if len(self._segments) >= self._max_segments or _size_bytes(self.directory) > self._max_bytes:
-                return False
-            for _ in range(_ATTEMPTS):
-                path = self.directory / f"{uuid.uuid4().hex}{SUFFIX}"
-                descriptor = _create(path)
-                if descriptor >= 0:
-                    self._segments.append(path)
-                    self._descriptor, self._size_bytes = descriptor, os.fstat(descriptor).st_size
-                    return True
+            if len(self._segments) < self._max_segments and _size_bytes(self.directory) <= self._max_bytes:
+                for _ in range(_ATTEMPTS):
+                    self.segments += 1
+                    path = self.directory / f"{self._program}-{self.segments:08d}{SUFFIX}"
+                    descriptor = _create(path)
+                    if descriptor >= 0:
+                        self.close()
+                        self._segments.append(path)
+                        self._descriptor, self._size_bytes = descriptor, os.fstat(descriptor).st_size
+                        return True
         except OSError:
             pass
+        self.close()
         return False
 
 

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpower.daemon.spool import MAX_SEGMENT_BYTES, MAX_SEGMENTS_OF_USER, MAX_SPANS_A_STEP, Key, Spool
+from llmpower.daemon.spool import MAX_LINES_A_STEP, MAX_SEGMENT_BYTES, MAX_SEGMENTS_OF_USER, Key, Spool
 from llmpower.exceptions import InputError, StoreError
 from llmpower.spans.spool import SpoolWriter, boot_id
-from llmpower.spans.wire import MAX_PACKET_BYTES, SpoolHead, encode, encode_head
+from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, SpoolHead, encode, encode_head
 from llmpower.types import Span
 
 BEGAN_NS = 1000
@@ -52,6 +52,7 @@ class Book:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self.running: dict[str, tuple[int, int]] = {}
         self.rejected: Counter[str] = Counter()
         self.failed: list[str] = []
         self.rooms: dict[int, int] = {}
@@ -59,7 +60,16 @@ class Book:
         self.in_store: set[Key] = set()
         self.questions: list[tuple[Sequence[Key], Future[set[Key]]]] = []
 
+    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
+        self.running[span_id] = start_ns, uid
+        return True
+
+    def cancel(self, span_id: str, uid: int) -> None:
+        if span_id in self.running:
+            assert self.running.pop(span_id)[1] == uid
+
     def finish(self, span: Span) -> bool:
+        self.running.pop(span.span_id, None)
         self.spans.append(span)
         self.rooms[span.uid or 0] = self.room(span.uid or 0) - 1
         return self.takes
@@ -106,7 +116,7 @@ class Station:
         self.writers.append(writer)
         return writer
 
-    def lay(self, *lines: bytes, name: str = "left.spans", head: bytes | None = None) -> Path:
+    def lay(self, *lines: bytes, name: str = "left-00000001.spans", head: bytes | None = None) -> Path:
         """A file that a program has left, with such lines."""
         path = self.directory / name
         first = encode_head(SpoolHead(boot_id(), OFFSET_NS)) if head is None else head
@@ -196,12 +206,71 @@ def test_nothing_is_read_for_which_there_is_no_room_and_nothing_is_lost(station:
 
 
 def test_one_step_takes_so_many_and_no_more(station: Station) -> None:
-    for number in range(6):
+    for number in range(12):
         station.write(*(a_span(f"{number}-{each}") for each in range(600)))
     station.step()
-    assert len(station.book.spans) == MAX_SPANS_A_STEP
+    assert len(station.book.spans) == MAX_LINES_A_STEP
     station.step()
-    assert len(set(station.book.ids)) == 3600
+    assert len(set(station.book.ids)) == 7200
+
+
+def test_a_span_runs_from_its_beginning_until_it_ends_or_fails(station: Station) -> None:
+    writer = station.write()
+    for span_id in "abc":
+        writer.append(encode(Begin(span_id, 1500)))
+    station.step()
+    assert station.book.running == dict.fromkeys("abc", (1500, UID))
+    writer.append(encode(a_span("a")))
+    writer.append(encode(Cancel("b")))
+    station.step()
+    assert (station.book.ids, list(station.book.running)) == (["a"], ["c"])
+
+
+def test_a_program_that_goes_takes_what_it_had_begun(station: Station) -> None:
+    leaving, staying = station.write(), station.write()
+    leaving.append(encode(Begin("a", 1500)))
+    leaving.append(encode(Begin("finished", 1500)))
+    staying.append(encode(Begin("b", 1500)))
+    leaving.append(encode(a_span("finished")))
+    leaving.close()
+    station.step()
+    assert list(station.book.running) == ["b"], "though what has ended is not stored"
+    assert len(station.files()) == 2
+
+
+def test_a_program_that_goes_on_in_another_file_keeps_what_it_had_begun(station: Station) -> None:
+    writer = station.write()
+    writer.append(encode(Begin("a", 1500)))
+    while writer.segments < 3:
+        writer.append(encode(Cancel("nothing")))
+    for _ in range(5):
+        station.step()
+    assert station.spool.waiting_bytes == 0
+    assert list(station.book.running) == ["a"]
+    assert len(station.files()) == 1, "what is read of those before is done with"
+    writer.append(encode(a_span("a")))
+    station.step()
+    assert (station.book.ids, station.book.running) == (["a"], {})
+
+
+def test_a_program_cannot_cancel_what_another_began(station: Station) -> None:
+    owner, other = station.write(), station.write()
+    owner.append(encode(Begin("a", 1500)))
+    station.step()
+    other.append(encode(Cancel("a")))
+    station.step()
+    assert list(station.book.running) == ["a"]
+
+
+def test_what_was_stored_before_a_crash_does_not_run_on(station: Station) -> None:
+    writer = station.write()
+    writer.append(encode(Begin("old", 1)))
+    writer.append(encode(a_span("old", start_ns=1, end_ns=2)))
+    station.book.in_store = {("old", UID)}
+    station.step()
+    station.book.answer()
+    station.step()
+    assert (station.book.ids, station.book.running) == ([], {})
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -210,7 +279,7 @@ def test_who_writes_much_delays_nobody_and_each_is_who_he_is(station: Station) -
     for directory in station.directory.parents[:3]:
         directory.chmod(0o755)
     for number in range(10):
-        station.write(*(a_span(f"{number}-{each}") for each in range(700)))
+        station.write(*(a_span(f"{number}-{each}") for each in range(600)))
     os.seteuid(NOBODY)
     try:
         # He says that it is root's.
@@ -223,7 +292,7 @@ def test_who_writes_much_delays_nobody_and_each_is_who_he_is(station: Station) -
     station.step()
     (quiet,) = [span for span in station.book.spans if span.span_id == "quiet"]
     assert quiet.uid == NOBODY
-    assert len(station.book.spans) == MAX_SPANS_A_STEP
+    assert len(station.book.spans) == MAX_LINES_A_STEP
 
 
 def test_after_a_crash_what_the_store_has_is_not_taken_again(station: Station) -> None:
@@ -280,7 +349,6 @@ def test_spans_of_another_boot_keep_their_time_of_day(station: Station) -> None:
     [
         (b"", "not_json"),
         (b"\xff\xfe", "not_json"),
-        (b'{"v":1,"type":"begin","span_id":"a","start_ns":1}', "type"),
         (b'{"v":1,"type":"status"}', "type"),
         (encode(a_span())[:-10], "not_json"),
         (encode(a_span()).replace(b'"batch_size":1', b'"batch_size":0'), "bad_value"),
@@ -338,7 +406,7 @@ def test_a_file_without_a_head_is_removed(head: bytes, station: Station) -> None
 
 
 def test_a_file_of_a_program_that_died_before_it_wrote_is_removed(station: Station) -> None:
-    (station.directory / "empty.spans").touch()
+    (station.directory / "empty-00000001.spans").touch()
     station.step()
     assert station.files() == []
     assert station.book.rejected == {}
@@ -347,8 +415,8 @@ def test_a_file_of_a_program_that_died_before_it_wrote_is_removed(station: Stati
 def test_what_is_no_file_of_spans_is_removed_or_named(station: Station, tmp_path: Path) -> None:
     precious = tmp_path / "precious.spans"
     precious.write_text("data")
-    (station.directory / "link.spans").symlink_to(precious)
-    os.mkfifo(station.directory / "fifo.spans")
+    (station.directory / "link-00000001.spans").symlink_to(precious)
+    os.mkfifo(station.directory / "fifo-00000001.spans")
     (station.directory / "text.txt").write_text("x")
     (station.directory / "empty").mkdir()
     (station.directory / "full").mkdir()
@@ -371,7 +439,7 @@ def test_a_file_that_is_cut_while_it_is_read_does_no_harm(station: Station) -> N
     before = station.book.ids
     assert before == [str(number) for number in range(len(before))]
     assert 0 < len(before) < 10
-    station.lay(encode(a_span("after")), name="other.spans")
+    station.lay(encode(a_span("after")), name="other-00000001.spans")
     station.step()
     assert station.book.ids[-1] == "after"
 
@@ -379,7 +447,7 @@ def test_a_file_that_is_cut_while_it_is_read_does_no_harm(station: Station) -> N
 def test_a_file_too_large_is_removed_unread(station: Station) -> None:
     path = station.lay(encode(a_span("large")))
     os.truncate(path, MAX_SEGMENT_BYTES + 1)
-    station.lay(encode(a_span("small")), name="other.spans")
+    station.lay(encode(a_span("small")), name="other-00000001.spans")
     station.step()
     assert station.book.ids == ["small"]
     assert station.book.rejected == {"spool_size": 1}
@@ -388,7 +456,7 @@ def test_a_file_too_large_is_removed_unread(station: Station) -> None:
 
 def test_a_user_leaves_so_many_files_and_no_more(station: Station) -> None:
     for number in range(MAX_SEGMENTS_OF_USER + 5):
-        station.lay(encode(a_span(str(number))), name=f"{number}.spans")
+        station.lay(encode(a_span(str(number))), name=f"p{number}-00000001.spans")
     station.step()
     assert station.book.rejected == {"spool_quota": 5}
     assert len(station.book.spans) == MAX_SEGMENTS_OF_USER
