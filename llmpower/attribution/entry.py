@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmpower.attribution.series import Reading
+from llmpower.attribution.series import NO_TICK, Reading
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Entry:
     var_j2: float = 0.0
     share_std_j: float = 0.0
     share: float = 0.0  # in the piece before the cut at hand
-    tick: int = -1  # the tick that the latest piece lies in, and of it Σ s²·v, Σ s·v and V
+    tick: int = NO_TICK  # the tick that the latest piece lies in, and of it Σ s²·v, Σ s·v and V
     square_j2: float = 0.0
     linear_j2: float = 0.0
     within_j2: float = 0.0
@@ -31,16 +31,13 @@ class Entry:
     known: bool = True
     allocated: bool = False
 
-    def add_piece(self, start: Reading, end: Reading, share: float) -> None:
-        """Count what is unsure of a share of the energy between two moments."""
-        self.var_j2 += (share - self.share) ** 2 * start.boundary_var_j2
-        self.var_j2 += share**2 * (end.path_var_j2 - start.path_var_j2)
-        self.share = share
-        if start.tick == end.tick:
-            self._add_part(start, share, end.before_j2 - start.before_j2)
-        else:
-            self._add_part(start, share, start.within_j2 - start.before_j2)
-            self._add_part(end, share, end.before_j2)
+    def add_in_tick(self, tick: int, whole_j2: float, square_j2: float, linear_j2: float) -> None:
+        """Count parts of a tick, the latest so far: V, and of the parts Σ s²·v and Σ s·v."""
+        if tick != self.tick:
+            self._close_tick()
+            self.tick, self.within_j2 = tick, whole_j2
+        self.square_j2 += square_j2
+        self.linear_j2 += linear_j2
 
     def add_idle(self, idle_w: float | None, duration_s: float) -> None:
         """Count what the device would have drawn anyway, ``None`` where that is not known."""
@@ -58,11 +55,4 @@ class Entry:
         # Of the latest tick no more pieces will come.
         if self.within_j2 > 0:
             self.var_j2 += max(self.square_j2 - self.linear_j2**2 / self.within_j2, 0.0)
-        self.tick, self.square_j2, self.linear_j2, self.within_j2 = -1, 0.0, 0.0, 0.0
-
-    def _add_part(self, reading: Reading, share: float, part_j2: float) -> None:
-        if reading.tick != self.tick:
-            self._close_tick()
-            self.tick, self.within_j2 = reading.tick, reading.within_j2
-        self.square_j2 += share**2 * part_j2
-        self.linear_j2 += share * part_j2
+        self.tick, self.square_j2, self.linear_j2, self.within_j2 = NO_TICK, 0.0, 0.0, 0.0

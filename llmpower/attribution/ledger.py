@@ -2,7 +2,7 @@
 
 The ledger cuts each device's time at the boundaries of spans (start, first token, end). Inside such a piece the set
 of running spans does not change: with none the piece's energy is idle, with one it is that span's, with several it is
-split by :mod:`~llmpower.attribution.weights`. Energies of pieces are differences of one running total, so whatever
+split (:mod:`~llmpower.attribution.sharing`). Energies of pieces are differences of one running total, so whatever
 the spans, inference + idle + unattributed is the total's increase, exactly.
 
 Each device is settled up to a watermark that only moves forward. It stays behind every span that has begun and not
@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from llmpower.attribution.entry import Entry
-from llmpower.attribution.pieces import Phase, cuts, phase, regime, running
+from llmpower.attribution.pieces import Phase, cuts, regimes
 from llmpower.attribution.series import Reading
+from llmpower.attribution.sharing import course, share_out
 from llmpower.attribution.timeline import Timeline
-from llmpower.attribution.weights import share_std, shares
 from llmpower.types import DeviceKind, Method, Quality, Span
 
 BookingKey = tuple[str, Phase, DeviceKind]
@@ -88,6 +88,7 @@ class Ledger:
         self._hold_ns = round(hold_s * 1e9)
         self._open: dict[str, int] = {}
         self._waiting: dict[str, _Account] = {}
+        self._on: dict[str, dict[str, _Account]] = {uuid: {} for uuid in timelines}  # those not settled there yet
         self._watermark_ns: dict[str, int] = {}
         self._settled: dict[str, Reading] = {}  # the last known reading of each device, at or before the watermark
         self._booked: defaultdict[BookingKey, float] = defaultdict(float)
@@ -118,7 +119,9 @@ class Ledger:
         devices = (*(uuid for uuid in gpus if uuid in self._timelines), *self._packages)
         late = any(self._watermark_ns.get(uuid, span.start_ns) > span.start_ns for uuid in devices)
         entries = {} if late else {uuid: Entry() for uuid in devices}
-        self._waiting[span.span_id] = _Account(span, gpus, late, entries)
+        account = self._waiting[span.span_id] = _Account(span, gpus, late, entries)
+        for uuid in entries:
+            self._on[uuid][span.span_id] = account
 
     def settle(self, until_ns: int) -> list[Joules]:
         """Book everything up to ``until_ns``, or as far as open spans and the devices allow; return what is done.
@@ -165,26 +168,31 @@ class Ledger:
         if target_ns < low_ns:
             return
         self._watermark_ns[uuid] = target_ns
-        accounts = {span_id: account for span_id, account in self._waiting.items() if uuid in account.entries}
-        spans = [account.span for account in accounts.values()]
+        accounts = list(self._on[uuid].values())
+        spans, entries = [account.span for account in accounts], [account.entries[uuid] for account in accounts]
         cuts_ns = cuts(spans, low_ns, target_ns)
-        pieces = running(spans, cuts_ns)
-        regimes = [regime(active, cut_ns) for active, cut_ns in zip(pieces, cuts_ns[:-1], strict=True)]
-        readings = timeline.readings(cuts_ns, regimes, self._next_cut_ns(timeline, spans, target_ns))
-        for number, active in enumerate(pieces):
-            served = [accounts[span.span_id] for span in active]
-            self._settle_piece(uuid, readings[number], readings[number + 1], cuts_ns[number], served)
-            duration_s = (cuts_ns[number + 1] - cuts_ns[number]) / 1e9
-            for account in served:
-                account.entries[uuid].add_idle(timeline.idle_w, duration_s / len(served))
+        where = course(spans, cuts_ns)
+        doing = regimes(spans, where, len(cuts_ns) - 1)
+        readings = timeline.readings(cuts_ns, doing, self._next_cut_ns(timeline, spans, target_ns))
+        for start, end, running in zip(readings[:-1], readings[1:], where.running.tolist(), strict=True):
+            self._settle_piece(uuid, start, end, busy=running > 0)
+        shared = share_out(spans, entries, where, cuts_ns, readings, timeline.idle_w)
+        kind = timeline.device.kind
         at = dict(zip(cuts_ns, readings, strict=True))
-        for account in accounts.values():
+        for account, prefill_j, rest_j in zip(accounts, shared.prefill_j.tolist(), shared.rest_j.tolist(), strict=True):
             span, entry = account.span, account.entries[uuid]
+            if prefill_j:
+                self._booked[span.model_name, "prefill", kind] += prefill_j
+            if rest_j:
+                phase: Phase = "unsplit" if span.first_token_ns is None else "decode"
+                self._booked[span.model_name, phase, kind] += rest_j
             # A span from before the device was first heard of has a part that nobody saw.
             entry.known &= span.start_ns >= low_ns or entry.seen
             entry.seen = True
             if span.end_ns <= target_ns:
                 entry.close(at.get(span.end_ns))
+                # Other devices of the span may be behind; this one is done with it.
+                del self._on[uuid][span.span_id]
 
     def _next_cut_ns(self, timeline: Timeline, spans: Sequence[Span], target_ns: int) -> int:
         """When what runs at ``target_ns`` changes next, or until when the device has shown that it has not."""
@@ -192,38 +200,22 @@ class Ledger:
         begins_ns = (start_ns for start_ns in self._open.values() if start_ns > target_ns)
         return min((*cuts(spans, target_ns, known_ns)[1:], *begins_ns), default=target_ns)
 
-    def _settle_piece(
-        self, uuid: str, start: Reading | None, end: Reading | None, start_ns: int, served: Sequence[_Account]
-    ) -> None:
-        """Book one piece of one device's time, from reading ``start`` at ``start_ns`` to reading ``end``."""
+    def _settle_piece(self, uuid: str, start: Reading | None, end: Reading | None, *, busy: bool) -> None:
+        """Book one piece of one device's time, from one reading to the next, to inference if it is busy."""
         if start is not None:
             self._reach(uuid, start)
         if start is None or end is None or start.epoch != end.epoch:
             if end is not None:
                 self._reach(uuid, end)
-            for account in served:
-                account.entries[uuid].known = False
             return
         energy_j = end.energy_j - start.energy_j
         totals = self.totals[uuid]
         totals.energy_j += energy_j
         self._settled[uuid] = end
-        if not served:
+        if busy:
+            totals.inference_j += energy_j
+        else:
             totals.idle_j += energy_j
-            return
-        totals.inference_j += energy_j
-        for account, share in zip(served, shares([a.span for a in served], start_ns), strict=True):
-            entry = account.entries[uuid]
-            entry.add_piece(start, end, share)
-            entry.share_std_j += share_std(share) * energy_j
-            entry.allocated |= len(served) > 1
-            now = phase(account.span, start_ns)
-            if now == "prefill":
-                entry.prefill_j += share * energy_j
-            else:
-                entry.decode_j += share * energy_j
-            kind = self._timelines[uuid].device.kind
-            self._booked[account.span.model_name, now, kind] += share * energy_j
 
     def _reach(self, uuid: str, reading: Reading) -> None:
         """Take ``reading`` as settled; what it is ahead of the one before was used while the device was away."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from llmpower.attribution.series import IDLE, Regime
+from llmpower.attribution.sharing import Course
 from llmpower.types import Span
 
 Phase = Literal["prefill", "decode", "unsplit"]
@@ -23,32 +24,43 @@ def cuts(spans: Sequence[Span], low_ns: int, high_ns: int) -> list[int]:
     return sorted(moment for moment in moments if low_ns <= moment <= high_ns)
 
 
-def running(spans: Sequence[Span], cuts_ns: Sequence[int]) -> list[list[Span]]:
-    """The spans that run between each cut and the next."""
-    arriving = sorted(spans, key=lambda span: span.start_ns, reverse=True)
-    active: list[Span] = []
-    pieces = []
-    for start_ns in cuts_ns[:-1]:
-        while arriving and arriving[-1].start_ns <= start_ns:
-            active.append(arriving.pop())
-        active = [span for span in active if span.end_ns > start_ns]
-        pieces.append(list(active))
-    return pieces
+def regimes(spans: Sequence[Span], where: Course, pieces: int) -> list[Regime]:
+    """What the device does in each piece: which models run, in which phases, and about how many of each."""
+    changes: list[list[tuple[tuple[str, Phase], int]]] = [[] for _ in range(pieces + 1)]
+    for span, first, token, end in zip(
+        spans, where.first.tolist(), where.token.tolist(), where.end.tolist(), strict=True
+    ):
+        if first == end:
+            continue
+        later: Phase = "unsplit" if span.first_token_ns is None else "decode"
+        token = min(max(token, first), end)
+        if first < token:
+            changes[first].append(((span.model_name, "prefill"), 1))
+            changes[token].append(((span.model_name, "prefill"), -1))
+        if token < end:
+            changes[token].append(((span.model_name, later), 1))
+            changes[end].append(((span.model_name, later), -1))
+    counts: Counter[tuple[str, Phase]] = Counter()
+    labels: dict[tuple[str, Phase], str] = {}
+    found: list[Regime] = []
+    for changed in changes[:-1]:
+        for key, by in changed:
+            counts[key] += by
+        for key in {key for key, _ in changed}:
+            if counts[key]:
+                # Twice as many at once is another regime; one more is not.
+                labels[key] = f"{key[0]} {key[1]} {counts[key].bit_length()}"
+            else:
+                del counts[key]
+                labels.pop(key, None)
+        if changed or not found:
+            regime = _regime(labels)
+        found.append(regime)
+    return found
 
 
-def phase(span: Span, time_ns: int) -> Phase:
-    """What a running span does at a moment."""
-    if span.first_token_ns is None:
-        return "unsplit"
-    return "prefill" if time_ns < span.first_token_ns else "decode"
-
-
-def regime(active: Sequence[Span], time_ns: int) -> Regime:
-    """What the device does while these spans run: which models, in which phases, and about how many."""
-    if not active:
+def _regime(labels: Mapping[tuple[str, Phase], str]) -> Regime:
+    if not labels:
         return IDLE
-    phases = [(span.model_name, phase(span, time_ns)) for span in active]
-    kind: Literal["prefill", "busy"] = "prefill" if any(now == "prefill" for _, now in phases) else "busy"
-    # Twice as many at once is another regime; one more is not.
-    counts = Counter(phases)
-    return Regime(kind, tuple(sorted(f"{name} {now} {count.bit_length()}" for (name, now), count in counts.items())))
+    prefills = any(phase == "prefill" for _, phase in labels)
+    return Regime("prefill" if prefills else "busy", tuple(sorted(labels.values())))

@@ -30,6 +30,9 @@ class Regime(NamedTuple):
 
 IDLE = Regime("idle")
 
+NO_TICK = -1
+"""Where there are no ticks, and at an edge, which begins one and ends another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -46,7 +49,7 @@ class Reading:
     boundary_var_j2: float
     path_var_j2: float
     epoch: int
-    tick: int = -1
+    tick: int = NO_TICK
     before_j2: float = 0.0
     within_j2: float = 0.0
 

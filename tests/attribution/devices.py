@@ -47,10 +47,11 @@ def feed_counter(
     period_s: float = 0.1,
     rate_hz: float = 100.0,
     offset_j: float = 0.0,
+    phase_s: float = 0.0,
 ) -> None:
     """Read a counter that moves every ``period_s`` to ``energy_j(t)``, at ``rate_hz``, from start to end."""
     read_ns = (np.arange(start_s, end_s, 1 / rate_hz) * SECOND).astype(np.int64)
-    tick_s = np.floor(read_ns / SECOND / period_s + 1e-9) * period_s
+    tick_s = np.floor((read_ns / SECOND - phase_s) / period_s + 1e-9) * period_s + phase_s
     value = np.array([round(1e6 * (energy_j(t) + offset_j)) for t in tick_s], dtype=np.int64)
     count = len(read_ns)
     timeline.extend(
