@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from llmpower.attribution.series import IDLE, Regime
@@ -27,40 +26,49 @@ def cuts(spans: Sequence[Span], low_ns: int, high_ns: int) -> list[int]:
 def regimes(spans: Sequence[Span], where: Course, pieces: int) -> list[Regime]:
     """What the device does in each piece: which models run, in which phases, and about how many of each."""
     changes: list[list[tuple[tuple[str, Phase], int]]] = [[] for _ in range(pieces + 1)]
-    for span, first, token, end in zip(
-        spans, where.first.tolist(), where.token.tolist(), where.end.tolist(), strict=True
-    ):
-        if first == end:
-            continue
-        later: Phase = "unsplit" if span.first_token_ns is None else "decode"
+    columns = (where.first.tolist(), where.token.tolist(), where.end.tolist())
+    for span, first, token, end in zip(spans, *columns, strict=True):
         token = min(max(token, first), end)
         if first < token:
-            changes[first].append(((span.model_name, "prefill"), 1))
-            changes[token].append(((span.model_name, "prefill"), -1))
+            prefill: tuple[str, Phase] = (span.model_name, "prefill")
+            changes[first].append((prefill, 1))
+            changes[token].append((prefill, -1))
         if token < end:
-            changes[token].append(((span.model_name, later), 1))
-            changes[end].append(((span.model_name, later), -1))
-    counts: Counter[tuple[str, Phase]] = Counter()
-    labels: dict[tuple[str, Phase], str] = {}
+            later: tuple[str, Phase] = (span.model_name, "unsplit" if span.first_token_ns is None else "decode")
+            changes[token].append((later, 1))
+            changes[end].append((later, -1))
+    running = _Running()
     found: list[Regime] = []
-    for changed in changes[:-1]:
+    for changed in changes[:pieces]:
         for key, by in changed:
-            counts[key] += by
-        for key in {key for key, _ in changed}:
-            if counts[key]:
-                # Twice as many at once is another regime; one more is not.
-                labels[key] = f"{key[0]} {key[1]} {counts[key].bit_length()}"
-            else:
-                del counts[key]
-                labels.pop(key, None)
-        if changed or not found:
-            regime = _regime(labels)
-        found.append(regime)
+            running.change(key, by)
+        found.append(running.regime() if changed or not found else found[-1])
     return found
 
 
-def _regime(labels: Mapping[tuple[str, Phase], str]) -> Regime:
-    if not labels:
-        return IDLE
-    prefills = any(phase == "prefill" for _, phase in labels)
-    return Regime("prefill" if prefills else "busy", tuple(sorted(labels.values())))
+class _Running:
+    """How many spans of each model are in each phase; as they come and go."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, Phase], int] = {}
+        self._labels: dict[tuple[str, Phase], str] = {}
+        self._prefilling = 0
+
+    def change(self, key: tuple[str, Phase], by: int) -> None:
+        """So many more are in a phase, or fewer."""
+        before = self._counts.get(key, 0)
+        count = self._counts[key] = before + by
+        if key[1] == "prefill":
+            self._prefilling += by
+        if not count:
+            del self._counts[key]
+            self._labels.pop(key, None)
+        elif count.bit_length() != before.bit_length() or not before:
+            # Twice as many at once is another regime; one more is not.
+            self._labels[key] = f"{key[0]} {key[1]} {count.bit_length()}"
+
+    def regime(self) -> Regime:
+        """That of all of them together."""
+        if not self._labels:
+            return IDLE
+        return Regime("prefill" if self._prefilling else "busy", tuple(sorted(self._labels.values())))

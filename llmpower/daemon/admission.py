@@ -124,7 +124,7 @@ class Admission:
         key = self._keys[span.span_id]
         self._forget(key)
         self._pending.discard(key)
-        self._pending_of -= Counter((key[1],))
+        _take_one(self._pending_of, key[1])
         return span if key[0] == span.span_id else replace(span, span_id=key[0])
 
     def expire(self, now_ns: int) -> None:
@@ -144,7 +144,7 @@ class Admission:
 
     def _close(self, key: Key) -> None:
         if self._open.pop(key, None) is not None:
-            self._open_of -= Counter((key[1],))
+            _take_one(self._open_of, key[1])
 
     def _name(self, key: Key) -> str:
         if (name := self._names.get(key)) is None:
@@ -156,3 +156,10 @@ class Admission:
 
     def _forget(self, key: Key) -> None:
         del self._keys[self._names.pop(key)]
+
+
+def _take_one(counts: Counter[int | None], uid: int | None) -> None:
+    counts[uid] -= 1
+    if not counts[uid]:
+        # Users come and go, and are not remembered.
+        del counts[uid]

@@ -40,7 +40,8 @@ class Host:
         own: a span on some of them ran on their parent, once.
         """
         if span.device_uuids:
-            return replace(span, device_uuids=tuple(dict.fromkeys(map(self._own_uuid, span.device_uuids))))
+            uuids = tuple(dict.fromkeys(map(self._own_uuid, span.device_uuids)))
+            return span if uuids == span.device_uuids else replace(span, device_uuids=uuids)
         if self._gpus and all(gpu.simulated for gpu in self._gpus):
             return replace(span, device_uuids=tuple(gpu.uuid for gpu in self._gpus))
         if span.device_uuids is None and len(self._gpus) == 1:
