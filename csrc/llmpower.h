@@ -10,6 +10,7 @@
 #ifndef LLMPOWER_H
 #define LLMPOWER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -142,6 +143,10 @@ int32_t llmpower_device_of(const struct llmpower_sampler *sampler, const char *u
 /* Start or stop the threads, one for each source; both may be repeated. Return 0 or an enum llmpower_failure. */
 int llmpower_start(struct llmpower_sampler *sampler);
 int llmpower_stop(struct llmpower_sampler *sampler);
+
+/* While resting, energy is read four times less often, and power that only people look at 4 times a second at
+ * most; at its end everything is read at once. */
+void llmpower_rest(struct llmpower_sampler *sampler, bool resting);
 
 /* Move up to capacity samples out of the rings, those of one device oldest first. One thread at a time may drain.
  * Returns how many. */

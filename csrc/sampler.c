@@ -108,6 +108,11 @@ int llmpower_start(struct llmpower_sampler *sampler) {
     return 0;
 }
 
+void llmpower_rest(struct llmpower_sampler *sampler, bool resting) {
+    if (sampler->pid != getpid()) return;
+    for (uint32_t i = 0; i < sampler->worker_count; i++) worker_rest(&sampler->workers[i], resting);
+}
+
 int llmpower_stop(struct llmpower_sampler *sampler) {
     if (sampler->pid != getpid()) return LLMPOWER_FORKED;
     for (uint32_t i = 0; i < sampler->worker_count; i++) worker_tell_to_stop(&sampler->workers[i]);
@@ -173,6 +178,6 @@ uint32_t llmpower_read_channels(const struct llmpower_sampler *sampler, struct l
     uint32_t count = 0;
     for (uint32_t i = 0; i < sampler->worker_count; i++)
         for (uint32_t j = 0; j < sampler->workers[i].channel_count && count < capacity; j++)
-            worker_describe_channel(&sampler->workers[i].channels[j], &out[count++]);
+            worker_describe_channel(&sampler->workers[i], &sampler->workers[i].channels[j], &out[count++]);
     return count;
 }

@@ -9,6 +9,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -18,6 +19,8 @@ static const int64_t MAX_BACKOFF_NS = 1000000000; /* a device that keeps failing
 static const int64_t SLOWEST_SEARCH_NS = 5000000; /* finds periods from 10 ms on */
 static const int64_t FASTEST_SEARCH_NS = 1000000;
 static const int64_t SEARCH_COST = 10;           /* a search passes a tenth of its time inside reads at most */
+static const double REST = 4;                    /* so much longer are intervals at rest */
+static const double LOOK_NS = 250e6;             /* or so long, for what is only looked at */
 static const int64_t SUSPENDED_NS = 500000000;   /* clocks that part by more have been parted by sleep */
 static const int64_t CLOCKS_READ_NS = 100000000; /* two clocks read further apart than this say nothing */
 
@@ -102,7 +105,8 @@ static struct channel *earliest(struct worker *worker) {
     return first;
 }
 
-/* Sleep until deadline_ns. False when the worker is to stop, which ends the sleep at once. */
+/* Sleep until deadline_ns, or until the plan is to be made anew. False when the worker is to stop, which ends the sleep
+ * at once. */
 static bool sleep_until(struct worker *worker, int64_t deadline_ns) {
     /* A thread that is late takes no lock: taking it again at once, time after time, it would keep out whoever wants
      * to stop it, and asking the kernel to wait for the past costs as much as a read. */
@@ -111,7 +115,8 @@ static bool sleep_until(struct worker *worker, int64_t deadline_ns) {
     struct timespec deadline = {.tv_sec = deadline_ns / SECOND_NS, .tv_nsec = deadline_ns % SECOND_NS};
     pthread_mutex_lock(&worker->mutex);
     int code = 0;
-    while (!worker->stop && code != ETIMEDOUT) code = pthread_cond_timedwait(&worker->wake, &worker->mutex, &deadline);
+    while (!worker->stop && !worker->replan && code != ETIMEDOUT)
+        code = pthread_cond_timedwait(&worker->wake, &worker->mutex, &deadline);
     bool go_on = !worker->stop;
     pthread_mutex_unlock(&worker->mutex);
     return go_on;
@@ -158,11 +163,20 @@ static void advance(struct worker *worker, struct channel *channel, int64_t now_
         advance_uniformly(worker, channel, interval_ns, now_ns);
 }
 
-/* As asked for; up to twice as often where the value moves so fast that its updates could not be followed otherwise. */
-static double wanted_interval_ns(const struct channel *channel) {
-    double interval_ns = (double)channel->requested_interval_ns;
+static double asked_interval_ns(const struct worker *worker, const struct channel *channel) {
+    bool resting = atomic_load_explicit(&worker->resting, memory_order_relaxed);
+    if (!resting) return (double)channel->requested_interval_ns;
+    if (!channel->shown) return REST * (double)channel->requested_interval_ns;
+    return fmax((double)channel->requested_interval_ns, LOOK_NS);
+}
+
+/* As asked for; unless it rests, up to twice as often where the value moves so fast that its updates could not be
+ * followed otherwise. */
+static double wanted_interval_ns(const struct worker *worker, const struct channel *channel) {
+    double interval_ns = asked_interval_ns(worker, channel);
     double enough_ns = channel->phase.period_ns / PHASE_FEWEST_READS;
-    if (enough_ns <= 0 || enough_ns >= interval_ns) return interval_ns;
+    bool resting = atomic_load_explicit(&worker->resting, memory_order_relaxed);
+    if (resting || enough_ns <= 0 || enough_ns >= interval_ns) return interval_ns;
     return enough_ns > interval_ns / 2 ? enough_ns : interval_ns / 2;
 }
 
@@ -172,7 +186,7 @@ static void throttle(struct worker *worker, int64_t now_ns) {
     double bound = budget_share(&worker->budget, now_ns, get(&worker->statistics.read_ns));
     double load[LLMPOWER_MAX_CHANNELS], low = 0, high = bound;
     for (uint32_t i = 0; i < worker->channel_count; i++)
-        load[i] = (double)get(&worker->channels[i].latency_ns) / wanted_interval_ns(&worker->channels[i]);
+        load[i] = (double)get(&worker->channels[i].latency_ns) / wanted_interval_ns(worker, &worker->channels[i]);
     for (int step = 0; step < 30; step++) {
         double level = (low + high) / 2, sum = 0;
         for (uint32_t i = 0; i < worker->channel_count; i++) sum += load[i] < level ? load[i] : level;
@@ -181,7 +195,7 @@ static void throttle(struct worker *worker, int64_t now_ns) {
     for (uint32_t i = 0; i < worker->channel_count; i++) {
         struct channel *channel = &worker->channels[i];
         double factor = load[i] > low ? load[i] / low : 1;
-        set(&channel->interval_ns, (int64_t)(wanted_interval_ns(channel) * factor));
+        set(&channel->interval_ns, (int64_t)(wanted_interval_ns(worker, channel) * factor));
     }
 }
 
@@ -204,6 +218,13 @@ static void *run(void *argument) {
         struct channel *channel = earliest(worker);
         if (!sleep_until(worker, channel->deadline_ns)) return NULL;
         int64_t now_ns = llmpower_monotonic_ns();
+        if (atomic_exchange_explicit(&worker->replan, false, memory_order_relaxed)) {
+            throttle(worker, now_ns);
+            throttled_ns = now_ns;
+            for (uint32_t i = 0; i < worker->channel_count; i++)
+                if (worker->channels[i].deadline_ns > now_ns) worker->channels[i].deadline_ns = now_ns;
+            continue;
+        }
         statistics_count_tick(&worker->statistics, now_ns - channel->deadline_ns);
         look_at_clocks(worker, now_ns);
         worker_read(worker, channel);
@@ -249,6 +270,7 @@ void worker_add(struct worker *worker, uint32_t source_device, uint32_t device, 
     channel->field = field;
     channel->kind = (uint32_t)worker->source.devices[source_device].kind;
     channel->requested_interval_ns = interval_ns;
+    channel->shown = field != LLMPOWER_ENERGY && worker->source.devices[source_device].fields & (1u << LLMPOWER_ENERGY);
     channel->follows = channel->kind == LLMPOWER_GPU; /* RAPL moves with every read */
     phase_init(&channel->phase);
     atomic_init(&channel->interval_ns, interval_ns);
@@ -286,6 +308,15 @@ void worker_tell_to_stop(struct worker *worker) {
     pthread_mutex_unlock(&worker->mutex);
 }
 
+void worker_rest(struct worker *worker, bool resting) {
+    if (atomic_exchange_explicit(&worker->resting, resting, memory_order_relaxed) == resting) return;
+    if (resting) return; /* seen when the plan is next looked at, within a second */
+    pthread_mutex_lock(&worker->mutex);
+    atomic_store_explicit(&worker->replan, true, memory_order_relaxed);
+    pthread_cond_signal(&worker->wake);
+    pthread_mutex_unlock(&worker->mutex);
+}
+
 bool worker_join(struct worker *worker, const struct timespec *limit) {
     if (!worker->running) return true;
     int64_t cpu_ns = thread_cpu_ns(worker);
@@ -304,11 +335,11 @@ void worker_add_statistics(const struct worker *worker, struct llmpower_statisti
     if (worker->running) out->cpu_ns += thread_cpu_ns(worker);
 }
 
-void worker_describe_channel(const struct channel *channel, struct llmpower_channel *out) {
+void worker_describe_channel(const struct worker *worker, const struct channel *channel, struct llmpower_channel *out) {
     *out = (struct llmpower_channel){
         .device = channel->device,
         .field = channel->field,
-        .requested_interval_ns = channel->requested_interval_ns,
+        .requested_interval_ns = (int64_t)asked_interval_ns(worker, channel),
         .interval_ns = get(&channel->interval_ns),
         .reads = atomic_load_explicit(&channel->reads, memory_order_relaxed),
         .errors = atomic_load_explicit(&channel->errors, memory_order_relaxed),

@@ -28,6 +28,7 @@ struct channel {
     uint32_t failures;  /* in a row */
     uint32_t epoch;     /* that the latest good read belonged to */
     bool follows;       /* its updates are looked for */
+    bool shown;         /* a power to look at, since a counter gives the energy */
     struct phase phase;
     /* Written by the thread, read by whoever asks for statistics: single values, no order between them matters. */
     _Atomic int64_t interval_ns, latency_ns;
@@ -41,9 +42,10 @@ struct worker {
     struct power_source source;
     struct channel channels[LLMPOWER_MAX_CHANNELS];
     uint32_t channel_count;
-    struct budget budget;    /* of time inside reads */
-    int64_t fastest_sum_ns;  /* of all channels: what one round of reads costs at least */
-    int64_t clock_offset_ns; /* CLOCK_BOOTTIME less CLOCK_MONOTONIC; INT64_MIN before the first look */
+    struct budget budget;         /* of time inside reads */
+    _Atomic bool resting, replan; /* fewer reads will do; the plan of reads is to be made anew at once */
+    int64_t fastest_sum_ns;       /* of all channels: what one round of reads costs at least */
+    int64_t clock_offset_ns;      /* CLOCK_BOOTTIME less CLOCK_MONOTONIC; INT64_MIN before the first look */
     uint32_t suspends;
     struct ring ring;
 
@@ -74,6 +76,9 @@ int worker_start(struct worker *worker);
 void worker_tell_to_stop(struct worker *worker);
 bool worker_join(struct worker *worker, const struct timespec *limit);
 
+/* Whether fewer reads will do for now. When they no longer do, everything is read at once and the plan made anew. */
+void worker_rest(struct worker *worker, bool resting);
+
 /* Take note of CLOCK_BOOTTIME less CLOCK_MONOTONIC. When the machine has slept since the last note, counters may have
  * gone on or started anew: every channel enters a new epoch. */
 void worker_note_clocks(struct worker *worker, int64_t offset_ns);
@@ -83,6 +88,6 @@ void worker_read(struct worker *worker, struct channel *channel);
 
 /* Add how this worker has done to out; say how one of its channels does. Neither ever waits. */
 void worker_add_statistics(const struct worker *worker, struct llmpower_statistics *out);
-void worker_describe_channel(const struct channel *channel, struct llmpower_channel *out);
+void worker_describe_channel(const struct worker *worker, const struct channel *channel, struct llmpower_channel *out);
 
 #endif

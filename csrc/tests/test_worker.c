@@ -125,12 +125,12 @@ static void test_failures_are_told_apart_by_kind_and_code(void) {
 static void test_a_channel_says_how_its_reads_go(void) {
     set_up(64);
     struct llmpower_channel described;
-    worker_describe_channel(&worker.channels[0], &described);
+    worker_describe_channel(&worker, &worker.channels[0], &described);
     CHECK(described.last_read_ns == 0 && described.in_call_since_ns == 0 && described.reads == 0);
     int64_t before_ns = llmpower_monotonic_ns();
     read_and_drain(0, 0, 1);
     read_and_drain(0, NVML_ERROR_TIMEOUT, 1);
-    worker_describe_channel(&worker.channels[0], &described);
+    worker_describe_channel(&worker, &worker.channels[0], &described);
     CHECK(described.last_read_ns >= before_ns && described.in_call_since_ns == 0);
     CHECK(described.reads == 2 && described.errors == 1 && described.status == NVML_ERROR_TIMEOUT);
     CHECK(described.period_ns == 0 && !described.locked);

@@ -82,6 +82,11 @@ class Intake:
         """To be told which spans are committed."""
 
     @property
+    def knocks(self) -> int:
+        """Grows when somebody wants the spool to be looked at soon."""
+        return self._receiver.knocks
+
+    @property
     def waiting_bytes(self) -> int:
         """What was seen in the spool and is not taken yet."""
         return self._spool.waiting_bytes

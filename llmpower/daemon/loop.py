@@ -37,6 +37,15 @@ from llmpower.types import Device
 STEP_S = 0.25
 """How often samples are drained and spans settled; a scrape is at most this much behind."""
 
+RESTING_STEP_S = 1.0
+"""The same while no span runs, and nobody says that one begins."""
+
+CALIBRATE_S = 8.0
+"""At the start calibration wants to see every update."""
+
+REST_AFTER_S = 2.0
+"""So long after the last span nothing needs to be known closely: ticks after a span tell how to divide its last one."""
+
 FINISH_S = 3.0
 """Longer than a device may show nothing before it counts as stalled, so everything is settled within it."""
 
@@ -127,23 +136,27 @@ class Loop:
         self._calibrations = Calibrations(calibration_path(config.store), sampler.devices, engine)
         self._started_s = time.monotonic()
         self._cpu_before_s = time.process_time()
+        self._resting = False
+        self._busy_s = self._started_s + CALIBRATE_S
 
     def run(self, selector: selectors.BaseSelector, intake: Intake, ending: list[int]) -> None:
         """Serve until ``ending`` holds a signal, then finish."""
         self._sampler.start()
         report_s = min(self._notifier.watchdog_s / 3 or _STATUS_S, _STATUS_S)
         next_step_s = next_report_s = time.monotonic()
-        ready = False
+        ready, knocks = False, 0
         while not ending:
             for key, _ in selector.select(max(next_step_s - time.monotonic(), 0.0)):
                 key.data()
             now_s = time.monotonic()
-            if now_s >= next_step_s:
-                next_step_s = now_s + STEP_S
+            if now_s >= next_step_s or (self._resting and intake.knocks > knocks):
+                knocks = intake.knocks
+                next_step_s = now_s + (RESTING_STEP_S if self._resting else STEP_S)
                 intake.step()
                 self._engine.spool_waiting_bytes = intake.waiting_bytes
                 # What had begun before the look at the spool is known; what has since, is not.
                 self._step(SETTLE_DELAY_S + time.monotonic() - now_s)
+                self._rest()
             # A span that begins before its devices have shown anything would get no joules: not ready before that.
             if not ready and (self._engine.knowing or now_s - self._started_s > READY_S):
                 ready = True
@@ -180,6 +193,15 @@ class Loop:
             channels=self._sampler.channels(),
             settle_delay_s=settle_delay_s,
         )
+
+    def _rest(self) -> None:
+        """Read and step less often while nothing runs: what a meter costs idle servers is paid all night."""
+        now_s = time.monotonic()
+        snapshot = self._engine.snapshot
+        if snapshot.spans_running or snapshot.spans_pending:
+            self._busy_s = now_s
+        self._resting = now_s - self._busy_s > REST_AFTER_S
+        self._sampler.rest(self._resting)
 
     def _finish(self) -> None:
         deadline_s = time.monotonic() + FINISH_S

@@ -86,6 +86,8 @@ class Receiver:
         self._peers: set[_Peer] = set()
         self._users: dict[int, _User] = {}
         self._accepts = 0
+        self.knocks = 0
+        """Connections so far. A program that has long been silent makes one when it writes to the spool."""
         self._owners: dict[tuple[str, int | None], _Peer] = {}
         self._leaving: list[_Peer] = []
         self._gone: list[_Peer] = []
@@ -143,6 +145,7 @@ class Receiver:
 
     def _accept(self) -> None:
         self._accepts += 1
+        self.knocks += 1
         if self._accepts > ACCEPTS_A_STEP:
             self._rest()
             return

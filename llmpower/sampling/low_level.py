@@ -90,6 +90,11 @@ def stop(handle: Handle) -> int:
     return int(lib.llmpower_stop(handle))
 
 
+def rest(handle: Handle, resting: bool) -> None:
+    """Read less often, or as often as was asked for again."""
+    lib.llmpower_rest(handle, resting)
+
+
 def devices(handle: Handle) -> list[dict[str, Any]]:
     """Every device as the fields of ``struct llmpower_device``."""
     found = []

@@ -182,6 +182,13 @@ class Sampler:
         if low_level.stop(self._open_handle()) == low_level.STUCK:
             raise LlmpowerError("a driver call does not return, so the sampling thread was left behind; see dmesg")
 
+    def rest(self, resting: bool) -> None:
+        """Read less often while that will do: counters a quarter as often, power to look at 4 times a second.
+
+        At the end of it everything is read at once, and as often as was asked for again.
+        """
+        low_level.rest(self._open_handle(), resting)
+
     def close(self) -> None:
         """Stop and give everything back; safe to repeat, and in a forked child."""
         self._finalizer()

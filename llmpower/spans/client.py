@@ -41,6 +41,9 @@ SYSTEM_SOCKET = Path("/run/llmpower/llmpower.sock")
 MAX_SOCKET_PATH_BYTES = 107
 """``sun_path`` holds 108 bytes, the last of them NUL."""
 
+QUIET_S = 0.5
+"""After so long without a message a program lets the daemon, which may be resting, know that there is one."""
+
 MAX_WITHDRAWALS = 1024
 """Spans whose end could not be told, remembered so that they do not stay open at a daemon that is behind."""
 
@@ -182,7 +185,7 @@ class SpanClient:
         """
         self._lock = threading.Lock()
         self._withdrawals: deque[bytes] = deque(maxlen=MAX_WITHDRAWALS)
-        self._next_attempt_s = self._next_spool_s = 0.0
+        self._next_attempt_s = self._next_spool_s = self._kept_s = 0.0
         self._disconnect()
         if self._spool is not None:
             self._spool.close()
@@ -210,12 +213,18 @@ class SpanClient:
                     self._spool = SpoolWriter(directory)
             segments = self._spool.segments
             kept = self._spool.append(packet)
-            self._next_spool_s = 0.0 if kept else time.monotonic() + self.retry_after_s
+            now_s = time.monotonic()
+            self._next_spool_s = 0.0 if kept else now_s + self.retry_after_s
             self.sent += kept
-            if kept and self._spool.segments > segments and self._connect():
-                # Somebody is there to read it, which is all that was to be known.
-                self._disconnect()
+            if kept and (self._spool.segments > segments or now_s - self._kept_s > QUIET_S):
+                self._knock()
+            self._kept_s = now_s
             return kept
+
+    def _knock(self) -> None:
+        """Have the daemon look at the spool; where nobody is there to do so, say it."""
+        if self._connection is None and self._connect():
+            self._disconnect()
 
     def _send(self, packet: bytes | None) -> bool:
         """Whether the kernel took it; withdrawals that it would not take earlier go first."""

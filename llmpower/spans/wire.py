@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -205,7 +206,7 @@ def _span(fields: Mapping[str, Any], uid: int | None) -> Span:
         first_token_ns = _integer(fields, "first_token_ns", start_ns, end_ns)
     return Span(
         span_id=_name(fields, "span_id"),
-        model_name=_name(fields, "model_name"),
+        model_name=_shared(_name(fields, "model_name")),
         device_uuids=_device_uuids(fields),
         start_ns=start_ns,
         first_token_ns=first_token_ns,
@@ -213,7 +214,7 @@ def _span(fields: Mapping[str, Any], uid: int | None) -> Span:
         input_tokens=_integer(fields, "input_tokens", 0, MAX_TOKENS),
         output_tokens=_integer(fields, "output_tokens", 0, MAX_TOKENS),
         batch_size=_integer(fields, "batch_size", 1, MAX_BATCH_SIZE),
-        hostname=_string("hostname", _field(fields, "hostname")),
+        hostname=_shared(_string("hostname", _field(fields, "hostname"))),
         pid=_integer(fields, "pid", 0, MAX_PID),
         attributes=_attributes(fields),
         uid=uid,
@@ -226,7 +227,7 @@ def _device_uuids(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or len(value) > MAX_DEVICES:
         _refuse("device_uuids", value, f"expected null or a list of at most {MAX_DEVICES}")
-    uuids = tuple(_string("device_uuids", uuid) for uuid in value)
+    uuids = tuple(_shared(_string("device_uuids", uuid)) for uuid in value)
     if len(set(uuids)) < len(uuids):
         _refuse("device_uuids", value, "a device is named twice, and its joules would be counted twice")
     return uuids
@@ -270,6 +271,11 @@ def _string(name: str, value: object) -> str:
     return value
 
 
+def _shared(text: str) -> str:
+    """One copy of what stands in each of thousands of spans that wait."""
+    return sys.intern(text) if type(text) is str else text
+
+
 def _refuse(name: str, value: object, expected: str) -> NoReturn:
     raise WireError("bad_value", f"{name} = {_shown(value)}; {expected}")
 
@@ -290,6 +296,6 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# Both are made once: json.dumps() and json.loads() with options make new ones at every call.
+# json.dumps() and json.loads() with options would make new ones at every call.
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)

@@ -474,6 +474,22 @@ def test_retention_deletes_what_is_too_old(start: Callable[..., Daemon], make_me
     assert list(iter_rows(daemon.store)) == []
 
 
+def test_after_a_rest_a_span_is_measured_as_before(start: Callable[..., Daemon]) -> None:
+    daemon = start(LLMPOWER_SIM_LOAD="square:200,200,1")
+    daemon.wait_until(lambda status: status["sampler"]["effective_hz"]["gpu_energy"] == 25.0)
+    client = SpanClient(daemon.socket)
+    start_ns = time.monotonic_ns()
+    with running(client, "first"):
+        time.sleep(1.5)
+    runtime_s = (time.monotonic_ns() - start_ns) / 1e9
+    status = daemon.wait_until(lambda status: status["spans"]["stored"] == 1)
+    assert status["sampler"]["effective_hz"]["gpu_energy"] == 100.0
+    ((joules, quality),) = iter_rows(daemon.store, columns=("gpu_energy_j", "quality"))
+    assert quality == "measured"
+    assert joules == pytest.approx(200 * runtime_s, rel=0.05)
+    client.close()
+
+
 _LOAD = """
 import sys, time
 from pathlib import Path

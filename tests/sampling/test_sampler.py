@@ -224,3 +224,31 @@ def test_without_a_driver_auto_is_the_simulated_card() -> None:
 def test_rates_that_make_no_sense_are_refused() -> None:
     with pytest.raises(DeviceError, match="--rate = 0"):
         Sampler(backend="simulated", rate_hz=0)
+
+
+def test_at_rest_it_reads_less_and_at_the_end_of_it_everything_at_once() -> None:
+    def rates(sampler: Sampler) -> dict[Field, float]:
+        return {channel.field: channel.effective_hz for channel in sampler.channels()}
+
+    def wait_for(sampler: Sampler, energy_hz: float) -> None:
+        deadline_s = time.monotonic() + 30
+        while rates(sampler)[Field.ENERGY] != pytest.approx(energy_hz, rel=0.01):
+            assert time.monotonic() < deadline_s, rates(sampler)
+            time.sleep(0.02)
+
+    with open_simulated(rate_hz=100.0) as sampler:
+        wait_for(sampler, 100.0)
+        assert rates(sampler)[Field.POWER_INSTANT] == pytest.approx(100.0)
+        sampler.rest(True)
+        wait_for(sampler, 25.0)
+        assert rates(sampler)[Field.POWER_INSTANT] == pytest.approx(4.0), "on which nothing but eyes depends"
+        requested = {channel.field: channel.requested_hz for channel in sampler.channels()}
+        assert requested == pytest.approx(rates(sampler)), "nobody is to be told that calls are dear"
+        sampler.drain()
+        time.sleep(0.5)
+        sampler.rest(False)
+        since_ns = monotonic_ns()
+        wait_for(sampler, 100.0)
+        samples = sampler.drain()
+        fields = samples["field"][samples["before_ns"] >= since_ns]
+        assert {int(Field.ENERGY), int(Field.POWER_INSTANT)} <= set(fields.tolist())
