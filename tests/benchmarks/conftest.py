@@ -38,3 +38,18 @@ def figures() -> ModuleType:
 @pytest.fixture
 def accuracy_page() -> ModuleType:
     return load("make_accuracy_page")
+
+
+@pytest.fixture
+def daemon_benchmark() -> ModuleType:
+    return load("daemon")
+
+
+@pytest.fixture
+def span_load() -> ModuleType:
+    return load("service.load")
+
+
+@pytest.fixture
+def processes() -> ModuleType:
+    return load("service.processes")
