@@ -1,7 +1,7 @@
 """A small fleet: a busy host behind TLS and a password, a sick one beside it, and a Prometheus that scrapes both.
 
 The rules are those of ``prometheus/``, evaluated every second, without the waiting of ``for:`` and with less patience
-with a card that is lost, so that half a minute shows what else takes hours.
+with a card that stalls or is lost, so that a minute shows what else takes hours.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Fleet:
                 f"--powercap-root={directory / 'none'}",
                 LLMPOWER_SIM_GPUS="2",
                 LLMPOWER_SIM_LOAD="square:150,400,0.7",
-                LLMPOWER_SIM_FAULT="not_supported:0.3@0,hang:6,5,lost:14@1",
+                LLMPOWER_SIM_FAULT="not_supported:0.3@0,hang:20,8,lost:32@1",
             )
         )
         self.prometheus: Prometheus = start(Prometheus(directory, self._prometheus_config()))
@@ -109,7 +109,9 @@ class Fleet:
         for name in RULES:
             text = (ROOT / "prometheus" / name).read_text()
             text = re.sub(r"(?m)^ +for: .*\n", "", text)
-            (self.directory / name).write_text(text.replace("silent_seconds > 120", "silent_seconds > 2"))
+            for limit in ("silent_seconds > 120", "stalled_seconds > 30"):
+                text = text.replace(limit, f"{limit.split(' > ')[0]} > 2")
+            (self.directory / name).write_text(text)
         config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         (plain,) = config["scrape_configs"]

@@ -122,6 +122,19 @@ def test_what_is_wrong_with_this_fleet_raises_its_alerts_and_no_others(fleet: Fl
     } | ({("LlmpowerSpansRejected", "busy")} & raised)
 
 
+def test_a_card_that_hung_raised_its_alert_and_a_lost_one_is_told_by_status(fleet: Fleet) -> None:
+    fired = 'max_over_time(ALERTS{alertname="LlmpowerDeviceStalled",alertstate="firing"}[10m])'
+    # A call that hangs holds the driver's lock, so both cards of that host waited.
+    assert {series["metric"]["instance"] for series in fleet.prometheus.query(fired)} == {"sick"}
+    assert len(fleet.prometheus.query(fired)) == 2
+    told = subprocess.run(
+        [*LLMPOWER, "status", f"--socket={fleet.sick.socket}"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    lost = fleet.sick.status()["devices"][1]
+    assert f"! {lost['name']} ({lost['uuid']}, 00000000:02:00.0) has shown nothing for " in told
+    assert "GPU is lost (NVML code 15)\n  -> nvidia-smi -L\n" in told
+
+
 def test_all_rules_evaluate_without_a_complaint(fleet: Fleet) -> None:
     groups = fleet.prometheus.get("rules")["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
