@@ -143,15 +143,17 @@ class Loop:
         """Serve until ``ending`` holds a signal, then finish."""
         self._sampler.start()
         report_s = min(self._notifier.watchdog_s / 3 or _STATUS_S, _STATUS_S)
-        next_step_s = next_report_s = time.monotonic()
+        next_step_s = next_report_s = stepped_s = time.monotonic()
         ready, knocks = False, 0
         while not ending:
             for key, _ in selector.select(max(next_step_s - time.monotonic(), 0.0)):
                 key.data()
             now_s = time.monotonic()
-            if now_s >= next_step_s or (self._resting and intake.knocks > knocks):
-                knocks = intake.knocks
-                next_step_s = now_s + (RESTING_STEP_S if self._resting else STEP_S)
+            if intake.knocks > knocks:
+                # Somebody has something to say; however often, it is looked at no oftener than at work.
+                knocks, next_step_s = intake.knocks, min(next_step_s, stepped_s + STEP_S)
+            if now_s >= next_step_s:
+                stepped_s, next_step_s = now_s, now_s + (RESTING_STEP_S if self._resting else STEP_S)
                 intake.step()
                 self._engine.spool_waiting_bytes = intake.waiting_bytes
                 # What had begun before the look at the spool is known; what has since, is not.
