@@ -50,6 +50,7 @@ SCRAPE_EVERY_S = 5.0
 BARS = {
     "idle_rss_mb": 60.0,
     "idle_cpu_percent": 2.0,
+    "load_shortfall_percent": 1.0,
     "load_lost": 0,
     "load_finish_p99_us": 100.0,
     "scrape_ms": 25.0,
@@ -189,6 +190,7 @@ def judge(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     figures = {
         "idle_rss_mb": ours["rss_max_bytes"] / 2**20,
         "idle_cpu_percent": 100 * ours["cpu_share"],
+        "load_shortfall_percent": 100 * (1 - load["spans_per_s"] / result["rate"]),
         "load_lost": load["lost"],
         "load_finish_p99_us": load["finish_s"]["p99"] * 1e6,
         "scrape_ms": result["scrape"]["p50_s"] * 1e3,
@@ -226,6 +228,7 @@ def main() -> None:
             "what": "the daemon on a simulated node of 8 GPUs, at its default rate, beside nvitop-exporter",
             "processors": os.cpu_count(),
             "python": platform.python_version(),
+            "rate": arguments.rate,
             "seconds": arguments.seconds,
             "minutes": arguments.minutes,
             "load_average_before": load_before,

@@ -14,11 +14,14 @@ from llmpower.spans.spool import spool_directory
 from llmpower.spans.wire import Begin, decode
 from llmpower.types import Span
 
+LOAD = {"spans_per_s": 4960.0, "lost": 0, "finish_s": {"p99": 100e-6}}
+
 
 def result(**changes: Any) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "idle": {"llmpower": {"cpu_share": 0.02, "rss_max_bytes": 60 << 20}},
-        "load": {"lost": 0, "finish_s": {"p99": 100e-6}},
+        "rate": 5000.0,
+        "load": LOAD,
         "scrape": {"p50_s": 0.025},
         "steady": {"growth_bytes": 2 << 20},
     }
@@ -34,8 +37,9 @@ def test_a_figure_at_its_bar_holds(daemon_benchmark: ModuleType) -> None:
     [
         ({"idle": {"llmpower": {"cpu_share": 0.021, "rss_max_bytes": 0}}}, "idle_cpu_percent"),
         ({"idle": {"llmpower": {"cpu_share": 0.0, "rss_max_bytes": 61 << 20}}}, "idle_rss_mb"),
-        ({"load": {"lost": 1, "finish_s": {"p99": 0.0}}}, "load_lost"),
-        ({"load": {"lost": 0, "finish_s": {"p99": 101e-6}}}, "load_finish_p99_us"),
+        ({"load": LOAD | {"spans_per_s": 4940.0}}, "load_shortfall_percent"),
+        ({"load": LOAD | {"lost": 1}}, "load_lost"),
+        ({"load": LOAD | {"finish_s": {"p99": 101e-6}}}, "load_finish_p99_us"),
         ({"scrape": {"p50_s": 0.026}}, "scrape_ms"),
         ({"steady": {"growth_bytes": 3 << 20}}, "steady_rss_growth_mb"),
     ],
