@@ -70,7 +70,7 @@ class CounterSeries:
         self._idle: list[Shown] = []  # the latest wholly idle ticks
         self._whole: list[_Whole] = []  # the latest ticks without a break in which one thing ran
         self._levels = Levels()
-        self._steadiness = {True: Steadiness(), False: Steadiness()}  # of idle time, and of work
+        self._steadiness = {True: Steadiness(white=True), False: Steadiness()}  # of idle time, and of work
 
     @property
     def known_since_ns(self) -> int | None:
@@ -255,4 +255,4 @@ class CounterSeries:
             # The edge between neighbours makes one longer and the other shorter: it counts twice, squared.
             shared_w2 = 0.0 if idle else 2 * earlier.end_timing_w**2
             timing_w2 = earlier.shown.timing_w**2 + tick.shown.timing_w**2 + shared_w2
-            self._steadiness[idle].learn(earlier.shown.power_w, tick.shown.power_w, timing_w2)
+            self._steadiness[idle].learn(earlier.shown, tick.shown, timing_w2)

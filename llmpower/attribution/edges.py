@@ -125,7 +125,7 @@ class Edges:
         power_w = self.power_w(tick)
         first_ns, second_ns = self.width_ns[tick], self.width_ns[tick + 1]
         duration_ns = self.middle_ns[tick + 1] - self.middle_ns[tick]
-        return Shown(power_w, power_w * sqrt((first_ns**2 + second_ns**2) / 12) / duration_ns)
+        return Shown(power_w, power_w * sqrt((first_ns**2 + second_ns**2) / 12) / duration_ns, duration_ns / 1e9)
 
     def var_j2(self, edge: int) -> float:
         """(P·w)²/12: the edge lies anywhere within its width w, beside a tick of power P."""

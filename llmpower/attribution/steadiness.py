@@ -36,6 +36,8 @@ CAUTION = 0.5
 FLICKER = (0.002, 0.01, 0.1)
 """Least, first and most flicker believed: relative standard deviation of a tick's mean power."""
 
+REFERENCE_S = 0.1
+
 STEP_CHANCE = (0.01, 0.4)
 """Least and most chance of a step inside a tick."""
 
@@ -63,13 +65,18 @@ class Steadiness:
     Steps spoil the differences around them and would spoil the sum altogether, so it is taken over those that look
     like none. Which these are is found from quantiles, of the lowest quarter of all differences first: that is flicker
     as long as not three quarters of them are steps.
+
+    Args:
+        white: flicker averages out as white noise does, so that of a tick twice as long is less by √2; else that of all
+            ticks is taken to be the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, white: bool = False) -> None:
+        self._white = white
         self._differences: deque[tuple[float, float]] = deque(maxlen=MEMORY)  # |d_i| and t_i
         self._taken = 0
         self.flicker = FLICKER[1]
-        """Relative standard deviation of a tick's mean power."""
+        """Relative standard deviation of a tick's mean power; of one of 0.1 s where it averages out as white noise."""
         self.step_chance = STEP_CHANCE[0]
         """Share of ticks with a step inside."""
         self.smoothness = 0.5
@@ -77,15 +84,24 @@ class Steadiness:
         self.elsewhere = ELSEWHERE[1]
         """Share of changes of power amid the same work that do not happen at a cut."""
 
-    def learn(self, first_w: float, second_w: float, timing_w2: float) -> None:
-        """Take mean powers of two ticks with the same work in and between them; of their difference, what is timing."""
-        mean_w = (first_w + second_w) / 2
+    def learn(self, first: Shown, second: Shown, timing_w2: float) -> None:
+        """Take two ticks with the same work in and between them; of their difference, the variance that is timing."""
+        mean_w = (first.power_w + second.power_w) / 2
         if mean_w <= 0:
             return
-        self._differences.append((abs(second_w - first_w) / mean_w, timing_w2 / mean_w**2))
+        per_w = self._scale((first.duration_s + second.duration_s) / 2) / mean_w
+        self._differences.append((abs(second.power_w - first.power_w) * per_w, timing_w2 * per_w**2))
         self._taken += 1
         if self._taken % EVERY == 0:
             self._estimate()
+
+    def _scale(self, duration_s: float) -> float:
+        """From the flicker of a tick of this length to that of one of 0.1 s."""
+        return sqrt(duration_s / REFERENCE_S) if self._white else 1.0
+
+    def _flicker_w(self, power_w: float, tick: Shown) -> float:
+        """How far the mean of a tick as long as this one strays from a power."""
+        return self.flicker * power_w / self._scale(tick.duration_s)
 
     def _estimate(self) -> None:
         timing_var = median(t for _, t in self._differences)
@@ -110,10 +126,11 @@ class Steadiness:
         if not beside:
             return None
         nearest = beside[0]
-        flicker_w = self.flicker * nearest.power_w
+        flicker_w = self._flicker_w(nearest.power_w, tick)
         alike = [nearest, *self._alike(nearest, beside[1:])]
         if len(alike) > 1:
-            weights = [1 / max(flicker_w**2 + each.timing_w**2, 1e-12) for each in alike]
+            variances_w2 = (self._flicker_w(nearest.power_w, each) ** 2 + each.timing_w**2 for each in alike)
+            weights = [1 / max(variance_w2, 1e-12) for variance_w2 in variances_w2]
             mean_w = sum(weight * each.power_w for weight, each in zip(weights, alike, strict=True)) / sum(weights)
             return Level(mean_w, 1 / sqrt(sum(weights)), flicker_w)
         if len(beside) > 2 and self._between(beside[2], beside[1], nearest):
@@ -144,7 +161,7 @@ class Steadiness:
         stepped = [len(beside) > 1 and self._between(beside[1], beside[0], tick) for beside in (before, after)]
         if not any(agreeing) or not all(map(or_, agreeing, stepped)):
             return None
-        return Level(tick.power_w, 0.0, self.flicker * tick.power_w)
+        return Level(tick.power_w, 0.0, self._flicker_w(tick.power_w, tick))
 
     def _between(self, first: Shown, middle: Shown, last: Shown) -> bool:
         """Whether the middle one of three ticks holds the step from the first one's level to the last one's."""
@@ -155,7 +172,9 @@ class Steadiness:
         """Those of the others, up to the first that is not, which are of one level with this tick."""
         alike: list[Shown] = []
         for each in others:
-            apart_w = hypot(APART * self.flicker * tick.power_w, TIMED_APART * hypot(tick.timing_w, each.timing_w))
+            apart_w = hypot(
+                APART * self._flicker_w(tick.power_w, tick), TIMED_APART * hypot(tick.timing_w, each.timing_w)
+            )
             if abs(each.power_w - tick.power_w) > max(apart_w, 1e-9):
                 break
             alike.append(each)

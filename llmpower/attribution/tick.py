@@ -19,6 +19,7 @@ class Shown(NamedTuple):
 
     power_w: float
     timing_w: float = 0.0
+    duration_s: float = 0.1
 
 
 class Level(NamedTuple):

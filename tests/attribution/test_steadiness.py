@@ -14,7 +14,7 @@ FLICKER = Steadiness().flicker
 
 def learn(steadiness: Steadiness, powers_w: list[float], timing_var: float = 0.0) -> None:
     for first_w, second_w in pairwise(powers_w):
-        steadiness.learn(first_w, second_w, timing_var * ((first_w + second_w) / 2) ** 2)
+        steadiness.learn(Shown(first_w), Shown(second_w), timing_var * ((first_w + second_w) / 2) ** 2)
 
 
 @pytest.mark.parametrize("flicker", [0.005, 0.015, 0.04])
@@ -23,6 +23,18 @@ def test_flicker_is_learnt(flicker: float) -> None:
     learn(steadiness, [400 * chance.gauss(1, flicker) for _ in range(200)])
     assert steadiness.flicker == pytest.approx(flicker, rel=0.35)
     assert steadiness.step_chance < 0.03
+
+
+def test_flicker_that_averages_out_is_less_in_a_longer_tick() -> None:
+    chance, steadiness = random.Random(1), Steadiness(white=True)
+    # At rest every second update is seen, in ticks of 0.2 s; under work they last 0.1 s again.
+    ticks = [Shown(60 * chance.gauss(1, 0.01), duration_s=0.2) for _ in range(200)]
+    for first, second in pairwise(ticks):
+        steadiness.learn(first, second, 0.0)
+    assert steadiness.flicker == pytest.approx(0.01 * 2**0.5, rel=0.35)
+    level = steadiness.level(ticks[:3], Shown(60, duration_s=0.2))
+    assert level is not None
+    assert level.flicker_w == pytest.approx(0.01 * 60, rel=0.35)
 
 
 def test_a_square_wave_does_not_pass_for_flicker() -> None:
