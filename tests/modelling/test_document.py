@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
@@ -62,6 +62,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("document") / "models.json"
 
 
+# The models are costly to draw, and on a busy machine more so.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(written=st.lists(models, max_size=2, unique_by=lambda model: (model.model_name, model.system)))
 def test_round_trip(path: Path, written: list[WorkloadModel]) -> None:
     save_models(written, path)
