@@ -104,12 +104,17 @@ def default_store_path(environ: Mapping[str, str] = os.environ, uid: int | None 
 def find_store_path(
     environ: Mapping[str, str] = os.environ, uid: int | None = None, system_store: Path = SYSTEM_STORE
 ) -> Path:
-    """Where measurements are looked for: the system's store if there is one, else the user's own."""
-    return (
-        system_store
-        if os.access(system_store.parent, os.F_OK) and system_store.exists()
-        else default_store_path(environ, uid)
-    )
+    """Where measurements are looked for: the system's store if there is one, else the user's own.
+
+    A system's store that is closed to this user is none if they have one of their own; if not, opening it says what to
+    do about that.
+    """
+    own = default_store_path(environ, uid)
+    try:
+        there = system_store.exists()
+    except PermissionError:
+        there = not own.exists()
+    return system_store if there else own
 
 
 def default_settings(environ: Mapping[str, str], uid: int) -> dict[str, Any]:

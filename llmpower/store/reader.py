@@ -112,8 +112,13 @@ def read_measurements(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.exists():
-        raise StoreError(schema.OPTION, path, "no such file; start 'llmpower daemon', or give the store it writes to")
+    try:
+        if not path.exists():
+            advice = "no such file; start 'llmpower daemon', or give the store it writes to"
+            raise StoreError(schema.OPTION, path, advice)
+    except PermissionError as error:
+        advice = "closed to this user; a service's is open to its group: usermod -aG llmpower USER"
+        raise StoreError(schema.OPTION, path, advice) from error
     connection = schema.connect(path, "ro")
     before = None
     try:

@@ -146,6 +146,18 @@ def test_a_socket_path_that_no_socket_can_have(tmp_path: Path) -> None:
         load_config({"socket": tmp_path / ("x" * 107)}, environ={}, uid=0)
 
 
+def test_a_store_of_the_system_that_is_closed_is_none_to_whom_has_one(user: int, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    own = default_store_path(environ, user)
+    closed.chmod(0)
+    assert find_store_path(environ, user, closed / "spans.db") == closed / "spans.db"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_store_path(environ, user, closed / "spans.db") == own
+
+
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[int]:
     """A user who is not root, and may write in ``tmp_path``."""

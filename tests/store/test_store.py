@@ -357,6 +357,20 @@ def test_who_may_only_read_the_file_can_read_it(path: Path, make_measurement: Ma
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_read_is_told_what_to_do(path: Path) -> None:
+    filled(path)
+    for directory in path.parent.parents[:2]:
+        directory.chmod(0o755)
+    path.parent.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StoreError, match="closed to this user; a service's is open to its group"):
+            list(iter_rows(path))
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_write_is_told_so(path: Path) -> None:
     filled(path)
     for directory in (path.parent, *path.parent.parents[:2]):
