@@ -97,11 +97,13 @@ class Store:
         found: set[tuple[str, int | None]] = set()
         with self.explaining() as connection:
             for start in range(0, len(spans), _ASKED):
-                asked = {stored: key for key in spans[start : start + _ASKED] for stored in rows.stored_ids(*key)}
-                query = f"SELECT span_id, uid FROM measurements WHERE span_id IN ({', '.join('?' * len(asked))})"
-                for stored, uid in connection.execute(query, [*asked]):
-                    if uid is None or uid == asked[stored][1]:
-                        found.add(asked[stored])
+                asked = {key: rows.stored_ids(*key) for key in spans[start : start + _ASKED]}
+                names = {name for stored_ids in asked.values() for name in stored_ids}
+                query = f"SELECT span_id, uid FROM measurements WHERE span_id IN ({', '.join('?' * len(names))})"
+                there = set(connection.execute(query, [*names]))
+                for key, stored_ids in asked.items():
+                    if any((name, uid) in there for name in stored_ids for uid in (key[1], None)):
+                        found.add(key)
         return found
 
     @contextmanager

@@ -69,6 +69,7 @@ def test_what_is_known_is_known_as_whose_it_is(path: Path, make_measurement: Mak
     mine = [(f"span-{number}", 1) for number in range(700)]
     assert store.known(mine) == set(mine[:600])
     assert store.known([("span-300", 2), ("span-301", 2), ("a@7", 1), ("a@7", 2)]) == {("span-300", 2), ("a@7", 1)}
+    assert store.known([("span-300", 1), ("span-300", 2), ("span-300", 3)]) == {("span-300", 1), ("span-300", 2)}
     assert store.known([]) == set()
     store.close()
 
