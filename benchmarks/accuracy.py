@@ -43,7 +43,7 @@ from llmpower.files import replacing, write_text
 from llmpower.sampling import simulated_library
 
 HERE = Path(__file__).parent
-FULL, QUICK = (25, 2, 50.0), (4, 1, 25.0)
+FULL, QUICK = (25, 2, 150.0), (4, 1, 90.0)
 """Moments a cell, machines a preset, and seconds that the tools have to start up."""
 FULL_WINDOWS = 400
 PATIENCE_S = 60.0
@@ -157,12 +157,12 @@ def _workers(
     shutil.copyfile(arguments.library, library)
     workers: list[Worker] = []
     try:
+        environments = {}
         for machine, schedule in schedules.items():
-            windows = windows_path(scratch, machine)
             for gpu in range(arguments.gpus):
                 write_load(schedule, scratch / f"{machine}-{gpu}.load", begin_ns, f"{machine}/{arguments.seed}/{gpu}")
-            write_windows(schedule, windows, begin_ns)
-            environment = os.environ | {
+            write_windows(schedule, windows_path(scratch, machine), begin_ns)
+            environments[machine] = os.environ | {
                 "LD_LIBRARY_PATH": str(library.parent),
                 "PATH": f"{HERE / 'accuracy' / 'bin'}:{os.environ['PATH']}",
                 "LLMPOWER_SIM_PRESET": machine.preset,
@@ -173,16 +173,12 @@ def _workers(
                 "PYTHONFAULTHANDLER": "1",
                 "PYTHONPATH": str(scratch / "code"),
             }
-            for tool in tools:
+        for tool in tools:
+            for machine, environment in environments.items():
+                windows = windows_path(scratch, machine)
                 if tool == OURS:
-                    samples = samples_path(scratch, machine)
-                    command = [
-                        sys.executable,
-                        str(HERE / "accuracy" / "ours.py"),
-                        str(library),
-                        str(windows),
-                        str(samples),
-                    ]
+                    files = (library, windows, samples_path(scratch, machine))
+                    command = [sys.executable, str(HERE / "accuracy" / "ours.py"), *map(str, files)]
                 else:
                     command = [str(arguments.peers_python), str(HERE / "accuracy" / "peers.py"), tool, str(windows)]
                 output = output_path(scratch, machine, tool)
@@ -190,7 +186,11 @@ def _workers(
                 with output.open("wb") as out, errors.open("wb") as err:
                     process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, start_new_session=True)
                 workers.append(Worker(tool, machine, process, output, errors))
+                # A few at a time: Zeus gives its own processes ten seconds to start, and all at once would take more.
+                if len(workers) % (os.cpu_count() or 1) == 0:
+                    _check_ready(workers, begin_ns)
         _check_ready(workers, begin_ns)
+        _say(f"all tools ready, {(begin_ns - time.monotonic_ns()) / 1e9:.0f} s before the load begins")
         yield workers
     finally:
         for worker in workers:
@@ -211,7 +211,6 @@ def _check_ready(workers: Sequence[Worker], begin_ns: int) -> None:
         if waiting and time.monotonic_ns() > begin_ns:
             raise SystemExit(f"not ready in time: {_names(waiting)}; give more with --start-after SECONDS")
         time.sleep(0.1)
-    _say(f"all tools ready, {(begin_ns - time.monotonic_ns()) / 1e9:.0f} s before the load begins")
 
 
 def _wait(workers: Sequence[Worker], limit_s: float) -> None:

@@ -33,6 +33,9 @@ TOLERANCE_S = 0.001
 PAUSE_S = 0.3
 """Time before the next window in which a tool may be asked for figures that it gives afterwards."""
 
+ATTEMPTS = 5
+"""At starting a tool that gives up when the machine is slow."""
+
 HELD_SAMPLES = 4000
 """Of each GPU: more than any block of windows lasts, and quick to search."""
 
@@ -116,14 +119,21 @@ class ZeusPower:
 
         self._gpus = range(len(get_gpus()))
         self._monitor: Any = None
-        try:
-            self._monitor = PowerMonitor(
-                update_period=0.01, power_domains=["device_instant"], max_samples_per_gpu=HELD_SAMPLES
-            )
-            self.settings = "update_period=0.01, device_instant, asked after the window"
-        except ValueError:
-            self.settings = "no figure: the card does not answer the fields it needs"
         self._began_s = 0.0
+        self.settings = "update_period=0.01, device_instant, asked after the window"
+        for attempt in range(ATTEMPTS):
+            try:
+                self._monitor = PowerMonitor(
+                    update_period=0.01, power_domains=["device_instant"], max_samples_per_gpu=HELD_SAMPLES
+                )
+            except ValueError:
+                self.settings = "no figure: the card does not answer the fields it needs"
+            except RuntimeError:
+                # Its process has ten seconds to start, which a machine that starts dozens of tools may not give it.
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            return
 
     def begin(self) -> None:
         """Note the time."""
