@@ -105,21 +105,24 @@ def test_every_alert_looks_at_something_that_is_there(name: str, expr: str, flee
 
 
 def test_what_is_wrong_with_this_fleet_raises_its_alerts_and_no_others(fleet: Fleet) -> None:
-    raised = {
-        (alert["labels"]["alertname"], alert["labels"].get("instance"))
-        for alert in fleet.prometheus.get("alerts")["alerts"]
-        if alert["state"] == "firing"
-    }
-    # A machine under test may wake the sampler late; that says nothing about the rules.
-    raised -= {("LlmpowerSamplerLate", host) for host in ("busy", "sick")}
-    assert raised == {
+    expected = {
         ("LlmpowerSpansRejected", "sick"),
         ("LlmpowerDeviceSilent", "sick"),
         ("LlmpowerReadsFail", "sick"),
         ("LlmpowerResidualTooLarge", "sick"),
         ("LlmpowerJoulesUnavailable", "busy"),
         ("LlmpowerModelNamesFull", "busy"),
-    } | ({("LlmpowerSpansRejected", "busy")} & raised)
+    }
+    wait_until(lambda: raised(fleet) >= expected, f"all of {expected} are raised")
+    # A machine under test may come late to its samples, and a busy host has few other spans beside the refused.
+    perhaps = {(name, host) for name in ("LlmpowerSamplerLate", "LlmpowerSamplesDropped") for host in ("busy", "sick")}
+    assert raised(fleet) - perhaps - {("LlmpowerSpansRejected", "busy")} == expected
+
+
+def raised(fleet: Fleet) -> set[tuple[str, str]]:
+    """The alerts that fire, with their hosts."""
+    alerts = fleet.prometheus.get("alerts")["alerts"]
+    return {(of["labels"]["alertname"], of["labels"]["instance"]) for of in alerts if of["state"] == "firing"}
 
 
 def test_a_card_that_hung_raised_its_alert_and_a_lost_one_is_told_by_status(fleet: Fleet) -> None:
