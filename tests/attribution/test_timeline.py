@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from devices import SECOND, feed_counter, feed_power, make_device
 
 from llmpower.attribution import Timeline
-from llmpower.attribution.series import Regime
+from llmpower.attribution.series import IDLE, Regime
 from llmpower.types import EPOCH_STATUS, Field
 
 BUSY, OTHER = Regime("busy", ("m",)), Regime("busy", ("another",))
@@ -215,3 +217,31 @@ def test_what_comes_after_the_asking_ends_tells_the_level() -> None:
     assert first is not None
     assert second is not None
     assert second.energy_j - first.energy_j == pytest.approx(0.03 * 500, abs=1.0)
+
+
+def sensed_w(true_w: Callable[[float], float], t: float) -> float:
+    """What a sensor shows that looks at the 25 ms before t."""
+    return float(np.mean([true_w(t - back_s) for back_s in np.linspace(0, 0.025, 26)]))
+
+
+@pytest.mark.parametrize("duration_s", [0.3, 1.0])
+def test_power_steps_where_work_begins_and_ends(duration_s: float) -> None:
+    spans_s = [(5.013 + 2.037 * number, 5.013 + 2.037 * number + duration_s) for number in range(10)]
+
+    def true_w(t: float) -> float:
+        return 400.0 if any(start_s <= t < end_s for start_s, end_s in spans_s) else 60.0
+
+    timeline = Timeline(make_device(counter=False))
+    feed_power(timeline, lambda t: sensed_w(true_w, t), 0, 27)
+    floors_ns = [timeline.floor_ns(SECOND), timeline.floor_ns(26 * SECOND)]
+    assert None not in floors_ns
+    boundaries_ns = [round(moment_s * SECOND) for span_s in spans_s for moment_s in span_s]
+    cuts_ns = [floors_ns[0] or 0, *boundaries_ns, floors_ns[1] or 0]
+    readings = timeline.readings(cuts_ns, [IDLE, *[BUSY, IDLE] * len(spans_s)])
+    energies_j = [reading.energy_j if reading else 0.0 for reading in readings]
+    measured_j = np.diff(energies_j)[1::2]
+    # A trapezoid over the readings would lose 3 % of a second and 11 % of 0.3 s to the idle time beside it.
+    assert measured_j == pytest.approx(duration_s * 400, rel=0.04)
+    assert np.mean(measured_j) == pytest.approx(duration_s * 400, rel=0.01)
+    assert readings[-1] is not None
+    assert all(reading is not None and reading.var_j2 > 0 for reading in readings[1:-1])
