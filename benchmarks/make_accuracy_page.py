@@ -42,6 +42,11 @@ closed form.
   (2 · 1.96 · rmse). **/ Zeus** and **/ best** are llmpower's error over ZeusMonitor's and over the best peer's.
 """
 
+CHANCE = """The share that 400 windows show is itself known to about one point. Beyond that, requests of 30 ms with a
+prefill and a decode come out better than is said of them where the counter moves every 100 ms: several fall into one
+tick, whose total does not tell how their flicker hangs together, and the deviation assumes that it does not.
+"""
+
 LIMITS = """## What this does not show
 
 - Gain and offset of the simulated sensors are perfect. A real card's own gain error, −8 % to +13 % in published
@@ -92,7 +97,7 @@ def _bars(rows: Sequence[Mapping[str, Any]], coverage: Mapping[str, Mapping[str,
         lines.append(f"- **{aim}**: holds in {len(asked) - len(missed)} of {len(asked)} cells.")
         lines += [f"  - not: {_name(row)}, {_found(bar, row)}" for row in missed]
     line = coverage_line(coverage)
-    return "\n".join([*lines, "", f"{line[0].upper()}{line[1:]} windows."]) + "\n"
+    return "\n".join([*lines, "", f"{line[0].upper()}{line[1:]} windows.", "", CHANCE]) + "\n"
 
 
 def _limits() -> list[tuple[tuple[str, float], float]]:
