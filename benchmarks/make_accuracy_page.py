@@ -44,8 +44,7 @@ closed form.
 
 CHANCE = """The share that 400 windows show is itself known to about one point. Beyond that, requests of 30 ms with a
 prefill and a decode come out better than is said of them where the counter moves every 100 ms: several fall into one
-tick, whose total does not tell how their flicker hangs together, and the deviation assumes that it does not.
-"""
+tick, whose total does not tell how their flicker hangs together, and the deviation assumes that it does not."""
 
 LIMITS = """## What this does not show
 
