@@ -9,6 +9,7 @@ A counter that goes back has been reset (the driver was reloaded, the card was r
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from math import sqrt
@@ -42,11 +43,11 @@ class Edges:
         self._last: tuple[int, float] | None = None  # before_ns and value of the latest read
         self._epoch = 0
         self._widths_ns: deque[int] = deque(maxlen=WIDTHS)
-        # One entry an edge.
-        self.middle_ns: list[int] = []
-        self.width_ns: list[int] = []
-        self.energy_j: list[float] = []
-        self.epochs: list[int] = []
+        # One entry an edge. Ten minutes of eight cards take 4 MB less in arrays than in lists.
+        self.middle_ns = array("q")
+        self.width_ns = array("q")
+        self.energy_j = array("d")
+        self.epochs = array("q")
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
