@@ -56,6 +56,9 @@ def test_members_of_the_group_may_speak_and_others_hear_why_not(guest: Guest) ->
     assert done.returncode == 2
     assert "join its group" in done.stderr
     assert guest.run("runuser", "-u", "bob", "--", "cat", STORE, check=False).returncode != 0
+    done = guest.run("runuser", "-u", "bob", "--", "llmpower", "export", "-o", "/home/bob/m.csv", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--store = {STORE}: closed to this user" in done.stderr
     load = Load(guest)
     assert_all_stored(guest, load.stop())
     # What alice may send, she may take away, whether the daemon runs or not.
