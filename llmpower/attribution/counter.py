@@ -52,6 +52,10 @@ class _Asked(NamedTuple):
     regimes: Sequence[Regime]
     until_ns: int
 
+    def regime(self, cut: int) -> Regime:
+        """What runs before a cut."""
+        return self.regimes[cut - 1] if 0 < cut <= len(self.regimes) else BUSY
+
     def until(self, cut: int) -> int | None:
         """Until when what runs before a cut goes on; ``None`` where nothing is known of it."""
         last = len(self.cuts_ns) - 1
@@ -163,10 +167,11 @@ class CounterSeries:
         edges = self._edges
         bounds_ns = [edges.middle_ns[tick], *asked.cuts_ns[first:end], edges.middle_ns[tick + 1]]
         mixed = len(set(asked.regimes[max(first - 1, 0) : end])) > 1
+        flat = None if mixed else self._flat(tick, asked.regime(first))
         pieces = []
         for number in range(len(bounds_ns) - 1):
             cut = first + number  # the piece ends at this cut and began at the one before
-            regime = asked.regimes[cut - 1] if 0 < cut <= len(asked.regimes) else BUSY
+            regime = asked.regime(cut)
             near: list[Shown] = []
             width_ns = 0
             if number == 0:
@@ -178,23 +183,24 @@ class CounterSeries:
             if regime == IDLE and len(near) < LEVELS:
                 near += self._idle
             duration_s = (bounds_ns[number + 1] - bounds_ns[number]) / 1e9
-            pieces.append(Piece(duration_s, regime, self._level(near, tick, regime, mixed), width_ns / 1e9))
+            pieces.append(Piece(duration_s, regime, self._level(near, tick, regime, mixed, flat), width_ns / 1e9))
         return pieces
 
-    def _level(self, near: list[Shown], tick: int, regime: Regime, mixed: bool) -> Level | None:
+    def _flat(self, tick: int, regime: Regime) -> Level | None:
+        """The level of a tick in which one kind of work ran and power did not step."""
+        before = self._edges.near(range(tick - 1, tick - 3, -1), None)
+        after = self._edges.near(range(tick + 1, tick + 3), None)
+        return self._steadiness[regime == IDLE].flat(before, self._edges.shown(tick), after)
+
+    def _level(self, near: list[Shown], tick: int, regime: Regime, mixed: bool, flat: Level | None) -> Level | None:
         """What whole ticks beside a piece drew; where they tell little, what its regime draws by experience.
 
         In a tick of a single regime neither experience nor a vague level says what the tick's own total does not say
         better.
         """
-        edges = self._edges
-        steadiness = self._steadiness[regime == IDLE]
-        beside = steadiness.level(near, edges.shown(tick))
+        beside = self._steadiness[regime == IDLE].level(near, self._edges.shown(tick)) if near else None
         if not mixed:
-            if beside and beside.std_w < VAGUE * beside.power_w:
-                return beside
-            before, after = edges.near(range(tick - 1, tick - 3, -1), None), edges.near(range(tick + 1, tick + 3), None)
-            return steadiness.flat(before, edges.shown(tick), after)
+            return beside if beside and beside.std_w < VAGUE * beside.power_w else flat
         usual = self._levels.get(regime)
         if beside is None or usual is None:
             return usual or beside
