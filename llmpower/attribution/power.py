@@ -27,8 +27,6 @@ from math import sqrt
 from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Values
 
 LAG_S = 0.04
@@ -114,6 +112,7 @@ class PowerSeries:
         self._idle_w: float | None = None
         self._read: tuple[int, float] | None = None  # when and what was read last
         self._changed_ns: int | None = None
+        self._updates_ns: list[int] = []  # the moments that changed readings spoke of
         self._periods_s: deque[float] = deque([UPDATE_S], maxlen=31)
         # One entry a point.
         self._time_ns: list[int] = []
@@ -171,9 +170,8 @@ class PowerSeries:
         return found
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
-        """Changes of the reading inside the interval; a power that does not move shows none."""
-        inside = self._power_w[bisect_left(self._time_ns, start_ns) : bisect_right(self._time_ns, end_ns)]
-        return int(np.count_nonzero(np.diff(inside)))
+        """Changes of the reading inside the interval; a power that does not move shows none, nor does a step put in."""
+        return bisect_right(self._updates_ns, end_ns) - bisect_left(self._updates_ns, start_ns)
 
     def forget(self, before_ns: int) -> None:
         """Drop points older than ``before_ns``, all but the latest two of them."""
@@ -181,6 +179,7 @@ class PowerSeries:
         if count > 0:
             for entries in self._columns():
                 del entries[:count]
+        del self._updates_ns[: bisect_left(self._updates_ns, before_ns)]
 
     def _take(self, time_ns: int, power_w: float) -> None:
         """Make points of one read: none, a confirmation of the reading before, or that and the new reading."""
@@ -202,6 +201,7 @@ class PowerSeries:
                 if self._changed_ns is not None and update_ns - self._changed_ns < MAX_UPDATE_S * 1e9:
                     self._periods_s.append((update_ns - self._changed_ns) / 1e9)
                 self._changed_ns = update_ns
+                self._updates_ns.append(self._time_ns[-1])
         self._read = (time_ns, power_w)
 
     def _shown_ns(self) -> int:

@@ -187,33 +187,23 @@ def test_edges_that_are_all_wide_are_kept() -> None:
     assert timeline.quality(0, 10 * SECOND) == "measured"
 
 
-def work_that_grows_j(t: float) -> float:
-    """Work of 150, from 2 s on of 300 W; something else of 500 W from 3.04 to 3.07 s, then the same of 200 W."""
-    return 150 * t + 150 * max(0.0, t - 2.0) + 200 * max(0.0, t - 3.04) - 300 * max(0.0, t - 3.07)
+@pytest.mark.parametrize("asked", ["in two", "up to the end of the tick"])
+def test_ticks_before_the_asking_began_and_after_it_ends_tell_the_level(asked: str) -> None:
+    def energy_j(t: float) -> float:
+        # Work of 150, from 2 s on of 300 W; something else of 500 W from 3.04 to 3.07 s, then the same of 200 W.
+        return 150 * t + 150 * max(0.0, t - 2.0) + 200 * max(0.0, t - 3.04) - 300 * max(0.0, t - 3.07)
 
-
-def test_what_was_seen_before_the_asking_began_tells_the_level() -> None:
     timeline = Timeline(make_device())
-    feed_counter(timeline, work_that_grows_j, 0, 5, rate_hz=1000)
-    first_ns, begin_ns = timeline.floor_ns(SECOND), timeline.floor_ns(3_010_000_000)
-    assert first_ns is not None
-    assert begin_ns is not None
-    timeline.readings([first_ns, begin_ns], [BUSY])
-    cuts_ns = [begin_ns, 3_040_000_000, 3_070_000_000, 4 * SECOND]
-    _, first, second, _ = timeline.readings(cuts_ns, [BUSY, OTHER, BUSY])
-    assert first is not None
-    assert second is not None
-    assert second.energy_j - first.energy_j == pytest.approx(0.03 * 500, abs=1.0)
-
-
-def test_what_comes_after_the_asking_ends_tells_the_level() -> None:
-    timeline = Timeline(make_device())
-    feed_counter(timeline, work_that_grows_j, 0, 5, rate_hz=1000)
-    first_ns, end_ns = timeline.floor_ns(SECOND), timeline.floor_ns(3_110_000_000)
-    assert first_ns is not None
-    assert end_ns is not None
-    cuts_ns = [first_ns, 3_040_000_000, 3_070_000_000, end_ns]
-    _, first, second, _ = timeline.readings(cuts_ns, [BUSY, OTHER, BUSY], 4 * SECOND)
+    feed_counter(timeline, energy_j, 0, 5, rate_hz=1000)
+    first_ns, begin_ns, end_ns = (
+        timeline.floor_ns(moment_ns) or 0 for moment_ns in (SECOND, 3_010_000_000, 3_110_000_000)
+    )
+    if asked == "in two":
+        timeline.readings([first_ns, begin_ns], [BUSY])
+        cuts_ns, until_ns = [begin_ns, 3_040_000_000, 3_070_000_000, 4 * SECOND], None
+    else:
+        cuts_ns, until_ns = [first_ns, 3_040_000_000, 3_070_000_000, end_ns], 4 * SECOND
+    _, first, second, _ = timeline.readings(cuts_ns, [BUSY, OTHER, BUSY], until_ns)
     assert first is not None
     assert second is not None
     assert second.energy_j - first.energy_j == pytest.approx(0.03 * 500, abs=1.0)
@@ -245,3 +235,15 @@ def test_power_steps_where_work_begins_and_ends(duration_s: float) -> None:
     assert np.mean(measured_j) == pytest.approx(duration_s * 400, rel=0.01)
     assert readings[-1] is not None
     assert all(reading is not None and reading.var_j2 > 0 for reading in readings[1:-1])
+
+
+def test_a_step_that_was_put_in_is_no_reading() -> None:
+    timeline = Timeline(make_device(counter=False))
+    feed_power(timeline, lambda _: 60.0, 0, 5)
+    first_ns, last_ns = timeline.floor_ns(SECOND), timeline.floor_ns(4 * SECOND)
+    assert first_ns is not None
+    assert last_ns is not None
+    # The work came and went between two updates: nothing was seen of it.
+    start_ns, end_ns = 2 * SECOND + 20_000_000, 2 * SECOND + 40_000_000
+    timeline.readings([first_ns, start_ns, end_ns, last_ns], [IDLE, BUSY, IDLE])
+    assert timeline.quality(start_ns, end_ns) == "modelled"
