@@ -71,7 +71,7 @@ memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Val
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
-bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the peers, each a ratio measured in one run (3 minutes)
+bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the peers, each a ratio measured in one run (5 minutes)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/accuracy.py --quick

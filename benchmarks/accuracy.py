@@ -6,8 +6,8 @@ known in closed form. One process a tool and machine reads 8 GPUs that do the sa
 their power flickers and in the moments of their updates; the full run has two such machines for each preset. Figures
 are defined in accuracy/figures.py, the tools' settings stand in the output.
 
-    python benchmarks/accuracy.py             400 windows a cell; about 15 minutes
-    python benchmarks/accuracy.py --quick     32 windows a cell; under 3 minutes
+    python benchmarks/accuracy.py             400 windows a cell; about 17 minutes
+    python benchmarks/accuracy.py --quick     32 windows a cell; about 4 minutes
     python benchmarks/accuracy.py --keep DIR  and replay.py can settle the same samples again, in seconds
 
 The peers need an environment of their own:

@@ -19,7 +19,7 @@ others leave, in the proportions that the ticks around suggest.
 All that assumes that power steps at the cuts if anywhere. Where the same kind of work goes on across them it may step
 elsewhere: then power was a at the tick's beginning and b at its end, and a·u + b·(Δ − u) = T says when. How often it
 does is experience too; with it both hypotheses are weighed by how well they foretold T, and the answer is their
-mixture, its variance holding their disagreement.
+mixture, its variance holding their disagreement, unless one of them is hardly likely.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ UNKNOWN_STD = 0.07
 TAKE_UP = 16.0
 """By how much unknown pieces are less sure than known ones, as variances: they take up what those leave."""
 
-UNLIKELY = 0.03
-"""A hypothesis less probable than this is dropped: it has no place in an interval of 95 %."""
-
 PROMPT_STD = 1.0
 """The same for a prompt: it draws far more than the decoding around it, and may be over within the tick."""
+
+UNLIKELY = 0.03
+"""A hypothesis less probable than this is dropped: it has no place in an interval of 95 %."""
 
 
 class Division(NamedTuple):

@@ -37,6 +37,7 @@ FLICKER = (0.002, 0.01, 0.1)
 """Least, first and most flicker believed: relative standard deviation of a tick's mean power."""
 
 REFERENCE_S = 0.1
+"""Length of the tick that flicker is stated for where it depends on it: the usual one."""
 
 STEP_CHANCE = (0.01, 0.4)
 """Least and most chance of a step inside a tick."""

@@ -100,9 +100,11 @@ def test_a_small_run_beside_the_counter(benchmarks: Path, tmp_path: Path) -> Non
         assert row["tools"]["llmpower"]["unavailable"] == 0
         assert set(row["tools"]["llmpower"]["qualities"]) <= {"measured", "interpolated", "modelled"}
     # A counter that moves every 100 ms misses up to a third of 300 ms of work; its interpolation does not.
-    both = [row["tools"] for row in cells.values() if "nvidia-ml-py" in row["tools"]]
-    assert both
-    assert min(tools["llmpower"]["error"] for tools in both) < min(tools["nvidia-ml-py"]["error"] for tools in both)
+    isolated = [cells[shape, "isolated"]["tools"] for shape in ("square", "llm")]
+    asked = [tools for tools in isolated if "nvidia-ml-py" in tools]
+    assert asked, "the peer was left no window of work between idle time, on a machine that is too busy for this test"
+    for tools in asked:
+        assert tools["llmpower"]["error"] < tools["nvidia-ml-py"]["error"]
     assert "<svg" in (tmp_path / "accuracy.svg").read_text(encoding="utf-8")
 
     command = [sys.executable, str(benchmarks / "accuracy" / "replay.py"), str(tmp_path / "kept")]
