@@ -9,6 +9,9 @@ import pytest
 
 from llmpower.spans import SpanClient
 
+# This folder's helper module: tests are collected without packages.
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 @pytest.fixture
 def client(receiver: Any) -> Iterator[SpanClient]:

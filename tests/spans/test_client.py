@@ -9,27 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_spans import a_span
 
 from llmpower.exceptions import DaemonUnreachableError, InputError
 from llmpower.spans import SpanClient, check_socket_path, default_socket_path, request_status
 from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, decode
-from llmpower.types import Span
-
-
-def a_span(span_id: str = "a", **fields: Any) -> Span:
-    values: dict[str, Any] = {
-        "model_name": "llama",
-        "device_uuids": (),
-        "start_ns": 1,
-        "first_token_ns": None,
-        "end_ns": 2,
-        "input_tokens": 3,
-        "output_tokens": 4,
-        "batch_size": 1,
-        "hostname": "host",
-        "pid": os.getpid(),
-    }
-    return Span(span_id, **(values | fields))
 
 
 def test_messages_arrive_in_order_and_unchanged(client: SpanClient, receiver: Any) -> None:

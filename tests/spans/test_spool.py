@@ -12,30 +12,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from example_spans import a_span
 
 from llmpower.spans import SpanClient
 from llmpower.spans.spool import SEGMENT_BYTES, SpoolWriter, boot_id, spool_directory
 from llmpower.spans.wire import decode, decode_head
 from llmpower.types import Span
-
-
-def a_span(span_id: str = "a", **fields: Any) -> Span:
-    values: dict[str, Any] = {
-        "model_name": "llama\n2",
-        "device_uuids": (),
-        "start_ns": 1,
-        "first_token_ns": None,
-        "end_ns": 2,
-        "input_tokens": 3,
-        "output_tokens": 4,
-        "batch_size": 1,
-        "hostname": "host",
-        "pid": os.getpid(),
-    }
-    return Span(span_id, **(values | fields))
 
 
 @pytest.fixture
@@ -100,7 +84,7 @@ _WRITING = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_spool import a_span
+from example_spans import a_span
 from llmpower.spans import SpanClient
 client = SpanClient(Path(sys.argv[1]))
 number = 0
