@@ -10,6 +10,9 @@ those of ticks that were passed over. What the program itself loses to the sampl
 llmpower puts its reads where updates are due, a thousand a second and field on average at most; the loop in Python has
 a grid. llmpower runs with its limit on time inside driver calls lifted, so that this limit is not what is measured.
 
+On a virtual machine no thread runs while the host runs somebody else: *stolen* is the share of its processors' time for
+which the kernel says that this was so.
+
     python benchmarks/sampling_thread.py [--minutes 10] [--seconds 30]
 
 ``--minutes`` is the length of the long run, llmpower beside the busy loop; ``--seconds`` that of each other.
@@ -61,6 +64,7 @@ class Outcome:
     samples_per_s: float
     lost: int
     work_per_s: float
+    stolen_share: float
 
 
 def main() -> None:
@@ -96,12 +100,12 @@ def main() -> None:
 
 
 def _print(outcomes: list[Outcome], idle: dict[str, float]) -> None:
-    head = ["sampler", "beside", "time", "held", "p50", "p99", "max", "samples/s", "CPU/sample", "lost", "program"]
-    lines = [head]
+    head = ["sampler", "beside", "time", "held", "p50", "p99", "max", "samples/s"]
+    lines = [[*head, "CPU/sample", "lost", "stolen", "program"]]
     for o in outcomes:
         late_s = (o.lateness_p50_s, o.lateness_p99_s, o.lateness_max_s)
         late = ["–" if each is None else f"{each * 1e3:.2f} ms" for each in late_s]
-        cost = [f"{o.samples_per_s:.0f}", f"{o.cpu_per_sample_s * 1e6:.2f} µs", str(o.lost)]
+        cost = [f"{o.samples_per_s:.0f}", f"{o.cpu_per_sample_s * 1e6:.2f} µs", str(o.lost), f"{o.stolen_share:.2%}"]
         program = f"{o.work_per_s / idle[o.program] - 1:+.1%}"
         lines.append([o.sampler, o.program, f"{o.seconds:.0f} s", f"{o.held_share:.2%}", *late, *cost, program])
     for line in lines:
@@ -127,7 +131,15 @@ def _in_process(sampler: str, program: str, seconds: float) -> dict[str, Any]:
 def _run(results: Connection, sampler: str, program: str, seconds: float) -> None:
     work = _busy_loop if program == PROGRAMS[0] else _make_generate()
     measure = {"none": _alone, "llmpower": _beside_ours, "nvidia-ml-py": _beside_nvml}[sampler]
-    results.send({"sampler": sampler, "program": program, "seconds": seconds} | measure(work, seconds))
+    begin_s, stolen_s = time.monotonic(), _stolen_s()
+    found = measure(work, seconds)
+    stolen_share = (_stolen_s() - stolen_s) / (time.monotonic() - begin_s) / (os.cpu_count() or 1)
+    results.send({"sampler": sampler, "program": program, "seconds": seconds, "stolen_share": stolen_share} | found)
+
+
+def _stolen_s() -> float:
+    """Processor time since boot that the host gave to others, see proc_stat(5)."""
+    return int(Path("/proc/stat").read_text("ascii").split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
 Work = Callable[[], None]

@@ -8,11 +8,12 @@
  * channels together would pass the bound, the dearest ones are read less often (see throttle). */
 #include "worker.h"
 
+#include "punctual.h"
+
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 
 static const int64_t SECOND_NS = 1000000000;
 static const int64_t MAX_BACKOFF_NS = 1000000000; /* a device that keeps failing is asked once a second */
@@ -209,8 +210,7 @@ static void look_at_clocks(struct worker *worker, int64_t before_ns) {
 
 static void *run(void *argument) {
     struct worker *worker = argument;
-    /* The default slack lets the kernel be 50 us late with every wake-up; a failure only leaves it so. */
-    prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
+    punctual();
     pthread_setname_np(pthread_self(), "llmpower-sample");
     int64_t throttled_ns = llmpower_monotonic_ns();
     budget_pause(&worker->budget, throttled_ns); /* the time until now passed without a thread */

@@ -21,4 +21,5 @@ def test_both_samplers_beside_a_busy_loop(benchmarks: Path, tmp_path: Path) -> N
         assert 0 <= row["held_share"] <= 1
         assert 0 < row["lateness_p50_s"] <= row["lateness_p99_s"]
         assert row["cpu_per_sample_s"] > 0
+        assert 0 <= row["stolen_share"] <= 1
     assert rows[0]["lost"] == 0

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import platform
+import struct
 import subprocess
 import sys
 import threading
@@ -195,6 +198,27 @@ def test_sampling_goes_on_while_python_is_busy() -> None:
         busy.join()
     # Not a speed: a sampler that needed the GIL would lose nearly all ticks, a loaded machine may lose some.
     assert statistics.ticks_total > 0.5 * 2 * 500 * elapsed_s
+
+
+def test_the_thread_asks_for_short_turns_of_the_processor() -> None:
+    own_us = _slice_us(0)
+    if not own_us:
+        pytest.skip("this kernel has no slices to ask for (Linux 6.12)")
+    with open_simulated():
+        time.sleep(0.1)
+        names = {int(task.name): (task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+        slices_us = [_slice_us(thread) for thread, name in names.items() if name == "llmpower-sample"]
+    assert slices_us == [100.0]
+    assert _slice_us(0) == own_us, "only the sampling thread is concerned"
+
+
+def _slice_us(thread: int) -> float:
+    """What sched_getattr(2) says of a thread; 0 where the kernel has no such thing."""
+    attributes = ctypes.create_string_buffer(48)
+    number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None).syscall(number, thread, attributes, len(attributes), 0) == 0
+    runtime_ns: int = struct.unpack_from("Q", attributes, 24)[0]
+    return runtime_ns / 1000
 
 
 @pytest.mark.parametrize(
