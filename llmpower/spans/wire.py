@@ -13,23 +13,27 @@ Spans also travel as lines of a file (:mod:`~llmpower.spans.spool`), whose first
     {"v": 1, "type": "spool", "boot_id": "…", "utc_offset_ns": 123}
 
 Anyone on the machine who may open the socket can send bytes, so :func:`decode` trusts none of them: it returns a
-message whose every field lies inside the bounds below, or raises :class:`WireError`, and nothing else. Keys that it
-does not know are ignored, so that a later sender may add one without a new version.
+message whose every field lies inside the bounds below, or raises :class:`WireError`, and nothing else. The bounds are
+stated once, as types that msgspec holds each packet to while it parses it; what two fields must be to each other is
+asked afterwards. Keys that it does not know are ignored, so that a later sender may add one without a new version.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
+
+import msgspec
+from msgspec import Meta, Struct
 
 from llmpower.exceptions import LlmpowerError
 from llmpower.types import Span
 
-WIRE_VERSION = 1
+WIRE_VERSION: Literal[1] = 1
 MAX_PACKET_BYTES = 65_536
 MAX_STRING_CHARS = 256
 MAX_ATTRIBUTES = 32
@@ -82,11 +86,67 @@ class SpoolHead:
 
 Message = Begin | Span | Cancel | StatusRequest
 
-_TYPES: dict[type[Message], str] = {Begin: "begin", Span: "span", Cancel: "cancel", StatusRequest: "status"}
-# Who sent a span, the kernel says.
-_SENT = {of: tuple(field.name for field in dataclasses.fields(of) if field.name != "uid") for of in _TYPES}
-_STATUS_REPLY = "status_reply"
-_SPOOL = "spool"
+# --- What a packet may hold ------------------------------------------------------------------------------------------
+
+_Version = Literal[1]
+_Text = Annotated[str, Meta(max_length=MAX_STRING_CHARS)]
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_STRING_CHARS)]
+_Moment = Annotated[int, Meta(ge=0, le=MAX_NS)]
+_Tokens = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+
+
+class _BeginPacket(Struct, tag_field="type", tag="begin"):
+    v: _Version
+    span_id: _Name
+    start_ns: _Moment
+
+
+class _SpanPacket(Struct, tag_field="type", tag="span"):
+    v: _Version
+    span_id: _Name
+    model_name: _Name
+    device_uuids: Annotated[tuple[_Text, ...], Meta(max_length=MAX_DEVICES)] | None
+    start_ns: _Moment
+    first_token_ns: _Moment | None
+    end_ns: _Moment
+    input_tokens: _Tokens
+    output_tokens: _Tokens
+    batch_size: Annotated[int, Meta(ge=1, le=MAX_BATCH_SIZE)]
+    hostname: _Text
+    pid: Annotated[int, Meta(ge=0, le=MAX_PID)]
+    attributes: Annotated[dict[_Text, _Text], Meta(max_length=MAX_ATTRIBUTES)]
+
+
+class _CancelPacket(Struct, tag_field="type", tag="cancel"):
+    v: _Version
+    span_id: _Name
+
+
+class _StatusPacket(Struct, tag_field="type", tag="status"):
+    v: _Version
+
+
+class _HeadPacket(Struct, tag_field="type", tag="spool"):
+    v: _Version
+    boot_id: _Text
+    utc_offset_ns: Annotated[int, Meta(ge=-MAX_NS, le=MAX_NS)]
+
+
+class _ReplyPacket(Struct, tag_field="type", tag="status_reply"):
+    v: _Version
+    status: dict[str, Any]
+
+
+_Packet = _BeginPacket | _SpanPacket | _CancelPacket | _StatusPacket
+
+_encoder = msgspec.json.Encoder()
+_messages = msgspec.json.Decoder(_Packet)
+_heads = msgspec.json.Decoder(_HeadPacket)
+_replies = msgspec.json.Decoder(_ReplyPacket)
+_anything = msgspec.json.Decoder()
+_status_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+# --- Both ends -------------------------------------------------------------------------------------------------------
 
 
 def encode(message: Message) -> bytes:
@@ -95,14 +155,12 @@ def encode(message: Message) -> bytes:
     Raises:
         WireError: the message breaks a bound that :func:`decode` holds it to, or does not fit in a packet.
     """
-    kind = _TYPES[type(message)]
-    values: dict[str, Any] = {name: getattr(message, name) for name in _SENT[type(message)]}
-    if isinstance(message, Span):
-        values["attributes"] = dict(message.attributes)
-        values["device_uuids"] = None if message.device_uuids is None else list(message.device_uuids)
-    # The bounds are stated once, for both ends: what the other would refuse is better refused here, beside its cause.
-    _message(kind, values)
-    return _dump(kind, values)
+    packet = _dump(_packet_of(message))
+    # msgspec asks nothing of what it writes. What the other end would refuse is better refused here, beside its cause.
+    fields = _load(packet, _messages)
+    if type(fields) is _SpanPacket:
+        _check(fields)
+    return packet
 
 
 def decode(packet: bytes, uid: int | None = None) -> Message:
@@ -111,13 +169,21 @@ def decode(packet: bytes, uid: int | None = None) -> Message:
     Raises:
         WireError: anything but a valid message of this version.
     """
-    fields = _load(packet)
-    return _message(fields["type"], fields, uid)
+    fields = _load(packet, _messages)
+    # The commonest first.
+    if type(fields) is _SpanPacket:
+        _check(fields)
+        return _span(fields, uid)
+    if type(fields) is _BeginPacket:
+        return Begin(fields.span_id, fields.start_ns)
+    if type(fields) is _CancelPacket:
+        return Cancel(fields.span_id)
+    return StatusRequest()
 
 
 def encode_head(head: SpoolHead) -> bytes:
     """The first line of a spool's file, without its end."""
-    return _dump(_SPOOL, dataclasses.asdict(head))
+    return _dump(_HeadPacket(WIRE_VERSION, head.boot_id, head.utc_offset_ns))
 
 
 def decode_head(line: bytes) -> SpoolHead:
@@ -126,25 +192,8 @@ def decode_head(line: bytes) -> SpoolHead:
     Raises:
         WireError: the line is not a head of this version.
     """
-    fields = _load(line)
-    if fields["type"] != _SPOOL:
-        raise WireError("type", f"type = {_shown(fields['type'])}; expected {_SPOOL}")
-    boot_id = _string("boot_id", _field(fields, "boot_id"))
-    return SpoolHead(boot_id, _integer(fields, "utc_offset_ns", -MAX_NS, MAX_NS))
-
-
-def _message(kind: object, fields: Mapping[str, Any], uid: int | None = None) -> Message:
-    match kind:
-        case "begin":
-            return Begin(span_id=_name(fields, "span_id"), start_ns=_integer(fields, "start_ns", 0, MAX_NS))
-        case "span":
-            return _span(fields, uid)
-        case "cancel":
-            return Cancel(span_id=_name(fields, "span_id"))
-        case "status":
-            return StatusRequest()
-        case other:
-            raise WireError("type", f"type = {_shown(other)}; expected one of {', '.join(_TYPES.values())}")
+    fields = _load(line, _heads)
+    return SpoolHead(fields.boot_id, fields.utc_offset_ns)
 
 
 def encode_status(status: Mapping[str, object]) -> bytes:
@@ -153,7 +202,12 @@ def encode_status(status: Mapping[str, object]) -> bytes:
     Raises:
         WireError: something in it is not JSON, or it does not fit in a packet.
     """
-    return _dump(_STATUS_REPLY, {"status": status})
+    try:
+        # msgspec would make a NaN a null, which says something else.
+        packet = _status_encoder.encode({"v": WIRE_VERSION, "type": "status_reply", "status": status}).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WireError("bad_value", f"cannot be written as JSON: {error}") from error
+    return _fitting(packet)
 
 
 def decode_status(packet: bytes) -> dict[str, Any]:
@@ -162,118 +216,113 @@ def decode_status(packet: bytes) -> dict[str, Any]:
     Raises:
         WireError: the packet is not an answer of this version.
     """
-    fields = _load(packet)
-    if fields["type"] != _STATUS_REPLY:
-        raise WireError("type", f"type = {_shown(fields['type'])}; expected {_STATUS_REPLY}")
-    status = _field(fields, "status")
-    if not isinstance(status, dict):
-        _refuse("status", status, "expected an object")
+    status: dict[str, Any] = _load(packet, _replies).status
     return status
 
 
-def _dump(kind: str, fields: Mapping[str, object]) -> bytes:
+def _packet_of(message: Message) -> Struct:
+    if isinstance(message, Begin):
+        return _BeginPacket(WIRE_VERSION, message.span_id, message.start_ns)
+    if isinstance(message, Cancel):
+        return _CancelPacket(WIRE_VERSION, message.span_id)
+    if isinstance(message, StatusRequest):
+        return _StatusPacket(WIRE_VERSION)
+    return _SpanPacket(
+        WIRE_VERSION,
+        message.span_id,
+        message.model_name,
+        message.device_uuids,
+        message.start_ns,
+        message.first_token_ns,
+        message.end_ns,
+        message.input_tokens,
+        message.output_tokens,
+        message.batch_size,
+        message.hostname,
+        message.pid,
+        dict(message.attributes),
+    )
+
+
+def _check(fields: _SpanPacket) -> None:
+    """Hold a span's fields to what they must be to each other."""
+    start_ns, first_token_ns, end_ns, uuids = fields.start_ns, fields.first_token_ns, fields.end_ns, fields.device_uuids
+    if end_ns < start_ns:
+        _refuse("end_ns", end_ns, f"expected no less than start_ns = {start_ns}")
+    if first_token_ns is not None and not start_ns <= first_token_ns <= end_ns:
+        _refuse("first_token_ns", first_token_ns, f"expected it between start_ns = {start_ns} and end_ns = {end_ns}")
+    if uuids is not None and len(uuids) > 1 and len(set(uuids)) < len(uuids):
+        _refuse("device_uuids", uuids, "a device is named twice, and its joules would be counted twice")
+
+
+def _span(fields: _SpanPacket, uid: int | None) -> Span:
+    # Of what stands in each of thousands of spans that wait, one copy is kept.
+    uuids = fields.device_uuids
+    return Span(
+        fields.span_id,
+        sys.intern(fields.model_name),
+        None if uuids is None else tuple(map(sys.intern, uuids)),
+        fields.start_ns,
+        fields.first_token_ns,
+        fields.end_ns,
+        fields.input_tokens,
+        fields.output_tokens,
+        fields.batch_size,
+        sys.intern(fields.hostname),
+        fields.pid,
+        fields.attributes,
+        uid,
+    )
+
+
+def _dump(fields: Struct) -> bytes:
     try:
-        packet = _encoder.encode({"v": WIRE_VERSION, "type": kind, **fields}).encode()
-    except (TypeError, ValueError, RecursionError) as error:
+        return _fitting(_encoder.encode(fields))
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError) as error:
         raise WireError("bad_value", f"cannot be written as JSON: {error}") from error
+
+
+def _fitting(packet: bytes) -> bytes:
     if len(packet) > MAX_PACKET_BYTES:
         raise WireError("too_large", f"{len(packet)} bytes; a packet holds {MAX_PACKET_BYTES}")
     return packet
 
 
-def _load(packet: bytes) -> dict[str, Any]:
-    """The packet's object, known to be of our version and to have a type."""
+def _load(packet: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """The packet's fields, each within its bounds."""
     if len(packet) > MAX_PACKET_BYTES:
         raise WireError("too_large", f"more than {MAX_PACKET_BYTES} bytes")
     try:
-        fields = _decoder.decode(packet.decode())
-    except (ValueError, RecursionError) as error:
+        return decoder.decode(packet)
+    except msgspec.ValidationError as error:
+        raise _explained(packet, str(error)) from error
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise WireError("not_json", str(error)[:MAX_STRING_CHARS]) from error
-    if not isinstance(fields, dict):
-        raise WireError("not_json", f"{_shown(fields)} is not an object")
-    version = _field(fields, "v")
-    if type(version) is not int or version != WIRE_VERSION:
-        raise WireError("version", f"v = {_shown(version)}; this side speaks {WIRE_VERSION}")
-    _field(fields, "type")
-    return fields
 
 
-def _span(fields: Mapping[str, Any], uid: int | None) -> Span:
-    start_ns = _integer(fields, "start_ns", 0, MAX_NS)
-    end_ns = _integer(fields, "end_ns", start_ns, MAX_NS)
-    first_token_ns = None
-    if _field(fields, "first_token_ns") is not None:
-        first_token_ns = _integer(fields, "first_token_ns", start_ns, end_ns)
-    return Span(
-        span_id=_name(fields, "span_id"),
-        model_name=_shared(_name(fields, "model_name")),
-        device_uuids=_device_uuids(fields),
-        start_ns=start_ns,
-        first_token_ns=first_token_ns,
-        end_ns=end_ns,
-        input_tokens=_integer(fields, "input_tokens", 0, MAX_TOKENS),
-        output_tokens=_integer(fields, "output_tokens", 0, MAX_TOKENS),
-        batch_size=_integer(fields, "batch_size", 1, MAX_BATCH_SIZE),
-        hostname=_shared(_string("hostname", _field(fields, "hostname"))),
-        pid=_integer(fields, "pid", 0, MAX_PID),
-        attributes=_attributes(fields),
-        uid=uid,
-    )
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_MISFIT = re.compile(r"(?P<expected>.*) - at `(?:key in )?\$\.(?P<name>\w+).*`", re.DOTALL)
 
 
-def _device_uuids(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
-    value = _field(fields, "device_uuids")
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) > MAX_DEVICES:
-        _refuse("device_uuids", value, f"expected null or a list of at most {MAX_DEVICES}")
-    uuids = tuple(_shared(_string("device_uuids", uuid)) for uuid in value)
-    if len(set(uuids)) < len(uuids):
-        _refuse("device_uuids", value, "a device is named twice, and its joules would be counted twice")
-    return uuids
-
-
-def _attributes(fields: Mapping[str, Any]) -> dict[str, str]:
-    value = _field(fields, "attributes")
-    if not isinstance(value, dict) or len(value) > MAX_ATTRIBUTES:
-        _refuse("attributes", value, f"expected an object of at most {MAX_ATTRIBUTES} strings")
-    return {_string("attributes", key): _string("attributes", text) for key, text in value.items()}
-
-
-def _field(fields: Mapping[str, Any], name: str) -> Any:
+def _explained(packet: bytes, said: str) -> WireError:
+    """What is wrong with a packet of which msgspec says this: the field, the value, and what was expected."""
     try:
-        return fields[name]
-    except KeyError:
-        raise WireError("missing_field", name) from None
-
-
-def _integer(fields: Mapping[str, Any], name: str, low: int, high: int) -> int:
-    value = _field(fields, name)
-    # JSON's true is an int to Python, and 1.0 would compare equal: neither is what a sender means by a count.
-    if type(value) is not int or not low <= value <= high:
-        _refuse(name, value, f"expected an integer from {low} to {high}")
-    return value
-
-
-def _name(fields: Mapping[str, Any], name: str) -> str:
-    value = _string(name, _field(fields, name))
-    if not value:
-        _refuse(name, value, "expected a name, found an empty string")
-    return value
-
-
-def _string(name: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_STRING_CHARS:
-        _refuse(name, value, f"expected a string of at most {MAX_STRING_CHARS} characters")
-    # JSON can spell half of a surrogate pair, which neither SQLite nor an HTTP response can carry further.
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        _refuse(name, value, "expected text that UTF-8 can carry, found a lone surrogate")
-    return value
-
-
-def _shared(text: str) -> str:
-    """One copy of what stands in each of thousands of spans that wait."""
-    return sys.intern(text) if type(text) is str else text
+        fields = _anything.decode(packet)
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        return WireError("not_json", str(error)[:MAX_STRING_CHARS])
+    if not isinstance(fields, dict):
+        return WireError("not_json", f"{_shown(fields)} is not an object")
+    version = fields.get("v", WIRE_VERSION)
+    if type(version) is not int or version != WIRE_VERSION:
+        # Of another version nothing else can be said.
+        return WireError("version", f"v = {_shown(version)}; this side speaks {WIRE_VERSION}")
+    if missing := _MISSING.match(said):
+        return WireError("missing_field", missing[1])
+    if misfit := _MISFIT.fullmatch(said):
+        name = misfit["name"]
+        reason: WireReason = "type" if name == "type" else "bad_value"
+        return WireError(reason, f"{name} = {_shown(fields.get(name))}; {misfit['expected'].lower()}")
+    return WireError("bad_value", said[:MAX_STRING_CHARS])
 
 
 def _refuse(name: str, value: object, expected: str) -> NoReturn:
@@ -283,19 +332,3 @@ def _refuse(name: str, value: object, expected: str) -> NoReturn:
 def _shown(value: object) -> str:
     # A nested value can be too deep to print, which is no way for a stranger to raise a RecursionError here.
     return type(value).__name__ if isinstance(value, list | dict) else ascii(value)[:80]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return fields
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# json.dumps() and json.loads() with options would make new ones at every call.
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
