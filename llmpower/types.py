@@ -2,15 +2,21 @@
 
 A reading that is not there is ``None``, never 0. Times that order events are nanoseconds of ``CLOCK_MONOTONIC``
 on the machine that measured; wall-clock time appears once, in :attr:`Measurement.started_at`, for people.
+
+Records of which there are thousands a second are msgspec's structs, which are made in a tenth of the time that a frozen
+dataclass takes and look the same from outside; ``msgspec.structs.replace`` makes a changed copy.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
+from msgspec import Struct
 
 DeviceKind = Literal["gpu", "cpu_package", "dram"]
 
@@ -55,8 +61,7 @@ class Device:
     pci_bus_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """One call that ran a model: what, where, when, and how many tokens (whole batch, padding excluded).
 
     ``device_uuids`` is ``None`` when the caller does not know where it ran, and empty when it knows that no GPU
@@ -75,7 +80,7 @@ class Span:
     batch_size: int
     hostname: str
     pid: int
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
     uid: int | None = None
 
     @property
@@ -89,8 +94,7 @@ class Span:
         return None if self.first_token_ns is None else (self.first_token_ns - self.start_ns) / 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Struct, frozen=True):
     """A span with its joules. Every energy has a standard deviation; ``None`` means not measured.
 
     ``gpu_energy_j`` sums the span's GPUs, ``cpu_energy_j`` the CPU packages. Prefill and decode split

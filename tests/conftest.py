@@ -8,12 +8,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from llmpower.spans.wire import MAX_PACKET_BYTES, Message, StatusRequest, decode, encode_status
 from llmpower.types import Measurement, Span
@@ -67,7 +67,7 @@ def make_measurement() -> Callable[..., Measurement]:
         )
         of_span = {name: value for name, value in fields.items() if name in Span.__slots__}
         of_measurement = {name: value for name, value in fields.items() if name not in Span.__slots__}
-        return replace(measurement, span=replace(span, **of_span), **of_measurement)
+        return structs.replace(measurement, span=structs.replace(span, **of_span), **of_measurement)
 
     return make
 

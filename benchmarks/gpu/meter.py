@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from llmpower.attribution import DeviceTotals, Joules, Ledger, Timeline
@@ -51,7 +51,7 @@ class Meter:
         """It has ended."""
         with self._lock:
             # The model may run on the CPU of a machine whose card is simulated: its joules are the simulated card's.
-            self._ledger.add(replace(span, device_uuids=(self.sampler.devices[0].uuid,)))
+            self._ledger.add(structs.replace(span, device_uuids=(self.sampler.devices[0].uuid,)))
 
     def cancel(self, span_id: str) -> None:
         """It has failed."""

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
+from msgspec import Struct
+
 from llmpower.attribution.entry import Entry
 from llmpower.attribution.pieces import Phase, cuts, regimes
 from llmpower.attribution.series import Reading
@@ -35,8 +37,7 @@ STALLED = "stalled"
 _QUALITIES: tuple[Quality, ...] = ("unavailable", "modelled", "interpolated", "measured")
 
 
-@dataclass(frozen=True, slots=True)
-class Joules:
+class Joules(Struct, frozen=True):
     """What one span used; ``None`` where it is not known."""
 
     span: Span

@@ -8,10 +8,10 @@ takes differences need not know which it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 Nanoseconds = NDArray[np.int64]
@@ -34,8 +34,7 @@ NO_TICK = -1
 """Where there are no ticks, and at an edge, which begins one and ends another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """Energy of one device up to one moment, from an origin that is the same throughout an epoch.
 
     What is unsure about it has three parts. ``boundary_var_j2`` is of this moment alone. ``path_var_j2`` gathers on the

@@ -5,8 +5,9 @@ See :mod:`~llmpower.attribution.division` for the formulas and their symbols.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from llmpower.attribution.series import Regime
 
@@ -30,8 +31,7 @@ class Level(NamedTuple):
     flicker_w: float
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A part of a tick.
 
     ``level`` is what its power is expected to be, ``None`` where nothing is known of it. ``edge_width_s`` is the width

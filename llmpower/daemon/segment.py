@@ -11,8 +11,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from llmpower.spans.spool import boot_id
 from llmpower.spans.wire import (

@@ -24,7 +24,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -56,28 +55,24 @@ class WireError(LlmpowerError):
         super().__init__(f"{reason}: {detail}")
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Struct, frozen=True):
     """A span has started at ``start_ns`` (CLOCK_MONOTONIC); a Span or a Cancel of the same id will follow."""
 
     span_id: str
     start_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """The span that began under this id failed, and is not to be accounted."""
 
     span_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StatusRequest:
+class StatusRequest(Struct, frozen=True):
     """Asks the daemon what it is doing; answered on the same connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolHead:
+class SpoolHead(Struct, frozen=True):
     """Which clock the spans of a file were timed by: CLOCK_MONOTONIC of that boot, and UTC less it at the time."""
 
     boot_id: str

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from llmpower.daemon.host import Host, read_cpu_name
 from llmpower.types import Device, Span
@@ -48,7 +49,7 @@ def simulated(device: Device) -> Device:
 def test_which_gpus_a_span_ran_on(
     devices: list[Device], told: tuple[str, ...] | None, resolved: tuple[str, ...] | None
 ) -> None:
-    assert Host(devices).resolve(replace(SPAN, device_uuids=told)).device_uuids == resolved
+    assert Host(devices).resolve(structs.replace(SPAN, device_uuids=told)).device_uuids == resolved
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,13 @@ def test_which_gpus_a_span_ran_on(
     ],
 )
 def test_what_a_system_is_called(devices: list[Device], uuids: tuple[str, ...] | None, system: str) -> None:
-    assert Host(devices, "EPYC").system(replace(SPAN, device_uuids=uuids)) == system
+    assert Host(devices, "EPYC").system(structs.replace(SPAN, device_uuids=uuids)) == system
 
 
 def test_joules_are_simulated_when_one_of_their_cards_is() -> None:
     host = Host([simulated(GPU), SECOND])
-    assert host.simulated(replace(SPAN, device_uuids=("GPU-a", "GPU-b")))
-    assert not host.simulated(replace(SPAN, device_uuids=("GPU-b", "GPU-elsewhere")))
+    assert host.simulated(structs.replace(SPAN, device_uuids=("GPU-a", "GPU-b")))
+    assert not host.simulated(structs.replace(SPAN, device_uuids=("GPU-b", "GPU-elsewhere")))
     assert not host.simulated(SPAN)
 
 

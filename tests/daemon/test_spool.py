@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from spool_station import BEGAN_NS, NOBODY, OFFSET_NS, UID, Station, a_span
 
 from llmpower.daemon.spool import MAX_LINES_A_STEP
@@ -237,5 +237,5 @@ def test_a_line_is_taken_once_however_the_reads_fall(station: Station, make_line
 def make_lines() -> Callable[[int], list[Span]]:
     """Spans whose lines are of many lengths."""
     return lambda count: [
-        replace(a_span(str(number)), attributes={"x": "é" * (number * 37 % 250)}) for number in range(count)
+        structs.replace(a_span(str(number)), attributes={"x": "é" * (number * 37 % 250)}) for number in range(count)
     ]

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from llmpower.profiling import (
     Campaign,
@@ -43,7 +43,7 @@ class Steps:
             raise CellTooLargeError("no room")
         self.measured.append(cell)
         runtime_s = cell.output_tokens / 10 + (4 * (len(self.measured) % 2) if cell in self.noisy else 0)
-        return replace(self.span, first_token_ns=None, end_ns=self.span.start_ns + round(runtime_s * 1e9))
+        return structs.replace(self.span, first_token_ns=None, end_ns=self.span.start_ns + round(runtime_s * 1e9))
 
 
 @pytest.fixture
