@@ -154,10 +154,14 @@ class CounterSeries:
             self._steadiness[False].judge(division)
             energies_j = [0.0, *(each.energy_j for each in division.used)]
             powers_w = [(energies_j[i + 1] - energies_j[i]) / piece.duration_s for i, piece in enumerate(pieces)]
+            begun_ns, ending_ns = edges.reach_ns(tick)[1], edges.reach_ns(tick + 1)[0]
             for number, each in enumerate(division.used[:-1]):
                 cut_ns, before_w, after_w = cuts_ns[first + number], powers_w[number], powers_w[number + 1]
-                beyond_j2 = edges.beyond_j2(tick, cut_ns, (around.before_w, after_w))
-                beyond_j2 += edges.beyond_j2(tick + 1, cut_ns, (around.after_w, before_w))
+                beyond_j2 = 0.0
+                if cut_ns < begun_ns:
+                    beyond_j2 += edges.beyond_j2(tick, cut_ns, (around.before_w, after_w))
+                if cut_ns > ending_ns:
+                    beyond_j2 += edges.beyond_j2(tick + 1, cut_ns, (around.after_w, before_w))
                 energy_j = start_j + each.energy_j
                 found.append(Reading(energy_j, beyond_j2, 0.0, epoch, start_ns, each.before_j2, each.within_j2))
         return found
@@ -169,20 +173,25 @@ class CounterSeries:
         mixed = len(set(asked.regimes[max(first - 1, 0) : end])) > 1
         flat = None if mixed else self._flat(tick, asked.regime(first))
         pieces = []
-        for number in range(len(bounds_ns) - 1):
+        last = len(bounds_ns) - 2
+        for number in range(last + 1):
             cut = first + number  # the piece ends at this cut and began at the one before
             regime = asked.regime(cut)
+            duration_s = (bounds_ns[number + 1] - bounds_ns[number]) / 1e9
+            if 0 < number < last and regime != IDLE:
+                # No tick beside it tells of it; of such there are a hundred to a tick at thousands of spans a second.
+                pieces.append(Piece(duration_s, regime, self._levels.get(regime) if mixed else flat))
+                continue
             near: list[Shown] = []
             width_ns = 0
             if number == 0:
                 near = edges.near(range(tick - 1, tick - 1 - LEVELS, -1), self._since_ns(asked, cut - 1))
                 width_ns = edges.width_ns[tick]
-            elif number == len(bounds_ns) - 2:
+            elif number == last:
                 near = edges.near(range(tick + 1, tick + 1 + LEVELS), asked.until(cut))
                 width_ns = edges.width_ns[tick + 1]
             if regime == IDLE and len(near) < LEVELS:
                 near += self._idle
-            duration_s = (bounds_ns[number + 1] - bounds_ns[number]) / 1e9
             pieces.append(Piece(duration_s, regime, self._level(near, tick, regime, mixed, flat), width_ns / 1e9))
         return pieces
 

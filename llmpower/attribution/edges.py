@@ -133,6 +133,11 @@ class Edges:
         beside = next((tick for tick in (edge, edge - 1) if self.is_tick(tick)), None)
         return 0.0 if beside is None else (self.power_w(beside) * self.width_ns[edge] / 1e9) ** 2 / 12
 
+    def reach_ns(self, edge: int) -> tuple[float, float]:
+        """The first and the last moment at which the edge may lie."""
+        middle_ns, half_ns = self.middle_ns[edge], self.width_ns[edge] / 2
+        return middle_ns - half_ns, middle_ns + half_ns
+
     def beyond_j2(self, edge: int, cut_ns: int, powers_w: tuple[float | None, float]) -> float:
         """Variance of the energy up to a cut that may lie on the other side of an edge than it seems.
 

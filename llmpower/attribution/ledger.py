@@ -73,6 +73,7 @@ class _Account:
     gpus: tuple[str, ...]
     late: bool
     entries: dict[str, Entry]
+    running: int  # entries that are not closed
 
 
 class Ledger:
@@ -88,7 +89,9 @@ class Ledger:
         self._packages = tuple(uuid for uuid, timeline in timelines.items() if timeline.device.kind == "cpu_package")
         self._hold_ns = round(hold_s * 1e9)
         self._open: dict[str, int] = {}
-        self._waiting: dict[str, _Account] = {}
+        self._waiting = 0
+        self._nowhere: list[_Account] = []  # those on no device that is known here
+        self._done: list[_Account] = []
         self._on: dict[str, dict[str, _Account]] = {uuid: {} for uuid in timelines}  # those not settled there yet
         self._watermark_ns: dict[str, int] = {}
         self._settled: dict[str, Reading] = {}  # the last known reading of each device, at or before the watermark
@@ -98,7 +101,7 @@ class Ledger:
     @property
     def pending(self) -> int:
         """Spans that have begun or ended and are not settled."""
-        return len(self._open) + len(self._waiting)
+        return len(self._open) + self._waiting
 
     @property
     def watermark_ns(self) -> Mapping[str, int]:
@@ -120,7 +123,12 @@ class Ledger:
         devices = (*(uuid for uuid in gpus if uuid in self._timelines), *self._packages)
         late = any(self._watermark_ns.get(uuid, span.start_ns) > span.start_ns for uuid in devices)
         entries = {} if late else {uuid: Entry() for uuid in devices}
-        account = self._waiting[span.span_id] = _Account(span, gpus, late, entries)
+        account = _Account(span, gpus, late, entries, len(entries))
+        self._waiting += 1
+        if late:
+            self._done.append(account)
+        elif not entries:
+            self._nowhere.append(account)
         for uuid in entries:
             self._on[uuid][span.span_id] = account
 
@@ -135,9 +143,10 @@ class Ledger:
         target_ns = min((until_ns, *self._open.values()))
         for uuid, timeline in self._timelines.items():
             self._settle_device(uuid, timeline, target_ns, stalled=timeline.stalled(until_ns))
-        done = [account for account in self._waiting.values() if account.late or self._is_settled(account, target_ns)]
-        for account in done:
-            del self._waiting[account.span.span_id]
+        self._done += [account for account in self._nowhere if account.span.end_ns <= target_ns]
+        self._nowhere = [account for account in self._nowhere if account.span.end_ns > target_ns]
+        done, self._done = self._done, []
+        self._waiting -= len(done)
         return [self._joules(account) for account in done]
 
     def take_booked(self) -> dict[BookingKey, float]:
@@ -149,13 +158,6 @@ class Ledger:
         """
         booked, self._booked = dict(self._booked), defaultdict(float)
         return booked
-
-    def _is_settled(self, account: _Account, target_ns: int) -> bool:
-        """Whether all that the span may lay claim to is booked."""
-        end_ns = account.span.end_ns
-        if not account.entries:
-            return end_ns <= target_ns
-        return all(self._watermark_ns.get(uuid, -1) >= end_ns for uuid in account.entries)
 
     def _settle_device(self, uuid: str, timeline: Timeline, target_ns: int, *, stalled: bool) -> None:
         """Move the device's watermark to the latest moment up to ``target_ns`` that can be booked for good."""
@@ -169,12 +171,15 @@ class Ledger:
         if target_ns < low_ns:
             return
         self._watermark_ns[uuid] = target_ns
-        accounts = list(self._on[uuid].values())
+        on = self._on[uuid]
+        next_ns = self._next_cut_ns(timeline, [account.span for account in on.values()], target_ns)
+        # The others wait for a later watermark. At thousands of spans a second they are most of them.
+        accounts = [account for account in on.values() if account.span.start_ns <= target_ns]
         spans, entries = [account.span for account in accounts], [account.entries[uuid] for account in accounts]
         cuts_ns = cuts(spans, low_ns, target_ns)
         where = course(spans, cuts_ns)
         doing = regimes(spans, where, len(cuts_ns) - 1)
-        readings = timeline.readings(cuts_ns, doing, self._next_cut_ns(timeline, spans, target_ns))
+        readings = timeline.readings(cuts_ns, doing, next_ns)
         for start, end, running in zip(readings[:-1], readings[1:], where.running.tolist(), strict=True):
             self._settle_piece(uuid, start, end, busy=running > 0)
         shared = share_out(spans, entries, where, cuts_ns, readings, timeline.idle_w)
@@ -193,13 +198,22 @@ class Ledger:
             if span.end_ns <= target_ns:
                 entry.close(at.get(span.end_ns))
                 # Other devices of the span may be behind; this one is done with it.
-                del self._on[uuid][span.span_id]
+                del on[span.span_id]
+                account.running -= 1
+                if not account.running:
+                    self._done.append(account)
 
     def _next_cut_ns(self, timeline: Timeline, spans: Sequence[Span], target_ns: int) -> int:
         """When what runs at ``target_ns`` changes next, or until when the device has shown that it has not."""
-        known_ns = max(timeline.known_until_ns or 0, target_ns)
-        begins_ns = (start_ns for start_ns in self._open.values() if start_ns > target_ns)
-        return min((*cuts(spans, target_ns, known_ns)[1:], *begins_ns), default=target_ns)
+        next_ns = max(timeline.known_until_ns or 0, target_ns)
+        for start_ns in self._open.values():
+            if target_ns < start_ns < next_ns:
+                next_ns = start_ns
+        for span in spans:
+            for moment_ns in (span.start_ns, span.first_token_ns, span.end_ns):
+                if moment_ns is not None and target_ns < moment_ns < next_ns:
+                    next_ns = moment_ns
+        return next_ns
 
     def _settle_piece(self, uuid: str, start: Reading | None, end: Reading | None, *, busy: bool) -> None:
         """Book one piece of one device's time, from one reading to the next, to inference if it is busy."""

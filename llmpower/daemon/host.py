@@ -10,6 +10,9 @@ from msgspec.structs import replace
 
 from llmpower.types import Device, Span
 
+MAX_SYSTEMS = 256
+"""Sets of devices whose name is remembered; spans name them, and may name anything."""
+
 
 class Host:
     """The devices that are sampled here.
@@ -31,6 +34,7 @@ class Host:
         self._packages = sum(device.kind == "cpu_package" for device in devices)
         self._cpu_name = cpu_name
         self._device_of = device_of
+        self._systems: dict[tuple[str, ...], str] = {}
 
     def resolve(self, span: Span) -> Span:
         """The span with the GPUs that its energy is to be taken from.
@@ -41,6 +45,8 @@ class Host:
         own: a span on some of them ran on their parent, once.
         """
         if span.device_uuids:
+            if len(span.device_uuids) == 1 and span.device_uuids[0] in self._devices:
+                return span
             uuids = tuple(dict.fromkeys(map(self._own_uuid, span.device_uuids)))
             return span if uuids == span.device_uuids else replace(span, device_uuids=uuids)
         if self._gpus and all(gpu.simulated for gpu in self._gpus):
@@ -53,8 +59,13 @@ class Host:
         """What a resolved span ran on, in words, such as ``2× NVIDIA H100 80GB HBM3``."""
         if not span.device_uuids:
             return f"{max(self._packages, 1)}× {self._cpu_name}"
-        names = Counter(map(self._name, span.device_uuids))
-        return " + ".join(f"{count}× {name}" for name, count in sorted(names.items()))
+        if (system := self._systems.get(span.device_uuids)) is None:
+            names = Counter(map(self._name, span.device_uuids))
+            system = " + ".join(f"{count}× {name}" for name, count in sorted(names.items()))
+            if len(self._systems) >= MAX_SYSTEMS:
+                self._systems.clear()
+            self._systems[span.device_uuids] = system
+        return system
 
     def simulated(self, span: Span) -> bool:
         """Whether a resolved span's joules come from a simulated card, in part or in whole."""

@@ -39,7 +39,7 @@ def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 def iso(moment: datetime) -> str:
     """UTC, to the microsecond, always of the same length: the order of the text is the order in time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def row_of(measurement: Measurement) -> Row:
