@@ -30,7 +30,7 @@ ALLOWED_ABOVE_THE_GROUND = {
     "report": {"modelling", "routing"},
 }
 TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers.py", "profiling/")
-HEAVY = ("torch", "transformers", "pandas", "scipy", "statsmodels", "matplotlib", "pyarrow")
+HEAVY = ("torch", "transformers", "pandas", "scipy", "statsmodels", "matplotlib", "pyarrow", "pycparser")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

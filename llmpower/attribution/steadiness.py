@@ -19,7 +19,7 @@ MEMORY = 128
 """How many differences between ticks are remembered: the flicker is then known to some 7 %."""
 
 EVERY = 4
-"""Differences taken between two estimates, which cost more than taking one."""
+"""New differences that an estimate waits for, which costs more than taking one."""
 
 PRIOR = 16
 """How many differences the flicker believed at first counts for."""
@@ -75,15 +75,25 @@ class Steadiness:
     def __init__(self, *, white: bool = False) -> None:
         self._white = white
         self._differences: deque[tuple[float, float]] = deque(maxlen=MEMORY)  # |d_i| and t_i
-        self._taken = 0
-        self.flicker = FLICKER[1]
-        """Relative standard deviation of a tick's mean power; of one of 0.1 s where it averages out as white noise."""
-        self.step_chance = STEP_CHANCE[0]
-        """Share of ticks with a step inside."""
+        self._new = 0  # of them, since the latest estimate
+        self._flicker = FLICKER[1]
+        self._step_chance = STEP_CHANCE[0]
         self.smoothness = 0.5
         """How flicker averages out, from 0 (white noise) to 1 (constant over a tick)."""
         self.elsewhere = ELSEWHERE[1]
         """Share of changes of power amid the same work that do not happen at a cut."""
+
+    @property
+    def flicker(self) -> float:
+        """Relative standard deviation of a tick's mean power; of one of 0.1 s where it averages out as white noise."""
+        self._estimate()
+        return self._flicker
+
+    @property
+    def step_chance(self) -> float:
+        """Share of ticks with a step inside."""
+        self._estimate()
+        return self._step_chance
 
     def learn(self, first: Shown, second: Shown, timing_w2: float) -> None:
         """Take two ticks with the same work in and between them; of their difference, the variance that is timing."""
@@ -92,9 +102,7 @@ class Steadiness:
             return
         per_w = self._scale((first.duration_s + second.duration_s) / 2) / mean_w
         self._differences.append((abs(second.power_w - first.power_w) * per_w, timing_w2 * per_w**2))
-        self._taken += 1
-        if self._taken % EVERY == 0:
-            self._estimate()
+        self._new += 1
 
     def _scale(self, duration_s: float) -> float:
         """From the flicker of a tick of this length to that of one of 0.1 s."""
@@ -105,8 +113,12 @@ class Steadiness:
         return self.flicker * power_w / self._scale(tick.duration_s)
 
     def _estimate(self) -> None:
+        """Bring flicker and step chance up to date, if enough has come; an idle device is never asked for them."""
+        if self._new < EVERY:
+            return
+        self._new = 0
         timing_var = median(t for _, t in self._differences)
-        flicker2, quiet = self.flicker**2, list(self._differences)
+        flicker2, quiet = self._flicker**2, list(self._differences)
         # First of all differences, as if few were steps; then of those that look like none.
         for quantile in (QUIET, 0.5, 0.5):
             ordered = sorted(d / sqrt(2 * flicker2 + t) for d, t in quiet)
@@ -118,9 +130,9 @@ class Steadiness:
         shown = sum(weight * (d * d - t) for weight, (d, t) in zip(weights, quiet, strict=True))
         flicker2 = max(shown + prior * 2 * FLICKER[1] ** 2, 0.0) / (sum(weights) + prior) / 2
         flicker = sqrt(flicker2) * (1 + CAUTION / sqrt(2 * (len(quiet) + PRIOR)))
-        self.flicker = min(max(flicker, FLICKER[0]), FLICKER[2])
+        self._flicker = min(max(flicker, FLICKER[0]), FLICKER[2])
         steps = (len(self._differences) - len(quiet)) / 2
-        self.step_chance = min(max(steps / len(self._differences), STEP_CHANCE[0]), STEP_CHANCE[1])
+        self._step_chance = min(max(steps / len(self._differences), STEP_CHANCE[0]), STEP_CHANCE[1])
 
     def level(self, beside: Sequence[Shown], tick: Shown) -> Level | None:
         """What whole ticks in a row, the nearest first, tell of what goes on in the near part of a tick beside them."""

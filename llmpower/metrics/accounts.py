@@ -47,9 +47,9 @@ class ModelAccounts:
         return {name: account.freeze() for name, account in self._models.items()}
 
     def _account(self, name: str) -> _Account:
-        if name not in self._models and len(self._models) >= MAX_MODEL_NAMES:
-            name = OTHER
-        return self._models.setdefault(name, _Account())
+        if (account := self._models.get(name)) is not None:
+            return account
+        return self._models.setdefault(name if len(self._models) < MAX_MODEL_NAMES else OTHER, _Account())
 
 
 class _Account:

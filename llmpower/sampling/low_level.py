@@ -6,6 +6,7 @@ handles, integers, strings and NumPy arrays.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, NewType
 
@@ -160,26 +161,23 @@ def true_energy_j(library: str, gpu: int, time_ns: int) -> float | None:
     """What the simulated library says its card has truly used; ``None`` when it no longer (or not yet) knows."""
     # The library is loaded already (a sampler has it open), so this only finds it again.
     simulated = _simulator_of(library)
-    energy = _SIMULATOR_FFI.new("double *")
+    energy = _simulator_ffi().new("double *")
     return float(energy[0]) if simulated.llmpowerSimTrueEnergy(gpu, time_ns, energy) == 0 else None
 
 
+@cache
 def _simulator_of(library: str) -> Any:
-    if library not in _simulators:
-        _simulators[library] = _SIMULATOR_FFI.dlopen(library)
-    return _simulators[library]
+    return _simulator_ffi().dlopen(library)
 
 
-def _declare_simulator() -> Any:
+@cache
+def _simulator_ffi() -> Any:
+    # Reading a declaration takes a parser of C, 5 MB that no daemon needs.
     from cffi import FFI
 
     declared = FFI()
     declared.cdef("int llmpowerSimTrueEnergy(unsigned int gpu, long long time_ns, double *energy_j);")
     return declared
-
-
-_SIMULATOR_FFI: Any = _declare_simulator()
-_simulators: dict[str, Any] = {}
 
 
 def _text(characters: Any) -> str:
