@@ -87,7 +87,7 @@ class _Counts:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0.0
-        self._exemplars: list[SpanExemplar | None] = [None] * (len(bounds) + 1)
+        self._exemplars: list[tuple[str, float, float] | None] = [None] * (len(bounds) + 1)
 
     def observe(self, value: float, span_id: str, ended_s: float) -> None:
         bucket = bisect_left(self._bounds, value)
@@ -95,8 +95,10 @@ class _Counts:
         self._total += value
         former = self._exemplars[bucket]
         # Prometheus refuses an exemplar that is older than the one it has.
-        if len(span_id) <= MAX_EXEMPLAR_CHARS and (former is None or ended_s > former.ended_s):
-            self._exemplars[bucket] = SpanExemplar(span_id, value, ended_s)
+        if (former is None or ended_s > former[2]) and len(span_id) <= MAX_EXEMPLAR_CHARS:
+            self._exemplars[bucket] = span_id, value, ended_s
 
     def freeze(self) -> Histogram:
-        return Histogram(self._bounds, tuple(self._counts), self._total, tuple(self._exemplars))
+        # Thousands of spans a second take each other's places; a record is made of those alone that stay.
+        exemplars = tuple(None if each is None else SpanExemplar(*each) for each in self._exemplars)
+        return Histogram(self._bounds, tuple(self._counts), self._total, exemplars)

@@ -39,7 +39,7 @@ def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 def iso(moment: datetime) -> str:
     """UTC, to the microsecond, always of the same length: the order of the text is the order in time."""
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[: -len('+00:00')]}Z"
 
 
 def row_of(measurement: Measurement) -> Row:
