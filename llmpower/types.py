@@ -13,6 +13,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import hypot
 from typing import Literal
 
 import msgspec
@@ -119,6 +120,20 @@ class Measurement(Struct, frozen=True):
     simulated: bool
     gpu_idle_energy_j: float | None = None
     cpu_idle_energy_j: float | None = None
+
+    @property
+    def energy_j(self) -> float | None:
+        """The sum of what was measured, of GPUs and CPU packages; ``None`` where the span's own GPUs were not."""
+        if self.quality == "unavailable":
+            return None
+        return (self.gpu_energy_j or 0.0) + (self.cpu_energy_j or 0.0)
+
+    @property
+    def energy_std_j(self) -> float | None:
+        """Standard deviation of :attr:`energy_j`; its parts err independently."""
+        if self.quality == "unavailable":
+            return None
+        return hypot(self.gpu_energy_std_j or 0.0, self.cpu_energy_std_j or 0.0)
 
 
 MEASUREMENT_COLUMNS = (

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from llmpower.spans.wire import MAX_PACKET_BYTES, Message, StatusRequest, decode, encode_status
+from llmpower.spans.replies import encode_status
+from llmpower.spans.wire import MAX_PACKET_BYTES, Message, SenderClock, StatusRequest, decode
 from llmpower.types import Measurement, Span
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,7 @@ class SpanReceiver:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.messages: list[Message] = []
+        self.clocks: list[SenderClock] = []
         self.status: dict[str, Any] = {"version": "0", "simulated": False}
         self.peers = 0
         self._arrived = threading.Condition()
@@ -133,6 +135,9 @@ class SpanReceiver:
             message = decode(packet)
             if isinstance(message, StatusRequest):
                 connection.send(encode_status(self.status))
+                continue
+            if isinstance(message, SenderClock):
+                self.clocks.append(message)
                 continue
             with self._arrived:
                 self.messages.append(message)

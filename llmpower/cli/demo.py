@@ -117,7 +117,7 @@ def _daemon(out: Path, port: int) -> Iterator[Path]:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
-    from llmpower.spans.client import request_status
+    from llmpower.spans.daemon_socket import request_status
 
     deadline_s = time.monotonic() + READY_S
     while process.poll() is None and time.monotonic() < deadline_s:

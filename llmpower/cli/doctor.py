@@ -109,7 +109,7 @@ def _name(zone: Path) -> str:
 
 
 def _daemon(socket: Path | None) -> Iterator[Finding]:
-    from llmpower.spans.client import default_socket_path, request_status
+    from llmpower.spans.daemon_socket import default_socket_path, request_status
 
     path = socket or default_socket_path()
     try:

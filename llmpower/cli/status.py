@@ -30,7 +30,7 @@ def command(socket: Path | None, as_json: bool) -> None:
       llmpower status
       llmpower status --json | jq '.devices[].power_w'
     """
-    from llmpower.spans.client import default_socket_path, request_status
+    from llmpower.spans.daemon_socket import default_socket_path, request_status
 
     status = request_status(socket or default_socket_path())
     click.echo(json.dumps(status, indent=2, allow_nan=False) if as_json else "\n".join(_lines(status)))

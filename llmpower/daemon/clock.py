@@ -11,9 +11,7 @@ is how closely the moment of a step is known.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 STEP_NS = 1_000_000
@@ -23,7 +21,6 @@ MAX_STEPS = 4096
 """How many of the latest steps are remembered: 17 minutes of a clock that is stepped at every look."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ATTEMPTS = 3
 
 
 class WallClock:
@@ -54,16 +51,3 @@ class WallClock:
         number = max(bisect_right(self._since_ns, moment_ns) - 1, 0)
         # In integers: a float of seconds since 1970 is good to a quarter of a microsecond, and rounds.
         return _EPOCH + timedelta(microseconds=(moment_ns + self._offsets_ns[number]) // 1000)
-
-
-def read_utc_offset_ns(
-    monotonic_ns: Callable[[], int] = time.monotonic_ns, wall_ns: Callable[[], int] = time.time_ns
-) -> int:
-    """UTC less CLOCK_MONOTONIC, by the closest of a few readings: between two calls the process may have to wait."""
-    readings = []
-    for _ in range(_ATTEMPTS):
-        before_ns = monotonic_ns()
-        now_ns = wall_ns()
-        after_ns = monotonic_ns()
-        readings.append((after_ns - before_ns, now_ns - (before_ns + after_ns) // 2))
-    return min(readings)[1]

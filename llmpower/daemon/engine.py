@@ -81,6 +81,8 @@ class Engine:
         self._logged_ns: dict[str, int] = {}
         self.outbox = Outbox(append, self.fail)
         """Measurements on their way to the store; tells which spans are committed."""
+        self.on_measured: Callable[[Measurement], None] = lambda _: None
+        """Is told of each span that is measured, before the store has it."""
         self.spool_waiting_bytes = 0
         """What waits in the spool, for the next snapshot."""
         self.last_error = self._store.last_fault
@@ -171,6 +173,7 @@ class Engine:
         for joules in finished:
             measurement = self._measurement(joules)
             self._models.add(measurement)
+            self.on_measured(measurement)
             self.outbox.put(measurement)
         for (model_name, phase, kind), energy_j in self._ledger.take_booked().items():
             self._models.book(model_name, phase, "gpu" if kind == "gpu" else "cpu", energy_j)

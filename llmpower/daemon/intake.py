@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from llmpower.daemon.clock import read_utc_offset_ns
+from llmpower.daemon.answers import Answers
 from llmpower.daemon.receiver import Receiver
 from llmpower.daemon.spool import Known, Spool
 from llmpower.spans.spool import spool_directory
@@ -55,6 +55,7 @@ class Intake:
         inbox: who gets what comes in.
         known: begins to look up which of some spans the store has.
         status: gives the answer to a status request, as JSON without NaN.
+        answers: tells those who ask what came of their spans.
 
     Raises:
         InputError: the socket or the spool cannot be made there.
@@ -67,13 +68,13 @@ class Intake:
         inbox: Inbox,
         known: Known,
         status: Callable[[], Mapping[str, object]],
+        answers: Answers,
     ) -> None:
         self._selector = selector
-        self._receiver = Receiver(path, selector, inbox, status)
+        self._answers = answers
+        self._receiver = Receiver(path, selector, inbox, status, answers)
         try:
-            self._spool = Spool(
-                spool_directory(path), inbox, known, began_ns=time.monotonic_ns(), utc_offset_ns=read_utc_offset_ns
-            )
+            self._spool = Spool(spool_directory(path), inbox, known, began_ns=time.monotonic_ns())
         except BaseException:
             self._receiver.close()
             raise
@@ -103,6 +104,7 @@ class Intake:
                 key.data()
         self._spool.read(self._receiver.is_behind)
         self._receiver.release(self._spool.is_read)
+        self._answers.step()
 
     def finish(self) -> None:
         """Take what was sent before now, as far as there is room, and listen no more."""

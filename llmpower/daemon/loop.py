@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from llmpower import __version__
+from llmpower.daemon.answers import Answers
 from llmpower.daemon.calibrations import Calibrations, calibration_path
-from llmpower.daemon.clock import read_utc_offset_ns
 from llmpower.daemon.config import Config
 from llmpower.daemon.engine import SETTLE_DELAY_S, Engine
 from llmpower.daemon.health import summary_of
@@ -27,35 +27,21 @@ from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.intake import Intake
 from llmpower.daemon.keeper import Keeper
 from llmpower.daemon.notify import Notifier
+from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
 from llmpower.daemon.refusals import REASONS
 from llmpower.daemon.status import status_of
 from llmpower.daemon.storing import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, DcgmCollector, LlmpowerCollector, MetricsServer
 from llmpower.sampling import Sampler
+from llmpower.spans.clocks import read_utc_offset_ns
 from llmpower.types import Device
-
-STEP_S = 0.25
-"""How often samples are drained and spans settled; a scrape is at most this much behind."""
-
-RESTING_STEP_S = 1.0
-"""The same while no span runs, and nobody says that one begins."""
 
 CALIBRATE_S = 8.0
 """At the start calibration wants to see every update."""
 
-REST_AFTER_S = 2.0
-"""So long after the last span nothing needs to be known closely: ticks after a span tell how to divide its last one."""
-
-FINISH_S = 3.0
-"""Longer than a device may show nothing before it counts as stalled, so everything is settled within it."""
-
 STORE_S = 5.0
 """How long the end waits for a store that is busy, or fails and may come back."""
 
-READY_S = 2.0
-"""How long start-up waits for every device to have shown something."""
-
-_FINISH_STEP_S = 0.05
 _STATUS_S = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -107,8 +93,10 @@ def run(config: Config) -> None:
                 WEB_CONFIG_OPTION,
             )
         loop = Loop(config, sampler, engine, server.url)
+        answers = Answers()
+        engine.on_measured = answers.measured
         intake = stack.enter_context(
-            contextlib.closing(Intake(config.socket, selector, engine, store.known, loop.status))
+            contextlib.closing(Intake(config.socket, selector, engine, store.known, loop.status, answers))
         )
         engine.outbox.on_stored = intake.stored
         loop.run(selector, intake, ending)
@@ -209,11 +197,11 @@ class Loop:
         deadline_s = time.monotonic() + FINISH_S
         self._step(0.0)
         while self._engine.pending and time.monotonic() < deadline_s:
-            time.sleep(_FINISH_STEP_S)
+            time.sleep(FINISH_STEP_S)
             self._step(0.0)
         deadline_s = time.monotonic() + STORE_S
         while self._engine.unstored and time.monotonic() < deadline_s:
-            time.sleep(_FINISH_STEP_S)
+            time.sleep(FINISH_STEP_S)
             self._step(0.0)
         left = self._engine.pending + self._engine.unstored
         if left:

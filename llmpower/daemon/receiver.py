@@ -10,22 +10,30 @@ dies in the middle of a call must not hold its joules open for ever.
 
 from __future__ import annotations
 
-import errno
-import os
 import selectors
 import socket
-import stat
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from llmpower.exceptions import InputError
-from llmpower.spans.client import check_socket_path
-from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, StatusRequest, WireError, decode, encode_status
-from llmpower.types import Span
+from llmpower.daemon.answers import Answers
+from llmpower.daemon.listening import listen
+from llmpower.daemon.shifting import shift_ns, shifted
+from llmpower.spans.clocks import read_clock
+from llmpower.spans.replies import encode_measurement, encode_status
+from llmpower.spans.wire import (
+    MAX_PACKET_BYTES,
+    Begin,
+    Cancel,
+    MeasurementRequest,
+    SenderClock,
+    StatusRequest,
+    WireError,
+    decode,
+)
+from llmpower.types import Measurement, Span
 
-OPTION = "--socket"
 MAX_PEERS = 512
 MAX_PEERS_OF_USER = 128
 MAX_OPEN_SPANS = 4096
@@ -64,7 +72,8 @@ class Inbox(Protocol):
 class Receiver:
     """Listens at ``path`` and tells ``inbox``; its sockets are served by ``selector``, whose data are callbacks.
 
-    ``status`` gives the answer to a status request, as JSON without NaN. The socket is for its owner and group (mode
+    ``status`` gives the answer to a status request, as JSON without NaN; ``answers`` tells what came of a span, and
+    ``clock`` is ours. The socket is for its owner and group (mode
     0660). The file of a daemon that died is replaced.
 
     Raises:
@@ -77,12 +86,15 @@ class Receiver:
         selector: selectors.BaseSelector,
         inbox: Inbox,
         status: Callable[[], Mapping[str, object]],
+        answers: Answers,
+        clock: Callable[[], SenderClock] = read_clock,
     ) -> None:
-        check_socket_path(path)
         self._path = path
         self._selector = selector
         self._inbox = inbox
         self._status = status
+        self._answers = answers
+        self._clock = clock
         self._peers: set[_Peer] = set()
         self._users: dict[int, _User] = {}
         self._accepts = 0
@@ -91,7 +103,7 @@ class Receiver:
         self._owners: dict[tuple[str, int | None], _Peer] = {}
         self._leaving: list[_Peer] = []
         self._gone: list[_Peer] = []
-        self._listener = _listen(path)
+        self._listener = listen(path)
         self._inode = path.stat().st_ino
         self._accepting = False
         self.resume()
@@ -194,13 +206,14 @@ class Receiver:
             # The end of the connection and an empty packet look the same; no message is empty.
             if not packet or not self._take(peer, packet):
                 self._drop(peer)
+            if peer not in self._peers:
                 return
 
     def _take(self, peer: _Peer, packet: bytes) -> bool:
         """Act on one packet; false when the peer is to be dropped."""
         uid = peer.user.uid
         try:
-            message = decode(packet, uid)
+            message = shifted(decode(packet, uid), peer.shift_ns)
         except WireError as error:
             self._inbox.reject(error.reason)
             return True
@@ -221,22 +234,43 @@ class Receiver:
                     self._owners.pop((span_id, uid), None)
                     self._inbox.cancel(span_id, uid)
             case StatusRequest():
-                return self._answer(peer)
+                return self._answer(peer, lambda: encode_status(self._status()))
+            case MeasurementRequest(span_id, wait_ms):
+                self._answers.ask(span_id, uid, wait_ms / 1e3, lambda found: self._tell(peer, found))
+            case SenderClock():
+                return self._set_clock(peer, message)
         return True
 
-    def _answer(self, peer: _Peer) -> bool:
+    def _set_clock(self, peer: _Peer, clock: SenderClock) -> bool:
+        """Take a peer's times by its clock from here on; false when that cannot be done."""
         try:
-            peer.connection.send(encode_status(self._status()), socket.MSG_NOSIGNAL)
+            peer.shift_ns = shift_ns(clock, self._clock())
+        except WireError as error:
+            self._inbox.reject(error.reason)
+            self._inbox.fail(f"spans of user {peer.user.uid} are refused: {error.detail}")
+            return False
+        return True
+
+    def _tell(self, peer: _Peer, measurement: Measurement | None) -> None:
+        """Say what came of a span to whoever asked, if still there."""
+        if peer in self._peers and not self._answer(peer, lambda: encode_measurement(measurement)):
+            self._drop(peer)
+
+    def _answer(self, peer: _Peer, encoded: Callable[[], bytes]) -> bool:
+        try:
+            peer.connection.send(encoded(), socket.MSG_NOSIGNAL)
         except OSError:
             # Gone, or asking without reading the answers.
             return False
         except WireError as error:
             # It would be ours to mend, and is no reason to stop measuring.
-            self._inbox.fail(f"a request for the status cannot be answered: {error.detail}")
+            self._inbox.fail(f"a request cannot be answered: {error.detail}")
             return False
         return True
 
     def _drop(self, peer: _Peer) -> None:
+        if peer not in self._peers:
+            return
         user = peer.user
         self._peers.discard(peer)
         if peer in user.paused:
@@ -264,41 +298,4 @@ class _Peer:
         self.connection = connection
         self.user = user
         self.open: set[str] = set()
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        _clear(path)
-        listener.bind(os.fspath(path))
-        # Before listen(2), so that nobody connects whom the mode would keep out.
-        path.chmod(0o660)
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        advice = f"no socket can be made there ({error.strerror}); give a path in a directory that you may write to"
-        raise InputError(OPTION, path, advice) from error
-    except InputError:
-        listener.close()
-        raise
-    return listener
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a daemon that is no more.
-
-    Raises:
-        InputError: a daemon lives there, or it is no socket.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise InputError(OPTION, path, "this is a file of another kind; move it away, or give another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
-        refused = probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED
-    if not refused:
-        raise InputError(OPTION, path, "another daemon answers there; stop it, or give another path")
-    path.unlink()
+        self.shift_ns = 0

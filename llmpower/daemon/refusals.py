@@ -15,6 +15,7 @@ REASONS = {
     "bad_value": "a field has a value that cannot be",
     "duplicate": "a span of this id was there already",
     "in_the_future": "it starts or ends in the future: a clock of another time namespace or boot",
+    "other_clock": "its clock is another than ours, and its kernel does not tell by how much",
     "overloaded": "more spans waited than are kept",
     "too_many_open": "more spans ran than one user or program may have",
     "too_many_peers": "more connections than are kept",

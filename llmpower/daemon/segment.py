@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from msgspec.structs import replace
-
-from llmpower.spans.spool import boot_id
+from llmpower.daemon.shifting import shift_ns, shifted
 from llmpower.spans.wire import (
     MAX_PACKET_BYTES,
     Begin,
     Cancel,
-    SpoolHead,
+    MeasurementRequest,
+    SenderClock,
     StatusRequest,
     WireError,
     decode,
@@ -38,10 +37,10 @@ class Segment:
         path: where it lies.
         descriptor: open for reading.
         uid: whose it is.
-        utc_offset_ns: UTC less CLOCK_MONOTONIC now, to place spans that another boot has timed.
+        clock: ours, now, to place spans that another has timed.
     """
 
-    def __init__(self, path: Path, descriptor: int, uid: int, utc_offset_ns: Callable[[], int]) -> None:
+    def __init__(self, path: Path, descriptor: int, uid: int, clock: Callable[[], SenderClock]) -> None:
         self.path = path
         self.descriptor = descriptor
         self.uid = uid
@@ -52,10 +51,9 @@ class Segment:
         self.left = False
         """Its writer has let go of it."""
         self.spoilt = False
-        """It has no head, and nobody can say when its spans ran."""
-        self._utc_offset_ns = utc_offset_ns
-        self._head: SpoolHead | None = None
-        self._shift_ns = 0
+        """It has no head that we understand, and nobody can say when its spans ran."""
+        self._clock = clock
+        self._shift_ns: int | None = None
         self._offset = 0
         self._lines: deque[bytes] = deque()
         self._rest = b""
@@ -82,12 +80,12 @@ class Segment:
             while self._lines:
                 line = self._lines.popleft()
                 try:
-                    if self._head is None:
-                        self._begin(line)
+                    if self._shift_ns is None:
+                        self._shift_ns = shift_ns(decode_head(line), self._clock())
                     else:
-                        yield self._message(line)
+                        yield self._message(line, self._shift_ns)
                 except WireError as error:
-                    self.spoilt = self._head is None
+                    self.spoilt = self._shift_ns is None
                     yield error
                     if self.spoilt:
                         return
@@ -139,24 +137,8 @@ class Segment:
         self._lines.extend(lines)
         return True
 
-    def _begin(self, line: bytes) -> None:
-        head = decode_head(line)
-        if head.boot_id != boot_id():
-            self._shift_ns = head.utc_offset_ns - self._utc_offset_ns()
-        self._head = head
-
-    def _message(self, line: bytes) -> Begin | Span | Cancel:
+    def _message(self, line: bytes, by_ns: int) -> Begin | Span | Cancel:
         message = decode(line, uid=self.uid)
-        if isinstance(message, StatusRequest):
+        if isinstance(message, StatusRequest | MeasurementRequest | SenderClock):
             raise WireError("type", "nobody is there to be answered")
-        if self._shift_ns and isinstance(message, Begin):
-            return replace(message, start_ns=message.start_ns + self._shift_ns)
-        if self._shift_ns and isinstance(message, Span):
-            first_ns = message.first_token_ns
-            return replace(
-                message,
-                start_ns=message.start_ns + self._shift_ns,
-                first_token_ns=None if first_ns is None else first_ns + self._shift_ns,
-                end_ns=message.end_ns + self._shift_ns,
-            )
-        return message
+        return shifted(message, by_ns)

@@ -24,8 +24,9 @@ from typing import Protocol
 
 from llmpower.daemon.segment import Segment
 from llmpower.exceptions import InputError, StoreError
+from llmpower.spans.clocks import read_clock
 from llmpower.spans.spool import SEGMENT_BYTES, SUFFIX
-from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, WireError
+from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, SenderClock, WireError
 from llmpower.types import Span
 
 OPTION = "--socket"
@@ -82,20 +83,26 @@ class Spool:
         inbox: who gets the spans.
         known: begins to look up which of some spans the store has.
         began_ns: CLOCK_MONOTONIC when this daemon began to take spans.
-        utc_offset_ns: UTC less CLOCK_MONOTONIC.
+        clock: ours.
 
     Raises:
         InputError: the directory cannot be made, or is another user's.
     """
 
     def __init__(
-        self, directory: Path, inbox: Inbox, known: Known, *, began_ns: int, utc_offset_ns: Callable[[], int]
+        self,
+        directory: Path,
+        inbox: Inbox,
+        known: Known,
+        *,
+        began_ns: int,
+        clock: Callable[[], SenderClock] = read_clock,
     ) -> None:
         self._directory = directory
         self._inbox = inbox
         self._known = known
         self._began_ns = began_ns
-        self._utc_offset_ns = utc_offset_ns
+        self._clock = clock
         self._segments: dict[str, Segment] = {}
         self._of_user: Counter[int] = Counter()
         self._begun: defaultdict[Program, set[str]] = defaultdict(set)
@@ -192,7 +199,7 @@ class Spool:
             os.close(descriptor)
             self._discard(path)
             return
-        segment = Segment(path, descriptor, found.st_uid, self._utc_offset_ns)
+        segment = Segment(path, descriptor, found.st_uid, self._clock)
         self._segments[path.name] = segment
         self._of_user[segment.uid] += 1
         if self._of_user[segment.uid] > MAX_SEGMENTS_OF_USER:
@@ -216,6 +223,8 @@ class Spool:
         match message:
             case WireError():
                 self._inbox.reject(message.reason)
+                if message.reason == "other_clock":
+                    self._inbox.fail(f"spans of user {segment.uid} are refused: {message.detail}")
             case Begin(span_id, start_ns):
                 if self._inbox.begin(span_id, start_ns, segment.uid):
                     begun.add(span_id)

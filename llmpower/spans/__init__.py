@@ -7,28 +7,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmpower.spans.client import (
-    SYSTEM_SOCKET,
-    SpanClient,
-    SpanSink,
-    check_socket_path,
-    default_client,
-    default_socket_path,
-    request_status,
-)
-from llmpower.spans.context import OpenSpan, span, unmeasured
+from llmpower.spans.client import SpanClient, SpanSink, default_client
+from llmpower.spans.context import OpenSpan, last_span, span, unmeasured
+from llmpower.spans.daemon_socket import SYSTEM_SOCKET, check_socket_path, default_socket_path, request_status
+from llmpower.spans.sink import MeasuringSink, current_sink, install, uninstall
 
 __all__ = [
     "SYSTEM_SOCKET",
+    "MeasuringSink",
     "OpenSpan",
     "SpanClient",
     "SpanSink",
     "check_socket_path",
+    "current_sink",
     "default_client",
     "default_socket_path",
+    "install",
     "instrument",
+    "last_span",
     "request_status",
     "span",
+    "uninstall",
     "uninstrument",
     "unmeasured",
 ]

@@ -5,8 +5,9 @@ the span is acknowledged, and will be in the store though the daemon be killed t
 Where there is no spool, or no room in it, messages go over the socket, without blocking and without that promise; one
 that the daemon cannot take now is dropped and counted, because a request that waits for its meter no longer costs what
 it costs without. What is missing is said once, with the way to mend it, through the ``llmpower`` logger (which prints
-on stderr in a program that set up no logging). :func:`request_status` is the exception: a person asked, so it waits,
-and raises.
+on stderr in a program that set up no logging).
+
+:meth:`SpanClient.measurement` is the exception: somebody wants to know what a span cost, so it waits.
 """
 
 from __future__ import annotations
@@ -18,28 +19,16 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from llmpower.exceptions import DaemonUnreachableError, InputError
+from llmpower.exceptions import InputError
+from llmpower.spans.clocks import read_clock
+from llmpower.spans.daemon_socket import advice_on, check_socket_path, default_socket_path, request_measurement
 from llmpower.spans.spool import SpoolWriter, spool_directory
-from llmpower.spans.wire import (
-    MAX_PACKET_BYTES,
-    Begin,
-    Cancel,
-    Message,
-    StatusRequest,
-    WireError,
-    decode_status,
-    encode,
-)
-from llmpower.types import Span
-
-SYSTEM_SOCKET = Path("/run/llmpower/llmpower.sock")
-MAX_SOCKET_PATH_BYTES = 107
-"""``sun_path`` holds 108 bytes, the last of them NUL."""
+from llmpower.spans.wire import Begin, Cancel, Message, WireError, encode
+from llmpower.types import Measurement, Span
 
 QUIET_S = 0.5
 """After so long without a message a program lets the daemon, which may be resting, know that there is one."""
@@ -61,67 +50,6 @@ class SpanSink(Protocol):
 
     def cancel(self, span_id: str) -> None:
         """It has failed."""
-
-
-def default_socket_path(environ: Mapping[str, str] = os.environ, system_socket: Path = SYSTEM_SOCKET) -> Path:
-    """Where the daemon is looked for: ``LLMPOWER_SOCKET``, the system's daemon if there is one, the user's own.
-
-    The system's daemon has left its spool there when it is away, in a restart for one: a program that starts meanwhile
-    finds it by that, unless the user has a daemon running.
-    """
-    if named := environ.get("LLMPOWER_SOCKET"):
-        return Path(named)
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    directory = Path(runtime, "llmpower") if runtime else Path(f"/tmp/llmpower-{os.getuid()}")
-    own_socket = directory / system_socket.name
-    try:
-        if system_socket.exists() or (spool_directory(system_socket).is_dir() and not own_socket.exists()):
-            return system_socket
-    except PermissionError:
-        # It is there and closed to us. Going elsewhere would hide that; connecting will say so.
-        return system_socket
-    return own_socket
-
-
-def check_socket_path(path: Path) -> None:
-    """Refuse a path that no Unix socket can have.
-
-    Raises:
-        InputError: it is longer than the kernel allows.
-    """
-    length = len(os.fsencode(path))
-    if length > MAX_SOCKET_PATH_BYTES:
-        advice = f"a socket's path holds at most {MAX_SOCKET_PATH_BYTES} bytes, this one has {length}; choose a shorter"
-        raise InputError("--socket", path, advice)
-
-
-def request_status(path: Path, timeout_s: float = 2.0) -> dict[str, Any]:
-    """Ask the daemon at ``path`` what it is doing, waiting at most ``timeout_s`` for each step.
-
-    Raises:
-        InputError: the path is too long for a socket.
-        DaemonUnreachableError: nobody answers there, or not in our language.
-    """
-    check_socket_path(path)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(os.fspath(path))
-            connection.send(encode(StatusRequest()))
-            packet = connection.recv(MAX_PACKET_BYTES + 1)
-    except TimeoutError as error:
-        advice = f"the daemon did not answer within {timeout_s:g} s; look at its log"
-        raise DaemonUnreachableError("--socket", path, advice) from error
-    except OSError as error:
-        raise DaemonUnreachableError("--socket", path, _advice(error, path)) from error
-    if not packet:
-        advice = "the daemon closed the connection without an answer; look at its log"
-        raise DaemonUnreachableError("--socket", path, advice)
-    try:
-        return decode_status(packet)
-    except WireError as error:
-        advice = f"what answers is not this version of llmpower ({error}); restart the daemon"
-        raise DaemonUnreachableError("--socket", path, advice) from error
 
 
 class SpanClient:
@@ -169,6 +97,17 @@ class SpanClient:
                 # Without a connection there is nobody who believes it open: a daemon forgets a peer that is gone.
                 if self._connection is not None:
                     self._withdrawals.append(packet)
+
+    def measurement(self, span: Span, timeout_s: float) -> Measurement | None:
+        """What the daemon has measured of a span of this user's, once it has; ``None`` where it does not tell in time.
+
+        It is asked on a connection of its own, and waits at most ``timeout_s`` seconds.
+        """
+        try:
+            return request_measurement(self.socket_path or default_socket_path(), span, timeout_s)
+        except InputError as error:
+            self._warn("unanswered", f"the joules of a span are not known, {error}")
+            return None
 
     def close(self) -> None:
         """Close connection and spool; the next message opens new ones."""
@@ -241,7 +180,7 @@ class SpanClient:
     def _deliver(self, packet: bytes) -> bool:
         """Try on the connection there is, and once more on a fresh one if the daemon was restarted meanwhile."""
         for _ in range(2):
-            if self._connection is None and not self._connect():
+            if self._connection is None and not (self._connect() and self._greet()):
                 return False
             assert self._connection is not None
             try:
@@ -272,12 +211,22 @@ class SpanClient:
             directory = spool_directory(path)
             kept = os.access(directory, os.W_OK | os.X_OK)
             fate = f"spans wait in {directory} and will have no joules" if kept else "spans are not recorded"
-            self._warn("unreachable", f"{fate}, {path}: {_advice(error, path)}")
+            self._warn("unreachable", f"{fate}, {path}: {advice_on(error, path)}")
         else:
             self._connection = connection
             return True
         connection.close()
         return False
+
+    def _greet(self) -> bool:
+        """Say by which clock the spans are timed that will follow."""
+        assert self._connection is not None
+        try:
+            self._connection.send(encode(read_clock()), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            self._disconnect()
+            return False
+        return True
 
     def _disconnect(self) -> None:
         self._withdrawals.clear()
@@ -295,21 +244,6 @@ class SpanClient:
 def default_client() -> SpanClient:
     """The process's own client, to wherever the default daemon is."""
     return SpanClient()
-
-
-def _advice(error: OSError, path: Path) -> str:
-    if isinstance(error, PermissionError):
-        return "this user may not open the daemon's socket; join its group, or start your own 'llmpower daemon'"
-    if isinstance(error, BlockingIOError):
-        return "the daemon is there and does not keep up; look at 'llmpower status'"
-    reason = (error.strerror or str(error)).lower()
-    if path == SYSTEM_SOCKET:
-        return (
-            f"no daemon answers there ({reason}); 'systemctl status llmpower' says why, 'journalctl -u llmpower' more"
-        )
-    return (
-        f"no daemon answers there ({reason}); start one with 'llmpower daemon', or name its socket in LLMPOWER_SOCKET"
-    )
 
 
 _clients: weakref.WeakSet[SpanClient] = weakref.WeakSet()

@@ -10,6 +10,14 @@
 One request is one span. The joules of two spans that overlap on a device are shared out between them, so a span that
 is opened inside another would take half of its own request's energy away: while a span is open in this context,
 instrumented calls below it stay silent (:func:`is_open`).
+
+When it has ended the span can say what it cost, whoever measures it, a daemon or a :class:`llmpower.Monitor`::
+
+    call.energy_j, call.energy_std_j, call.quality
+
+That waits until the counters have moved past its end, most of a second, and gives ``None`` where nobody knows. Of a
+call that somebody else's code makes, such as ``generate()``, :func:`last_span` is the span: its result stays untouched,
+and a thread sees its own calls and no other's.
 """
 
 from __future__ import annotations
@@ -23,16 +31,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from typing import Any
 
-from llmpower.spans.client import SpanSink, default_client
-from llmpower.types import Span
+from llmpower import phrases
+from llmpower.spans.client import SpanSink
+from llmpower.spans.sink import MeasuringSink, current_sink
+from llmpower.types import Measurement, Quality, Span
+
+WAIT_S = 5.0
+"""How long a span's figures are waited for: a daemon that rests has them in under 3 s."""
 
 _open: ContextVar[bool] = ContextVar("llmpower_span_open", default=False)
+_last: ContextVar[OpenSpan | None] = ContextVar("llmpower_last_span", default=None)
 
 
 def is_open() -> bool:
     """Whether a span is open, or measuring is off, in this thread or task."""
     return _open.get()
+
+
+def last_span() -> OpenSpan | None:
+    """The span that ended last in this thread or task, of an instrumented call or a block; ``None`` before the first.
+
+    Example:
+        ``answer = model.generate(**inputs)`` and then ``print(llmpower.last_span())``
+    """
+    return _last.get()
 
 
 @contextmanager
@@ -50,7 +74,10 @@ def unmeasured() -> Iterator[None]:
 
 
 class OpenSpan:
-    """A span under way. Counts may be set until it ends; they are those of the whole batch, without padding."""
+    """A span under way. Counts may be set until it ends; they are those of the whole batch, without padding.
+
+    Once it has ended, ``energy_j``, ``energy_std_j`` and ``quality`` say what it cost, and ``print()`` in one line.
+    """
 
     def __init__(
         self, client: SpanSink, *, model_name: str, input_tokens: int = 0, device_uuids: Sequence[str] | None = None
@@ -63,7 +90,10 @@ class OpenSpan:
         self.batch_size = 1
         self.attributes: dict[str, str] = {}
         self.first_token_ns: int | None = None
-        self._client = client
+        self._client: SpanSink | None = client
+        self._span: Span | None = None
+        self._measurement: Measurement | None = None
+        self._patience_s = WAIT_S
         self._pid = os.getpid()
         self.start_ns = time.monotonic_ns()
         client.begin(self.span_id, self.start_ns)
@@ -77,7 +107,7 @@ class OpenSpan:
         """Send the span, ended now or at ``end_ns``."""
         if end_ns is None:
             end_ns = time.monotonic_ns()
-        if not self._is_ours():
+        if not self._is_ours() or self._client is None:
             return
         span = Span(
             span_id=self.span_id,
@@ -94,11 +124,68 @@ class OpenSpan:
             attributes=self.attributes,
         )
         self._client.finish(span)
+        self._span = span
+        _last.set(self)
 
     def cancel(self) -> None:
         """Withdraw the span: what it measured failed."""
-        if self._is_ours():
+        if self._is_ours() and self._client is not None:
             self._client.cancel(self.span_id)
+            self._client = None
+
+    def measurement(self, timeout_s: float = WAIT_S) -> Measurement | None:
+        """All that was measured of the span, once it is; ``None`` before its end, and where that is not known in time.
+
+        Whoever measures is asked anew by each call, until there is an answer; it is kept.
+        """
+        if self._measurement is None and self._span is not None and isinstance(self._client, MeasuringSink):
+            self._measurement = self._client.measurement(self._span, timeout_s)
+            if self._measurement is not None:
+                # A monitor lives for as long as somebody may ask it.
+                self._client = None
+        return self._measurement
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of GPUs and CPU, as far as measured here; waits for them, ``None`` where they are not known."""
+        return None if (found := self._waited_for()) is None else found.energy_j
+
+    @property
+    def energy_std_j(self) -> float | None:
+        """Standard deviation of :attr:`energy_j`; the card's own gain error comes on top and cannot be seen."""
+        return None if (found := self._waited_for()) is None else found.energy_std_j
+
+    @property
+    def quality(self) -> Quality:
+        """How :attr:`energy_j` came about; ``unavailable`` where it is ``None``."""
+        return "unavailable" if (found := self._waited_for()) is None else found.quality
+
+    def __str__(self) -> str:
+        """``1.23 ± 0.02 J (measured)``; waits as :attr:`energy_j` does."""
+        return self._phrase(self._waited_for())
+
+    def __repr__(self) -> str:
+        # A debugger or a log must not wait.
+        return f"<span of {self.model_name}: {self._phrase(self._measurement)}>"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a notebook shows: somebody wants to see it, and waits."""
+        printer.text(str(self))
+
+    def _waited_for(self) -> Measurement | None:
+        if self._span is None:
+            return None
+        # Where it was waited for in vain, the next property does not wait again.
+        timeout_s, self._patience_s = self._patience_s, 0.0
+        return self.measurement(timeout_s)
+
+    def _phrase(self, found: Measurement | None) -> str:
+        if found is None or found.energy_j is None:
+            if self._span is None:
+                return "still running" if self._client is not None else "withdrawn"
+            return "no joules yet" if found is None and self._patience_s else "no joules (unavailable)"
+        notes = (found.quality, "allocated" if found.allocated else "", "SIMULATED" if found.simulated else "")
+        return f"{phrases.joules(found.energy_j, found.energy_std_j)} ({', '.join(filter(None, notes))})"
 
     def _is_ours(self) -> bool:
         """A child forked inside the block leaves it too, and must not end its parent's span."""
@@ -122,11 +209,11 @@ def span(
         model_name: the LLM's name, under which its measurements are fitted.
         input_tokens: prompt tokens of the whole batch, padding excluded; may be set later on the yielded object.
         device_uuids: the GPUs that it runs on (``GPU-…``), empty for none, ``None`` for not known.
-        client: where the span goes; the process's own client by default.
+        client: where the span goes; by default to the :class:`llmpower.Monitor` that is open, else to the daemon.
     """
     with unmeasured():
         opened = OpenSpan(
-            client or default_client(), model_name=model_name, input_tokens=input_tokens, device_uuids=device_uuids
+            client or current_sink(), model_name=model_name, input_tokens=input_tokens, device_uuids=device_uuids
         )
         try:
             yield opened

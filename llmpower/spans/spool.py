@@ -5,7 +5,7 @@ a file of its program's own, by one ``write(2)``: when that has returned, a fini
 is the moment from which it counts as acknowledged. The daemon reads these files as they grow and removes one once every
 span in it is committed; after a crash, or an absence, it finds in them what it has not stored.
 
-A file (a *segment*) holds one JSON object a line: a head that says of which boot its clock is, then messages as
+A file (a *segment*) holds one JSON object a line: a head that says by which clock it is timed, then messages as
 :mod:`~llmpower.spans.wire` writes them. A torn or spoilt line costs itself and not the next one. Its writer holds a
 lock (``flock(2)``) on it for as long as it may append, which the kernel lets go of however the program ends; what the
 program has begun and not ended is then given up. Segments are small, so that space comes back soon, and a program keeps
@@ -13,20 +13,21 @@ program has begun and not ended is then given up. Segments are small, so that sp
 before it lets go of the one before.
 
 The directory is the daemon's and sticky (mode 1770, as the socket is 0660): members of its group add files, and only
-their owner or the daemon removes them. The kernel's word on a file's owner is what makes a span its sender's.
+their owner or the daemon removes them. The kernel's word on a file's owner is what makes a span its sender's. The files
+themselves are open to all who may enter: in a user namespace the directory's group has no name, and a file cannot be
+given to it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import time
 import uuid
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
-from llmpower.spans.wire import SpoolHead, encode_head
+from llmpower.spans.clocks import read_clock
+from llmpower.spans.wire import encode_head
 
 SUFFIX = ".spans"
 SEGMENT_BYTES = 256 << 10
@@ -38,22 +39,13 @@ MAX_SEGMENTS = 64
 MAX_DIRECTORY_BYTES = 64 << 20
 """Of all programs together; beyond it none begins another segment."""
 
-_MODE = 0o640  # the daemon reads by the directory's group, whatever the program's umask
+_MODE = 0o644  # for the daemon, whatever the program's umask and groups: who is let into the directory, that decides
 _ATTEMPTS = 3
 
 
 def spool_directory(socket_path: Path) -> Path:
     """The spool of the daemon at ``socket_path``: ``/run/llmpower/llmpower.spool`` for ``…/llmpower.sock``."""
     return socket_path.with_suffix(".spool")
-
-
-@cache
-def boot_id() -> str:
-    """Names this boot of the machine, for clocks that begin with it; empty where the kernel does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
 
 
 class SpoolWriter:
@@ -129,10 +121,8 @@ def _create(path: Path) -> int:
         # It removes only what it could lock: from here on not this one, if it has not already.
         if os.fstat(descriptor).st_nlink == 0:
             raise BlockingIOError
-        with suppress(PermissionError):
-            os.fchown(descriptor, -1, path.parent.stat().st_gid)
         os.fchmod(descriptor, _MODE)
-        line = encode_head(SpoolHead(boot_id(), time.time_ns() - time.monotonic_ns())) + b"\n"
+        line = encode_head(read_clock()) + b"\n"
         if os.write(descriptor, line) < len(line):
             raise OSError
     except BlockingIOError:

@@ -30,9 +30,10 @@ import torch
 from transformers.generation.utils import GenerationMixin
 
 from llmpower.exceptions import InputError
-from llmpower.spans.client import SpanSink, default_client
+from llmpower.spans.client import SpanSink
 from llmpower.spans.context import OpenSpan, is_open, unmeasured
 from llmpower.spans.counting import Prompt
+from llmpower.spans.sink import current_sink
 from llmpower.spans.wire import MAX_STRING_CHARS
 
 _OFF = frozenset({"0", "false", "no", "off"})
@@ -53,7 +54,7 @@ def instrument(
 
     Args:
         model: one model; ``None`` for every class built on transformers' ``GenerationMixin``.
-        client: where spans go; the process's own client by default.
+        client: where spans go; by default to the :class:`llmpower.Monitor` that is open, else to the daemon.
         model_name: the name that spans bear; by default ``LLMPOWER_MODEL_NAME`` or what the model was loaded from.
         synchronise: wait for CUDA at start, first token and end, so that the times are those of the work and not of
             its queueing; by default yes, unless ``LLMPOWER_SYNCHRONISE`` is 0.
@@ -63,7 +64,7 @@ def instrument(
     """
     if synchronise is None:
         synchronise = os.environ.get("LLMPOWER_SYNCHRONISE", "1").lower() not in _OFF
-    settings = _Settings(client or default_client(), model_name, synchronise)
+    settings = _Settings(client, model_name, synchronise)
     uninstrument(model)
     if model is None:
         _patch(GenerationMixin, "generate", _MeasuredGenerate(GenerationMixin.generate, settings))
@@ -104,7 +105,7 @@ def _patch(owner: type, name: str, method: Callable[..., Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    client: SpanSink
+    client: SpanSink | None
     model_name: str | None
     synchronise: bool
 
@@ -183,7 +184,9 @@ class _Call:
         # What the start waits for is earlier work, and no cost of this call's.
         self.synchronise()
         self.synchronise_ns = 0
-        self.span = OpenSpan(settings.client, model_name=name[:MAX_STRING_CHARS], device_uuids=_uuids(devices))
+        self.span = OpenSpan(
+            settings.client or current_sink(), model_name=name[:MAX_STRING_CHARS], device_uuids=_uuids(devices)
+        )
 
     @classmethod
     def begin(cls, *arguments: Any) -> _Call | None:

@@ -7,10 +7,11 @@ middle of a message leaves nothing behind. Every packet names its version and ty
     {"v": 1, "type": "span", "span_id": "…", …}                    it has finished: every field of Span
     {"v": 1, "type": "cancel", "span_id": "…"}                     it failed; nothing is to be accounted for it
     {"v": 1, "type": "status"}                                     answered by one packet of type "status_reply"
+    {"v": 1, "type": "measurement", "span_id": "…", "wait_ms": 5}  by "measurement_reply", once there is one
+    {"v": 1, "type": "hello", "boot_id": "…", …}                   by which clock the sender times what follows
 
-Spans also travel as lines of a file (:mod:`~llmpower.spans.spool`), whose first line is::
-
-    {"v": 1, "type": "spool", "boot_id": "…", "utc_offset_ns": 123}
+Spans also travel as lines of a file (:mod:`~llmpower.spans.spool`), whose first line is of type "spool" and names the
+clock, too. Replies are in :mod:`~llmpower.spans.replies`.
 
 Anyone on the machine who may open the socket can send bytes, so :func:`decode` trusts none of them: it returns a
 message whose every field lies inside the bounds below, or raises :class:`WireError`, and nothing else. The bounds are
@@ -20,10 +21,8 @@ asked afterwards. Keys that it does not know are ignored, so that a later sender
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -41,8 +40,9 @@ MAX_TOKENS = 2**40
 MAX_BATCH_SIZE = 2**31 - 1
 MAX_PID = 2**31 - 1
 MAX_NS = 2**63 - 1
+MAX_WAIT_MS = 60_000
 
-WireReason = Literal["not_json", "too_large", "version", "type", "missing_field", "bad_value"]
+WireReason = Literal["not_json", "too_large", "version", "type", "missing_field", "bad_value", "other_clock"]
 """Why a packet was refused; few and fixed, so that it can be the label of a metric."""
 
 
@@ -72,32 +72,46 @@ class StatusRequest(Struct, frozen=True):
     """Asks the daemon what it is doing; answered on the same connection."""
 
 
-class SpoolHead(Struct, frozen=True):
-    """Which clock the spans of a file were timed by: CLOCK_MONOTONIC of that boot, and UTC less it at the time."""
+class MeasurementRequest(Struct, frozen=True):
+    """Asks what was measured of a span of the sender's own; answered when that is known, or after ``wait_ms``."""
+
+    span_id: str
+    wait_ms: int
+
+
+class SenderClock(Struct, frozen=True):
+    """The clock that a sender's spans are timed by.
+
+    ``boot_id`` names the boot, ``utc_offset_ns`` is UTC less its CLOCK_MONOTONIC when this was written, and
+    ``namespace_offset_ns`` is by how much its time namespace shifts CLOCK_MONOTONIC, by the kernel's word; ``None``
+    where the kernel does not tell it.
+    """
 
     boot_id: str
     utc_offset_ns: int
+    namespace_offset_ns: int | None = None
 
 
-Message = Begin | Span | Cancel | StatusRequest
+Message = Begin | Span | Cancel | StatusRequest | MeasurementRequest | SenderClock
 
 # --- What a packet may hold ------------------------------------------------------------------------------------------
 
-_Version = Literal[1]
+Version = Literal[1]
 _Text = Annotated[str, Meta(max_length=MAX_STRING_CHARS)]
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_STRING_CHARS)]
 _Moment = Annotated[int, Meta(ge=0, le=MAX_NS)]
 _Tokens = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+_Offset = Annotated[int, Meta(ge=-MAX_NS, le=MAX_NS)]
 
 
 class _BeginPacket(Struct, tag_field="type", tag="begin"):
-    v: _Version
+    v: Version
     span_id: _Name
     start_ns: _Moment
 
 
 class _SpanPacket(Struct, tag_field="type", tag="span"):
-    v: _Version
+    v: Version
     span_id: _Name
     model_name: _Name
     device_uuids: Annotated[tuple[_Text, ...], Meta(max_length=MAX_DEVICES)] | None
@@ -113,33 +127,40 @@ class _SpanPacket(Struct, tag_field="type", tag="span"):
 
 
 class _CancelPacket(Struct, tag_field="type", tag="cancel"):
-    v: _Version
+    v: Version
     span_id: _Name
 
 
 class _StatusPacket(Struct, tag_field="type", tag="status"):
-    v: _Version
+    v: Version
+
+
+class _MeasurementPacket(Struct, tag_field="type", tag="measurement"):
+    v: Version
+    span_id: _Name
+    wait_ms: Annotated[int, Meta(ge=0, le=MAX_WAIT_MS)]
+
+
+class _HelloPacket(Struct, tag_field="type", tag="hello"):
+    v: Version
+    boot_id: _Text
+    utc_offset_ns: _Offset
+    namespace_offset_ns: _Offset | None = None
 
 
 class _HeadPacket(Struct, tag_field="type", tag="spool"):
-    v: _Version
+    v: Version
     boot_id: _Text
-    utc_offset_ns: Annotated[int, Meta(ge=-MAX_NS, le=MAX_NS)]
+    utc_offset_ns: _Offset
+    namespace_offset_ns: _Offset | None = None
 
 
-class _ReplyPacket(Struct, tag_field="type", tag="status_reply"):
-    v: _Version
-    status: dict[str, Any]
-
-
-_Packet = _BeginPacket | _SpanPacket | _CancelPacket | _StatusPacket
+_Packet = _BeginPacket | _SpanPacket | _CancelPacket | _StatusPacket | _MeasurementPacket | _HelloPacket
 
 _encoder = msgspec.json.Encoder()
 _messages = msgspec.json.Decoder(_Packet)
 _heads = msgspec.json.Decoder(_HeadPacket)
-_replies = msgspec.json.Decoder(_ReplyPacket)
 _anything = msgspec.json.Decoder()
-_status_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 # --- Both ends -------------------------------------------------------------------------------------------------------
 
@@ -150,9 +171,9 @@ def encode(message: Message) -> bytes:
     Raises:
         WireError: the message breaks a bound that :func:`decode` holds it to, or does not fit in a packet.
     """
-    packet = _dump(_packet_of(message))
+    packet = dump(_packet_of(message))
     # msgspec asks nothing of what it writes. What the other end would refuse is better refused here, beside its cause.
-    fields = _load(packet, _messages)
+    fields = load(packet, _messages)
     if type(fields) is _SpanPacket:
         _check(fields)
     return packet
@@ -164,7 +185,7 @@ def decode(packet: bytes, uid: int | None = None) -> Message:
     Raises:
         WireError: anything but a valid message of this version.
     """
-    fields = _load(packet, _messages)
+    fields = load(packet, _messages)
     # The commonest first.
     if type(fields) is _SpanPacket:
         _check(fields)
@@ -173,46 +194,26 @@ def decode(packet: bytes, uid: int | None = None) -> Message:
         return Begin(fields.span_id, fields.start_ns)
     if type(fields) is _CancelPacket:
         return Cancel(fields.span_id)
+    if type(fields) is _MeasurementPacket:
+        return MeasurementRequest(fields.span_id, fields.wait_ms)
+    if type(fields) is _HelloPacket:
+        return SenderClock(fields.boot_id, fields.utc_offset_ns, fields.namespace_offset_ns)
     return StatusRequest()
 
 
-def encode_head(head: SpoolHead) -> bytes:
+def encode_head(clock: SenderClock) -> bytes:
     """The first line of a spool's file, without its end."""
-    return _dump(_HeadPacket(WIRE_VERSION, head.boot_id, head.utc_offset_ns))
+    return dump(_HeadPacket(WIRE_VERSION, clock.boot_id, clock.utc_offset_ns, clock.namespace_offset_ns))
 
 
-def decode_head(line: bytes) -> SpoolHead:
+def decode_head(line: bytes) -> SenderClock:
     """What :func:`encode_head` was given.
 
     Raises:
         WireError: the line is not a head of this version.
     """
-    fields = _load(line, _heads)
-    return SpoolHead(fields.boot_id, fields.utc_offset_ns)
-
-
-def encode_status(status: Mapping[str, object]) -> bytes:
-    """The daemon's answer to a :class:`StatusRequest`, as one packet; ``status`` is JSON without NaN.
-
-    Raises:
-        WireError: something in it is not JSON, or it does not fit in a packet.
-    """
-    try:
-        # msgspec would make a NaN a null, which says something else.
-        packet = _status_encoder.encode({"v": WIRE_VERSION, "type": "status_reply", "status": status}).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise WireError("bad_value", f"cannot be written as JSON: {error}") from error
-    return _fitting(packet)
-
-
-def decode_status(packet: bytes) -> dict[str, Any]:
-    """What :func:`encode_status` was given.
-
-    Raises:
-        WireError: the packet is not an answer of this version.
-    """
-    status: dict[str, Any] = _load(packet, _replies).status
-    return status
+    fields = load(line, _heads)
+    return SenderClock(fields.boot_id, fields.utc_offset_ns, fields.namespace_offset_ns)
 
 
 def _packet_of(message: Message) -> Struct:
@@ -222,6 +223,10 @@ def _packet_of(message: Message) -> Struct:
         return _CancelPacket(WIRE_VERSION, message.span_id)
     if isinstance(message, StatusRequest):
         return _StatusPacket(WIRE_VERSION)
+    if isinstance(message, MeasurementRequest):
+        return _MeasurementPacket(WIRE_VERSION, message.span_id, message.wait_ms)
+    if isinstance(message, SenderClock):
+        return _HelloPacket(WIRE_VERSION, message.boot_id, message.utc_offset_ns, message.namespace_offset_ns)
     return _SpanPacket(
         WIRE_VERSION,
         message.span_id,
@@ -270,21 +275,35 @@ def _span(fields: _SpanPacket, uid: int | None) -> Span:
     )
 
 
-def _dump(fields: Struct) -> bytes:
+def dump(fields: Struct) -> bytes:
+    """A packet of these fields.
+
+    Raises:
+        WireError: something in them is not JSON, or they do not fit in a packet.
+    """
     try:
-        return _fitting(_encoder.encode(fields))
+        return fitting(_encoder.encode(fields))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError) as error:
         raise WireError("bad_value", f"cannot be written as JSON: {error}") from error
 
 
-def _fitting(packet: bytes) -> bytes:
+def fitting(packet: bytes) -> bytes:
+    """The packet.
+
+    Raises:
+        WireError: it is too large for one.
+    """
     if len(packet) > MAX_PACKET_BYTES:
         raise WireError("too_large", f"{len(packet)} bytes; a packet holds {MAX_PACKET_BYTES}")
     return packet
 
 
-def _load(packet: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """The packet's fields, each within its bounds."""
+def load(packet: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """The packet's fields, each within its bounds.
+
+    Raises:
+        WireError: the packet is none of those that the decoder knows.
+    """
     if len(packet) > MAX_PACKET_BYTES:
         raise WireError("too_large", f"more than {MAX_PACKET_BYTES} bytes")
     try:

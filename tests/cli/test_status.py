@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmpower.spans.client import SYSTEM_SOCKET
+from llmpower.spans.daemon_socket import SYSTEM_SOCKET
 
 STATUS: dict[str, Any] = {
     "version": "1.2.3",

@@ -15,7 +15,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmpower.spans.client import SpanClient, request_status
+from llmpower.spans.client import SpanClient
+from llmpower.spans.daemon_socket import request_status
 from llmpower.types import Span
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

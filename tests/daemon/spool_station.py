@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from llmpower.daemon.spool import Key, Spool
-from llmpower.spans.spool import SpoolWriter, boot_id
-from llmpower.spans.wire import SpoolHead, encode, encode_head
+from llmpower.spans.clocks import boot_id
+from llmpower.spans.spool import SpoolWriter
+from llmpower.spans.wire import SenderClock, encode, encode_head
 from llmpower.types import Span
 
 BEGAN_NS = 1000
-OFFSET_NS = 5_000_000
+OFFSET_NS = 5_000_000_000
 UID = os.getuid()
 NOBODY = 65534
 
@@ -96,7 +97,8 @@ class Station:
         self.spool = self.open()
 
     def open(self) -> Spool:
-        return Spool(self.directory, self.book, self.book.known, began_ns=BEGAN_NS, utc_offset_ns=lambda: OFFSET_NS)
+        clock = SenderClock(boot_id(), OFFSET_NS, 0)
+        return Spool(self.directory, self.book, self.book.known, began_ns=BEGAN_NS, clock=lambda: clock)
 
     def write(self, *spans: Span) -> SpoolWriter:
         """A program has finished these, and goes on."""
@@ -109,7 +111,7 @@ class Station:
     def lay(self, *lines: bytes, name: str = "left-00000001.spans", head: bytes | None = None) -> Path:
         """A file that a program has left, with such lines."""
         path = self.directory / name
-        first = encode_head(SpoolHead(boot_id(), OFFSET_NS)) if head is None else head
+        first = encode_head(SenderClock(boot_id(), OFFSET_NS, 0)) if head is None else head
         path.write_bytes(b"\n".join((first, *lines)) + b"\n")
         return path
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpower.daemon.clock import MAX_STEPS, STEP_NS, WallClock, read_utc_offset_ns
+from llmpower.daemon.clock import MAX_STEPS, STEP_NS, WallClock
+from llmpower.spans.clocks import read_utc_offset_ns
 from llmpower.store.rows import iso
 
 S = 1_000_000_000

@@ -10,7 +10,7 @@ import pytest
 from llmpower.daemon.config import Config, default_store_path, find_store_path, load_config, make_directories
 from llmpower.daemon.retention import Retention
 from llmpower.exceptions import InputError
-from llmpower.spans.client import default_socket_path
+from llmpower.spans.daemon_socket import default_socket_path
 
 USER = 1000
 

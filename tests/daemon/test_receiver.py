@@ -16,11 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmpower.daemon.answers import Answers
 from llmpower.daemon.receiver import MAX_OPEN_SPANS, MAX_PEERS_OF_USER, PACKETS_A_STEP_OF_USER, Receiver
 from llmpower.exceptions import InputError
-from llmpower.spans.client import SpanClient, request_status
-from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, StatusRequest, decode_status, encode
-from llmpower.types import Span
+from llmpower.spans.client import SpanClient
+from llmpower.spans.clocks import boot_id
+from llmpower.spans.daemon_socket import request_status
+from llmpower.spans.replies import decode_measurement, decode_status
+from llmpower.spans.wire import (
+    MAX_PACKET_BYTES,
+    Begin,
+    Cancel,
+    MeasurementRequest,
+    SenderClock,
+    StatusRequest,
+    encode,
+)
+from llmpower.types import Measurement, Span
 
 
 def span(span_id: str = "a", **fields: Any) -> Span:
@@ -79,7 +91,9 @@ class Station:
         self.path = path
         self.selector = selectors.DefaultSelector()
         self.book = Book()
-        self.receiver = Receiver(path, self.selector, self.book, answer)
+        self.answers = Answers()
+        self.clock = SenderClock(boot_id(), 0, 0)
+        self.receiver = Receiver(path, self.selector, self.book, answer, self.answers, lambda: self.clock)
 
     def connect(self) -> socket.socket:
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -338,7 +352,7 @@ def test_an_answer_that_fits_in_no_packet_ends_that_connection_and_nothing_else(
         assert asking.recv(1) == b""
     assert ("begin", "a", 1) in station.book.heard
     (failure,) = [heard for heard in station.book.heard if isinstance(heard, tuple) and heard[0] == "fail"]
-    assert failure[1].startswith("a request for the status cannot be answered: ")
+    assert failure[1].startswith("a request cannot be answered: ")
     station.close()
 
 
@@ -376,7 +390,7 @@ def test_the_socket_is_for_owner_and_group(station: Station) -> None:
 
 def test_a_live_daemon_is_not_displaced(station: Station) -> None:
     with pytest.raises(InputError, match="another daemon answers there"):
-        Receiver(station.path, selectors.DefaultSelector(), Book(), status)
+        Receiver(station.path, selectors.DefaultSelector(), Book(), status, Answers())
     station.connect().close()
 
 
@@ -405,13 +419,79 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(InputError, match="file of another kind"):
-        Receiver(path, selectors.DefaultSelector(), Book(), status)
+        Receiver(path, selectors.DefaultSelector(), Book(), status, Answers())
     assert path.read_text() == "data"
 
 
 def test_paths_that_cannot_be(tmp_path: Path) -> None:
     selector = selectors.DefaultSelector()
     with pytest.raises(InputError, match="at most 107 bytes"):
-        Receiver(tmp_path / ("x" * 108), selector, Book(), status)
+        Receiver(tmp_path / ("x" * 108), selector, Book(), status, Answers())
     with pytest.raises(InputError, match=r"no socket can be made there \(No such file or directory\)"):
-        Receiver(tmp_path / "none" / "s", selector, Book(), status)
+        Receiver(tmp_path / "none" / "s", selector, Book(), status, Answers())
+
+
+def test_times_by_another_clock_are_brought_to_ours(station: Station) -> None:
+    with station.connect() as peer:
+        peer.send(encode(SenderClock(boot_id(), -(10**12), 10**12)))
+        peer.send(encode(Begin("a", 10**12 + 1)))
+        peer.send(encode(span(start_ns=10**12 + 1, first_token_ns=10**12 + 2, end_ns=10**12 + 2)))
+        station.turn()
+        assert station.book.heard == [("begin", "a", 1), span(first_token_ns=2)]
+
+
+def test_a_peer_whose_clock_cannot_be_brought_to_ours_is_sent_away_with_the_reason(station: Station) -> None:
+    with station.connect() as peer:
+        peer.send(encode(SenderClock(boot_id(), -(10**12))))
+        peer.send(encode(Begin("a", 1)))
+        station.turn()
+        assert station.book.rejected == {"other_clock": 1}
+        ((_, said),) = station.book.heard
+        assert "-1000.000 s from ours" in said
+        with pytest.raises(ConnectionError):
+            peer.send(b"{}", socket.MSG_NOSIGNAL)
+
+
+def test_who_asks_what_came_of_a_span_is_told_once_it_is_measured(
+    station: Station, make_measurement: Callable[..., Measurement]
+) -> None:
+    measured = make_measurement(uid=os.getuid())
+    request = encode(MeasurementRequest(measured.span.span_id, 60_000))
+    with station.connect() as early, station.connect() as late:
+        early.send(request)
+        station.turn()
+        early.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            early.recv(MAX_PACKET_BYTES)
+        station.answers.measured(make_measurement(uid=os.getuid() + 1, gpu_energy_j=7.0))
+        station.answers.measured(measured)
+        late.send(request)
+        station.turn()
+        for peer in (early, late):
+            assert decode_measurement(peer.recv(MAX_PACKET_BYTES), measured.span) == measured
+
+
+def test_who_does_not_read_the_answers_is_dropped(
+    station: Station, make_measurement: Callable[..., Measurement]
+) -> None:
+    station.answers.measured(make_measurement(uid=os.getuid(), system="x" * 50_000))
+    with station.connect() as peer:
+        for _ in range(100):
+            with suppress(BlockingIOError, BrokenPipeError):
+                peer.send(encode(MeasurementRequest("span-0", 0)), socket.MSG_DONTWAIT)
+            station.turn()
+        with pytest.raises(BrokenPipeError):
+            peer.send(encode(Cancel("a")), socket.MSG_NOSIGNAL)
+    station.turn()
+    assert station.book.heard == []
+
+
+def test_an_answer_to_one_that_is_gone_disturbs_nobody(
+    station: Station, make_measurement: Callable[..., Measurement]
+) -> None:
+    with station.connect() as peer:
+        peer.send(encode(MeasurementRequest("span-0", 60_000)))
+        station.turn()
+    station.answers.measured(make_measurement(uid=os.getuid()))
+    station.turn()
+    assert station.book.heard == []

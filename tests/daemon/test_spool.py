@@ -12,9 +12,12 @@ from spool_station import BEGAN_NS, NOBODY, OFFSET_NS, UID, Station, a_span
 
 from llmpower.daemon.spool import MAX_LINES_A_STEP
 from llmpower.exceptions import StoreError
+from llmpower.spans.clocks import boot_id
 from llmpower.spans.spool import SpoolWriter
-from llmpower.spans.wire import Begin, Cancel, SpoolHead, encode, encode_head
+from llmpower.spans.wire import Begin, Cancel, SenderClock, encode, encode_head
 from llmpower.types import Span
+
+S = 1_000_000_000
 
 
 def test_spans_are_taken_as_they_are_written_and_the_file_goes_when_all_are_stored(station: Station) -> None:
@@ -212,13 +215,31 @@ def test_the_next_daemon_finds_what_this_one_had_not_stored(station: Station) ->
 
 
 def test_spans_of_another_boot_keep_their_time_of_day(station: Station) -> None:
-    # Its clock stood at 7000 when UTC less it was 5_000_000 - 9000: by this boot's clock that was at -2000.
-    head = encode_head(SpoolHead("another", OFFSET_NS - 9000))
-    station.lay(encode(a_span(start_ns=6000, first_token_ns=6500, end_ns=7000)), head=head)
+    # Its clock stood at 7 s when UTC less it was 5 s - 9 s: by this boot's clock that was at -2 s.
+    head = encode_head(SenderClock("another", OFFSET_NS - 9 * S, 0))
+    station.lay(encode(a_span(start_ns=6 * S, first_token_ns=6 * S + 1, end_ns=7 * S)), head=head)
     station.step()
     station.book.answer()
     station.step()
-    assert station.book.spans == [a_span(start_ns=-3000, first_token_ns=-2500, end_ns=-2000)]
+    assert station.book.spans == [a_span(start_ns=-3 * S, first_token_ns=-3 * S + 1, end_ns=-2 * S)]
+
+
+def test_spans_of_another_time_namespace_are_brought_to_our_clock(station: Station) -> None:
+    head = encode_head(SenderClock(boot_id(), OFFSET_NS - 1000 * S, 1000 * S))
+    station.lay(
+        encode(Begin("a", 1000 * S + 2000)), encode(a_span(start_ns=1000 * S + 2000, end_ns=1000 * S + 3000)), head=head
+    )
+    station.step()
+    assert station.book.spans == [a_span()]
+
+
+def test_a_clock_of_which_nobody_knows_how_far_it_is_from_ours_is_refused(station: Station) -> None:
+    path = station.lay(encode(a_span()), head=encode_head(SenderClock(boot_id(), OFFSET_NS - 1000 * S)))
+    station.step()
+    assert station.book.spans == []
+    assert station.book.rejected["other_clock"] == 1
+    assert "-1000.000 s from ours" in station.book.failed[0]
+    assert not path.exists()
 
 
 def test_a_line_is_taken_once_however_the_reads_fall(station: Station, make_lines: Callable[[int], list[Span]]) -> None:

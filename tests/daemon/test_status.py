@@ -9,7 +9,7 @@ from llmpower.daemon.config import load_config
 from llmpower.daemon.refusals import REASONS
 from llmpower.daemon.status import MAX_MODELS, MAX_PROBLEMS, status_of
 from llmpower.metrics import DeviceState, FieldState, ModelAccounts, Snapshot, StoreState
-from llmpower.spans.wire import decode_status, encode_status
+from llmpower.spans.replies import decode_status, encode_status
 from llmpower.types import Device, Measurement
 
 FIELDS = {

@@ -15,7 +15,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["llmpower.spans.wire", "json"]):
-    from llmpower.spans.wire import Begin, Cancel, SpoolHead, WireError, decode, decode_head, encode, encode_head
+    from llmpower.spans.wire import Begin, Cancel, SenderClock, WireError, decode, decode_head, encode, encode_head
     from llmpower.types import Span
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for number, message in enumerate((Begin("a", 1), Cancel("a"), span)):
             Path(corpus, str(number)).write_bytes(encode(message))
-        Path(corpus, "head").write_bytes(encode_head(SpoolHead("boot", 1)))
+        Path(corpus, "head").write_bytes(encode_head(SenderClock("boot", 1, 2)))
         atheris.Setup([*sys.argv, corpus], one_input)
         atheris.Fuzz()
 

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmpower.daemon.admission import MAX_OPEN_OF_USER
+from llmpower.daemon.answers import Answers
 from llmpower.daemon.engine import Engine
 from llmpower.daemon.receiver import Receiver
 from llmpower.sampling import SAMPLE_DTYPE, SamplerStatistics
@@ -71,7 +72,7 @@ class Station:
     def __init__(self, path: Path) -> None:
         self.selector = selectors.DefaultSelector()
         self.engine = Engine((), self._append, backend="simulated")
-        self.receiver = Receiver(path, self.selector, self.engine, dict)
+        self.receiver = Receiver(path, self.selector, self.engine, dict, Answers())
         self.path = path
         self.peer = self.connect()
 

@@ -13,7 +13,7 @@ from example_spans import a_span
 
 from llmpower.exceptions import DaemonUnreachableError, InputError
 from llmpower.spans import SpanClient, check_socket_path, default_socket_path, request_status
-from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, decode
+from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, SenderClock, decode
 
 
 def test_messages_arrive_in_order_and_unchanged(client: SpanClient, receiver: Any) -> None:
@@ -104,6 +104,7 @@ def test_a_span_whose_end_was_lost_is_withdrawn_once_the_daemon_reads_again(sock
                         messages.append(decode(peer.recv(MAX_PACKET_BYTES)))
                 client.begin("b", 2)
         client.close()
+    assert isinstance(messages.pop(0), SenderClock)
     assert messages[0] == Begin("a", 1)
     assert messages[-2:] == [Cancel("a"), Begin("b", 2)]
 

@@ -23,9 +23,7 @@ from llmpower.spans.wire import (
     WireError,
     WireReason,
     decode,
-    decode_status,
     encode,
-    encode_status,
 )
 from llmpower.types import Span
 
@@ -200,19 +198,3 @@ def test_a_message_larger_than_a_packet_is_not_encoded() -> None:
     with pytest.raises(WireError) as caught:
         encode(message)
     assert caught.value.reason == "too_large"
-
-
-def test_a_status_is_answered_as_it_was_given() -> None:
-    status = {"version": "1", "devices": [{"power_w": None}]}
-    assert decode_status(encode_status(status)) == status
-
-
-@pytest.mark.parametrize("data", [b"{}", b"", encode(StatusRequest()), b'{"v":1,"type":"status_reply","status":[]}'])
-def test_what_is_no_status_is_refused(data: bytes) -> None:
-    with pytest.raises(WireError):
-        decode_status(data)
-
-
-def test_a_status_that_is_not_json_is_refused() -> None:
-    with pytest.raises(WireError, match="JSON"):
-        encode_status({"watts": float("nan")})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpower.exceptions import DaemonUnreachableError
-from llmpower.spans.client import request_status
+from llmpower.spans.daemon_socket import request_status
 
 LLMPOWER = [sys.executable, "-m", "llmpower.cli.main"]
 
