@@ -10,21 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmpower.inprocess import Monitor
     from llmpower.modelling import fit
     from llmpower.routing import route
-    from llmpower.spans import instrument, span, uninstrument
+    from llmpower.spans import instrument, last_span, span, uninstrument
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Monitor": "llmpower.inprocess",
     "fit": "llmpower.modelling",
     "instrument": "llmpower.spans",
+    "last_span": "llmpower.spans",
     "route": "llmpower.routing",
     "span": "llmpower.spans",
     "uninstrument": "llmpower.spans",
 }
 
-__all__ = ["__version__", "fit", "instrument", "route", "span", "uninstrument"]
+__all__ = ["Monitor", "__version__", "fit", "instrument", "last_span", "route", "span", "uninstrument"]
 
 
 def __getattr__(name: str) -> object:

@@ -21,13 +21,14 @@ FLOORS = (
     ("tables",),
     ("sampling", "spans", "attribution", "store", "metrics", "modelling", "service"),
     ("profiling", "routing", "daemon"),
-    ("report",),
+    ("report", "inprocess"),
     ("cli",),
 )
 ALLOWED_ABOVE_THE_GROUND = {
     "profiling": {"spans", "sampling"},
     "routing": {"modelling"},
     "report": {"modelling", "routing"},
+    "inprocess": {"sampling", "spans", "store", "daemon"},
 }
 TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers.py", "profiling/")
 HEAVY = ("torch", "transformers", "pandas", "scipy", "statsmodels", "matplotlib", "pyarrow", "pycparser")
@@ -131,6 +132,7 @@ def test_torch_is_imported_in_two_places_only() -> None:
         "import llmpower",
         "import llmpower.daemon.loop, llmpower.store, llmpower.metrics, llmpower.spans",
         "import llmpower.cli.main, llmpower.cli.daemon, llmpower.cli.status",
+        "import llmpower.inprocess",
         "import llmpower.modelling, llmpower.routing, llmpower.report",
     ],
 )
