@@ -24,19 +24,7 @@ pytestmark = pytest.mark.usefixtures("namespaces")
 
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--net", "--mount-proc")
 
-PROGRAM = """
-import json, os, socket, sys, time
-from pathlib import Path
-
-import llmpower
-from llmpower.spans import SpanClient
-
-client = SpanClient(Path(sys.argv[1]))
-with llmpower.span(model_name="contained", client=client) as call:
-    time.sleep(0.4)
-found = {"span_id": call.span_id, "pid": os.getpid(), "hostname": socket.gethostname(), "spooled": client.spooled}
-print(json.dumps(found | {"energy_j": call.energy_j, "monotonic_s": time.monotonic()}))
-"""
+PROGRAM = Path(__file__).with_name("contained.py")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +41,7 @@ def namespaces() -> None:
 
 def contained(socket: Path, *options: str, script: str = 'exec "$@"') -> dict[str, Any]:
     """What the program says of itself; ``script`` runs in the container first, with the program's command line."""
-    command = [*NAMESPACES, *options, "sh", "-ec", script, "sh", sys.executable, "-c", PROGRAM, str(socket)]
+    command = [*NAMESPACES, *options, "sh", "-ec", script, "sh", sys.executable, str(PROGRAM), str(socket)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -104,6 +92,7 @@ def test_a_contained_program_is_measured_by_either_way(
     found = contained(socket, *clock)
     assert found["monotonic_s"] - time.monotonic() == pytest.approx(offset_s or 0, abs=4)
     assert found["pid"] < 10, "its own view: with its hostname it names the process to whoever looks into the container"
+    assert found["interfaces"] == ["lo"]
     assert found["spooled"] == (way == "spool")
     assert_measured(daemon, found, began_s)
 

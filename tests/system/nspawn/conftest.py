@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "daemon")]
 
 from guest import Guest, base_image, booted  # noqa: E402 (found by the path above)
 
