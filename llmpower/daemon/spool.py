@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -209,18 +210,29 @@ class Spool:
         """Take at most so many; return how many lines it were."""
         taken = 0
         for segment in segments:
-            for message in segment.take():
-                taken += 1
-                self._act(message, segment)
-                if taken >= most:
-                    return taken
+            messages = list(islice(segment.take(), most - taken))
+            taken += len(messages)
+            # Most requests are over before this is read. That one has begun need not be known, when it has ended.
+            ended = {message.span_id for message in messages if type(message) is Span}
+            for message in messages:
+                if type(message) is not Begin or message.span_id not in ended:
+                    self._act(message, segment)
             if segment.spoilt:
                 self._refuse(segment, "spool_file")
+            if taken >= most:
+                break
         return taken
 
     def _act(self, message: Begin | Span | Cancel | WireError, segment: Segment) -> None:
         begun = self._begun[_program(segment)]
         match message:
+            case Span():
+                begun.discard(message.span_id)
+                if message.end_ns < self._began_ns:
+                    self._old.append((message, segment))
+                    segment.unstored += 1
+                else:
+                    self._finish(message, segment)
             case WireError():
                 self._inbox.reject(message.reason)
                 if message.reason == "other_clock":
@@ -233,13 +245,6 @@ class Spool:
                 if span_id in begun:
                     begun.discard(span_id)
                     self._inbox.cancel(span_id, segment.uid)
-            case Span():
-                begun.discard(message.span_id)
-                if message.end_ns < self._began_ns:
-                    self._old.append((message, segment))
-                    segment.unstored += 1
-                else:
-                    self._finish(message, segment)
 
     def _finish(self, span: Span, segment: Segment) -> None:
         self.on_finished(span)
