@@ -1,35 +1,27 @@
 """``/metrics`` over HTTP or HTTPS, on threads of its own.
 
 Who asks for OpenMetrics gets it, others the older text format, compressed on request. Each connection has its thread,
-in which TLS is negotiated too, and a deadline; there are :data:`MAX_CONNECTIONS` of them at most. So a peer that says
-nothing, or one letter at a time, holds up nobody.
+in which TLS is negotiated too, and its deadline (:mod:`llmpower.listening`), so that no peer holds up another.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import logging
 import socket
 import ssl
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import BaseRequestHandler, TCPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry
 
 from llmpower import __version__
-from llmpower.exceptions import InputError
+from llmpower.listening import PEER_TIMEOUT_S, HttpServer, is_loopback, shown_address
 from llmpower.metrics.exposition import OPENMETRICS, TEXT, render
 from llmpower.metrics.passwords import Passwords
 from llmpower.metrics.reloading import ReloadingWebConfig
@@ -42,7 +34,6 @@ OPTION = "--web.listen-address"
 MAX_CONNECTIONS = 32
 """Connections served at a time; a scraper needs one. What comes beyond is closed."""
 
-_PEER_TIMEOUT_S = 10.0
 _FAREWELL_S = 1.0
 _PLAIN = "text/plain; charset=utf-8"
 _PAGE = f"""<!doctype html>
@@ -80,34 +71,26 @@ class MetricsServer:
     ) -> None:
         self._web = ReloadingWebConfig(web_config_file, on_error)
         self._scheme = "http" if self._web.current().tls is None else "https"
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            server = _Server6 if family == socket.AF_INET6 else _Server
-            self._server = server((str(address[0]), port), registry, self._web, connection_timeout_s)
-        except OSError as error:
-            raise InputError(OPTION, _address(host, port), _advice(error)) from error
-        self.host = str(self._server.server_address[0])
-        self.port: int = self._server.server_address[1]
-        self._thread = Thread(target=self._server.serve_forever, name="llmpower-metrics", daemon=True)
-        self._thread.start()
+        self._server = _Server(host, port, registry, self._web, connection_timeout_s)
+        self.host = self._server.host
+        self.port = self._server.port
+        self._server.start()
 
     @property
     def url(self) -> str:
         """Where scrapes are answered."""
-        return f"{self._scheme}://{_address(self.host, self.port)}/metrics"
+        return f"{self._scheme}://{shown_address(self.host, self.port)}/metrics"
 
     @property
     def open_to_all(self) -> bool:
         """Whether other machines may be answered without showing a password or a certificate."""
         web = self._web.current()
         asks = bool(web.users) or (web.tls is not None and web.tls.verify_mode == ssl.CERT_REQUIRED)
-        return not asks and not ip_address(self.host.partition("%")[0]).is_loopback
+        return not asks and not is_loopback(self.host)
 
     def close(self) -> None:
         """Stop answering and free the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
     def __enter__(self) -> MetricsServer:
         return self
@@ -119,7 +102,7 @@ class MetricsServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = _PEER_TIMEOUT_S
+    timeout = PEER_TIMEOUT_S
     server_version = f"llmpower/{__version__}"
     sys_version = ""  # which Python this is, is nobody's business
     server: _Server
@@ -176,103 +159,47 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-@dataclass(slots=True)
-class _Connection:
-    socket: socket.socket
-    deadline_s: float
-
-
-class _Server(ThreadingHTTPServer):
-    # A thread that still waits for a slow peer must not hold up the daemon's end.
-    daemon_threads = True
-    block_on_close = False
-
+class _Server(HttpServer):
     def __init__(
         self,
-        address: tuple[str, int],
+        host: str,
+        port: int,
         registry: CollectorRegistry,
         web: ReloadingWebConfig,
         connection_timeout_s: float,
     ) -> None:
         self.registry = registry
-        self._web = web
-        self._connection_timeout_s = connection_timeout_s
-        self._connections: dict[socket.socket, _Connection] = {}
         self.passwords = Passwords()
-        super().__init__(address, BaseRequestHandler)  # finish_request makes the handlers
-
-    def server_bind(self) -> None:
-        # HTTPServer asks the resolver for this machine's name here, which can take seconds and serves nothing.
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if len(self._connections) >= MAX_CONNECTIONS:
-            self.shutdown_request(request)
-            return
-        self._connections[request] = _Connection(request, time.monotonic() + self._connection_timeout_s)
-        super().process_request(request, client_address)
+        self._web = web
+        super().__init__(
+            host,
+            port,
+            option=OPTION,
+            max_connections=MAX_CONNECTIONS,
+            connection_timeout_s=connection_timeout_s,
+        )
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         web = self._web.current()
-        request.settimeout(_PEER_TIMEOUT_S)
         connection = request if web.tls is None else self._secure(request, web.tls, web.client_sans)
         _Handler(connection, client_address, self, web)
 
     def _secure(self, request: Any, tls: ssl.SSLContext, client_sans: frozenset[str]) -> ssl.SSLSocket:
         secured = tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-        self._connections[request].socket = secured
+        self.speak_through(secured, request)
         secured.do_handshake()
         certificate = secured.getpeercert()
         if client_sans and certificate and client_sans.isdisjoint(_alternative_names(certificate)):
             raise ssl.SSLError("the client's certificate is for none of client_allowed_sans")
         return secured
 
-    def shutdown_request(self, request: Any) -> None:
-        connection = self._connections.pop(request, None)
-        ending = request if connection is None else connection.socket
-        if isinstance(ending, ssl.SSLSocket):
+    def bid_farewell(self, connection: socket.socket) -> None:
+        if isinstance(connection, ssl.SSLSocket):
             # TLS has an end of its own; a bare end of the connection could be a truncation by anybody.
             with contextlib.suppress(OSError, ValueError):
-                ending.settimeout(_FAREWELL_S)
-                ending.unwrap()
-        super().shutdown_request(ending)
-
-    def service_actions(self) -> None:
-        # Twice a second. A peer's timeout begins anew with every byte; this one does not.
-        now_s = time.monotonic()
-        for connection in list(self._connections.values()):
-            if now_s > connection.deadline_s:
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # A peer that went away or fell silent is its own affair; anything else is ours, and is shown.
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
+                connection.settimeout(_FAREWELL_S)
+                connection.unwrap()
 
 
 def _alternative_names(certificate: Mapping[str, Any]) -> Iterator[str]:
     return (value for _, value in certificate.get("subjectAltName", ()))
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _advice(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "this host name is not known; give an address of this machine, such as 127.0.0.1:10450"
-    match error.errno:
-        case errno.EADDRINUSE:
-            return "another program listens there; stop it, or give another port"
-        case errno.EACCES:
-            return "no permission to listen there; give a port above 1023"
-        case errno.EADDRNOTAVAIL:
-            return "this machine has no such address; give one that it has, or 0.0.0.0 for all"
-        case _:
-            return f"cannot listen there ({error.strerror}); give another address"
