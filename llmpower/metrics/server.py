@@ -1,7 +1,7 @@
 """``/metrics`` over HTTP or HTTPS, on threads of its own.
 
 Who asks for OpenMetrics gets it, others the older text format, compressed on request. Each connection has its thread,
-in which TLS is negotiated too, and its deadline (:mod:`llmpower.listening`), so that no peer holds up another.
+in which TLS is negotiated too, and its deadline (:mod:`llmpower.serving`), so that no peer holds up another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CollectorRegistry
 
 from llmpower import __version__
-from llmpower.listening import PEER_TIMEOUT_S, HttpServer, is_loopback, shown_address
+from llmpower.serving import PEER_TIMEOUT_S, HttpServer, is_loopback, shown_address
 from llmpower.metrics.exposition import OPENMETRICS, TEXT, render
 from llmpower.metrics.passwords import Passwords
 from llmpower.metrics.reloading import ReloadingWebConfig

@@ -11,10 +11,18 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from llmpower.spans.wire import SenderClock
 
 _ATTEMPTS = 3
+
+
+class Offset(NamedTuple):
+    """UTC less CLOCK_MONOTONIC, and by how much it may be off."""
+
+    ns: int
+    error_ns: int
 
 
 @cache
@@ -29,14 +37,26 @@ def boot_id() -> str:
 def read_utc_offset_ns(
     monotonic_ns: Callable[[], int] = time.monotonic_ns, wall_ns: Callable[[], int] = time.time_ns
 ) -> int:
-    """UTC less CLOCK_MONOTONIC, by the closest of a few readings: between two calls the process may have to wait."""
+    """UTC less CLOCK_MONOTONIC, see :func:`read_utc_offset`."""
+    return read_utc_offset(monotonic_ns, wall_ns).ns
+
+
+def read_utc_offset(
+    monotonic_ns: Callable[[], int] = time.monotonic_ns, wall_ns: Callable[[], int] = time.time_ns
+) -> Offset:
+    """UTC less CLOCK_MONOTONIC, by the closest of a few readings: between two calls the process may have to wait.
+
+    The wall clock was read at some moment between two readings of the other, and is taken to have been so in their
+    middle: half of the time between them is what that can be off.
+    """
     readings = []
     for _ in range(_ATTEMPTS):
         before_ns = monotonic_ns()
         now_ns = wall_ns()
         after_ns = monotonic_ns()
         readings.append((after_ns - before_ns, now_ns - (before_ns + after_ns) // 2))
-    return min(readings)[1]
+    width_ns, offset_ns = min(readings)
+    return Offset(offset_ns, (width_ns + 1) // 2)
 
 
 def read_namespace_offset_ns(process: Path = Path("/proc/self")) -> int | None:

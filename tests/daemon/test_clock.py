@@ -17,6 +17,7 @@ from llmpower.store.rows import iso
 
 S = 1_000_000_000
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OFFSET_NS = 1_767_225_600 * S
 
 
@@ -45,7 +46,7 @@ def test_a_clock_that_never_rests_does_not_fill_the_memory() -> None:
     clock = WallClock()
     for number in range(MAX_STEPS + 500):
         clock.note(number * S, OFFSET_NS + number * S)
-    assert len(clock._since_ns) == len(clock._offsets_ns) == MAX_STEPS
+    assert [len(column) for column in clock._steps] == [MAX_STEPS] * 2
     assert clock.at(0) == NEW_YEAR + timedelta(seconds=500), "the earliest that is remembered"
     assert clock.at((MAX_STEPS + 499) * S) == NEW_YEAR + timedelta(seconds=2 * (MAX_STEPS + 499))
 
@@ -116,3 +117,55 @@ def test_the_machines_time_zone_does_not_matter(zone: str) -> None:
     _, *times = done.stdout.split()
     # Through the night in which Berlin goes from 01:59 to 03:00.
     assert times == [f"2026-03-29T0{hour}:00:00.000000Z" for hour in (1, 2, 3)]
+
+
+def test_a_time_of_day_is_taken_back_to_the_moment_at_which_it_was_shown() -> None:
+    clock = WallClock()
+    clock.note(0, OFFSET_NS)
+    clock.note(100 * S, OFFSET_NS + 3600 * S)
+    clock.note(200 * S, OFFSET_NS)
+    assert clock.moment_ns(OFFSET_NS + 50 * S, 300 * S) == 50 * S
+    assert clock.moment_ns(OFFSET_NS + 3600 * S + 150 * S, 300 * S) == 150 * S, (
+        "by the clock that was wrong for a while"
+    )
+    assert clock.moment_ns(OFFSET_NS + 3600 * S + 150 * S, 5000 * S) == 3750 * S, "shown again since"
+    assert clock.moment_ns(OFFSET_NS + 250 * S, 300 * S) == 250 * S
+    assert clock.moment_ns(OFFSET_NS + 1800 * S, 300 * S) == 100 * S, "skipped, and not shown again yet"
+    assert clock.moment_ns(OFFSET_NS - 50 * S, 300 * S) == -50 * S, "before the first look: the first offset"
+    assert clock.moment_ns(OFFSET_NS + 9000 * S, 300 * S) == 9000 * S, "to come"
+
+
+def test_a_time_that_was_shown_twice_or_never() -> None:
+    clock = WallClock()
+    clock.note(0, OFFSET_NS)
+    clock.note(100 * S, OFFSET_NS - 30 * S)
+    assert clock.moment_ns(OFFSET_NS + 80 * S, 200 * S) == 110 * S, "set back: the later of the two"
+    assert clock.moment_ns(OFFSET_NS + 80 * S, 105 * S) == 80 * S, "which has not come yet"
+    assert clock.moment_ns(OFFSET_NS + 60 * S, 200 * S) == 60 * S
+    forward = WallClock()
+    forward.note(0, OFFSET_NS)
+    forward.note(100 * S, OFFSET_NS + 30 * S)
+    assert forward.moment_ns(OFFSET_NS + 120 * S, 200 * S) == 100 * S, "set forward past it: the moment of that"
+
+
+def test_no_time_of_day_is_taken_back_before_the_first_look() -> None:
+    with pytest.raises(LookupError):
+        WallClock().moment_ns(OFFSET_NS, 0)
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(1, 1000), st.integers(-5000, 5000).filter(bool)), max_size=8),
+    seconds=st.integers(0, 10_000),
+)
+def test_a_moment_taken_there_and_back_shows_the_same_time(steps: list[tuple[int, int]], seconds: int) -> None:
+    clock = WallClock()
+    since_ns, offset_ns = 0, OFFSET_NS
+    clock.note(since_ns, offset_ns)
+    for after_s, by_s in steps:
+        since_ns, offset_ns = since_ns + after_s * S, offset_ns + by_s * S
+        clock.note(since_ns, offset_ns)
+    shown = clock.at(seconds * S)
+    moment_ns = clock.moment_ns(round((shown - EPOCH).total_seconds()) * S, 10_000 * S)
+    assert 0 <= moment_ns <= 10_000 * S
+    # At a step itself the clock shows both.
+    assert shown in (clock.at(moment_ns), clock.at(moment_ns - 1) + timedelta(microseconds=1))

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from llmpower.spans.clocks import read_clock, read_namespace_offset_ns
+from llmpower.spans.clocks import read_clock, read_namespace_offset_ns, read_utc_offset
+
+UTC_OFFSET_NS = 1_767_225_600 * 10**9
 
 
 def process(directory: Path, own: str, children: str, offsets: str | None) -> Path:
@@ -44,3 +46,11 @@ def test_a_kernel_without_time_namespaces_has_one_clock(tmp_path: Path) -> None:
     assert read_namespace_offset_ns(tmp_path) is None, "nor is there a /proc"
     (tmp_path / "stat").touch()
     assert read_namespace_offset_ns(tmp_path) == 0
+
+
+def test_what_the_offset_can_be_off_by_is_half_of_what_the_closest_reading_took() -> None:
+    ticks = iter([0, 1000, 5000, 5100, 9000, 9900])
+    offset = read_utc_offset(lambda: next(ticks), lambda: UTC_OFFSET_NS)
+    assert offset == (UTC_OFFSET_NS - 5050, 50)
+    now = read_utc_offset()
+    assert 0 <= now.error_ns < 10**9
