@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from llmpower.spans.wire import MAX_PACKET_BYTES, Message, SenderClock, StatusRe
 from llmpower.types import Measurement, Span
 
 ROOT = Path(__file__).parents[1]
+
+# Helper modules of several folders: tests are collected without packages.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
