@@ -22,6 +22,7 @@ from llmpower.metrics import (
     FieldState,
     LlmpowerCollector,
     ModelAccounts,
+    OtlpState,
     SamplerState,
     Snapshot,
     StoreState,
@@ -119,6 +120,7 @@ def _families() -> Iterator[Metric]:
         sampler=SamplerState(read_errors={("gpu", 15): 1}, effective_hz={"gpu_energy": 100.0}),
         spans_rejected={"not_json": 1},
         store=StoreState(deleted={"age": 1}),
+        otlp=OtlpState(answers={200: 1}),
     )
     return LlmpowerCollector(lambda: snapshot).collect()
 

@@ -43,6 +43,46 @@ import click
 )
 @click.option("--rate", type=float, metavar="HZ", help="Reads of each GPU per second.  [default: 100]")
 @click.option(
+    "--hold",
+    type=float,
+    metavar="SECONDS",
+    help="How long samples are kept, and a request may last.  [default: 600]",
+)
+@click.option(
+    "--otlp.listen-address",
+    "otlp_listen_address",
+    metavar="HOST:PORT",
+    help="Take OpenTelemetry spans, such as vLLM's, there at /v1/traces; empty: nowhere.  [default: 127.0.0.1:10451]",
+)
+@click.option(
+    "--otlp.hold",
+    "otlp_hold",
+    type=float,
+    metavar="SECONDS",
+    help="How long before its span arrives a request may have begun to get its joules, which come so much later; only "
+    "while somebody sends.  [default: 120]",
+)
+@click.option(
+    "--otlp.model-name",
+    "otlp_model_name",
+    metavar="NAME",
+    help="For OpenTelemetry spans that name neither a model nor a service.",
+)
+@click.option(
+    "--otlp.count-calls",
+    "otlp_count_calls",
+    is_flag=True,
+    default=None,
+    help="Count the spans of clients too, where the servers that they call send none.",
+)
+@click.option(
+    "--otlp.any-user",
+    "otlp_any_user",
+    is_flag=True,
+    default=None,
+    help="Take OpenTelemetry spans from every user of this machine, not only from those who may open the socket.",
+)
+@click.option(
     "--retention.time",
     "retention_time",
     metavar="AGE",
@@ -65,6 +105,12 @@ def command(
     web_config_file: Path | None,
     web_dcgm_aliases: bool | None,
     rate: float | None,
+    hold: float | None,
+    otlp_listen_address: str | None,
+    otlp_hold: float | None,
+    otlp_model_name: str | None,
+    otlp_count_calls: bool | None,
+    otlp_any_user: bool | None,
     retention_time: str | None,
     retention_size: str | None,
 ) -> None:
@@ -94,6 +140,12 @@ def command(
         "web.config.file": web_config_file,
         "web.dcgm-aliases": web_dcgm_aliases,
         "rate": rate,
+        "hold": hold,
+        "otlp.listen-address": otlp_listen_address,
+        "otlp.hold": otlp_hold,
+        "otlp.model-name": otlp_model_name,
+        "otlp.count-calls": otlp_count_calls,
+        "otlp.any-user": otlp_any_user,
         "retention.time": retention_time,
         "retention.size": retention_size,
     }

@@ -16,15 +16,32 @@ from typing import Any, Literal
 from llmpower.daemon.retention import AGE_OPTION, SIZE_OPTION, Retention, parse_age, parse_size
 from llmpower.exceptions import InputError
 from llmpower.spans.daemon_socket import SYSTEM_SOCKET, check_socket_path, default_socket_path
+from llmpower.spans.wire import MAX_STRING_CHARS
 
 Backend = Literal["auto", "nvml", "simulated"]
 BACKENDS: tuple[Backend, ...] = ("auto", "nvml", "simulated")
 SYSTEM_STORE = Path("/var/lib/llmpower/spans.db")
 LISTEN_ADDRESS = "127.0.0.1:10450"
+OTLP_LISTEN_ADDRESS = "127.0.0.1:10451"
 POWERCAP_ROOT = Path("/sys/class/powercap")
+HOLD_S = 600.0
+OTLP_HOLD_S = 120.0
+MIN_HOLD_S, MAX_HOLD_S = 10.0, 7200.0
+MIN_OTLP_HOLD_S = 1.0
 RETENTION_TIME = "0"
 RETENTION_SIZE = "10GB"
 """Some 25 million spans: what nobody watches must not fill a disk, and nobody should miss what it deletes."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpConfig:
+    """How spans of OpenTelemetry are received; not at all where there is no address."""
+
+    listen_address: tuple[str, int] | None
+    hold_s: float
+    model_name: str | None
+    count_calls: bool
+    any_user: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,8 @@ class Config:
     web_config_file: Path | None
     dcgm_aliases: bool
     rate_hz: float
+    hold_s: float
+    otlp: OtlpConfig
     retention: Retention
 
 
@@ -68,10 +87,12 @@ def load_config(
         powercap_root=_path("powercap-root", settings["powercap-root"]),
         store=_path("store", settings["store"]).absolute(),
         socket=_path("socket", settings["socket"]).absolute(),
-        listen_address=_listen_address(settings["web.listen-address"]),
+        listen_address=_listen_address("web.listen-address", settings["web.listen-address"], LISTEN_ADDRESS),
         web_config_file=_optional_path("web.config.file", settings["web.config.file"]),
         dcgm_aliases=_switch("web.dcgm-aliases", settings["web.dcgm-aliases"]),
         rate_hz=_rate(settings["rate"]),
+        hold_s=_hold("hold", settings["hold"], MIN_HOLD_S, MAX_HOLD_S, "the longest time for which samples are kept"),
+        otlp=_otlp(settings),
         retention=Retention(parse_age(settings[AGE_OPTION]), parse_size(settings[SIZE_OPTION])),
     )
     check_socket_path(config.socket)
@@ -132,6 +153,12 @@ def default_settings(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
         "web.config.file": None,
         "web.dcgm-aliases": False,
         "rate": 100.0,
+        "hold": HOLD_S,
+        "otlp.listen-address": OTLP_LISTEN_ADDRESS,
+        "otlp.hold": OTLP_HOLD_S,
+        "otlp.model-name": None,
+        "otlp.count-calls": False,
+        "otlp.any-user": False,
         AGE_OPTION: RETENTION_TIME,
         SIZE_OPTION: RETENTION_SIZE,
     }
@@ -192,12 +219,34 @@ def _rate(value: object) -> float:
     return float(value)
 
 
-def _listen_address(value: object) -> tuple[str, int]:
+def _hold(name: str, value: object, least_s: float, most_s: float, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least_s <= value <= most_s:
+        advice = f"is no number of seconds from {least_s:g} to {most_s:g}, {what}; give one"
+        raise InputError(name, value, advice)
+    return float(value)
+
+
+def _otlp(settings: Mapping[str, Any]) -> OtlpConfig:
+    address, name = settings["otlp.listen-address"], settings["otlp.model-name"]
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= MAX_STRING_CHARS):
+        raise InputError("otlp.model-name", name, f"is no name of a model; give 1 to {MAX_STRING_CHARS} characters")
+    # A span may arrive when nearly all of this time has passed, and its samples must still be there.
+    most_s = settings["hold"] / 2
+    return OtlpConfig(
+        listen_address=None if address == "" else _listen_address("otlp.listen-address", address, OTLP_LISTEN_ADDRESS),
+        hold_s=_hold("otlp.hold", settings["otlp.hold"], MIN_OTLP_HOLD_S, most_s, "half of hold"),
+        model_name=name,
+        count_calls=_switch("otlp.count-calls", settings["otlp.count-calls"]),
+        any_user=_switch("otlp.any-user", settings["otlp.any-user"]),
+    )
+
+
+def _listen_address(name: str, value: object, example: str) -> tuple[str, int]:
     """``"127.0.0.1:10450"``, ``"[::1]:10450"``, or ``":10450"`` for every address of the machine."""
     host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     bare = host.removeprefix("[").removesuffix("]")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or (":" in bare and bare == host):
-        raise InputError("web.listen-address", value, "is no address; write HOST:PORT, such as 127.0.0.1:10450")
+        raise InputError(name, value, f"is no address; write HOST:PORT, such as {example}")
     return bare or "0.0.0.0", int(port)
 
 

@@ -17,11 +17,12 @@ from llmpower import __version__
 from llmpower.attribution import Joules, Ledger, Timeline
 from llmpower.daemon.admission import Admission
 from llmpower.daemon.clock import WallClock
+from llmpower.daemon.config import HOLD_S
 from llmpower.daemon.host import Host
 from llmpower.daemon.logs import about
 from llmpower.daemon.outbox import MAX_WAITING_ROWS, Append, Outbox
 from llmpower.daemon.reading import Reading
-from llmpower.metrics import DeviceState, Histogram, ModelAccounts, SamplerState, Snapshot, StoreState
+from llmpower.metrics import DeviceState, Histogram, ModelAccounts, OtlpState, SamplerState, Snapshot, StoreState
 from llmpower.sampling import Calibration, Channel, SamplerStatistics, with_periods
 from llmpower.types import Device, Field, Measurement, Span
 
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
 SETTLE_DELAY_S = 0.5
 """How long a span may take to be reported after its end: a few updates of a counter that is refreshed every 100 ms."""
 
-HOLD_S = 600.0
-"""How long a running span holds its time open, and so how far back samples are kept."""
-
 _LOG_AGAIN_NS = 60_000_000_000
-_LOGGED_STEP_S = 1.0
 
 logger = logging.getLogger("llmpower.daemon")
 
@@ -52,6 +49,7 @@ class Engine:
         now: CLOCK_MONOTONIC in nanoseconds.
         device_of: the device whose power a UUID stands for that is no device's own (a MIG instance's parent).
         store_state: what the store says of itself.
+        hold_s: how long a running span holds its time open, and so how far back samples are kept.
     """
 
     def __init__(
@@ -64,20 +62,24 @@ class Engine:
         now: Callable[[], int] = time.monotonic_ns,
         device_of: Callable[[str], Device | None] = lambda _: None,
         store_state: Callable[[], StoreState] = StoreState,
+        hold_s: float = HOLD_S,
     ) -> None:
         self._devices = tuple(devices)
-        self._timelines = {device.uuid: Timeline(device, HOLD_S) for device in devices}
-        self._ledger = Ledger(self._timelines, HOLD_S)
+        self._timelines = {device.uuid: Timeline(device, hold_s) for device in devices}
+        self._ledger = Ledger(self._timelines, hold_s)
         self._host = Host(devices, cpu_name, device_of)
         self._reading = Reading(devices, self.fail)
-        self._clock = WallClock()
+        self.clock = WallClock()
+        """What the wall clock showed when."""
         self._store_state = store_state
         self._store = store_state()
         self._backend = backend
         self._now = now
-        self._admission = Admission(self._ledger, self._host, self.reject, HOLD_S)
+        self._admission = Admission(self._ledger, self._host, self.reject, hold_s)
         self._models = ModelAccounts()
         self._rejected: Counter[str] = Counter()
+        self._late = 0
+        self._settle_delay_s = SETTLE_DELAY_S
         self._logged_ns: dict[str, int] = {}
         self.outbox = Outbox(append, self.fail)
         """Measurements on their way to the store; tells which spans are committed."""
@@ -85,6 +87,8 @@ class Engine:
         """Is told of each span that is measured, before the store has it."""
         self.spool_waiting_bytes = 0
         """What waits in the spool, for the next snapshot."""
+        self.otlp_state: Callable[[], OtlpState] = OtlpState
+        """Asked at each step for what came by OpenTelemetry."""
         self.last_error = self._store.last_fault
         """The latest thing that went wrong, in words."""
         self.last_error_ns = None if self.last_error is None else now()
@@ -163,14 +167,15 @@ class Engine:
             settle_delay_s: how long before now the settling stays.
         """
         now_ns = self._now()
-        self._note_time(now_ns, utc_offset_ns)
+        self.clock.note(now_ns, utc_offset_ns)
         for device in self._devices:
             own = samples[samples["device"] == device.index]
             columns = (own[name] for name in ("before_ns", "after_ns", "value", "status", "field"))
             self._timelines[device.uuid].extend(*columns)
         self._admission.expire(now_ns)
-        finished = self._ledger.settle(now_ns - round(settle_delay_s * 1e9))
-        for joules in finished:
+        self._settle_delay_s = settle_delay_s
+        for joules in self._ledger.settle(now_ns - round(settle_delay_s * 1e9)):
+            self._late += joules.late
             measurement = self._measurement(joules)
             self._models.add(measurement)
             self.on_measured(measurement)
@@ -184,17 +189,12 @@ class Engine:
         self._reading.look(samples, statistics, channels, now_ns)
         self.snapshot = self._freeze(_sampler_state(statistics))
 
-    def _note_time(self, now_ns: int, utc_offset_ns: int) -> None:
-        step_s = self._clock.note(now_ns, utc_offset_ns) / 1e9
-        if abs(step_s) >= _LOGGED_STEP_S:
-            logger.warning("the wall clock stepped %s by %.0f s", "forward" if step_s > 0 else "back", abs(step_s))
-
     def _measurement(self, joules: Joules) -> Measurement:
         span = self._admission.settled(joules.span)
         return Measurement(
             span=span,
             system=self._host.system(span),
-            started_at=self._clock.at(span.start_ns),
+            started_at=self.clock.at(span.start_ns),
             gpu_energy_j=joules.gpu_energy_j,
             gpu_energy_std_j=joules.gpu_energy_std_j,
             cpu_energy_j=joules.cpu_energy_j,
@@ -211,7 +211,9 @@ class Engine:
 
     def _freeze(self, sampler: SamplerState) -> Snapshot:
         outbox = self.outbox
+        otlp = self.otlp_state()
         rejected = self._rejected + Counter(duplicate=outbox.duplicates, unstorable=outbox.unstorable)
+        rejected += Counter(otlp.refused)
         return Snapshot(
             version=__version__,
             backend=self._backend,
@@ -222,11 +224,14 @@ class Engine:
             spans_running=self._admission.running,
             spans_pending=self._admission.pending,
             spans_stored=outbox.stored,
+            spans_late=self._late,
+            settle_delay_s=self._settle_delay_s,
             spool_waiting_bytes=self.spool_waiting_bytes,
             store_errors=outbox.errors + self._store.errors,
             store_waiting=outbox.waiting,
             store_lost=outbox.lost,
             store=self._store,
+            otlp=otlp,
         )
 
     def _device_state(self, device: Device) -> DeviceState:

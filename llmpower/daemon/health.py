@@ -20,6 +20,7 @@ SLOWED = 0.5
 """Of the rate asked for; less makes the joules of short requests noticeably less certain."""
 
 REFUSED_SHARE = 0.01
+LATE_SHARE = 0.01
 NOBODYS_SHARE = 0.05
 _MIN_ENERGY_J = 1000.0  # below that, a share of it says nothing
 
@@ -116,6 +117,19 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
             f"{refused / (refused + taken):.0%} of the spans since the start were refused, most as {reason}: "
             f"{REASONS.get(reason, 'a reason of its own')}",
             "section LlmpowerSpansRejected of docs/runbook.md says what to do about each reason",
+        )
+    if snapshot.spans_late > LATE_SHARE * taken:
+        yield Problem(
+            f"{snapshot.spans_late / taken:.0%} of the requests have no joules, because they were told of when their "
+            f"time was accounted for, {duration(snapshot.settle_delay_s)} behind the present",
+            "set otlp.hold to more than your longest request takes: docs/otlp.md",
+        )
+    gpus = [state.device for state in snapshot.devices if state.device.kind == "gpu"]
+    if snapshot.otlp.unplaced and len(gpus) > 1 and not all(gpu.simulated for gpu in gpus):
+        yield Problem(
+            f"{snapshot.otlp.unplaced} requests told of by OpenTelemetry have no GPU joules: they do not say on which "
+            f"of the {len(gpus)} GPUs they ran",
+            "set OTEL_RESOURCE_ATTRIBUTES=llmpower.device_uuids=GPU-… where their server is started: docs/otlp.md",
         )
     if snapshot.sampler.dropped:
         yield Problem(

@@ -6,7 +6,16 @@ from llmpower.metrics.accounts import ModelAccounts
 from llmpower.metrics.collector import LlmpowerCollector
 from llmpower.metrics.dcgm import DcgmCollector
 from llmpower.metrics.server import MetricsServer
-from llmpower.metrics.snapshot import DeviceState, FieldState, Histogram, ModelState, SamplerState, Snapshot, StoreState
+from llmpower.metrics.snapshot import (
+    DeviceState,
+    FieldState,
+    Histogram,
+    ModelState,
+    OtlpState,
+    SamplerState,
+    Snapshot,
+    StoreState,
+)
 from llmpower.metrics.web_config import OPTION as WEB_CONFIG_OPTION
 
 __all__ = [
@@ -19,6 +28,7 @@ __all__ = [
     "MetricsServer",
     "ModelAccounts",
     "ModelState",
+    "OtlpState",
     "SamplerState",
     "Snapshot",
     "StoreState",

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from llmpower.metrics.exposition import HistogramFamily
-from llmpower.metrics.snapshot import DeviceState, SamplerState, Snapshot
+from llmpower.metrics.snapshot import DeviceState, OtlpState, SamplerState, Snapshot
 
 
 class LlmpowerCollector(Collector):
@@ -40,6 +40,7 @@ class LlmpowerCollector(Collector):
         yield from _inference(snapshot)
         yield from _sampler(snapshot.sampler)
         yield from _daemon(snapshot, self._reasons)
+        yield from _otlp(snapshot.otlp)
         yield from _store(snapshot)
 
 
@@ -216,11 +217,40 @@ def _daemon(snapshot: Snapshot, reasons: tuple[str, ...]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "llmpower_spans_pending", "Finished spans that wait for the counters to pass them.", snapshot.spans_pending
     )
+    yield CounterMetricFamily(
+        "llmpower_spans_late",
+        "Spans that came when their time was already accounted for, and so have no energy.",
+        snapshot.spans_late,
+    )
+    yield GaugeMetricFamily(
+        "llmpower_settle_delay_seconds",
+        "How far behind the present energy is accounted for; more where spans come by OpenTelemetry, after their end.",
+        snapshot.settle_delay_s,
+    )
     yield GaugeMetricFamily(
         "llmpower_spool_waiting_bytes",
         "Finished spans in the spool that the daemon has no room for yet.",
         snapshot.spool_waiting_bytes,
     )
+
+
+def _otlp(otlp: OtlpState) -> Iterator[Metric]:
+    answers = CounterMetricFamily(
+        "llmpower_otlp_requests",
+        "HTTP requests to the OpenTelemetry receiver, by the answer's status.",
+        labels=("code",),
+    )
+    for status, count in sorted(otlp.answers.items()):
+        answers.add_metric((str(status),), count)
+    spans = CounterMetricFamily(
+        "llmpower_otlp_spans",
+        "Spans received by OpenTelemetry, by what became of them: accepted, refused, no_request (of a start-up, of "
+        "HTTP), call (to another server), nested (in a request already told of), repeated.",
+        labels=("fate",),
+    )
+    for fate in ("accepted", "refused", "no_request", "call", "nested", "repeated"):
+        spans.add_metric((fate,), otlp.spans.get(fate, 0))
+    yield from (answers, spans)
 
 
 def _store(snapshot: Snapshot) -> Iterator[Metric]:

@@ -122,12 +122,28 @@ class StoreState:
 
 
 @dataclass(frozen=True, slots=True)
+class OtlpState:
+    """What came by OpenTelemetry: ``answers`` by HTTP status, ``spans`` by what became of them, ``refused`` by reason.
+
+    ``unplaced`` are those accepted that did not say on which GPUs they ran. ``clock_error_s`` is by how much their
+    moments may be off, the wall clock being what they are timed by.
+    """
+
+    answers: Mapping[int, int] = field(default_factory=dict)
+    spans: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    unplaced: int = 0
+    clock_error_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a scrape or a status request can ask for.
 
     Of the spans, those ``running`` have begun, those ``pending`` have ended and wait to be measured, and those
     ``stored`` are rows in the store since the daemon began. ``store_waiting`` counts the measured ones that the store
-    could not take yet, ``store_lost`` those given up because too many waited.
+    could not take yet, ``store_lost`` those given up because too many waited. ``spans_late`` came when their time was
+    settled, which stays ``settle_delay_s`` behind the present.
     """
 
     version: str
@@ -139,8 +155,11 @@ class Snapshot:
     spans_running: int = 0
     spans_pending: int = 0
     spans_stored: int = 0
+    spans_late: int = 0
+    settle_delay_s: float = 0.0
     spool_waiting_bytes: int = 0
     store_errors: int = 0
     store_waiting: int = 0
     store_lost: int = 0
     store: StoreState = StoreState()
+    otlp: OtlpState = OtlpState()

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from llmpower.daemon.config import Config, default_store_path, find_store_path, load_config, make_directories
+from llmpower.daemon.config import (
+    Config,
+    OtlpConfig,
+    default_store_path,
+    find_store_path,
+    load_config,
+    make_directories,
+)
 from llmpower.daemon.retention import Retention
 from llmpower.exceptions import InputError
 from llmpower.spans.daemon_socket import default_socket_path
@@ -32,6 +39,10 @@ def test_roots_daemon_serves_the_system() -> None:
         web_config_file=None,
         dcgm_aliases=False,
         rate_hz=100.0,
+        hold_s=600.0,
+        otlp=OtlpConfig(
+            listen_address=("127.0.0.1", 10451), hold_s=120.0, model_name=None, count_calls=False, any_user=False
+        ),
         retention=Retention(age_s=None, size_bytes=10 << 30),
     )
 
@@ -72,6 +83,11 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         listen-address = "[::1]:9000"
         config.file = "/etc/llmpower/web.yml"
         dcgm-aliases = true
+        [otlp]
+        listen-address = ""
+        hold = 60
+        model-name = "llama"
+        any-user = true
         """,
     )
     config = load_config(
@@ -85,6 +101,7 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
     assert config.listen_address == ("::1", 9000)
     assert config.web_config_file == Path("/etc/llmpower/web.yml")
     assert config.dcgm_aliases
+    assert config.otlp == OtlpConfig(None, 60.0, "llama", False, True)
     assert config.powercap_root == Path("/sys/class/powercap")
 
 
@@ -105,6 +122,15 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         ("retention.time = 90", "retention.time", "such as 90d"),
         ('retention.time = "6m"', "retention.time", "such as 90d"),
         ('retention.size = "2"', "retention.size", "such as 2GB"),
+        ('hold = "long"', "hold", "number of seconds from 10 to 7200"),
+        ("hold = 9", "hold", "number of seconds from 10 to 7200"),
+        ("otlp.hold = 301", "otlp.hold", "from 1 to 300, half of hold"),
+        ("otlp.hold = nan", "otlp.hold", "from 1 to 300, half of hold"),
+        ("otlp.hold = true", "otlp.hold", "number of seconds"),
+        ('otlp.model-name = ""', "otlp.model-name", "no name of a model"),
+        ("otlp.model-name = 3", "otlp.model-name", "no name of a model"),
+        ("otlp.count-calls = 1", "otlp.count-calls", "neither true nor false"),
+        ('otlp.listen-address = "4318"', "otlp.listen-address", "such as 127.0.0.1:10451"),
         ("rate = ", "--config", "is not TOML"),
     ],
 )

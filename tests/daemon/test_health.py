@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llmpower.daemon.health import Problem, problems_of, summary_of
-from llmpower.metrics import DeviceState, FieldState, ModelAccounts, SamplerState, Snapshot, StoreState
+from llmpower.metrics import DeviceState, FieldState, ModelAccounts, OtlpState, SamplerState, Snapshot, StoreState
 from llmpower.types import Device
 
 GPU = Device("GPU-a", 0, "card", "gpu", False, True, True, "550")
@@ -98,6 +98,25 @@ def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
         "5% of the spans since the start were refused, most as version: another version of the protocol"
     )
     assert problems_of(replace(WELL, models={"m": model}, spans_rejected={"not_json": 5})) == []
+
+
+def test_requests_that_were_told_of_too_late_are_said() -> None:
+    accounts = ModelAccounts()
+    accounts.book("m", "decode", "gpu", 1.0)
+    models = {"m": replace(accounts.freeze()["m"], requests={"measured": 60, "unavailable": 40})}
+    problem = only(replace(WELL, models=models, spans_late=40, settle_delay_s=120.0))
+    assert problem.what.startswith("40% of the requests have no joules")
+    assert "otlp.hold" in problem.mend
+    assert problems_of(replace(WELL, models=models, spans_late=1)) == []
+
+
+def test_requests_that_do_not_say_where_they_ran_are_said_where_there_is_a_choice() -> None:
+    told = replace(WELL, otlp=OtlpState(unplaced=3))
+    assert problems_of(told) == []
+    problem = only(replace(told, devices=(CARD, CARD)))
+    assert problem.what.startswith("3 requests told of by OpenTelemetry have no GPU joules")
+    assert problem.what.endswith("on which of the 2 GPUs they ran")
+    assert "llmpower.device_uuids" in problem.mend
 
 
 def test_one_line_says_how_it_is_going() -> None:

@@ -18,6 +18,7 @@ from llmpower.metrics import (
     Histogram,
     LlmpowerCollector,
     ModelAccounts,
+    OtlpState,
     SamplerState,
     Snapshot,
     StoreState,
@@ -82,6 +83,8 @@ def snapshot(make_measurement: Make) -> Snapshot:
         spans_rejected={"not_json": 4},
         spans_running=9,
         spans_pending=5,
+        spans_late=3,
+        settle_delay_s=60.5,
         spool_waiting_bytes=9,
         store_errors=6,
         store_waiting=7,
@@ -94,6 +97,7 @@ def snapshot(make_measurement: Make) -> Snapshot:
             corruptions=12,
             commit_s=Histogram((0.01, 0.1), (3, 2, 1), 0.75),
         ),
+        otlp=OtlpState(answers={200: 7, 503: 1}, spans={"accepted": 40, "no_request": 20}),
     )
 
 
@@ -177,6 +181,11 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
     assert value("store_deleted_spans_total", reason="size") == 11
     assert [value("store_commit_seconds_bucket", le=le) for le in ("0.01", "0.1", "+Inf")] == [3, 5, 6]
     assert (value("store_commit_seconds_sum"), value("store_commit_seconds_count")) == (0.75, 6)
+    assert value("spans_late_total") == 3
+    assert value("settle_delay_seconds") == 60.5
+    assert [value("otlp_requests_total", code=code) for code in ("200", "503")] == [7, 1]
+    fates = ("accepted", "no_request", "refused", "call", "nested", "repeated")
+    assert [value("otlp_spans_total", fate=fate) for fate in fates] == [40, 20, 0, 0, 0, 0]
     assert found == {}
 
 
