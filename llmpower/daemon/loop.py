@@ -28,8 +28,10 @@ from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.intake import Intake
 from llmpower.daemon.keeper import Keeper
 from llmpower.daemon.notify import Notifier
+from llmpower.daemon.otlp_server import OtlpServer, receiving
 from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
 from llmpower.daemon.refusals import REASONS
+from llmpower.daemon.settling import settle_delay_s
 from llmpower.daemon.status import status_of
 from llmpower.daemon.storing import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, DcgmCollector, LlmpowerCollector, MetricsServer
@@ -78,6 +80,7 @@ def run(config: Config) -> None:
             cpu_name=read_cpu_name(),
             device_of=sampler.device_of,
             store_state=store.state,
+            hold_s=config.hold_s,
         )
         registry = CollectorRegistry(auto_describe=True)
         registry.register(LlmpowerCollector(lambda: engine.snapshot, REASONS))
@@ -102,6 +105,8 @@ def run(config: Config) -> None:
             contextlib.closing(Intake(config.socket, selector, engine, store.known, loop.status, answers))
         )
         engine.outbox.on_stored = intake.stored
+        loop.otlp = stack.enter_context(receiving(config, engine.clock))
+        engine.otlp_state = engine.otlp_state if loop.otlp is None else loop.otlp.receiver.state
         loop.run(selector, intake, ending)
 
 
@@ -125,6 +130,8 @@ class Loop:
         self._metrics_url = metrics_url
         self._notifier = notifier or Notifier()
         self._calibrations = Calibrations(calibration_path(config.store), sampler.devices, engine)
+        self.otlp: OtlpServer | None = None
+        """Where spans come in by OpenTelemetry, if anywhere."""
         self._started_s = time.monotonic()
         self._cpu_before_s = time.process_time()
         self._resting = False
@@ -151,7 +158,7 @@ class Loop:
                 intake.step()
                 self._engine.spool_waiting_bytes = intake.waiting_bytes
                 # What had begun before the look at the spool is known; what has since, is not.
-                self._step(SETTLE_DELAY_S + time.monotonic() - now_s)
+                self._step(self._settle_delay_s() + time.monotonic() - now_s)
                 self._rest()
             # A span that begins before its devices have shown anything would get no joules: not ready before that.
             if not ready and (self._engine.knowing or now_s - self._started_s > READY_S):
@@ -163,6 +170,8 @@ class Loop:
                 self._notifier.alive(summary_of(self._engine.snapshot))
         logger.info("%s: finishing", signal.Signals(ending[0]).name)
         self._notifier.stopping()
+        if self.otlp is not None:
+            self.otlp.receiver.stop()
         # What programs have sent already is served; what still runs can no longer be told to us.
         intake.finish()
         self._finish()
@@ -173,13 +182,19 @@ class Loop:
             self._engine.snapshot,
             self._config,
             metrics_url=self._metrics_url,
+            otlp_url=None if self.otlp is None else self.otlp.url,
             uptime_s=time.monotonic() - self._started_s,
             cpu_s=time.process_time() - self._cpu_before_s,
             last_error=self._engine.last_error,
             last_error_ns=self._engine.last_error_ns,
         )
 
-    def _step(self, settle_delay_s: float) -> None:
+    def _settle_delay_s(self) -> float:
+        if self.otlp is None or not self.otlp.receiver.sending:
+            return SETTLE_DELAY_S
+        return settle_delay_s(self.otlp.receiver.hold_s, self._engine.pending)
+
+    def _step(self, delay_s: float) -> None:
         samples = self._sampler.drain()
         self._calibrations.take(samples)
         self._engine.step(
@@ -187,7 +202,7 @@ class Loop:
             self._sampler.statistics(),
             read_utc_offset_ns(),
             channels=self._sampler.channels(),
-            settle_delay_s=settle_delay_s,
+            settle_delay_s=delay_s,
         )
 
     def _rest(self) -> None:
@@ -217,12 +232,13 @@ class Loop:
 
     def _announce(self) -> None:
         logger.info(
-            "llmpower %s: backend %s, %s; socket %s; metrics %s; store %s",
+            "llmpower %s: backend %s, %s; socket %s; metrics %s; OpenTelemetry %s; store %s",
             __version__,
             self._sampler.backend,
             _names(self._sampler.devices),
             self._config.socket,
             self._metrics_url,
+            "nowhere" if self.otlp is None else self.otlp.url,
             self._config.store,
         )
         if any(device.simulated for device in self._sampler.devices):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 REASONS = {
     "not_json": "the packet is no JSON object",
-    "too_large": "the packet is longer than 64 KiB",
+    "too_large": "the packet is longer than 64 KiB, or an OpenTelemetry span than 1 MiB",
     "version": "another version of the protocol",
     "type": "a kind of message that is not known",
     "missing_field": "a field is missing",
     "bad_value": "a field has a value that cannot be",
     "duplicate": "a span of this id was there already",
+    "not_otlp": "a body sent to the OpenTelemetry receiver is none of its messages",
+    "before_boot": "it began before this machine did",
     "in_the_future": "it starts or ends in the future: a clock of another time namespace or boot",
     "other_clock": "its clock is another than ours, and its kernel does not tell by how much",
     "overloaded": "more spans waited than are kept",

@@ -24,6 +24,7 @@ def status_of(
     config: Config,
     *,
     metrics_url: str,
+    otlp_url: str | None = None,
     uptime_s: float,
     cpu_s: float,
     last_error: str | None,
@@ -65,6 +66,7 @@ def status_of(
             "spooled_bytes": snapshot.spool_waiting_bytes,
             "pending": snapshot.spans_pending,
             "running": snapshot.spans_running,
+            "late": snapshot.spans_late,
             "rejected": dict(snapshot.spans_rejected),
         },
         "store": {
@@ -83,6 +85,13 @@ def status_of(
             "read_errors": sum(snapshot.sampler.read_errors.values()),
         },
         "metrics_url": metrics_url,
+        "otlp": {
+            "url": otlp_url,
+            "answers": {str(status): count for status, count in snapshot.otlp.answers.items()},
+            "spans": dict(snapshot.otlp.spans),
+            "clock_error_s": snapshot.otlp.clock_error_s,
+        },
+        "settle_delay_s": snapshot.settle_delay_s,
         "last_error": last_error,
         "last_error_age_s": None if last_error_ns is None else (time.monotonic_ns() - last_error_ns) / 1e9,
         "cost": {

@@ -21,11 +21,11 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CollectorRegistry
 
 from llmpower import __version__
-from llmpower.serving import PEER_TIMEOUT_S, HttpServer, is_loopback, shown_address
 from llmpower.metrics.exposition import OPENMETRICS, TEXT, render
 from llmpower.metrics.passwords import Passwords
 from llmpower.metrics.reloading import ReloadingWebConfig
 from llmpower.metrics.web_config import WebConfig
+from llmpower.serving import PEER_TIMEOUT_S, HttpServer, is_loopback, shown_address
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -52,18 +52,24 @@ class SpoolWriter:
     """Appends packets to segments in ``directory``. It may be used by one thread at a time.
 
     Where there is no directory, nothing is kept: no daemon has ever been there, and none may ever be. Nor is anything
-    while this program has ``max_segments`` there, or all programs together have ``max_bytes``.
+    while this program has ``max_segments`` there, or all programs together have ``max_bytes``. ``program`` is what its
+    files are called by, and no other's; one is made up by default.
     """
 
     def __init__(
-        self, directory: Path, *, max_segments: int = MAX_SEGMENTS, max_bytes: int = MAX_DIRECTORY_BYTES
+        self,
+        directory: Path,
+        *,
+        program: str | None = None,
+        max_segments: int = MAX_SEGMENTS,
+        max_bytes: int = MAX_DIRECTORY_BYTES,
     ) -> None:
         self.directory = directory
         self._max_segments = max_segments
         self._max_bytes = max_bytes
         self.segments = 0
         """So many were begun."""
-        self._program = uuid.uuid4().hex
+        self._program = program or uuid.uuid4().hex
         self._descriptor = -1
         self._size_bytes = 0
         self._segments: list[Path] = []

@@ -38,6 +38,7 @@ class Daemon:
                 f"--store={self.store}",
                 f"--socket={self.socket}",
                 "--web.listen-address=127.0.0.1:0",
+                "--otlp.listen-address=127.0.0.1:0",
                 f"--powercap-root={directory / 'powercap'}",
                 *options,
             ],

@@ -1,0 +1,125 @@
+"""OpenTelemetry's own exporter, and what it sends, against a real daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from daemon_process import LLMPOWER, Daemon
+from otlp_messages import S, a_body, a_span
+
+Start = Callable[..., Daemon]
+
+
+def post(daemon: Daemon, *spans: object) -> int:
+    request = urllib.request.Request(
+        daemon.status()["otlp"]["url"], a_body(*spans), {"Content-Type": "application/x-protobuf"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return int(response.status)
+
+
+def introduce(daemon: Daemon) -> None:
+    """Do as vLLM does when it starts: from then on the daemon knows that there is a sender."""
+    none = {"gen_ai.usage.prompt_tokens": None, "gen_ai.usage.completion_tokens": None}
+    now_ns = time.time_ns()
+    assert post(daemon, a_span(now_ns - S, now_ns, attributes=none)) == 200
+    daemon.wait_until(lambda status: status["settle_delay_s"] >= 5)
+
+
+def rows(daemon: Daemon) -> list[tuple[str, float | None]]:
+    with sqlite3.connect(f"file:{daemon.store}?mode=ro", uri=True) as database:
+        return database.execute("SELECT span_id, gpu_energy_j FROM measurements ORDER BY id").fetchall()
+
+
+def test_a_request_that_is_told_of_late_has_its_joules_and_the_books_balance(start: Start) -> None:
+    daemon = start("--otlp.hold=6")
+    introduce(daemon)
+    began_ns = time.time_ns()
+    time.sleep(1.0)
+    ended_ns = time.time_ns()
+    time.sleep(1.5)
+    assert post(daemon, a_span(began_ns, ended_ns, attributes={"gen_ai.latency.time_to_first_token": 0.25})) == 200
+    daemon.wait_until(lambda status: status["spans"]["stored"] == 1)
+    ((_, energy_j),) = rows(daemon)
+    assert energy_j is not None
+    assert 100 < energy_j < 400, "the card draws 100 or 300 W, for about a second"
+    daemon.wait_until(lambda status: status["devices"][0]["inference_j"] > energy_j * (1 - 1e-9))
+    (card,) = daemon.status()["devices"]
+    assert card["inference_j"] == pytest.approx(energy_j)
+    assert card["energy_j"] == pytest.approx(card["inference_j"] + card["idle_j"] + card["unattributed_j"])
+    scraped = daemon.scrape()
+    assert daemon.total(scraped, "llmpower_otlp_spans_total", fate="no_request") == 1
+    assert daemon.total(scraped, "llmpower_otlp_requests_total", code="200") == 2
+    assert daemon.total(scraped, "llmpower_spans_late_total") == 0
+    assert daemon.end() == 0
+
+
+def test_what_was_acknowledged_survives_kill_9_and_a_repeat_changes_nothing(start: Start) -> None:
+    daemon = start("--otlp.hold=60")
+    introduce(daemon)
+    now_ns = time.time_ns()
+    spans = [a_span(now_ns, now_ns) for _ in range(300)]
+    assert post(daemon, *spans[:200]) == 200
+    assert post(daemon, *spans[200:]) == 200
+    daemon.end(signal.SIGKILL)
+    assert rows(daemon) == []
+    daemon = start("--otlp.hold=4")
+    assert daemon.status()["settle_delay_s"] >= 4, "who sent to the one before will send to this one"
+    # The sender has not seen the last answer.
+    assert post(daemon, *spans[200:]) == 200
+    daemon.wait_until(lambda status: status["spans"]["stored"] == 300)
+    assert len({span_id for span_id, _ in rows(daemon)}) == 300
+    daemon.end(signal.SIGKILL)
+    daemon = start()
+    daemon.wait_until(lambda status: status["spans"]["spooled_bytes"] == 0)
+    assert daemon.end() == 0
+    assert len(rows(daemon)) == 300
+
+
+def test_an_end_in_order_measures_what_was_accepted(start: Start) -> None:
+    daemon = start("--otlp.hold=60")
+    introduce(daemon)
+    began_ns = time.time_ns()
+    time.sleep(0.5)
+    assert post(daemon, a_span(began_ns, time.time_ns())) == 200
+    assert daemon.end() == 0
+    ((_, energy_j),) = rows(daemon)
+    assert energy_j is not None
+
+
+def test_an_address_in_use_is_named_and_the_default_one_is_no_reason_not_to_start(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        ended = subprocess.run(
+            [*LLMPOWER, "daemon", f"--otlp.listen-address={address}", "--backend=simulated", "--store=s", "--socket=t"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert f"--otlp.listen-address = {address}: another program listens there" in ended.stderr
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a daemon of this machine may have it, which serves as well
+            stack.enter_context(socket.create_server(("127.0.0.1", 10451)))
+        daemon = start("--otlp.listen-address=127.0.0.1:10451")
+        assert "spans of OpenTelemetry are not taken" in daemon.log()
+        assert daemon.status()["otlp"]["url"] is None
+        assert daemon.end() == 0
+
+
+def test_nowhere_is_an_address_too(start: Start) -> None:
+    daemon = start("--otlp.listen-address=")
+    assert "OpenTelemetry nowhere" in daemon.log()
+    assert daemon.status()["otlp"]["url"] is None
+    assert daemon.end() == 0
