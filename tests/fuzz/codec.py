@@ -15,7 +15,17 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["llmpower.spans.wire", "json"]):
-    from llmpower.spans.wire import Begin, Cancel, SenderClock, WireError, decode, decode_head, encode, encode_head
+    from llmpower.spans.wire import (
+        Begin,
+        Cancel,
+        MeasurementRequest,
+        SenderClock,
+        WireError,
+        decode,
+        decode_head,
+        encode,
+        encode_head,
+    )
     from llmpower.types import Span
 
 
@@ -37,10 +47,11 @@ def one_input(data: bytes) -> None:
 def main() -> None:
     """Fuzz until told to stop, or something breaks."""
     span = Span("a", "llama", ("GPU-0",), 1, 2, 3, 4, 5, 6, "host", 7, {"k": "é"})
+    ask, clock = MeasurementRequest("a", 5), SenderClock("boot", 1, 2)
     with tempfile.TemporaryDirectory() as corpus:
-        for number, message in enumerate((Begin("a", 1), Cancel("a"), span)):
+        for number, message in enumerate((Begin("a", 1), Cancel("a"), span, ask, clock)):
             Path(corpus, str(number)).write_bytes(encode(message))
-        Path(corpus, "head").write_bytes(encode_head(SenderClock("boot", 1, 2)))
+        Path(corpus, "head").write_bytes(encode_head(clock))
         atheris.Setup([*sys.argv, corpus], one_input)
         atheris.Fuzz()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from llmpower.spans.wire import Begin, Cancel, encode
+from llmpower.spans.wire import Begin, Cancel, MeasurementRequest, encode
 from llmpower.types import Span
 
 WILD: list[Any] = [
@@ -95,11 +95,13 @@ class Sender:
     def _message(self) -> bytes:
         # Few names, so that messages repeat, end and cancel each other's.
         span_id, now_ns = f"fuzz-{self._random.randrange(2000)}", self._now_ns()
-        kind = self._random.randrange(4)
+        kind = self._random.randrange(5)
         if kind == 0:
             return encode(Begin(span_id, now_ns + self._random.choice((0, -(10**9), 10**12))))
         if kind == 1:
             return encode(Cancel(span_id))
+        if kind == 2:
+            return encode(MeasurementRequest(span_id, self._random.choice((0, 100, 60_000))))
         return json.dumps(a_span(span_id, now_ns)).encode()
 
 

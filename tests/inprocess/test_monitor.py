@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,6 +89,9 @@ def test_what_is_shown_of_a_span(monitor: Monitor) -> None:
     assert shown.endswith(" J (interpolated, SIMULATED)")
     assert " ± " in shown
     assert repr(call) == f"<span of llama: {shown}>"
+    said: list[str] = []
+    call._repr_pretty_(SimpleNamespace(text=said.append), False)
+    assert said == [shown]
     assert "SIMULATED" in repr(monitor)
     with pytest.raises(KeyError), monitor.span(model_name="llama") as failed:
         raise KeyError
@@ -239,6 +244,20 @@ def test_a_simulated_card_that_nobody_asked_for_is_said_loudly(caplog: pytest.Lo
         caplog.clear()
         Monitor(backend="simulated", powercap_root=None).close()
         assert caplog.text == ""
+
+
+def test_a_span_that_does_not_say_on_which_of_several_cards_it_ran_is_told_their_names(
+    monitor: Monitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monitoring() as second:
+        # As real ones: all of the simulated cards are this machine's processor.
+        second.simulated = False
+        second.devices = (*monitor.devices, replace(monitor.devices[0], uuid="GPU-b"))
+        for uuids in (None, ["GPU-b"], None):
+            with second.span(model_name="llama", device_uuids=uuids):
+                pass
+    assert caplog.text.count("on which of 2 GPUs it ran") == 1
+    assert f"{monitor.devices[0].uuid}, GPU-b" in caplog.text
 
 
 def test_without_a_driver_it_says_what_to_do_and_leaves_nothing_behind() -> None:

@@ -16,14 +16,19 @@ from llmpower.spans.wire import (
     MAX_PID,
     MAX_STRING_CHARS,
     MAX_TOKENS,
+    MAX_WAIT_MS,
     Begin,
     Cancel,
+    MeasurementRequest,
     Message,
+    SenderClock,
     StatusRequest,
     WireError,
     WireReason,
     decode,
+    decode_head,
     encode,
+    encode_head,
 )
 from llmpower.types import Span
 
@@ -51,8 +56,15 @@ def spans(draw: st.DrawFn) -> Span:
     )
 
 
+offset = st.integers(-MAX_NS, MAX_NS)
+clocks = st.builds(SenderClock, text, offset, st.none() | offset)
 messages = (
-    spans() | st.builds(Begin, span_id=name, start_ns=moment) | st.builds(Cancel, name) | st.just(StatusRequest())
+    spans()
+    | st.builds(Begin, span_id=name, start_ns=moment)
+    | st.builds(Cancel, name)
+    | st.just(StatusRequest())
+    | st.builds(MeasurementRequest, name, st.integers(0, MAX_WAIT_MS))
+    | clocks
 )
 
 
@@ -89,6 +101,28 @@ def outcome(packet: bytes) -> Message | str:
 @given(messages)
 def test_what_is_encoded_decodes_to_the_same(message: Any) -> None:
     assert decode(encode(message)) == message
+
+
+@given(clocks)
+def test_a_head_that_is_encoded_decodes_to_the_same(clock: SenderClock) -> None:
+    assert decode_head(encode_head(clock)) == clock
+
+
+@pytest.mark.parametrize("name", ["boot_id", "utc_offset_ns", "namespace_offset_ns"])
+@pytest.mark.parametrize("value", ["1", 1.5, True, 2**63, [], "x" * (MAX_STRING_CHARS + 1)])
+def test_a_clock_out_of_bounds_is_refused(name: str, value: Any) -> None:
+    fields = {"v": 1, "type": "spool", "boot_id": "b", "utc_offset_ns": 1, "namespace_offset_ns": None, name: value}
+    if (name, value) == ("boot_id", "1"):
+        fields["boot_id"] = 1
+    for kind, parse in (("spool", decode_head), ("hello", decode)):
+        with pytest.raises(WireError) as caught:
+            parse(json.dumps(fields | {"type": kind}).encode())
+        assert caught.value.reason == "bad_value"
+
+
+def test_a_head_of_a_writer_that_knows_no_namespaces_is_read() -> None:
+    line = b'{"v": 1, "type": "spool", "boot_id": "b", "utc_offset_ns": 1}'
+    assert decode_head(line) == SenderClock("b", 1, None)
 
 
 @given(st.binary(max_size=300))
