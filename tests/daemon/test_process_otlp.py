@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from daemon_process import LLMPOWER, Daemon
+from daemon_process import LLMPOWER, Daemon, running
 from otlp_messages import S, a_body, a_span
+
+from llmpower.spans.client import SpanClient
 
 Start = Callable[..., Daemon]
 
@@ -116,6 +121,56 @@ def test_an_address_in_use_is_named_and_the_default_one_is_no_reason_not_to_star
         assert "spans of OpenTelemetry are not taken" in daemon.log()
         assert daemon.status()["otlp"]["url"] is None
         assert daemon.end() == 0
+
+
+def test_hostile_peers_cost_the_others_nothing(start: Start) -> None:
+    daemon = start("--otlp.hold=6")
+    introduce(daemon)
+    address = urlsplit(daemon.status()["otlp"]["url"])
+    assert address.hostname is not None
+    assert address.port is not None
+    host, port = address.hostname, address.port
+    head = "POST /v1/traces HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nContent-Encoding: {}\r\n"
+    bodies = {
+        "gzip": gzip.compress(bytes(64 << 20)),
+        "identity": b"\x0a\x04\x12\x02\x12\x00" * 50_000,
+        "GZIP": gzip.compress(b"\x0a" * 1000)[:-3],
+        "br": b"garbage",
+    }
+    hostile = [
+        head.format(coding).encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+        for coding, body in bodies.items()
+    ]
+    stop = threading.Event()
+
+    def attack(number: int) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError), socket.create_connection((host, port), 10) as peer:
+                peer.sendall(hostile[number % len(hostile)])
+                peer.recv(1000)
+
+    attackers = [threading.Thread(target=attack, args=(number,)) for number in range(4)]
+    silent = [socket.create_connection((host, port), 10) for _ in range(5)]
+    for attacker in attackers:
+        attacker.start()
+    client = SpanClient(daemon.socket)
+    try:
+        for number in range(20):
+            with running(client, f"own {number}"):
+                now_ns = time.time_ns()
+                assert post(daemon, a_span(now_ns - S // 100, now_ns)) == 200
+    finally:
+        stop.set()
+        for attacker in attackers:
+            attacker.join()
+        for peer in silent:
+            peer.close()
+        client.close()
+    status = daemon.wait_until(lambda status: status["spans"]["stored"] == 40)
+    assert status["spans"]["late"] == 0
+    assert {"400", "413", "415", "200"} <= status["otlp"]["answers"].keys()
+    assert all(energy_j is not None for _, energy_j in rows(daemon))
+    assert daemon.end() == 0
 
 
 def test_nowhere_is_an_address_too(start: Start) -> None:
