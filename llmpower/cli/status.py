@@ -83,6 +83,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     if "size_bytes" in store:
         yield f"            {_size(store)}, {store['deleted']} deleted by retention{_corruptions(store)}"
     yield f"metrics     {status['metrics_url']}"
+    if "otlp" in status:
+        yield f"otlp        {_otlp(status)}"
     yield f"last error  {_last_error(status)}"
     yield f"own cost    {cost['cpu_share']:.2%} of one CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
 
@@ -95,6 +97,18 @@ def _problems(status: dict[str, Any]) -> Iterator[str]:
     for problem in status["problems"]:
         yield click.style("! ", fg="red") + problem["what"]
         yield f"  -> {problem['mend']}"
+
+
+def _otlp(status: dict[str, Any]) -> str:
+    """Where OpenTelemetry's spans are taken, and if any come, how many requests were in them."""
+    otlp, delay_s = status["otlp"], status["settle_delay_s"]
+    if otlp["url"] is None:
+        return "nowhere"
+    if not otlp["spans"]:
+        return str(otlp["url"])
+    refused = f", {otlp['spans']['refused']} refused" if otlp["spans"].get("refused") else ""
+    accepted = otlp["spans"].get("accepted", 0)
+    return f"{otlp['url']}, {accepted} requests accepted{refused}; energy comes {duration(delay_s)} later"
 
 
 def _last_error(status: dict[str, Any]) -> str:

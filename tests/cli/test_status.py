@@ -70,6 +70,13 @@ STATUS: dict[str, Any] = {
     },
     "sampler": {"effective_hz": {"gpu_energy": 100.0}, "dropped": 0, "read_errors": 0},
     "metrics_url": "http://127.0.0.1:10450/metrics",
+    "otlp": {
+        "url": "http://127.0.0.1:10451/v1/traces",
+        "answers": {"200": 9},
+        "spans": {"accepted": 40, "no_request": 5, "refused": 2},
+        "clock_error_s": 0.001,
+    },
+    "settle_delay_s": 120.0,
     "last_error": None,
     "last_error_age_s": None,
     "cost": {"cpu_s": 20.0, "cpu_share": 0.0125, "memory_bytes": 45 * 2**20},
@@ -103,6 +110,7 @@ def test_what_a_person_reads(receiver: Any) -> None:
         "store       /var/lib/llmpower/spans.db, 4 errors, 5 waiting, 6 lost\n"
         "            350 MiB and a log of 4 MiB, 7 deleted by retention, 1 damaged ones set aside\n"
         "metrics     http://127.0.0.1:10450/metrics\n"
+        "otlp        http://127.0.0.1:10451/v1/traces, 40 requests accepted, 2 refused; energy comes 2 min 0 s later\n"
         "last error  none\n"
         "own cost    1.25% of one CPU, 45 MiB\n"
     )
@@ -127,12 +135,26 @@ def test_what_is_wrong_comes_first_with_what_to_do(receiver: Any) -> None:
 
 
 def test_a_daemon_from_before_an_upgrade_is_understood(receiver: Any) -> None:
-    new = {"problems", "models", "last_error_age_s"}
+    new = {"problems", "models", "last_error_age_s", "otlp", "settle_delay_s"}
     receiver.status = {name: value for name, value in STATUS.items() if name not in new} | {"last_error": "old"}
     ended = status("--socket", receiver.path)
     assert ended.returncode == 0
     assert "last error  old\n" in ended.stdout
     assert "all is well" not in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("otlp", "line"),
+    [
+        ({"url": None, "spans": {}}, "otlp        nowhere\n"),
+        ({"url": "http://[::1]:1/v1/traces", "spans": {}}, "otlp        http://[::1]:1/v1/traces\n"),
+    ],
+)
+def test_where_nothing_came_by_opentelemetry_nothing_is_said_of_it(
+    receiver: Any, otlp: dict[str, object], line: str
+) -> None:
+    receiver.status = STATUS | {"otlp": otlp}
+    assert line in status("--socket", receiver.path).stdout
 
 
 def test_json_is_one_document_and_absent_is_null(receiver: Any) -> None:
