@@ -4,7 +4,8 @@ A :class:`Timeline` knows how much energy one device had used at any moment it h
 at the boundaries of spans and books every joule to exactly one account.
 """
 
-from llmpower.attribution.ledger import BookingKey, DeviceTotals, Joules, Ledger
+from llmpower.attribution.joules import Joules
+from llmpower.attribution.ledger import BookingKey, DeviceTotals, Ledger
 from llmpower.attribution.series import Reading
 from llmpower.attribution.timeline import Timeline
 

@@ -17,42 +17,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
-
-from msgspec import Struct
 
 from llmpower.attribution.entry import Entry
+from llmpower.attribution.joules import Joules, add_up, common, worst
 from llmpower.attribution.pieces import Phase, cuts, regimes
 from llmpower.attribution.series import Reading
 from llmpower.attribution.sharing import course, share_out
 from llmpower.attribution.timeline import Timeline
-from llmpower.types import DeviceKind, Method, Quality, Span
+from llmpower.types import DeviceKind, Span
 
 BookingKey = tuple[str, Phase, DeviceKind]
 """Model name, phase, kind of device."""
 
 STALLED = "stalled"
 """Why joules belong to nobody: they came to light after a device had not been read for a while."""
-
-_QUALITIES: tuple[Quality, ...] = ("unavailable", "modelled", "interpolated", "measured")
-
-
-class Joules(Struct, frozen=True):
-    """What one span used; ``None`` where it is not known."""
-
-    span: Span
-    gpu_energy_j: float | None
-    gpu_energy_std_j: float | None
-    cpu_energy_j: float | None
-    cpu_energy_std_j: float | None
-    prefill_energy_j: float | None
-    decode_energy_j: float | None
-    gpu_idle_energy_j: float | None
-    cpu_idle_energy_j: float | None
-    quality: Quality
-    method: Method
-    allocated: bool
-    late: bool
 
 
 @dataclass(slots=True)
@@ -243,48 +221,25 @@ class Ledger:
         self._settled[uuid] = reading
 
     def _joules(self, account: _Account) -> Joules:
-        span = account.span
-        gpus = [account.entries.get(uuid) for uuid in account.gpus]
-        packages = [account.entries.get(uuid) for uuid in self._packages]
-        gpu_energy_j, gpu_energy_std_j = _sum(gpus)
-        cpu_energy_j, cpu_energy_std_j = _sum(packages)
-        known = [uuid for uuid in account.gpus if gpu_energy_j is not None] or [
-            uuid for uuid in self._packages if cpu_energy_j is not None and not account.gpus
-        ]
-        qualities = [self._timelines[uuid].quality(span.start_ns, span.end_ns) for uuid in known]
-        methods = {self._timelines[uuid].method for uuid in known}
-        split = gpu_energy_j is not None and span.first_token_ns is not None
+        span, entries = account.span, account.entries
+        gpu = add_up([entries.get(uuid) for uuid in account.gpus])
+        cpu = add_up([entries.get(uuid) for uuid in self._packages])
+        # What its figure rests on is said of the GPUs, and of the processor only for a span that used none.
+        told = account.gpus if gpu.known else self._packages if cpu.known and not account.gpus else ()
+        timelines = [self._timelines[uuid] for uuid in told]
+        split = gpu.known and span.first_token_ns is not None
         return Joules(
             span=span,
-            gpu_energy_j=gpu_energy_j,
-            gpu_energy_std_j=gpu_energy_std_j,
-            cpu_energy_j=cpu_energy_j,
-            cpu_energy_std_j=cpu_energy_std_j,
-            prefill_energy_j=sum(entry.prefill_j for entry in gpus if entry) if split else None,
-            decode_energy_j=sum(entry.decode_j for entry in gpus if entry) if split else None,
-            gpu_idle_energy_j=None if gpu_energy_j is None else _sum_idle(gpus),
-            cpu_idle_energy_j=None if cpu_energy_j is None else _sum_idle(packages),
-            quality=min(qualities, key=_QUALITIES.index, default="unavailable"),
-            method="none" if not methods else "counter" if methods == {"counter"} else "power",
-            allocated=any(entry.allocated for entry in account.entries.values()),
+            gpu_energy_j=gpu.energy_j,
+            gpu_energy_std_j=gpu.std_j,
+            cpu_energy_j=cpu.energy_j,
+            cpu_energy_std_j=cpu.std_j,
+            prefill_energy_j=gpu.prefill_j if split else None,
+            decode_energy_j=gpu.decode_j if split else None,
+            gpu_idle_energy_j=gpu.idle_j,
+            cpu_idle_energy_j=cpu.idle_j,
+            quality=worst([timeline.quality(span.start_ns, span.end_ns) for timeline in timelines]),
+            method=common([timeline.method for timeline in timelines]),
+            allocated=any(entry.allocated for entry in entries.values()),
             late=account.late,
         )
-
-
-def _sum(entries: Sequence[Entry | None]) -> tuple[float | None, float | None]:
-    """Energy and standard deviation over devices, ``None`` if there is none or any is unknown."""
-    if not entries:
-        return None, None
-    energy_j = var_j2 = share_std_j = 0.0
-    for entry in entries:
-        if entry is None or not entry.known:
-            return None, None
-        energy_j += entry.prefill_j + entry.decode_j
-        var_j2 += entry.var_j2
-        share_std_j += entry.share_std_j
-    return energy_j, sqrt(var_j2 + share_std_j**2)
-
-
-def _sum_idle(entries: Sequence[Entry | None]) -> float | None:
-    idle_j = [entry.idle_j for entry in entries if entry is not None]
-    return None if None in idle_j else sum(each for each in idle_j if each is not None)
