@@ -136,6 +136,25 @@ class Measurement(Struct, frozen=True):
         return hypot(self.gpu_energy_std_j or 0.0, self.cpu_energy_std_j or 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class WorkCost:
+    """What a model's work costs on one device, by what the device has shown: what shared energy is allocated by.
+
+    ``energy_j`` has joules by feature of the work, ``std_j`` their standard deviations: a token of a prompt
+    (``prompt``), a prompt's token and a token before it (``attention``), a step of decoding (``step``), a decoded token
+    (``decode``), a decoded token and a token of its context (``context``). ``misfit`` is the root mean square of what
+    these leave of the device's power over 0.1 s, relative to its mean; ``spread`` is how far requests are taken to
+    differ from what their tokens say, relative.
+    """
+
+    model_name: str
+    energy_j: Mapping[str, float]
+    std_j: Mapping[str, float]
+    observations: int
+    misfit: float
+    spread: float
+
+
 MEASUREMENT_COLUMNS = (
     "span_id",
     "started_at",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from llmpower.attribution.division import divide
 from llmpower.attribution.edges import Edges
 from llmpower.attribution.experience import Levels
-from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Values
+from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Told, Values
 from llmpower.attribution.steadiness import APART, Steadiness
 from llmpower.attribution.tick import Around, Level, Piece, Shown
 
@@ -118,6 +118,10 @@ class CounterSeries:
             found += self._within(tick, asked, len(found), last + 1)
         self._learn(cuts_ns, regimes)
         return found
+
+    def told(self, start_ns: int, end_ns: int) -> Told:
+        """The edges inside the interval."""
+        return self._edges.told(start_ns, end_ns)
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
         """Edges inside the interval."""

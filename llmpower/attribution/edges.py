@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from llmpower.attribution.series import Nanoseconds, Values
+from llmpower.attribution.series import Nanoseconds, Told, Values
 from llmpower.attribution.tick import Shown
 
 WIDTHS = 33
@@ -103,6 +103,16 @@ class Edges:
     def between(self, start_ns: int, end_ns: int) -> range:
         """The edges inside the interval."""
         return range(bisect_left(self.middle_ns, start_ns), bisect_right(self.middle_ns, end_ns))
+
+    def told(self, start_ns: int, end_ns: int) -> Told:
+        """Moments and energies of the edges inside the interval."""
+        inside = self.between(start_ns, end_ns)
+        part = slice(inside.start, inside.stop)
+        return Told(
+            np.array(self.middle_ns[part], np.int64),
+            np.array(self.energy_j[part], np.float64),
+            np.array(self.epochs[part], np.int64),
+        )
 
     def forget(self, before_ns: int) -> None:
         """Drop edges older than ``before_ns``, all but three of them: the tick it lies in and the two before."""

@@ -18,11 +18,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from llmpower.attribution.costs import Costs
+from llmpower.attribution.course import course
 from llmpower.attribution.entry import Entry
 from llmpower.attribution.joules import Joules, add_up, common, worst
 from llmpower.attribution.pieces import Phase, cuts, regimes
 from llmpower.attribution.series import Reading
-from llmpower.attribution.sharing import course, share_out
+from llmpower.attribution.sharing import share_out
 from llmpower.attribution.timeline import Timeline
 from llmpower.types import DeviceKind, Span
 
@@ -35,12 +37,18 @@ STALLED = "stalled"
 
 @dataclass(slots=True)
 class DeviceTotals:
-    """One device's accounts since the ledger was opened, in joules: energy = inference + idle + Σ unattributed."""
+    """One device's accounts since the ledger was opened, in joules: energy = inference + idle + Σ unattributed.
+
+    Of the inference, ``allocated_j`` was shared by several spans at a time, and ``residual_j`` of that is what the
+    costs by which it was shared do not explain, added up between edges of the counter, whatever its sign.
+    """
 
     energy_j: float = 0.0
     inference_j: float = 0.0
     idle_j: float = 0.0
     unattributed_j: dict[str, float] = field(default_factory=lambda: {STALLED: 0.0})
+    allocated_j: float = 0.0
+    residual_j: float = 0.0
 
 
 @dataclass(slots=True)
@@ -74,6 +82,8 @@ class Ledger:
         self._watermark_ns: dict[str, int] = {}
         self._settled: dict[str, Reading] = {}  # the last known reading of each device, at or before the watermark
         self._booked: defaultdict[BookingKey, float] = defaultdict(float)
+        self.costs: Mapping[str, Costs] = {uuid: Costs() for uuid in timelines}
+        """What work costs on each device, by what it has shown."""
         self.totals: dict[str, DeviceTotals] = {uuid: DeviceTotals() for uuid in timelines}
 
     @property
@@ -160,7 +170,10 @@ class Ledger:
         readings = timeline.readings(cuts_ns, doing, next_ns)
         for start, end, running in zip(readings[:-1], readings[1:], where.running.tolist(), strict=True):
             self._settle_piece(uuid, start, end, busy=running > 0)
-        shared = share_out(spans, entries, where, cuts_ns, readings, timeline.idle_w)
+        told = timeline.told(low_ns, target_ns)
+        shared = share_out(spans, entries, where, cuts_ns, readings, timeline.idle_w, self.costs[uuid], told)
+        self.totals[uuid].allocated_j += shared.together_j
+        self.totals[uuid].residual_j = self.costs[uuid].residual_j
         kind = timeline.device.kind
         at = dict(zip(cuts_ns, readings, strict=True))
         for account, prefill_j, rest_j in zip(accounts, shared.prefill_j.tolist(), shared.rest_j.tolist(), strict=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from llmpower.attribution.course import Course
 from llmpower.attribution.series import IDLE, Regime
-from llmpower.attribution.sharing import Course
 from llmpower.types import Span
 
 Phase = Literal["prefill", "decode", "unsplit"]

@@ -27,7 +27,9 @@ from math import sqrt
 from statistics import median
 from typing import Any, NamedTuple
 
-from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Values
+import numpy as np
+
+from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Told, Values
 
 LAG_S = 0.04
 """W/2 + τ of current cards (arXiv 2312.02741): 35 ms on V100, 38 on A100, 43 on H100, 55 on RTX 4090."""
@@ -168,6 +170,15 @@ class PowerSeries:
             if regime == IDLE and start and end and start.epoch == end.epoch and duration_s >= IDLE_S:
                 self._idle_w = (end.energy_j - start.energy_j) / duration_s
         return found
+
+    def told(self, start_ns: int, end_ns: int) -> Told:
+        """The points inside the interval."""
+        part = slice(bisect_left(self._time_ns, start_ns), bisect_right(self._time_ns, end_ns))
+        return Told(
+            np.array(self._time_ns[part], np.int64),
+            np.array(self._energy_j[part], np.float64),
+            np.array(self._epochs[part], np.int64),
+        )
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
         """Changes of the reading inside the interval; a power that does not move shows none, nor does a step put in."""

@@ -63,6 +63,14 @@ def bridge_var_j2(part_j2: float, whole_j2: float) -> float:
     return max(part_j2 * (whole_j2 - part_j2) / whole_j2, 0.0) if whole_j2 > 0 else 0.0
 
 
+class Told(NamedTuple):
+    """Moments at which the energy is known without dividing anything; of epochs there is no difference."""
+
+    moments_ns: Nanoseconds
+    energies_j: Values
+    epochs: NDArray[np.int64]
+
+
 class Series(Protocol):
     """What a timeline asks of a record of energy."""
 
@@ -93,6 +101,9 @@ class Series(Protocol):
         goes on until ``until_ns`` behind the last cut, ``None`` being that cut itself; of the time before the first cut
         and after that nothing is assumed.
         """
+
+    def told(self, start_ns: int, end_ns: int) -> Told:
+        """The moments inside the interval, both ends included, at which the device itself has told its energy."""
 
     def break_epoch(self) -> None:
         """What comes has no connection to what was: the device was lost, or time passed unseen."""

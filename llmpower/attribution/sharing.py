@@ -2,22 +2,26 @@
 
 Time is cut at the starts, first tokens and ends of spans, and each piece's energy is shared among the spans running in
 it (:mod:`~llmpower.attribution.weights`). Thousands of spans a second, dozens of them at a time, make hundreds of
-thousands of (span, piece) pairs a second, too many to visit one by one; here they are columns of arrays, in order of
-span and then of piece. What a span adds up to is what :mod:`~llmpower.attribution.entry` states.
+thousands of (span, piece) pairs a second, too many to visit one by one. Sums of shares are found without them
+(:mod:`~llmpower.attribution.asked`); for what is quadratic in shares they are columns of arrays, in order of span and
+then of piece. What a span adds up to is what :mod:`~llmpower.attribution.entry` states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmpower.attribution.asked import Asked
+from llmpower.attribution.costs import Costs
+from llmpower.attribution.course import Course
 from llmpower.attribution.entry import Entry
-from llmpower.attribution.series import NO_TICK, Reading
-from llmpower.attribution.weights import decode_weight, prefill_weight, share_std
+from llmpower.attribution.observing import observe
+from llmpower.attribution.series import NO_TICK, Reading, Told
+from llmpower.attribution.weights import Work
 from llmpower.types import Span
 
 Integers = NDArray[np.int64]
@@ -25,36 +29,12 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """Where the spans lie among the cuts: span i runs in pieces ``first[i]`` to ``end[i]`` - 1, and has shown its first
-    token from piece ``token[i]`` on; shapes (spans,). ``running`` counts them by piece.
-    """
-
-    first: Integers
-    token: Integers
-    end: Integers
-    running: Integers
-
-
-@dataclass(frozen=True, slots=True)
 class Shared:
-    """What each span got, shape (spans,), in joules."""
+    """What each span got, shape (spans,), in joules; and how much of it all several had together."""
 
     prefill_j: Floats
     rest_j: Floats
-
-
-def course(spans: Sequence[Span], cuts_ns: Sequence[int]) -> Course:
-    """Find the spans among ascending cuts, at which they begin and end as far as they lie between them."""
-    cuts = np.array(cuts_ns, np.int64)
-    starts = np.array([span.start_ns for span in spans], np.int64)
-    ends = np.array([span.end_ns for span in spans], np.int64)
-    tokens = np.array([s.start_ns if s.first_token_ns is None else s.first_token_ns for s in spans], np.int64)
-    last = len(cuts_ns) - 1
-    first = np.minimum(np.searchsorted(cuts, starts), last)
-    end = np.maximum(np.minimum(np.searchsorted(cuts, ends), last), first)
-    running = np.cumsum(np.bincount(first, minlength=last + 1) - np.bincount(end, minlength=last + 1))[:last]
-    return Course(first, np.searchsorted(cuts, tokens), end, running)
+    together_j: float = 0.0
 
 
 def share_out(
@@ -64,6 +44,8 @@ def share_out(
     cuts_ns: Sequence[int],
     readings: Sequence[Reading | None],
     idle_w: float | None,
+    costs: Costs,
+    told: Told,
 ) -> Shared:
     """Add to each span's entry what it used between the cuts; return it by phase.
 
@@ -74,59 +56,54 @@ def share_out(
         cuts_ns: ascending, shape (n + 1,).
         readings: of the device at the cuts; ``None`` where nothing is known.
         idle_w: what the device would draw with nothing to do, in watts, if that is known.
+        costs: of the device; they learn from this.
+        told: what the device itself has told of its energy between the cuts.
     """
-    lengths = where.end - where.first
-    span = np.repeat(np.arange(len(spans)), lengths)
-    starts = np.cumsum(lengths) - lengths
-    piece = np.arange(len(span)) - np.repeat(starts - where.first, lengths)
-    pieces = len(cuts_ns) - 1
-
-    prefill = piece < where.token[span]
-    weights = np.where(prefill, _weights(prefill_weight, spans)[span], _weights(decode_weight, spans)[span])
-    share = weights / np.bincount(piece, weights, pieces)[piece]
-    running = where.running
-
+    if not spans or len(cuts_ns) < 2:
+        return Shared(np.zeros(len(spans)), np.zeros(len(spans)))
     at = _Columns(readings)
-    known = at.known[:-1] & at.known[1:] & (at.epoch[:-1] == at.epoch[1:])
-    # What is not known counts nothing: it takes the whole span's energy away.
-    energy_j = np.where(known, np.diff(at.energy_j), 0.0)
-    part_j = share * energy_j[piece]
-    durations_s = np.diff(np.array(cuts_ns, np.int64)) / 1e9
+    work = Work(spans, entries, where, cuts_ns, costs.slots(spans))
+    seen, between = observe(work, cuts_ns, told)
+    costs.learn(seen, idle_w)
+    asked = Asked(work, costs)
+    parts_j, times_s = asked.shared(at.piece_j), asked.shared(work.durations_s)
 
-    def per_span(values: NDArray[Any]) -> Floats:
-        sums: Floats = np.bincount(span, values, len(spans)).astype(np.float64, copy=False)
-        return sums
+    span, piece, share = asked.pairs()
+    lengths = where.end - where.first
+    runs = lengths > 0
+    last = np.cumsum(lengths) - 1
+    begins = (last - lengths + 1)[runs]
+
+    def per_span(values: Floats) -> Floats:
+        found = np.zeros(len(spans))
+        found[runs] = np.add.reduceat(values, begins) if len(values) else 0.0
+        return found
 
     before = np.concatenate(([0.0], share[:-1]))
-    begins = starts[lengths > 0]
-    before[begins] = [entries[number].share for number in span[begins]]
-    var_j2 = (share - before) ** 2 * at.boundary_var_j2[piece]
-    var_j2 += share**2 * (at.path_var_j2[piece + 1] - at.path_var_j2[piece])
+    before[begins] = [entries[number].share for number in span[begins].tolist()]
+    var_j2 = (share - before) ** 2 * at.boundary_j2[piece] + share**2 * at.way_j2[piece]
+    together = np.bincount(piece, share**2, work.pieces)
+    others = np.sqrt(np.maximum(1 - 2 * share + together[piece], 0.0))
+    own_std_j = costs.spread * per_span(share * others * at.piece_j[piece])
 
-    shared = Shared(per_span(np.where(prefill, part_j, 0.0)), per_span(np.where(prefill, 0.0, part_j)))
-    added = zip(
-        entries,
-        shared.prefill_j.tolist(),
-        shared.rest_j.tolist(),
-        per_span(np.where(known[piece], var_j2, 0.0)).tolist(),
-        per_span(share_std(share) * energy_j[piece]).tolist(),
-        per_span(durations_s[piece] / running[piece]).tolist(),
-        (per_span(~known[piece]) > 0).tolist(),
-        (per_span(running[piece] > 1) > 0).tolist(),
-        (lengths > 0).tolist(),
-        (starts + lengths - 1).tolist(),
-        strict=True,
-    )
-    for entry, prefill_part_j, rest_j, var, share_std_j, idle_s, unknown, allocated, runs, latest in added:
-        if runs:
-            entry.prefill_j += prefill_part_j
-            entry.decode_j += rest_j
-            entry.var_j2 += var
-            entry.share_std_j += share_std_j
-            entry.add_idle(idle_w, idle_s)
-            entry.known &= not unknown
-            entry.allocated |= allocated
-            entry.share = float(share[latest])
+    several = where.running > 1
+    shared_w = np.where(several, at.piece_j / work.durations_s, 0.0)
+    costs.judge(seen, *between(np.stack((shared_w, shared_w * together), axis=1)).T)
+    shared = Shared(parts_j[0::2], parts_j[1::2], float(at.piece_j[several].sum()))
+    columns = {
+        "prefill_j": shared.prefill_j,
+        "decode_j": shared.rest_j,
+        "var_j2": per_span(var_j2),
+        "share_std_j": np.hypot(own_std_j, asked.std_j(at.piece_j)),
+        "time_s": times_s[0::2] + times_s[1::2],
+        "unknown": where.any(~at.known),
+        "allocated": where.any(several),
+        "decoded": work.decoded,
+        "share": share[last] if len(share) else last,
+    }
+    named = zip(*(column[runs].tolist() for column in columns.values()), strict=True)
+    for number, values in zip(np.flatnonzero(runs).tolist(), named, strict=True):
+        entries[number].add(idle_w, *values)
     _within_ticks(span, piece, share, at, entries)
     return shared
 
@@ -152,23 +129,24 @@ def _within_ticks(span: Integers, piece: Integers, share: Floats, at: _Columns, 
         entries[number].add_in_tick(tick, whole_j2, square_j2, linear_j2)
 
 
-def _weights(weight: Callable[[Span], float], spans: Sequence[Span]) -> Floats:
-    return np.array([weight(span) for span in spans])
-
-
 class _Columns:
-    """Readings as columns, each of shape (cuts,); where there is none, of an epoch and a tick that are no other's."""
+    """Readings as columns: of the cuts, and of the pieces between them.
+
+    Where there is no reading, epoch and tick are no other's. What is not known of a piece counts nothing: it takes the
+    whole energy of the spans in it away.
+    """
 
     def __init__(self, readings: Sequence[Reading | None]) -> None:
         found = [_NOTHING if reading is None else reading for reading in readings]
-        self.known = np.array([reading is not None for reading in readings])
-        self.energy_j = np.array([reading.energy_j for reading in found])
-        self.boundary_var_j2 = np.array([reading.boundary_var_j2 for reading in found])
-        self.path_var_j2 = np.array([reading.path_var_j2 for reading in found])
-        self.epoch = np.array([reading.epoch for reading in found])
+        there = np.array([reading is not None for reading in readings])
+        epoch = np.array([reading.epoch for reading in found])
         self.tick = np.array([reading.tick for reading in found], np.int64)
         self.before_j2 = np.array([reading.before_j2 for reading in found])
         self.within_j2 = np.array([reading.within_j2 for reading in found])
+        self.known = there[:-1] & there[1:] & (epoch[:-1] == epoch[1:])
+        self.piece_j = np.where(self.known, np.diff([reading.energy_j for reading in found]), 0.0)
+        self.boundary_j2 = np.where(self.known, [reading.boundary_var_j2 for reading in found[:-1]], 0.0)
+        self.way_j2 = np.where(self.known, np.diff([reading.path_var_j2 for reading in found]), 0.0)
 
 
 _NOTHING = Reading(0.0, 0.0, 0.0, -1)

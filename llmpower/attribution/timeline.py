@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from llmpower.attribution.counter import CounterSeries
 from llmpower.attribution.power import PowerSeries
-from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series
+from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series, Told
 from llmpower.types import EPOCH_STATUS, Device, Field, Method, Quality
 
 RAPL_REFRESH_S = 0.001
@@ -98,6 +98,10 @@ class Timeline:
         What ran last goes on until ``until_ns``, as far as is known.
         """
         return self._series.readings(cuts_ns, regimes, until_ns)
+
+    def told(self, start_ns: int, end_ns: int) -> Told:
+        """Moments inside the interval at which the device itself has told its energy, and no rule divides it."""
+        return self._series.told(start_ns, end_ns)
 
     def energy_at(self, time_ns: int) -> Reading | None:
         """Energy up to ``time_ns``, nothing being assumed of what ran; ``None`` where nothing is known."""

@@ -34,8 +34,11 @@ def make_span(
     input_tokens: int = 16,
     output_tokens: int = 16,
     devices: tuple[str, ...] | None = ("GPU-0",),
+    batch_size: int = 1,
+    model_name: str = "m",
 ) -> Span:
-    return Span(span_id, "m", devices, start_ns, first_token_ns, end_ns, input_tokens, output_tokens, 1, "host", 1)
+    tokens = (input_tokens, output_tokens, batch_size)
+    return Span(span_id, model_name, devices, start_ns, first_token_ns, end_ns, *tokens, "host", 1)
 
 
 def feed_counter(

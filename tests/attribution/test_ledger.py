@@ -60,7 +60,7 @@ def test_overlapping_spans_are_allocated_and_a_decoding_one_pays_more_per_token(
     assert p is not None
     assert d is not None
     assert p + d == pytest.approx(400, abs=1e-6)
-    assert d == pytest.approx(20 * p)
+    assert d > 20 * p
     assert by_id["p"].allocated
     assert by_id["p"].gpu_energy_std_j > 5  # type: ignore[operator]  # known, as its energy is
 
@@ -99,8 +99,12 @@ def test_gross_less_idle_is_what_the_span_added() -> None:
     (a, b) = ledger.settle(8 * SECOND)
     assert a.gpu_energy_j is not None
     assert b.gpu_energy_j is not None
-    assert a.gpu_idle_energy_j == pytest.approx(60 * 1.5, rel=0.01)
-    assert b.gpu_idle_energy_j == pytest.approx(60 * 0.5, rel=0.01)
+    assert a.gpu_idle_energy_j is not None
+    assert b.gpu_idle_energy_j is not None
+    # The time that they share is shared as its energy is: b does as much in half the time, so most of it.
+    assert a.gpu_idle_energy_j + b.gpu_idle_energy_j == pytest.approx(60 * 2, rel=0.01)
+    assert 30 < b.gpu_idle_energy_j < 60
+    assert b.gpu_idle_energy_j / b.gpu_energy_j == pytest.approx(60 / 360, rel=0.01)
     assert a.gpu_energy_j + b.gpu_energy_j == pytest.approx(720, rel=0.01)
 
 

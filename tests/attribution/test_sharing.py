@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from math import sin, sqrt
 
+import numpy as np
 import pytest
 from devices import SECOND, feed_counter, make_device, make_span
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.attribution import Ledger, Timeline
+from llmpower.attribution.costs import Costs
+from llmpower.attribution.course import course
+from llmpower.attribution.entry import Entry
 from llmpower.attribution.pieces import cuts, regimes
 from llmpower.attribution.series import NO_TICK, Reading
-from llmpower.attribution.sharing import course
-from llmpower.attribution.weights import DECODE_COST
+from llmpower.attribution.weights import FEATURES, LEAST_S, PRESENCE, Work
 from llmpower.types import Span
 
 LOW_NS, HIGH_NS = SECOND, 4 * SECOND
@@ -28,25 +31,51 @@ def timeline(reset_s: float | None = None) -> Timeline:
     return gpu
 
 
-def weight(span: Span, cut_ns: int) -> float:
-    first_ns = span.start_ns if span.first_token_ns is None else span.first_token_ns
-    if cut_ns < first_ns:
-        return max(span.input_tokens, 1) / ((first_ns - span.start_ns) / 1e9)
-    return max(DECODE_COST * span.output_tokens, 1) / max((span.end_ns - first_ns) / 1e9, 1e-9)
+class Prices:
+    """What the ledger knew when it shared: coefficients, covariance, ε, and the pace of decoding."""
+
+    def __init__(self, costs: Costs, work: Work) -> None:
+        self.beta, self.covariance, self.spread, self.work = costs.beta, costs.covariance, costs.spread, work
+        self.presence_w = PRESENCE * costs.mean_w
+
+    def does(self, number: int, span: Span, cut: int, cuts_ns: list[int]) -> list[float]:
+        """Prompt tokens, tokens by tokens before them, steps, decoded tokens and tokens by their context, a second."""
+        n, work = max(span.batch_size, 1), self.work
+        first_ns = span.start_ns if span.first_token_ns is None else span.first_token_ns
+        split = first_ns > span.start_ns
+        prompt_s = max(((first_ns if split else span.end_ns) - span.start_ns) / 1e9, LEAST_S)
+        prompt = span.input_tokens / prompt_s
+        attention = prompt * span.input_tokens / n / 2
+        if cuts_ns[cut] < first_ns:
+            return [prompt, attention, 1 / prompt_s, 0.0, 0.0]
+        if split:
+            prompt = attention = 0.0
+        decode = n * work.rate[number] * work.pace[0, cut]
+        context = work.context[number] + work.rate[number] * work.middle_s[0, cut]
+        return [prompt, attention, decode / work.decoding[0, cut], decode, decode * context]
+
+    def asks(self, number: int, span: Span, cut: int, cuts_ns: list[int]) -> float:
+        done = self.does(number, span, cut, cuts_ns)
+        return self.presence_w * max(span.batch_size, 1) + float(self.beta[: len(done)] @ done)
 
 
 class Plain:
     """What one span used, by the sums that attribution/entry.py states."""
 
-    def __init__(self, span: Span, spans: list[Span], cuts_ns: list[int], readings: list[Reading | None]) -> None:
-        self.prefill_j = self.decode_j = self.std_j = var_j2 = share_std_j = before = 0.0
+    def __init__(
+        self, own: int, spans: list[Span], cuts_ns: list[int], readings: list[Reading | None], prices: Prices
+    ) -> None:
+        span = spans[own]
+        self.prefill_j = self.decode_j = self.std_j = var_j2 = own_std_j = before = 0.0
+        gradient = np.zeros(len(FEATURES))
         self.known = readings[cuts_ns.index(span.end_ns)] is not None
         ticks: dict[int, list[tuple[float, float, float]]] = {}
         for number, cut_ns in enumerate(cuts_ns[:-1]):
             if not span.start_ns <= cut_ns < span.end_ns:
                 continue
-            running = [other for other in spans if other.start_ns <= cut_ns < other.end_ns]
-            share = weight(span, cut_ns) / sum(weight(other, cut_ns) for other in running)
+            running = [each for each, other in enumerate(spans) if other.start_ns <= cut_ns < other.end_ns]
+            asked = {each: prices.asks(each, spans[each], number, cuts_ns) for each in running}
+            share = asked[own] / sum(asked.values())
             start, end = readings[number], readings[number + 1]
             if start is None or end is None or start.epoch != end.epoch:
                 self.known = False
@@ -56,7 +85,11 @@ class Plain:
                 self.prefill_j += share * energy_j
             else:
                 self.decode_j += share * energy_j
-            share_std_j += share * (1 - share) / 2 * energy_j
+            others = sum((asked[each] / sum(asked.values())) ** 2 for each in running if each != own)
+            own_std_j += prices.spread * share * sqrt((1 - share) ** 2 + others) * energy_j
+            all_do = sum(np.array(prices.does(each, spans[each], number, cuts_ns)) for each in running)
+            does = np.array(prices.does(own, span, number, cuts_ns))
+            gradient += energy_j / sum(asked.values()) * (does - share * all_do)
             var_j2 += (share - before) ** 2 * start.boundary_var_j2
             before = share
             if start.tick == end.tick != NO_TICK:
@@ -71,7 +104,8 @@ class Plain:
             whole_j2 = parts[0][2]
             square, linear = sum(s**2 * v for s, v, _ in parts), sum(s * v for s, v, _ in parts)
             var_j2 += max(square - linear**2 / whole_j2, 0.0) if whole_j2 > 0 else 0.0
-        self.std_j = sqrt(var_j2) if share_std_j == 0 else sqrt(var_j2 + share_std_j**2)
+        covariance = prices.covariance[: len(FEATURES), : len(FEATURES)]
+        self.std_j = sqrt(var_j2 + own_std_j**2 + max(float(gradient @ covariance @ gradient), 0.0))
 
 
 moments = st.integers(LOW_NS, HIGH_NS - SECOND // 5)
@@ -85,6 +119,7 @@ def some_spans(draw: st.DrawFn) -> list[Span]:
         if start_ns < end_ns:
             first = draw(st.sampled_from([first_ns, None]))
             tokens = {"input_tokens": draw(st.integers(0, 5000)), "output_tokens": draw(st.integers(0, 500))}
+            tokens["batch_size"] = draw(st.sampled_from([1, 1, 8]))
             spans.append(make_span(str(number), start_ns, end_ns, first_token_ns=first, **tokens))
     return spans
 
@@ -106,14 +141,16 @@ def test_arrays_say_what_the_formulas_say(spans: list[Span], reset_s: float | No
     cuts_ns = cuts(spans, low_ns, high_ns)
     doing = regimes(spans, course(spans, cuts_ns), len(cuts_ns) - 1)
     readings = gpu.readings(cuts_ns, doing, gpu.known_until_ns)
-    for span in spans:
-        plain, joules = Plain(span, spans, cuts_ns, readings), found[span.span_id]
+    work = Work(spans, [Entry() for _ in spans], course(spans, cuts_ns), cuts_ns, np.zeros(len(spans), np.int64))
+    prices = Prices(ledger.costs["GPU-0"], work)
+    for number, span in enumerate(spans):
+        plain, joules = Plain(number, spans, cuts_ns, readings, prices), found[span.span_id]
         assert (joules.gpu_energy_j is not None) == plain.known
         if joules.gpu_energy_j is not None:
-            assert joules.gpu_energy_j == pytest.approx(plain.prefill_j + plain.decode_j, rel=1e-9, abs=1e-9)
-            assert joules.gpu_energy_std_j == pytest.approx(plain.std_j, rel=1e-6, abs=1e-6)
+            assert joules.gpu_energy_j == pytest.approx(plain.prefill_j + plain.decode_j, rel=1e-9, abs=1e-6)
+            assert joules.gpu_energy_std_j == pytest.approx(plain.std_j, rel=1e-4, abs=1e-6)
             if span.first_token_ns is not None:
-                assert joules.prefill_energy_j == pytest.approx(plain.prefill_j, rel=1e-9, abs=1e-9)
+                assert joules.prefill_energy_j == pytest.approx(plain.prefill_j, rel=1e-9, abs=1e-6)
 
 
 @given(spans=some_spans(), steps=st.lists(st.integers(LOW_NS, HIGH_NS), max_size=6))
