@@ -246,6 +246,9 @@ class Engine:
             fields=self._reading.fields(device),
             stalled_s=self._reading.stalled_s.get(device.uuid, 0.0),
             silent_s=self._reading.silent_s(device),
+            allocated_j=totals.allocated_j,
+            residual_j=totals.residual_j,
+            work=self._ledger.costs[device.uuid].work,
         )
 
 

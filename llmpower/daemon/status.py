@@ -10,11 +10,12 @@ from pathlib import Path
 
 from llmpower.daemon.config import Config
 from llmpower.daemon.health import Problem, problems_of
-from llmpower.metrics import FieldState, ModelState, Snapshot
+from llmpower.metrics import ModelState, Snapshot
 
 MAX_MODELS = 10
 MAX_PROBLEMS = 10
-"""How many are told of, the dearest and the worst: an answer must fit in a packet."""
+MAX_WORK = 4
+"""How many are told of, the dearest, the worst and the best known: an answer must fit in a packet."""
 
 _STATM = Path("/proc/self/statm")
 
@@ -54,13 +55,16 @@ def status_of(
                 "inference_j": state.inference_j,
                 "idle_j": state.idle_j,
                 "unattributed_j": sum(state.unattributed_j.values()),
+                "allocated_j": state.allocated_j,
+                "residual_j": state.residual_j,
                 "stalled_s": state.stalled_s,
                 "silent_s": state.silent_s,
-                "fields": {name: _field(reading) for name, reading in state.fields.items()},
+                "fields": {name: _rounded(asdict(reading)) for name, reading in state.fields.items()},
             }
             for state in snapshot.devices
         ],
         "models": [{"model_name": name, **_model(state)} for name, state in dearest],
+        "work": _work(snapshot),
         "spans": {
             "stored": snapshot.spans_stored,
             "spooled_bytes": snapshot.spool_waiting_bytes,
@@ -110,11 +114,22 @@ def _problems(snapshot: Snapshot) -> list[dict[str, str]]:
     return [asdict(problem) for problem in problems]
 
 
-def _field(reading: FieldState) -> dict[str, object]:
-    """How a field is read, to four digits: nobody knows these better."""
-    return {
-        name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in asdict(reading).items()
-    }
+def _work(snapshot: Snapshot) -> list[dict[str, object]]:
+    """What work costs, by device and model, of those that most was seen of."""
+    found = [(state.device.uuid, cost) for state in snapshot.devices for cost in state.work]
+    found.sort(key=lambda each: -each[1].observations)
+    return [{"device_uuid": uuid, **_rounded(asdict(cost))} for uuid, cost in found[:MAX_WORK]]
+
+
+def _rounded(values: Mapping[str, object]) -> dict[str, object]:
+    """To four digits: nobody knows these better."""
+    return {name: _four(value) for name, value in values.items()}
+
+
+def _four(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _rounded(value)
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _model(state: ModelState) -> dict[str, object]:

@@ -70,6 +70,17 @@ def _devices(gpus: list[DeviceState]) -> Iterator[Metric]:
         "The part of llmpower_gpu_energy_joules_total that belongs to no span and is not idle, by reason.",
         labels=("gpu_uuid", "reason"),
     )
+    allocated = CounterMetricFamily(
+        "llmpower_allocated_energy_joules",
+        "The part of llmpower_gpu_inference_energy_joules_total that several spans shared, by what their work costs.",
+        labels=("gpu_uuid",),
+    )
+    residual = CounterMetricFamily(
+        "llmpower_allocation_residual_joules",
+        "What these costs leave unexplained of llmpower_allocated_energy_joules_total, tick by tick, over or under; it "
+        "is in the spans' energies, in proportion.",
+        labels=("gpu_uuid",),
+    )
     for state in gpus:
         device = state.device
         key = (str(device.index), device.uuid)
@@ -86,7 +97,9 @@ def _devices(gpus: list[DeviceState]) -> Iterator[Metric]:
         idle.add_metric((device.uuid,), state.idle_j)
         for reason, joules in sorted(state.unattributed_j.items()):
             unattributed.add_metric((device.uuid, reason), joules)
-    yield from (info, power, energy, inference, idle, unattributed)
+        allocated.add_metric((device.uuid,), state.allocated_j)
+        residual.add_metric((device.uuid,), state.residual_j)
+    yield from (info, power, energy, inference, idle, unattributed, allocated, residual)
 
 
 def _reading(gpus: list[DeviceState]) -> Iterator[Metric]:

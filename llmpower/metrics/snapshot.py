@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llmpower.types import Device, Quality
+from llmpower.types import Device, Quality, WorkCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ class DeviceState:
 
     ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason, ``fields`` by what is read.
     ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does; ``silent_s`` is the
-    time since a read of it was good, ``None`` where that is not watched.
+    time since a read of it was good, ``None`` where that is not watched. ``allocated_j`` of the inference was shared by
+    several spans at a time, by the costs in ``work``, which leave ``residual_j`` of it unexplained.
     """
 
     device: Device
@@ -72,6 +73,9 @@ class DeviceState:
     fields: Mapping[str, FieldState] = field(default_factory=dict)
     stalled_s: float = 0.0
     silent_s: float | None = None
+    allocated_j: float = 0.0
+    residual_j: float = 0.0
+    work: tuple[WorkCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 from llmpower.daemon.config import load_config
 from llmpower.daemon.refusals import REASONS
-from llmpower.daemon.status import MAX_MODELS, MAX_PROBLEMS, status_of
+from llmpower.daemon.status import MAX_MODELS, MAX_PROBLEMS, MAX_WORK, status_of
 from llmpower.metrics import DeviceState, FieldState, ModelAccounts, Snapshot, StoreState
 from llmpower.spans.replies import decode_status, encode_status
-from llmpower.types import Device, Measurement
+from llmpower.types import Device, Measurement, WorkCost
 
 FIELDS = {
     name: FieldState("GPU is lost (NVML code 15)", 99.9876543210987, 12.3456789012345, *(0.123456789012345,) * 6)
@@ -47,10 +47,12 @@ def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
         name = f"{number:04}" + "\N{GRINNING FACE}" * 252
         accounts.add(make_measurement(number, model_name=name))
         accounts.book(name, "decode", "gpu", 1e9 / 3)
+    figures = dict.fromkeys(("prompt", "attention", "step", "decode", "context"), 1.23456789e-12)
+    work = (WorkCost("\N{GRINNING FACE}" * 253, figures, figures, 10**9, 1 / 3, 1 / 7),) * 4
     snapshot = Snapshot(
         version="1.2.3",
         backend="nvml",
-        devices=tuple(card(number, stalled_s=12345.678) for number in range(40)),
+        devices=tuple(card(number, stalled_s=12345.678, work=work) for number in range(40)),
         models=accounts.freeze(),
         spans_rejected=dict.fromkeys(REASONS, 2**60),
         store_errors=1,
@@ -63,6 +65,7 @@ def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
     assert len(told["problems"]) == MAX_PROBLEMS + 1
     assert told["problems"][-1]["what"].startswith("and ")
     assert len(told["models"]) == MAX_MODELS
+    assert len(told["work"]) == MAX_WORK
 
 
 def test_what_a_model_costs_is_told_dearest_first(make_measurement: Callable[..., Measurement]) -> None:
@@ -96,3 +99,20 @@ def test_what_a_model_costs_is_told_dearest_first(make_measurement: Callable[...
             "energy_per_output_token_j": None,
         },
     ]
+
+
+def test_what_work_costs_is_told_by_device_and_model() -> None:
+    work = WorkCost("llama", {"prompt": 0.0212345, "step": 1.8}, {"prompt": 0.001, "step": 0.2}, 600, 0.0412345, 0.1)
+    told = status(Snapshot(version="1", backend="nvml", devices=(card(1, work=(work,), allocated_j=2.0),)))
+    assert told["work"] == [
+        {
+            "device_uuid": "GPU-00000001-0000-4000-8000-000000000000",
+            "model_name": "llama",
+            "energy_j": {"prompt": 0.02123, "step": 1.8},
+            "std_j": {"prompt": 0.001, "step": 0.2},
+            "observations": 600,
+            "misfit": 0.04123,
+            "spread": 0.1,
+        }
+    ]
+    assert told["devices"][0]["allocated_j"] == 2.0

@@ -65,6 +65,8 @@ def snapshot(make_measurement: Make) -> Snapshot:
                 },
                 stalled_s=7.5,
                 silent_s=9.25,
+                allocated_j=45.0,
+                residual_j=1.5,
             ),
             DeviceState(PACKAGE, None, 12.0, 5.0, 7.0, {}),
         ),
@@ -130,6 +132,8 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
     assert value("idle_energy_joules_total", gpu_uuid="GPU-1") == 30.0
     assert value("unattributed_energy_joules_total", gpu_uuid="GPU-1", reason="before_start") == 4.0
     assert value("unattributed_energy_joules_total", gpu_uuid="GPU-1", reason="gap") == 6.0
+    assert value("allocated_energy_joules_total", gpu_uuid="GPU-1") == 45.0
+    assert value("allocation_residual_joules_total", gpu_uuid="GPU-1") == 1.5
     assert value("device_update_period_seconds", gpu_uuid="GPU-1", field="energy") == 0.1
     assert value("device_update_width_seconds", gpu_uuid="GPU-1", field="energy") == 0.001
     assert value("device_stalled_seconds", gpu_uuid="GPU-1") == 7.5
