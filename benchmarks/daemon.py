@@ -135,7 +135,15 @@ class Node:
 
     def stored(self, name: str) -> int:
         """How many of a program's spans the database has."""
-        return sum(str(span_id).startswith(f"{name}-") for (span_id,) in iter_rows(self.store, columns=("span_id",)))
+        return len(self._rows(name))
+
+    def without_joules(self, name: str) -> int:
+        """How many of these were measured too late, or not at all."""
+        return sum(energy_j is None for energy_j in self._rows(name))
+
+    def _rows(self, name: str) -> list[object]:
+        rows = iter_rows(self.store, columns=("span_id", "gpu_energy_j"))
+        return [energy_j for span_id, energy_j in rows if str(span_id).startswith(f"{name}-")]
 
 
 def idle(node: Node, peer: tuple[int, str] | None, seconds: float) -> dict[str, Any]:
@@ -171,6 +179,7 @@ def under_load(node: Node, rate: float, seconds: float, name: str) -> dict[str, 
     rejected = request_status(node.socket, 30.0)["spans"]["rejected"]
     stored = node.stored(name)
     figures |= {"daemon": asdict(cost), "stored": stored, "lost": figures["spans"] - stored, "rejected": rejected}
+    figures["without_joules"] = node.without_joules(name)
     return figures | {"daemon_rss_by_second": watch.rss_bytes[:: max(len(watch.rss_bytes) // 60, 1)]}
 
 
@@ -260,7 +269,8 @@ def report(result: dict[str, Any]) -> None:
         figures, call, cost = result[kind], result[kind]["finish_s"], result[kind]["daemon"]
         times = ", ".join(f"{name} {call[name] * 1e6:.0f} µs" for name in ("p50", "p99", "p999"))
         print(
-            f"\n{kind}: {figures['spans_per_s']:.0f} spans/s, {figures['spans']} sent, {figures['lost']} lost; "
+            f"\n{kind}: {figures['spans_per_s']:.0f} spans/s, {figures['spans']} sent, {figures['lost']} lost, "
+            f"{figures['without_joules']} without joules; "
             f"finish() {times}; daemon {cost['cpu_share']:.0%} of a core, {cost['rss_max_bytes'] / 2**20:.1f} MB"
         )
     scraped = result["scrape"]

@@ -132,12 +132,14 @@ def _tools(tools: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _thread(found: Mapping[str, Any]) -> str:
     head = ["sampler", "beside", "time", "ticks held", "late p50", "p99", "longest", "samples/s", "CPU a sample"]
-    head += ["samples lost", "program"]
+    head += ["samples lost", "stolen", "program"]
     lines = [head, ["---"] * 2 + ["--:"] * (len(head) - 2)]
     for row in found["rows"]:
         late_s = (row[f"lateness_{each}_s"] for each in ("p50", "p99", "max"))
         late = ["–" if each is None else f"{each * 1e3:.2f} ms" for each in late_s]
         cost = [f"{row['samples_per_s']:.0f}", f"{row['cpu_per_sample_s'] * 1e6:.1f} µs", str(row["lost"])]
+        # Measured since it was seen what a host takes; an older file does not say.
+        cost.append(f"{row['stolen_share']:.1%}" if "stolen_share" in row else "–")
         kept = [f"{row['seconds']:.0f} s", f"{row['held_share']:.2%}"]
         lines.append([row["sampler"], row["program"], *kept, *late, *cost, f"{-row['program_slowed']:+.1%}"])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)

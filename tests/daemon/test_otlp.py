@@ -16,7 +16,7 @@ from otlp_messages import CLIENT, S, a_body, a_span
 from llmpower.daemon.clock import WallClock
 from llmpower.daemon.otlp import FORGET_S, PROGRAM, OtlpReceiver
 from llmpower.spans.clocks import Offset
-from llmpower.spans.spool import SEGMENT_BYTES
+from llmpower.spans.spool import MAX_DIRECTORY_BYTES, SEGMENT_BYTES
 from llmpower.spans.wire import decode
 from llmpower.types import Span
 
@@ -146,15 +146,13 @@ def test_without_room_the_sender_is_asked_to_come_again_and_nothing_is_written_t
 
 
 def test_a_full_spool_is_503(post: Post) -> None:
-    # 64 MiB of other programs' spans.
-    for number in range(2):
+    for number in range(MAX_DIRECTORY_BYTES // SEGMENT_BYTES + 1):
         with (post.directory / f"other-{number:08}.spans").open("wb") as file:
-            file.truncate(33 << 20)
+            file.truncate(SEGMENT_BYTES)
     assert post.receiver.take(a_body(post.span(2, 1))).status == 503
     for path in post.directory.iterdir():
         path.unlink()
     assert post.receiver.take(a_body(post.span(2, 1))).status == 200
-    assert SEGMENT_BYTES < 33 << 20
 
 
 def test_who_stops_accepts_nothing_more(post: Post) -> None:
