@@ -30,7 +30,7 @@ ALLOWED_ABOVE_THE_GROUND = {
     "report": {"modelling", "routing"},
     "inprocess": {"sampling", "spans", "store", "daemon"},
 }
-TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers.py", "profiling/")
+TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers/", "profiling/")
 HEAVY = (
     "torch",
     "transformers",

@@ -74,13 +74,20 @@ def unmeasured() -> Iterator[None]:
 
 
 class OpenSpan:
-    """A span under way. Counts may be set until it ends; they are those of the whole batch, without padding.
+    """A span under way, begun now or at ``start_ns``.
 
-    Once it has ended, ``energy_j``, ``energy_std_j`` and ``quality`` say what it cost, and ``print()`` in one line.
+    Counts may be set until it ends; they are those of the whole batch, without padding. Once it has ended,
+    ``energy_j``, ``energy_std_j`` and ``quality`` say what it cost, and ``print()`` in one line.
     """
 
     def __init__(
-        self, client: SpanSink, *, model_name: str, input_tokens: int = 0, device_uuids: Sequence[str] | None = None
+        self,
+        client: SpanSink,
+        *,
+        model_name: str,
+        input_tokens: int = 0,
+        device_uuids: Sequence[str] | None = None,
+        start_ns: int | None = None,
     ) -> None:
         self.span_id = uuid.uuid4().hex
         self.model_name = model_name
@@ -95,7 +102,7 @@ class OpenSpan:
         self._measurement: Measurement | None = None
         self._patience_s = WAIT_S
         self._pid = os.getpid()
-        self.start_ns = time.monotonic_ns()
+        self.start_ns = time.monotonic_ns() if start_ns is None else start_ns
         client.begin(self.span_id, self.start_ns)
 
     def first_token(self) -> None:

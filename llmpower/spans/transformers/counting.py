@@ -2,9 +2,9 @@
 
 Padding is not work that anyone asked for, so it is counted on neither side. What is padding depends on settings that
 ``generate`` merges from five places (arguments, the call's and the model's generation config, the inputs' type, the
-decoding mode). Instead of merging them a second time, :meth:`Prompt.at_prefill` reads what ``generate`` itself had
-decided when it began its prefill: the mask (``None`` when it found no padding), the end-of-sequence ids, and how
-often it copied each row. :meth:`Prompt.of_call` is for calls that never prefill (assisted decoding, custom loops) and
+decoding mode). Instead of merging them a second time, :meth:`Prompt.prepared` reads what ``generate`` itself had
+decided before it began to decode: the mask (``None`` when it found no padding), the end-of-sequence ids, and how
+often it copied each row. :meth:`Prompt.of_call` is for a ``generate`` of a model's own, which decides differently, and
 goes by the arguments alone.
 
 Everything here is counted over the sequences that the caller passed and got back. Beams that were searched and
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
+from transformers import StoppingCriteriaList
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,14 @@ class Prompt:
 
     Args:
         rows: sequences that the caller passed.
-        copies: how often each row was repeated before the prefill (beams, sampled sequences).
+        copies: how often each row was repeated before decoding (beams, sampled sequences).
         columns: tokens of each row that the result repeats before the new ones.
         mask: 1 for a token and 0 for padding, (rows·copies, tokens); ``None`` when nothing was padded.
         width: tokens per row when ``mask`` is ``None``; ``None`` when the input was not made of tokens.
         eos: ids that end a sequence, empty when none does.
         pad: the id that fills a row after its end.
         stops_rows: whether a row can end before the others without an end-of-sequence id.
+        has_beams: whether rows change places while they grow.
     """
 
     rows: int
@@ -44,28 +45,44 @@ class Prompt:
     eos: tuple[int, ...]
     pad: int | None
     stops_rows: bool
+    has_beams: bool = False
 
     @classmethod
-    def at_prefill(
-        cls, model: Any, input_ids: Tensor, config: Any, model_kwargs: Mapping[str, Any], *, stops_rows: bool
+    def prepared(
+        cls,
+        model: Any,
+        inputs: Tensor,
+        columns: int,
+        config: Any,
+        model_kwargs: Mapping[str, Any],
+        *,
+        stops_rows: bool,
     ) -> Prompt:
-        """Read it off the arguments of ``_prefill``, before that runs."""
-        copies = max(config.num_beams or 1, config.num_return_sequences or 1)
-        embeds = model_kwargs.get("inputs_embeds")
-        width: int | None = getattr(config, "_mask_length", 0) or (input_ids if embeds is None else embeds).shape[1]
+        """Read it off what ``generate`` has decided before it decodes.
+
+        Args:
+            model: the one that generates.
+            inputs: its main input, a row a sequence: ids, embeddings, or what an encoder reads.
+            columns: tokens of each row that the result repeats.
+            config: the generation config with everything merged into it.
+            model_kwargs: what the forward pass gets, each row copied as often as it will be.
+            stops_rows: whether the caller has stopping criteria of his own.
+        """
+        width: int | None = getattr(config, "_mask_length", 0) or inputs.shape[1]
         mask = model_kwargs.get("attention_mask")
         if model.config.is_encoder_decoder and _encoder_input(model) != "input_ids":
             # Frames of sound or patches of an image, which are no tokens; the mask, if any, counts those.
             mask, width = None, None
         return cls(
-            rows=input_ids.shape[0] // copies,
-            copies=copies,
-            columns=input_ids.shape[1],
+            rows=inputs.shape[0],
+            copies=max(config.num_beams or 1, config.num_return_sequences or 1),
+            columns=columns,
             mask=mask if mask is not None and mask.ndim == 2 else None,
             width=width,
             eos=_ids(config.eos_token_id),
             pad=config.pad_token_id,
             stops_rows=stops_rows or bool(config.stop_strings),
+            has_beams=(config.num_beams or 1) > 1,
         )
 
     @classmethod
@@ -93,25 +110,53 @@ class Prompt:
             return int((self.mask != 0).sum()) // self.copies
         return None if self.width is None else self.rows * self.width
 
-    def output_tokens(self, result: Any) -> int | None:
+    @property
+    def ends_are_hidden(self) -> bool:
+        """Whether the result alone may not tell where a row ended, and :class:`RowEnds` would see it."""
+        return self.stops_rows and self.rows * self.copies > 1 and not self.has_beams
+
+    def output_tokens(self, result: Any, ends: RowEnds | None = None) -> int | None:
         """New tokens of all returned rows; ``None`` when the result holds none (sound, a custom loop's own type).
 
         A row ends with its first end-of-sequence id, which counts: it was computed. A row that something else ended
-        (a stop string) is cut at its trailing padding, which an id that also ends sequences cannot be told from.
+        (a stop string) ends where ``ends`` has seen it. Beams cannot be seen so: such a one is cut at its trailing
+        padding, which an id that also ends sequences cannot be told from.
         """
         sequences = getattr(result, "sequences", result)
         if getattr(sequences, "ndim", 0) != 2 or sequences.is_floating_point():
             return None
+        if ends is not None and ends.lengths is not None and len(ends.lengths) == len(sequences):
+            return int(ends.lengths.sum())
         new = sequences[:, self.columns :].cpu()
         if not self.eos or new.shape[1] == 0:
             return int(new.numel())
-        ends = (new.unsqueeze(-1) == new.new_tensor(self.eos)).any(-1)
+        ended = (new.unsqueeze(-1) == new.new_tensor(self.eos)).any(-1)
         # The first True of a row; where there is none, the width.
-        lengths = ends.int().cumsum(1).eq(0).sum(1).add(1).clamp(max=new.shape[1])
+        lengths = ended.int().cumsum(1).eq(0).sum(1).add(1).clamp(max=new.shape[1])
         if self.stops_rows and self.pad is not None and self.pad not in self.eos:
             filled = (new != self.pad).int().flip(1).cumsum(1).ne(0).sum(1)
             lengths = lengths.minimum(filled)
         return int(lengths.sum())
+
+
+class RowEnds(StoppingCriteriaList):
+    """The same criteria, which remember how many tokens each row had when they ended it."""
+
+    def __init__(self, criteria: StoppingCriteriaList) -> None:
+        super().__init__(criteria)
+        self.lengths: Tensor | None = None
+        self._running: Tensor | None = None
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Ask each criterion; True for the rows that end here."""
+        done = super().__call__(input_ids, scores, **kwargs)
+        if self._running is None or self.lengths is None:
+            self._running = ~done
+            self.lengths = done.new_ones(done.shape, dtype=input_ids.dtype)
+        else:
+            self.lengths += self._running
+            self._running &= ~done
+        return done
 
 
 def _encoder_input(model: Any) -> str:
