@@ -15,28 +15,42 @@ from llmpower.exceptions import InputError
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--model-name", metavar="N", help="Name that the spans bear; by default what the model was loaded from.")
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="The daemon's socket.")
+@click.option(
+    "--synchronise/--no-synchronise",
+    default=None,
+    help="Wait for CUDA at the start, first token and end of a call, so that its times are those of the work. The "
+    "default: yes, unless LLMPOWER_SYNCHRONISE is 0.",
+)
 @click.argument("command_line", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(model_name: str | None, socket_path: Path | None, command_line: tuple[str, ...]) -> None:
+def command(
+    model_name: str | None, socket_path: Path | None, synchronise: bool | None, command_line: tuple[str, ...]
+) -> None:
     """Run any program with transformers instrumented.
 
-    The program is replaced for this one, unchanged: every Python that it starts measures its generate() calls, and
-    its exit code is the command's. Pythons that ignore the environment (python -I, -E, -S) are not measured.
+    This process becomes the program, unchanged: its signals, exit code and output are its own. Every Python that it
+    starts, by whatever way, measures its generate() calls and batched requests; llmpower need not be installed beside
+    it. Pythons that ignore the environment (python -I, -E, -S) or are given another are not measured.
 
     \b
     Example:
       llmpower run -- python serve.py --port 8000
-      llmpower run --model-name llama-2-7b -- torchrun train.py
+      llmpower run --model-name llama-2-7b -- torchrun evaluate.py
+      llmpower run -- transformers serve --port 8000
     """
     from llmpower.spans import check_socket_path
 
     environ = dict(os.environ)
     autoload = str(Path(__file__).parents[1] / "spans" / "autoload")
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [autoload, environ.get("PYTHONPATH")]))
+    # An empty entry is the current directory and stays; ours stays once, where one run starts another.
+    theirs = [entry for entry in (environ.get("PYTHONPATH") or autoload).split(os.pathsep) if entry != autoload]
+    environ["PYTHONPATH"] = os.pathsep.join([autoload, *theirs])
     if socket_path is not None:
         check_socket_path(socket_path.absolute())
         environ["LLMPOWER_SOCKET"] = str(socket_path.absolute())
     if model_name is not None:
         environ["LLMPOWER_MODEL_NAME"] = model_name
+    if synchronise is not None:
+        environ["LLMPOWER_SYNCHRONISE"] = str(int(synchronise))
     sys.stdout.flush()
     # Python ignores SIGPIPE, and what is ignored stays so in the program: give it the default that a shell gives.
     previous = signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 AUTOLOAD = Path(__file__).parents[2] / "llmpower" / "spans" / "autoload"
@@ -44,3 +45,20 @@ def test_a_program_whose_transformers_cannot_be_instrumented_runs(tmp_path: Path
     assert (result.stdout, result.returncode) == ("GenerationMixin\n", 0)
     assert result.stderr.count("\n") == 1
     assert "spans are not recorded" in result.stderr
+
+
+def test_an_environment_without_llmpower_takes_ours_and_nothing_from_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "transformers" / "generation"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    (folder / "utils.py").write_text(FAKE_TRANSFORMERS)
+    code = "import transformers.generation.utils, llmpower, sys; print(llmpower.__file__, *sys.path, sep='\\n')"
+    venv.create(tmp_path / "theirs", symlinks=True)
+    environ = {"PYTHONPATH": os.pathsep.join([str(AUTOLOAD), str(tmp_path)]), "PATH": os.environ["PATH"]}
+    command = [tmp_path / "theirs" / "bin" / "python", "-c", code]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, cwd=tmp_path)
+    file, *path = done.stdout.splitlines()
+    assert file == str(AUTOLOAD.parents[1] / "__init__.py")
+    assert str(AUTOLOAD.parents[2]) not in path
+    assert "spans are not recorded" in done.stderr

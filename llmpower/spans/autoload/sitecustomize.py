@@ -1,10 +1,12 @@
 """Instruments transformers in a program that knows nothing of llmpower, should the program ever import it.
 
 Python imports a module of this name from the path when it starts, so it runs in every Python that ``llmpower run``
-starts, directly or through a shell or a launcher. It imports nothing but the standard library, and llmpower only
-once ``transformers.generation.utils`` has been executed. A ``sitecustomize`` that the machine already had, and that
-this one hides, runs afterwards as if it had been found first. Nothing in here may stop the program: what cannot be
-instrumented is said in one line and runs as it would have.
+starts, directly or through a shell or a launcher, and in the processes that those start. It imports nothing but the
+standard library, and llmpower only once ``transformers.generation.utils`` has been executed. An environment that has
+no llmpower of its own (a service's user seldom installs into the programs' environments) takes the one that this file
+belongs to and the one library that sending spans needs, and nothing else from beside it. A ``sitecustomize`` that the
+machine already had, and that this one hides, runs afterwards as if it had been found first. Nothing in here may stop
+the program: what cannot be instrumented is said in one line and runs as it would have.
 """
 
 import importlib.abc
@@ -46,6 +48,7 @@ def _instrument_after(spec: importlib.machinery.ModuleSpec) -> None:
     def exec_module(module: ModuleType) -> None:
         execute(module)
         try:
+            _find_llmpower()
             from llmpower.spans import instrument
 
             instrument()
@@ -56,6 +59,18 @@ def _instrument_after(spec: importlib.machinery.ModuleSpec) -> None:
         loader.exec_module = exec_module  # type: ignore[method-assign]
     except AttributeError:
         print(f"llmpower: spans are not recorded, {loader} cannot be followed", file=sys.stderr)  # noqa: T201
+
+
+def _find_llmpower() -> None:
+    """See to it that ``import llmpower`` finds one: the program's own, or the package around this file."""
+    packages = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))  # noqa: PTH120 (as above)
+    for name in ("msgspec", "llmpower"):
+        if importlib.util.find_spec(name) is None:
+            spec = importlib.machinery.PathFinder.find_spec(name, [packages])
+            if spec is not None and spec.loader is not None:
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[name] = module
+                spec.loader.exec_module(module)
 
 
 def _run_hidden() -> None:
