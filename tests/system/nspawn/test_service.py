@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from guest import Guest, wait_for
@@ -23,6 +24,8 @@ from machine import (
     status,
     wait_until_active,
 )
+
+CONTAINED = Path(__file__).parents[2] / "daemon" / "contained.py"
 
 
 @pytest.fixture
@@ -69,6 +72,22 @@ def test_members_of_the_group_may_speak_and_others_hear_why_not(guest: Guest) ->
     rows = (guest.root / "home/alice/m.csv").read_text("utf-8").splitlines()
     assert running.startswith(f"{len(rows) - 1} rows from {STORE}")
     assert len(rows) > len(load.acknowledged)
+
+
+def test_a_rootless_container_that_keeps_its_groups_is_measured(guest: Guest) -> None:
+    guest.copy_in(CONTAINED, "/opt")
+    # The group has no name in there, so no file can be given to it. The daemon in its sandbox reads them all the same.
+    inside = ("unshare", "--user", "--map-root-user", "--net", "/usr/lib/llmpower/bin/python", "/opt/contained.py")
+    done = guest.run("runuser", "-u", "alice", "--", *inside, "/run/llmpower/llmpower.sock")
+    found = json.loads(done.stdout)
+    assert (found["uid"], found["spooled"], found["interfaces"], done.stderr) == (0, 1, ["lo"], "")
+    assert found["energy_j"] > 0
+    wait_for(lambda: status(guest)["spans"]["stored"] == 1, "it was not stored")
+    guest.run("llmpower", "export", "--with-uid", "-o", "/root/m.csv")
+    header, row = (guest.root / "root/m.csv").read_text("utf-8").splitlines()
+    stored = dict(zip(header.split(","), row.split(","), strict=True))
+    assert stored["uid"] == guest.run("id", "-u", "alice").stdout.strip()
+    assert stored["span_id"] == found["span_id"]
 
 
 def test_the_journal_knows_how_grave_a_line_is(guest: Guest) -> None:
