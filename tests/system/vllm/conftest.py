@@ -5,8 +5,10 @@ Puts the helper modules of system tests on the path: tests are collected without
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -21,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from servers import Program, free_port, wait_until
 
 HERE = Path(__file__).parent
-START_S = 400.0
+START_S = 900.0
 """vLLM is up in 50 s on two cores that it has for itself."""
 
 
@@ -34,6 +36,7 @@ class Vllm(Program):
             "vllm",
             directory,
             [
+                "setsid",  # so that nothing of it is left behind
                 str(python.with_name("vllm")),
                 "serve",
                 str(model),
@@ -52,14 +55,24 @@ class Vllm(Program):
             OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="http/protobuf",
             OTEL_BSP_SCHEDULE_DELAY="1000",
         )
-        wait_until(lambda: self._answers() or not self.runs, "vLLM answers", START_S)
-        assert self.runs, self.log
+        try:
+            wait_until(lambda: self._answers() or not self.runs, "vLLM answers", START_S)
+            assert self.runs, self.log
+        except BaseException:
+            self.end()
+            raise
 
     def chat(self, prompt: str, max_tokens: int) -> dict[str, Any]:
         """What it answers: ``id``, ``usage``, ``choices``."""
         asked = {"model": "smollm2", "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens}
         with self._open("/v1/chat/completions", json.dumps(asked).encode()) as response:
             return dict(json.load(response))
+
+    def end(self) -> int:
+        status = super().end()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return status
 
     def _open(self, path: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(

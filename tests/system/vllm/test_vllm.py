@@ -69,7 +69,7 @@ def agree(answer: dict[str, Any], row: sqlite3.Row) -> None:
     assert row["output_tokens"] == answer["usage"]["completion_tokens"]
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_every_chat_is_measured_and_what_was_acknowledged_survives_a_kill(
     start: Start, request: pytest.FixtureRequest
 ) -> None:
