@@ -67,11 +67,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a workload and a seed, 20 s a run")
     parser.add_argument("--seconds", type=float, help="of arrivals in a run (30)")
+    parser.add_argument("--seeds", type=int, help="runs of each law and workload, each of other constants (2)")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path, help="results, by default benchmarks/results/allocation.json if not quick")
     arguments = parser.parse_args()
     seconds = arguments.seconds or (20.0 if arguments.quick else 30.0)
     workloads, seeds = (1, 1) if arguments.quick else (len(WORKLOADS), 2)
+    seeds = arguments.seeds or seeds
     kinds = [
         (law, workload, seed) for law in range(len(LAWS)) for workload in range(workloads) for seed in range(seeds)
     ]
@@ -91,6 +93,8 @@ def main() -> None:
     document = {
         "what": "error of allocated energies against what each request truly cost",
         "quick": arguments.quick,
+        "seconds": seconds,
+        "seeds": seeds,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} processors",
         "wall_s": round(time.monotonic() - began_s),
