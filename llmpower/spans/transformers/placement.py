@@ -42,11 +42,22 @@ def _name_of(source: str) -> str:
 
 def devices_of(model: Any) -> list[torch.device]:
     """Where the model's weights are. Weights that accelerate moves in for each call are where it computes with them."""
-    devices = {parameter.device for parameter in model.parameters()}
+    devices = _weights_devices(model) if isinstance(model, torch.nn.Module) else {p.device for p in model.parameters()}
     for place in (getattr(model, "hf_device_map", None) or {}).values():
         if place != "disk":
             devices.add(torch.device("cuda", place) if isinstance(place, int) else torch.device(place))
     return sorted((device for device in devices if device.type != "meta"), key=str)
+
+
+def _weights_devices(model: torch.nn.Module) -> set[torch.device]:
+    """As from ``model.parameters()``, which makes names on its way that would be most of what a span costs."""
+    devices: set[torch.device] = set()
+    modules = [model]
+    while modules:
+        module = modules.pop()
+        devices.update(weight.device for weight in module._parameters.values() if weight is not None)
+        modules.extend(child for child in module._modules.values() if child is not None)
+    return devices
 
 
 def uuids_of(devices: Sequence[torch.device]) -> tuple[str, ...] | None:
