@@ -54,3 +54,8 @@ def span_load() -> ModuleType:
 @pytest.fixture
 def processes() -> ModuleType:
     return load("service.processes")
+
+
+@pytest.fixture
+def overhead() -> ModuleType:
+    return load("overhead")
