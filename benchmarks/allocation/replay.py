@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,24 @@ def make_spans(played: Played) -> list[Span]:
     ]
 
 
+class Program:
+    """Tells a ledger of spans when they begin and when they have ended."""
+
+    def __init__(self, spans: Sequence[Span], ledger: Ledger) -> None:
+        events = [(span.start_ns, 0, span) for span in spans] + [(span.end_ns, 1, span) for span in spans]
+        self._waiting = deque(sorted(events, key=lambda event: event[:2]))
+        self._ledger = ledger
+
+    def tell(self, now_ns: int) -> None:
+        """All that has happened by now."""
+        while self._waiting and self._waiting[0][0] <= now_ns:
+            _, ends, span = self._waiting.popleft()
+            if ends:
+                self._ledger.add(span)
+            else:
+                self._ledger.begin(span.span_id, span.start_ns)
+
+
 def make_reads(card: Card, chance: np.random.Generator) -> tuple[Nanoseconds, Nanoseconds]:
     """When the counter is read and what it says, in µJ: before and after each of its ticks, a millisecond apart."""
     ticks_s: Floats = np.arange(1.0, int(card.moments_s[-1] / TICK_S)) * TICK_S
@@ -82,20 +101,14 @@ def settle(played: Played, idle_w: float, seed: int) -> tuple[list[Joules], Ledg
     reads_ns, values = make_reads(card, np.random.default_rng(seed))
     ledger = Ledger({"GPU-0": timeline})
     spans = make_spans(played)
-    events = [(span.start_ns, 0, span) for span in spans] + [(span.end_ns, 1, span) for span in spans]
-    waiting = deque(sorted(events, key=lambda event: event[:2]))
+    program = Program(spans, ledger)
     found: dict[str, Joules] = {}
     for turn in range(1, int(card.moments_s[-1] / STEP_S) + 1):
         now_ns = round(turn * STEP_S * SECOND)
         new = slice(*np.searchsorted(reads_ns, (now_ns - round(STEP_S * SECOND), now_ns)))
         good, field = np.zeros(len(reads_ns[new]), np.int32), np.full(len(reads_ns[new]), Field.ENERGY, np.uint8)
         timeline.extend(reads_ns[new], reads_ns[new] + CALL_NS, values[new], good, field)
-        while waiting and waiting[0][0] <= now_ns:
-            _, ends, span = waiting.popleft()
-            if ends:
-                ledger.add(span)
-            else:
-                ledger.begin(span.span_id, span.start_ns)
+        program.tell(now_ns)
         for joules in ledger.settle(now_ns - round(DELAY_S * SECOND)):
             found[joules.span.span_id] = joules
     return [found[span.span_id] for span in spans], ledger
