@@ -69,10 +69,8 @@ OUTLIER = 3.0
 SPREAD = (0.02, 0.2, 1.0)
 """Least, first and most ε believed; the first counts for :data:`FEW` observations."""
 
-SOLVE_EVERY = 10
-"""Observations between two solutions, once there were :data:`MANY`."""
-
-MANY = 200
+SOLVE_SHARE, SOLVE_EVERY = 0.05, 100
+"""A new solution waits for so many new observations, relative to all before, and for no more than so many."""
 
 MAX_MODELS = 4
 OTHERS = MAX_MODELS - 1
@@ -109,6 +107,7 @@ class Costs:
         self._duration_s = self._energy_j = self._residual_w2 = 0.0
         self._strayed = self._concentration = 0.0
         self._unsolved, self._taken = 0, 0
+        self._positive = np.zeros(size, bool)  # of the latest solution
         self.beta = np.zeros(size)
         """The coefficients of each slot, in J per feature."""
         self.covariance = np.zeros((size, size))
@@ -173,7 +172,7 @@ class Costs:
             self._seen[number] += int(np.count_nonzero(x[:, _own(number)].any(axis=1)))
         self._taken += len(d)
         self._unsolved += len(d)
-        if self._unsolved >= SOLVE_EVERY or self._taken < MANY:
+        if self._unsolved >= min(SOLVE_SHARE * self._taken, SOLVE_EVERY):
             self._solve()
         residual_w = y - x @ self.beta[own]
         self._residual_w2 += float(weight @ (d * np.minimum(residual_w**2, y**2)))
@@ -221,7 +220,8 @@ class Costs:
         # A model of which nothing was seen is where the prior is; it need not be solved for.
         self.beta = prior.copy()
         seen = np.diag(self._gram) > 0
-        self.beta[seen] *= nonnegative(gram[np.ix_(seen, seen)], moments[seen])
+        self.beta[seen] *= nonnegative(gram[np.ix_(seen, seen)], moments[seen], self._positive[seen])
+        self._positive = self.beta > 0
         self.covariance = np.outer(prior, prior) * np.linalg.inv(gram)
         least, first, most = SPREAD
         spread2 = (self._strayed + FEW * first**2 / 10) / (self._concentration + FEW / 10)

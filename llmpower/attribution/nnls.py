@@ -12,20 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 TOLERANCE = 1e-10
 """Gradients below this share of the largest entry of h count as none."""
 
 
-def nonnegative(gram: Floats, moments: Floats) -> Floats:
+def nonnegative(gram: Floats, moments: Floats, guess: Bools | None = None) -> Floats:
     """The z ≥ 0 that minimises ½·zᵀ·gram·z − momentsᵀ·z.
 
     Args:
         gram: symmetric and positive definite, shape (n, n).
         moments: shape (n,).
+        guess: which of z are not 0, as when little has changed since the last solution; a wrong one only costs time.
     """
     size = len(moments)
     z, free = np.zeros(size), np.zeros(size, bool)
+    if guess is not None and guess.any():
+        guessed = np.linalg.solve(gram[np.ix_(guess, guess)], moments[guess])
+        if (guessed > 0).all():
+            z[guess], free = guessed, guess.copy()
     tolerance = TOLERANCE * float(np.max(np.abs(moments), initial=0.0))
     for _ in range(3 * size):
         gradient = np.where(free, -np.inf, moments - gram @ z)
