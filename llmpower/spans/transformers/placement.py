@@ -52,11 +52,16 @@ def devices_of(model: Any) -> list[torch.device]:
 def _weights_devices(model: torch.nn.Module) -> set[torch.device]:
     """As from ``model.parameters()``, which makes names on its way that would be most of what a span costs."""
     devices: set[torch.device] = set()
-    modules = [model]
+    modules: list[torch.nn.Module | None] = [model]
     while modules:
         module = modules.pop()
-        devices.update(weight.device for weight in module._parameters.values() if weight is not None)
-        modules.extend(child for child in module._modules.values() if child is not None)
+        if module is None:
+            continue
+        for weight in module._parameters.values():
+            if weight is not None:
+                devices.add(weight.device)
+        if module._modules:
+            modules.extend(module._modules.values())
     return devices
 
 
