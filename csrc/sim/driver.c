@@ -59,6 +59,24 @@ static void serve_next(void) {
     pthread_mutex_unlock(&queue.mutex);
 }
 
+/* A forked child has none of the threads that were in a call, and nobody else would end their calls. What the driver
+ * keeps is whole at that moment, as its lock is held for it. */
+static void before_fork(void) { pthread_mutex_lock(&state); }
+
+static void after_fork_in_parent(void) { pthread_mutex_unlock(&state); }
+
+static void after_fork_in_child(void) {
+    pthread_mutex_init(&state, NULL);
+    pthread_mutex_init(&queue.mutex, NULL);
+    pthread_cond_init(&queue.next, NULL);
+    queue.served = queue.arrived;
+    call_ends_ns = 0;
+}
+
+__attribute__((constructor)) static void watch_forks(void) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
 /* Draw what a call costs and spend up to the moment at which its value is taken; the state is locked, before and
  * after. Where within a call a real driver looks is not known, so it is anywhere. */
 static int64_t begin(struct driver *driver, enum call call) {
