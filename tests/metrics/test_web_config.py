@@ -139,6 +139,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         "basic_auth_users: hunter2",
         f"basic_auth_users: {{prometheus: {HASH[:-1]}}}",
     ],
+    ids=["plain", "list", "broken", "open", "no mapping", "cut hash"],
 )
 def test_what_stands_where_a_hash_belongs_is_never_shown(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:

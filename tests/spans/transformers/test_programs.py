@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import signal
 import threading
@@ -227,6 +228,8 @@ def test_somebody_elses_wrapper_above_ours_stays_and_ours_falls_silent(
 
 
 def test_instrumenting_from_many_threads_at_once_wraps_once(tiny_llama: Any, client: SpanClient, receiver: Any) -> None:
+    gc.collect()  # models that other tests instrumented by themselves
+    uninstrument()
     plain = dict(vars(GenerationMixin))
     threads = [threading.Thread(target=instrument, kwargs={"client": client}) for _ in range(8)]
     for thread in threads:
