@@ -5,7 +5,7 @@ from __future__ import annotations
 STEP_S = 0.25
 """How often samples are drained and spans settled; a scrape is at most this much behind."""
 
-RESTING_STEP_S = 1.0
+RESTING_STEP_S = 1.5
 """The same while no span runs, and nobody says that one begins."""
 
 REST_AFTER_S = 2.0
