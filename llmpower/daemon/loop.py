@@ -139,7 +139,7 @@ class Loop:
 
     def run(self, selector: selectors.BaseSelector, intake: Intake, ending: list[int]) -> None:
         """Serve until ``ending`` holds a signal, then finish."""
-        # Spans come and go by the thousand and are in no cycles: looking for some took a fifteenth of all work.
+        # Spans come and go by the thousand and are in no cycles: looking for some took a fifteenth of settling.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self._sampler.start()

@@ -2,115 +2,25 @@ from __future__ import annotations
 
 import os
 import resource
-import selectors
-import socket
-import stat
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from receiver_station import Station, span
 
-from llmpower.daemon.answers import Answers
-from llmpower.daemon.receiver import MAX_OPEN_SPANS, MAX_PEERS_OF_USER, PACKETS_A_STEP_OF_USER, Receiver
-from llmpower.exceptions import InputError
+from llmpower.daemon.receiver import MAX_OPEN_SPANS, MAX_PEERS_OF_USER, PACKETS_A_STEP_OF_USER
 from llmpower.spans.client import SpanClient
-from llmpower.spans.clocks import boot_id
-from llmpower.spans.daemon_socket import request_status
-from llmpower.spans.replies import decode_measurement, decode_status
 from llmpower.spans.wire import (
     MAX_PACKET_BYTES,
     Begin,
     Cancel,
-    MeasurementRequest,
-    SenderClock,
-    StatusRequest,
     encode,
 )
-from llmpower.types import Measurement, Span
-
-
-def span(span_id: str = "a", **fields: Any) -> Span:
-    values: dict[str, Any] = {
-        "model_name": "llama",
-        "device_uuids": None,
-        "start_ns": 1,
-        "first_token_ns": None,
-        "end_ns": 2,
-        "input_tokens": 3,
-        "output_tokens": 4,
-        "batch_size": 1,
-        "hostname": "host",
-        "pid": 5,
-        "uid": os.getuid(),
-    }
-    return Span(span_id=span_id, **values | fields)
-
-
-class Book:
-    """An inbox that writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.heard: list[object] = []
-        self.rejected: Counter[str] = Counter()
-        self.opens = True
-
-    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
-        assert uid == os.getuid()
-        self.heard.append(("begin", span_id, start_ns))
-        return self.opens
-
-    def finish(self, span: Span) -> bool:
-        self.heard.append(span)
-        return True
-
-    def cancel(self, span_id: str, uid: int) -> None:
-        assert uid == os.getuid()
-        self.heard.append(("cancel", span_id))
-
-    def reject(self, reason: str) -> None:
-        self.rejected[reason] += 1
-
-    def fail(self, error: str) -> None:
-        self.heard.append(("fail", error))
-
-
-def status() -> Mapping[str, object]:
-    return {"spans_stored": 7}
-
-
-class Station:
-    """A receiver with its selector and the peers of a test."""
-
-    def __init__(self, path: Path, answer: Callable[[], Mapping[str, object]] = status) -> None:
-        self.path = path
-        self.selector = selectors.DefaultSelector()
-        self.book = Book()
-        self.answers = Answers()
-        self.clock = SenderClock(boot_id(), 0, 0)
-        self.receiver = Receiver(path, self.selector, self.book, answer, self.answers, lambda: self.clock)
-
-    def connect(self) -> socket.socket:
-        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        peer.connect(os.fspath(self.path))
-        return peer
-
-    def turn(self) -> None:
-        """A step: serve until nothing more is waiting, or allowed; who is gone has left nothing elsewhere."""
-        while ready := self.selector.select(0):
-            for key, _ in ready:
-                key.data()
-        self.receiver.resume()
-        self.receiver.release(lambda _: True)
-
-    def close(self) -> None:
-        self.receiver.close()
-        self.selector.close()
+from llmpower.types import Span
 
 
 @pytest.fixture
@@ -341,157 +251,3 @@ def test_out_of_descriptors_it_rests_and_resumes(station: Station) -> None:
         station.receiver.resume()
         station.turn()
         assert station.book.heard == [("begin", "a", 1)]
-
-
-def test_an_answer_that_fits_in_no_packet_ends_that_connection_and_nothing_else(tmp_path: Path) -> None:
-    station = Station(tmp_path / "s.sock", lambda: {"name": "x" * MAX_PACKET_BYTES})
-    with station.connect() as asking, station.connect() as other:
-        asking.send(encode(StatusRequest()))
-        other.send(encode(Begin("a", 1)))
-        station.turn()
-        assert asking.recv(1) == b""
-    assert ("begin", "a", 1) in station.book.heard
-    (failure,) = [heard for heard in station.book.heard if isinstance(heard, tuple) and heard[0] == "fail"]
-    assert failure[1].startswith("a request cannot be answered: ")
-    station.close()
-
-
-def test_status_is_answered_on_the_same_connection(station: Station) -> None:
-    with station.connect() as peer:
-        peer.send(encode(StatusRequest()))
-        station.turn()
-        assert decode_status(peer.recv(MAX_PACKET_BYTES)) == {"spans_stored": 7}
-
-
-def test_the_clients_own_question_is_answered(station: Station) -> None:
-    answers: list[dict[str, Any]] = []
-    asking = Thread(target=lambda: answers.append(request_status(station.path, 10.0)))
-    asking.start()
-    while asking.is_alive():
-        for key, _ in station.selector.select(0.01):
-            key.data()
-    assert answers == [{"spans_stored": 7}]
-
-
-def test_who_asks_and_never_reads_is_dropped(station: Station) -> None:
-    with station.connect() as peer:
-        peer.setblocking(False)
-        asked = 0
-        with suppress(BrokenPipeError):
-            while peer.send(encode(StatusRequest())) and asked < 100_000:
-                station.turn()
-                asked += 1
-        assert asked < 100_000, "its answers pile up without end"
-
-
-def test_the_socket_is_for_owner_and_group(station: Station) -> None:
-    assert stat.S_IMODE(station.path.stat().st_mode) == 0o660
-
-
-def test_a_live_daemon_is_not_displaced(station: Station) -> None:
-    with pytest.raises(InputError, match="another daemon answers there"):
-        Receiver(station.path, selectors.DefaultSelector(), Book(), status, Answers())
-    station.connect().close()
-
-
-def test_the_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "s.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
-        dead.bind(os.fspath(path))
-        dead.listen()
-    assert path.exists()
-    station = Station(path)
-    station.connect().close()
-    station.close()
-    assert not path.exists()
-
-
-def test_closing_leaves_a_successors_socket_alone(tmp_path: Path) -> None:
-    first = Station(tmp_path / "s.sock")
-    first.path.unlink()
-    second = Station(first.path)
-    first.close()
-    second.connect().close()
-    second.close()
-
-
-def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "precious"
-    path.write_text("data")
-    with pytest.raises(InputError, match="file of another kind"):
-        Receiver(path, selectors.DefaultSelector(), Book(), status, Answers())
-    assert path.read_text() == "data"
-
-
-def test_paths_that_cannot_be(tmp_path: Path) -> None:
-    selector = selectors.DefaultSelector()
-    with pytest.raises(InputError, match="at most 107 bytes"):
-        Receiver(tmp_path / ("x" * 108), selector, Book(), status, Answers())
-    with pytest.raises(InputError, match=r"no socket can be made there \(No such file or directory\)"):
-        Receiver(tmp_path / "none" / "s", selector, Book(), status, Answers())
-
-
-def test_times_by_another_clock_are_brought_to_ours(station: Station) -> None:
-    with station.connect() as peer:
-        peer.send(encode(SenderClock(boot_id(), -(10**12), 10**12)))
-        peer.send(encode(Begin("a", 10**12 + 1)))
-        peer.send(encode(span(start_ns=10**12 + 1, first_token_ns=10**12 + 2, end_ns=10**12 + 2)))
-        station.turn()
-        assert station.book.heard == [("begin", "a", 1), span(first_token_ns=2)]
-
-
-def test_a_peer_whose_clock_cannot_be_brought_to_ours_is_sent_away_with_the_reason(station: Station) -> None:
-    with station.connect() as peer:
-        peer.send(encode(SenderClock(boot_id(), -(10**12))))
-        peer.send(encode(Begin("a", 1)))
-        station.turn()
-        assert station.book.rejected == {"other_clock": 1}
-        ((_, said),) = station.book.heard
-        assert "-1000.000 s from ours" in said
-        with pytest.raises(ConnectionError):
-            peer.send(b"{}", socket.MSG_NOSIGNAL)
-
-
-def test_who_asks_what_came_of_a_span_is_told_once_it_is_measured(
-    station: Station, make_measurement: Callable[..., Measurement]
-) -> None:
-    measured = make_measurement(uid=os.getuid())
-    request = encode(MeasurementRequest(measured.span.span_id, 60_000))
-    with station.connect() as early, station.connect() as late:
-        early.send(request)
-        station.turn()
-        early.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            early.recv(MAX_PACKET_BYTES)
-        station.answers.measured(make_measurement(uid=os.getuid() + 1, gpu_energy_j=7.0))
-        station.answers.measured(measured)
-        late.send(request)
-        station.turn()
-        for peer in (early, late):
-            assert decode_measurement(peer.recv(MAX_PACKET_BYTES), measured.span) == measured
-
-
-def test_who_does_not_read_the_answers_is_dropped(
-    station: Station, make_measurement: Callable[..., Measurement]
-) -> None:
-    station.answers.measured(make_measurement(uid=os.getuid(), system="x" * 50_000))
-    with station.connect() as peer:
-        for _ in range(100):
-            with suppress(BlockingIOError, BrokenPipeError):
-                peer.send(encode(MeasurementRequest("span-0", 0)), socket.MSG_DONTWAIT)
-            station.turn()
-        with pytest.raises(BrokenPipeError):
-            peer.send(encode(Cancel("a")), socket.MSG_NOSIGNAL)
-    station.turn()
-    assert station.book.heard == []
-
-
-def test_an_answer_to_one_that_is_gone_disturbs_nobody(
-    station: Station, make_measurement: Callable[..., Measurement]
-) -> None:
-    with station.connect() as peer:
-        peer.send(encode(MeasurementRequest("span-0", 60_000)))
-        station.turn()
-    station.answers.measured(make_measurement(uid=os.getuid()))
-    station.turn()
-    assert station.book.heard == []

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import platform
+import signal
 import struct
 import subprocess
 import sys
@@ -151,6 +152,21 @@ def test_a_forked_child_may_close_and_exit() -> None:
         assert os.waitstatus_to_exitcode(status) == 0
         time.sleep(0.1)
         assert len(sampler.drain()) > 0
+
+
+def test_a_forked_child_may_sample_though_its_parent_was_in_a_call() -> None:
+    # Calls of 20 ms each, one after the other: hardly a moment at which no thread of the parent is in one.
+    with open_simulated(rate_hz=100, latency="energy=20ms,instant=20ms"):
+        time.sleep(0.1)
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)  # instead of waiting for ever
+                with open_simulated(rate_hz=100) as own:
+                    time.sleep(0.1)
+                    os._exit(0 if len(own.drain()) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_forked_child_cannot_start_the_parents_sampler() -> None:
