@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from os import PathLike
@@ -18,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from llmpower.documents import Node, read_document
 from llmpower.exceptions import InputError
 from llmpower.files import write_text
-from llmpower.modelling.forms import FORMS, FloatArray, make_form
+from llmpower.modelling.forms import FORMS, FloatArray, Form, make_form
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 
 SCHEMA = "llmpower.models/1"
-# JSON has integers of any size and, as Python reads it, NaN and Infinity; a float has not, or must not.
-LARGEST = sys.float_info.max
 
 
 def dump_models(models: Iterable[WorkloadModel]) -> dict[str, Any]:
@@ -50,18 +48,8 @@ def load_models(path: str | PathLike[str], option: str = "--models") -> list[Wor
         InputError: the file cannot be read (named as ``option``), or a key is missing, unknown, or of the wrong
             kind; the error names the key by its path, such as ``models[0].energy.form``.
     """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            option, path, f"cannot be read ({error.strerror}); give a file that llmpower fit wrote"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(option, path, f"is not JSON ({error}); give a file that llmpower fit wrote") from error
-    root = _Node(document, "models.json")
+    root = read_document(path, SCHEMA, option=option, author="llmpower fit", remedy="fit again")
     root.only("schema", "models")
-    if (schema := root.at("schema").value) != SCHEMA:
-        raise InputError("schema", schema, f"{path} is not of schema {SCHEMA}; fit again with this version")
     models = [_load_model(node) for node in root.at("models").items()]
     seen: set[tuple[str, str]] = set()
     for number, model in enumerate(models):
@@ -107,67 +95,7 @@ def _nulled(values: FloatArray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-class _Node:
-    """A value of the document with the path that leads to it, which every complaint names."""
-
-    def __init__(self, value: Any, key: str) -> None:
-        self.value = value
-        self.key = key
-
-    def refuse(self, advice: str) -> InputError:
-        shown = json.dumps(self.value, ensure_ascii=False)
-        return InputError(self.key, shown if len(shown) <= 60 else f"{shown[:57]}...", advice)
-
-    def only(self, *names: str, optional: tuple[str, ...] = ()) -> None:
-        """Hold an object to exactly these keys; the optional ones may be absent."""
-        if not isinstance(self.value, dict):
-            raise self.refuse("is not a JSON object; fit again")
-        for name in names:
-            if name not in self.value:
-                raise InputError(self._path(name), "missing", "the key is required; fit again")
-        for name in self.value:
-            if name not in (*names, *optional):
-                raise InputError(self._path(name), "unknown", f"no key of {SCHEMA}; remove it")
-
-    def at(self, name: str) -> _Node:
-        return _Node(self.value[name], self._path(name))
-
-    def items(self, length: int | None = None) -> list[_Node]:
-        if not isinstance(self.value, list) or (length is not None and len(self.value) != length):
-            raise self.refuse("is not a list" + (f" of length {length}" if length is not None else "") + "; fit again")
-        return [_Node(item, f"{self.key}[{number}]") for number, item in enumerate(self.value)]
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.refuse("is not a string; fit again")
-        return self.value
-
-    def flag(self) -> bool:
-        if not isinstance(self.value, bool):
-            raise self.refuse("is neither true nor false; fit again")
-        return self.value
-
-    def integer(self) -> int:
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < 0:
-            raise self.refuse("is not a whole number ≥ 0; fit again")
-        return self.value
-
-    def number(self) -> float:
-        if not isinstance(self.value, int | float) or isinstance(self.value, bool) or not abs(self.value) <= LARGEST:
-            raise self.refuse("is not a finite number; fit again")
-        return float(self.value)
-
-    def number_or_none(self) -> float | None:
-        return None if self.value is None else self.number()
-
-    def number_or_nan(self) -> float:
-        return math.nan if self.value is None else self.number()
-
-    def _path(self, name: str) -> str:
-        return name if self.key == "models.json" else f"{self.key}.{name}"
-
-
-def _load_model(node: _Node) -> WorkloadModel:
+def _load_model(node: Node) -> WorkloadModel:
     node.only("model_name", "system", "simulated", "energy", "runtime", optional=("boundary",))
     boundary = node.at("boundary") if "boundary" in node.value else None
     return WorkloadModel(
@@ -180,24 +108,19 @@ def _load_model(node: _Node) -> WorkloadModel:
     )
 
 
-def _load_fit(node: _Node) -> Fit:
+def _load_fit(node: Node) -> Fit:
     required = [field.name for field in fields(Fit) if field.name != "alternatives"]
     node.only(*required, optional=("alternatives",))
-    terms = tuple(item.text() for item in node.at("terms").items())
-    name = node.at("form").text()
-    if name not in FORMS:
-        raise node.at("form").refuse(f"unknown form; this version knows {', '.join(FORMS)}")
-    form = make_form(name, intercept=name == "paper" and "intercept" in terms)
-    if terms != form.terms:
-        raise node.at("terms").refuse(f"the form {name} has the terms {', '.join(form.terms)}")
+    form = load_form(node)
+    terms = form.terms
     covariance = [
         [cell.number_or_nan() for cell in row.items(len(terms))] for row in node.at("covariance").items(len(terms))
     ]
     return Fit(
-        form=name,
+        form=form.name,
         terms=terms,
-        coefficients=np.array([value.number() for value in _by_term(node.at("coefficients"), terms)]),
-        std_errors=np.array([value.number_or_nan() for value in _by_term(node.at("std_errors"), terms)]),
+        coefficients=np.array([value.number() for value in load_by_term(node.at("coefficients"), terms)]),
+        std_errors=np.array([value.number_or_nan() for value in load_by_term(node.at("std_errors"), terms)]),
         covariance=np.array(covariance),
         n_obs=node.at("n_obs").integer(),
         r_squared=node.at("r_squared").number_or_none(),
@@ -206,8 +129,8 @@ def _load_fit(node: _Node) -> Fit:
         f_statistic=node.at("f_statistic").number_or_none(),
         f_pvalue=node.at("f_pvalue").number_or_none(),
         heldout=_load_heldout(node.at("heldout")),
-        input_range=_load_range(node.at("input_range")),
-        output_range=_load_range(node.at("output_range")),
+        input_range=load_range(node.at("input_range")),
+        output_range=load_range(node.at("output_range")),
         warnings=tuple(item.text() for item in node.at("warnings").items()),
         alternatives=tuple(_load_alternative(item) for item in node.at("alternatives").items())
         if "alternatives" in node.value
@@ -215,12 +138,25 @@ def _load_fit(node: _Node) -> Fit:
     )
 
 
-def _by_term(node: _Node, terms: tuple[str, ...]) -> list[_Node]:
+def load_form(node: Node) -> Form:
+    """The form that the keys ``form`` and ``terms`` of a fit name."""
+    terms = tuple(item.text() for item in node.at("terms").items())
+    name = node.at("form").text()
+    if name not in FORMS:
+        raise node.at("form").refuse(f"unknown form; this version knows {', '.join(FORMS)}")
+    form = make_form(name, intercept=name == "paper" and "intercept" in terms)
+    if terms != form.terms:
+        raise node.at("terms").refuse(f"the form {name} has the terms {', '.join(form.terms)}")
+    return form
+
+
+def load_by_term(node: Node, terms: tuple[str, ...]) -> list[Node]:
+    """The values of an object keyed by term, in the order of the terms."""
     node.only(*terms)
     return [node.at(term) for term in terms]
 
 
-def _load_heldout(node: _Node) -> HeldOut:
+def _load_heldout(node: Node) -> HeldOut:
     node.only("mape", "median_ape", "worst_ape", "negative_predictions", "scheme")
     negative = node.at("negative_predictions")
     return HeldOut(
@@ -232,13 +168,14 @@ def _load_heldout(node: _Node) -> HeldOut:
     )
 
 
-def _load_alternative(node: _Node) -> Alternative:
+def _load_alternative(node: Node) -> Alternative:
     node.only("form", "heldout")
     return Alternative(node.at("form").text(), _load_heldout(node.at("heldout")))
 
 
-def _load_range(node: _Node) -> tuple[int, int]:
+def load_range(node: Node) -> tuple[int, int]:
+    """The lowest and highest token counts of a fit."""
     low, high = (item.integer() for item in node.items(2))
     if low > high:
-        raise node.refuse("the lower end lies above the upper one; fit again")
+        raise node.refuse(f"the lower end lies above the upper one; {node.remedy}")
     return low, high

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_places import changed, places
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import Alternative, Fit, HeldOut, WorkloadModel, dump_models, fit, load_models, save_models
@@ -114,12 +114,6 @@ def read(document: Any, directory: Path) -> list[WorkloadModel]:
     return load_models(file)
 
 
-def places(value: Any, *place: Any) -> list[tuple[Any, ...]]:
-    """Every place in a document, as the keys and numbers that lead there."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place] * bool(place) + [found for key, child in children for found in places(child, *place, key)]
-
-
 @given(data=st.data())
 def test_whatever_is_changed_is_refused_or_still_a_document(
     path: Path, model: WorkloadModel, data: st.DataObject
@@ -176,13 +170,8 @@ def test_whatever_is_changed_is_refused_or_still_a_document(
 def test_refusals_name_the_key(
     tmp_path: Path, model: WorkloadModel, place: tuple[Any, ...], value: Any, key: str
 ) -> None:
-    document = copy.deepcopy(dump_models([model]))
-    parent: Any = document
-    for step in place[:-1]:
-        parent = parent[step]
-    parent[place[-1]] = value
     with pytest.raises(InputError) as caught:
-        read(document, tmp_path)
+        read(changed(dump_models([model]), place, value), tmp_path)
     assert caught.value.field == key
 
 
