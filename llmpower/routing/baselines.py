@@ -17,7 +17,7 @@ from llmpower.routing.workload import IntArray, Workload
 
 def baselines(costs: Costs, plan: Outcome, zeta: float) -> dict[str, Outcome]:
     """Outcome by the baseline's name, in the order above; no ``best_blind_mix`` where there are no accuracies."""
-    count, n_models = costs.workload.count, len(costs.models)
+    count, n_models = costs.workload.count, len(costs.choices)
 
     def blind(weights: FloatArray) -> Outcome:
         return costs.outcome(np.outer(count, weights), zeta)

@@ -2,8 +2,7 @@
 
 A published form predicts negative joules for short queries and anything at all beyond the lengths it was fitted on,
 and an optimiser seeks out exactly those cells. So a prediction at or below zero stops the plan, and queries outside
-the fitted ranges are counted. Models that cannot be compared (simulated beside real, GPU joules beside GPU and CPU)
-are not.
+the fitted ranges are counted.
 
 Scaling, over all queries and models, with the least taken as 0:
 
@@ -16,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from llmpower.exceptions import InputError
 from llmpower.modelling import Fit, WorkloadModel
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.accuracy import WEIGHTINGS, Weighting, check_accuracy, query_accuracy
+from llmpower.routing.choices import Choice, candidates, find
 from llmpower.routing.workload import IntArray, Workload
 
 
@@ -61,13 +60,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Costs:
-    """Predictions for every cell and model, in the order of ``models`` (by name).
+    """Predictions for every cell and choice, in the order of ``choices`` (by name).
 
     ``energy_j`` and ``runtime_s`` have shape (n_cells, n_models), ``accuracy`` (n_models,) or ``None``;
     ``extrapolated`` (n_cells,) marks cells outside the fitted range of at least one model.
     """
 
-    models: tuple[WorkloadModel, ...]
+    choices: tuple[Choice, ...]
     workload: Workload
     energy_j: FloatArray
     runtime_s: FloatArray
@@ -78,7 +77,7 @@ class Costs:
     @property
     def model_names(self) -> tuple[str, ...]:
         """In the order of the columns."""
-        return tuple(model.model_name for model in self.models)
+        return tuple(choice.name for choice in self.choices)
 
     @property
     def scaling(self) -> Scaling:
@@ -126,63 +125,37 @@ def predict_costs(
     """Predict the workload on the models of ``only``, or on all.
 
     Raises:
-        InputError: no model, an unknown one in ``only`` or ``accuracy``, one without an accuracy, one name on two
-            systems, models that cannot be compared, or a prediction at or below zero.
+        InputError: no model, an unknown one in ``only`` or ``accuracy``, one without an accuracy, models that cannot
+            be compared, or a prediction at or below zero.
     """
     if weighting not in WEIGHTINGS:
         raise InputError("--accuracy-weighting", weighting, f"unknown; use one of {', '.join(WEIGHTINGS)}")
-    candidates = _candidates(list(models), only)
-    names = [model.model_name for model in candidates]
+    choices = candidates(models, only)
+    names = [choice.name for choice in choices]
     if accuracy is not None:
         check_accuracy(accuracy)
+        known = {known for choice in choices for known in (choice.name, choice.model.model_name)}
         for name in accuracy:
-            if name not in names and not only:
+            if name not in known and not only:
                 advice = (
                     f"has an accuracy but no fit; fit it, or name the models to use with --only: {', '.join(names)}"
                 )
                 raise InputError("--accuracy", name, advice)
-        for name in names:
-            if name not in accuracy:
-                raise InputError(
-                    "--accuracy", name, "has a fit but no accuracy; add its row, or leave it out by --only"
-                )
+        for choice in choices:
+            if find(accuracy, choice) is None:
+                advice = "has a fit but no accuracy; add its row, or leave it out by --only"
+                raise InputError("--accuracy", choice.name, advice)
     tokens = (workload.input_tokens, workload.output_tokens)
-    inside = [fit.inside(*tokens) for model in candidates for fit in (model.energy, model.runtime)]
+    inside = [fit.inside(*tokens) for choice in choices for fit in (choice.model.energy, choice.model.runtime)]
     return Costs(
-        models=tuple(candidates),
+        choices=choices,
         workload=workload,
-        energy_j=np.column_stack([_predict(f"energy of {m.model_name} [J]", m.energy, workload) for m in candidates]),
-        runtime_s=np.column_stack(
-            [_predict(f"runtime of {m.model_name} [s]", m.runtime, workload) for m in candidates]
-        ),
-        accuracy=None if accuracy is None else np.array([accuracy[name] for name in names]),
+        energy_j=np.column_stack([_predict(f"energy of {c.name} [J]", c.model.energy, workload) for c in choices]),
+        runtime_s=np.column_stack([_predict(f"runtime of {c.name} [s]", c.model.runtime, workload) for c in choices]),
+        accuracy=None if accuracy is None else np.array([find(accuracy, choice) for choice in choices]),
         weighting=weighting,
         extrapolated=~np.logical_and.reduce(inside),
     )
-
-
-def _candidates(models: list[WorkloadModel], only: Collection[str]) -> list[WorkloadModel]:
-    """The models to choose among, sorted by name so that no answer depends on the order of a file."""
-    known = sorted({model.model_name for model in models})
-    for name in only:
-        if name not in known:
-            raise InputError("--only", name, f"no fitted model has this name; there are: {', '.join(known) or 'none'}")
-    chosen = sorted((m for m in models if not only or m.model_name in only), key=lambda model: model.model_name)
-    if not chosen:
-        raise InputError("--models", "no models", "there is nothing to route to; fit at least one")
-    for first, second in pairwise(chosen):
-        if first.model_name == second.model_name:
-            advice = f"was fitted on {first.system!r} and {second.system!r}; keep one of them (llmpower fit --where)"
-            raise InputError("--models", first.model_name, advice)
-    for what, values in (
-        ("simulated", [model.simulated for model in chosen]),
-        ("boundary", [model.boundary for model in chosen]),
-    ):
-        for model, value in zip(chosen, values, strict=True):
-            if value != values[0]:
-                found = f"{values[0]} for {chosen[0].model_name}, {value} for {model.model_name}"
-                raise InputError(what, found, "joules of different kinds cannot be compared; choose models with --only")
-    return chosen
 
 
 def _predict(what: str, fit: Fit, workload: Workload) -> FloatArray:

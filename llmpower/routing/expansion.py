@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmpower.routing.plan import RoutingPlan
 from llmpower.routing.workload import IntArray
@@ -26,21 +27,26 @@ def models_per_query(plan: RoutingPlan) -> list[str]:
 def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``frame``, which the plan's workload was made from, with ``model_name`` as their last column.
 
-    A ``model_name`` that the frame had already is kept as ``workload_model_name``. With a column ``count``, a row
+    Where a model stands on several systems, ``system`` follows. A ``model_name`` or ``system`` that the frame had
+    already is kept as ``workload_model_name`` or ``workload_system``. With a column ``count``, a row
     divided among models appears once for each, with its part of the count.
     """
     rows, models, counts = _segments(plan)
     table = frame.iloc[rows].reset_index(drop=True)
     if "count" in table.columns:
         table["count"] = counts
-    if "model_name" in table.columns:
-        table["workload_model_name"] = table.pop("model_name")
-    table["model_name"] = np.array(plan.model_names, dtype=object)[models]
+    for column, values in _names(plan).items():
+        if column in table.columns:
+            table[f"workload_{column}"] = table.pop(column)
+        table[column] = values[models]
     return table
 
 
 def cells_table(plan: RoutingPlan) -> pd.DataFrame:
-    """A row for each cell and model that has queries: ``input_tokens, output_tokens, model_name, count``."""
+    """A row for each cell and model that has queries: ``input_tokens, output_tokens, model_name, count``.
+
+    Where a model stands on several systems, ``system`` follows it.
+    """
     import pandas as pd
 
     cells, models = np.nonzero(plan.assigned)
@@ -48,10 +54,18 @@ def cells_table(plan: RoutingPlan) -> pd.DataFrame:
         {
             "input_tokens": plan.workload.input_tokens[cells],
             "output_tokens": plan.workload.output_tokens[cells],
-            "model_name": np.array(plan.model_names, dtype=object)[models],
+            **{column: values[models] for column, values in _names(plan).items()},
             "count": plan.assigned[cells, models],
         }
     )
+
+
+def _names(plan: RoutingPlan) -> dict[str, NDArray[np.object_]]:
+    """What the tables say of each choice: its model, and its system where the model alone does not tell."""
+    names = {"model_name": np.array([choice.model.model_name for choice in plan.choices], dtype=object)}
+    if names["model_name"].tolist() != list(plan.model_names):
+        names["system"] = np.array([choice.model.system for choice in plan.choices], dtype=object)
+    return names
 
 
 def _segments(plan: RoutingPlan) -> tuple[IntArray, IntArray, IntArray]:

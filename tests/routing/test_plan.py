@@ -196,12 +196,6 @@ def test_refusals(models: Models, accuracy: Accuracy, options: dict[str, object]
     assert str(caught.value).startswith(complaint)
 
 
-def test_a_name_on_two_systems_is_refused(models: Models, accuracy: Accuracy) -> None:
-    twice = [*models, replace(models[0], system="another")]
-    with pytest.raises(InputError, match="--models = large: was fitted on '' and 'another'"):
-        route(twice, WORKLOAD, accuracy)
-
-
 def test_only_leaves_other_accuracies_aside(models: Models, accuracy: Accuracy) -> None:
     plan = route(models, WORKLOAD, {**accuracy, "huge": 0.9}, only=["small", "medium"])
     assert plan.model_names == ("medium", "small")

@@ -1,0 +1,70 @@
+"""Where a query can go: a model on a system.
+
+The same LLM on two kinds of hardware is two choices, each with fits of its own, so a plan may send short prompts to the
+frugal card and long ones to the fast card (Wilkins et al., "Hybrid Heterogeneous Clusters Can Lower the Energy
+Consumption of LLM Inference Workloads", 2024, do so by token thresholds). A choice goes by the model's name alone where
+that says which one is meant, and by ``model@system`` where the model stands on several.
+
+Joules that do not mean the same (simulated beside real, GPU beside GPU and CPU) are not compared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from llmpower.exceptions import InputError
+from llmpower.modelling import WorkloadModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One column of a plan: ``name`` is unique among the choices, ``model`` what it costs there."""
+
+    name: str
+    model: WorkloadModel
+
+
+def candidates(models: Iterable[WorkloadModel], only: Collection[str] = ()) -> tuple[Choice, ...]:
+    """The choices, sorted by name so that no answer depends on the order of a file.
+
+    ``only`` names choices, or models with all their systems.
+
+    Raises:
+        InputError: no model, an unknown one in ``only``, one model and system twice, or joules of different kinds.
+    """
+    choices = _named(list(models))
+    for name in only:
+        if not any(name in (choice.name, choice.model.model_name) for choice in choices):
+            known = ", ".join(choice.name for choice in choices) or "none"
+            raise InputError("--only", name, f"no fitted model has this name; there are: {known}")
+    chosen = tuple(choice for choice in choices if not only or choice.name in only or choice.model.model_name in only)
+    if not chosen:
+        raise InputError("--models", "no models", "there is nothing to route to; fit at least one")
+    first = chosen[0]
+    for choice in chosen:
+        for what in ("simulated", "boundary"):
+            if getattr(choice.model, what) != getattr(first.model, what):
+                found = (
+                    f"{getattr(first.model, what)} for {first.name}, {getattr(choice.model, what)} for {choice.name}"
+                )
+                raise InputError(what, found, "joules of different kinds cannot be compared; choose models with --only")
+    return chosen
+
+
+def find(values: Mapping[str, T], choice: Choice) -> T | None:
+    """What is said of a choice by its own name, else of its model on every system."""
+    return values.get(choice.name, values.get(choice.model.model_name))
+
+
+def _named(models: list[WorkloadModel]) -> list[Choice]:
+    systems = Counter(model.model_name for model in models)
+    choices = [Choice(m.model_name if systems[m.model_name] == 1 else f"{m.model_name}@{m.system}", m) for m in models]
+    for name, times in Counter(choice.name for choice in choices).items():
+        if times > 1:
+            raise InputError("--models", name, "stands there twice; give each model on each system once")
+    return sorted(choices, key=lambda choice: choice.name)
