@@ -44,6 +44,7 @@ BEYOND_FITTED_NOTE = "lie outside what at least one model was fitted on; there i
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the plan: FILE.csv, .parquet or .jsonl.")
 @click.option("--cells", is_flag=True, help="With -o: a row a cell and model instead of a row a query.")
+@click.option("--policy", "policy_path", type=click.Path(path_type=Path), help="Write prices for gateways: FILE.json.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     models_path: Path,
@@ -58,6 +59,7 @@ def command(
     frontier_path: Path | None,
     out: Path | None,
     cells: bool,
+    policy_path: Path | None,
     as_json: bool,
 ) -> None:
     """Assign a workload's queries to models at least cost.
@@ -82,9 +84,11 @@ def command(
         Workload,
         cells_table,
         frontier_table,
+        make_policy,
         read_accuracy,
         route,
         rows_table,
+        save_policy,
         trace_frontier,
     )
     from llmpower.routing.shares import parse_shares
@@ -114,6 +118,8 @@ def command(
         click.echo(f"llmpower: warning: {beyond}", err=True)
     if out is not None:
         write_table(cells_table(plan) if cells else rows_table(plan, frame), out)
+    if policy_path is not None:
+        save_policy(make_policy(plan), policy_path)
     if frontier_path is not None:
         plans = trace_frontier(
             models,

@@ -16,21 +16,27 @@ if TYPE_CHECKING:
     from llmpower.routing.expansion import cells_table, models_per_query, rows_table
     from llmpower.routing.frontier import frontier_table, trace_frontier
     from llmpower.routing.plan import RoutingPlan, route
+    from llmpower.routing.policy import RoutingPolicy, make_policy
+    from llmpower.routing.policy_document import load_policy, save_policy
     from llmpower.routing.workload import Workload, read_workload
 
 _PUBLIC = {
     "AccuracyTable": "accuracy",
     "Outcome": "costs",
     "RoutingPlan": "plan",
+    "RoutingPolicy": "policy",
     "Scaling": "costs",
     "Workload": "workload",
     "cells_table": "expansion",
     "frontier_table": "frontier",
+    "load_policy": "policy_document",
+    "make_policy": "policy",
     "models_per_query": "expansion",
     "read_accuracy": "accuracy",
     "read_workload": "workload",
     "route": "plan",
     "rows_table": "expansion",
+    "save_policy": "policy_document",
     "trace_frontier": "frontier",
 }
 
@@ -38,15 +44,19 @@ __all__ = [
     "AccuracyTable",
     "Outcome",
     "RoutingPlan",
+    "RoutingPolicy",
     "Scaling",
     "Workload",
     "cells_table",
     "frontier_table",
+    "load_policy",
+    "make_policy",
     "models_per_query",
     "read_accuracy",
     "read_workload",
     "route",
     "rows_table",
+    "save_policy",
     "trace_frontier",
 ]
 

@@ -16,6 +16,7 @@ from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing.accuracy import Weighting
 from llmpower.routing.baselines import baselines
+from llmpower.routing.choices import Choice
 from llmpower.routing.costs import Costs, Outcome, Scaling, predict_costs
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.solver import solve
@@ -37,7 +38,8 @@ class ModelLoad:
 class RoutingPlan(Outcome):
     """An outcome with the assignment that leads to it.
 
-    ``assigned`` has shape (n_cells, n_models): queries of each of the workload's cells on each of ``model_names``.
+    ``assigned`` has shape (n_cells, n_models): queries of each of the workload's cells on each of ``model_names``, the
+    names of ``choices``; ``limits`` are the lowest and highest numbers of queries asked for, each (n_models,).
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solver.Solution` has them:
     a query goes to the least of ζ·ê − (1−ζ)·â + price. ``extrapolated_queries`` lie outside the fitted range of at
     least one model. ``solve_s`` is the wall time of the solver alone.
@@ -45,7 +47,9 @@ class RoutingPlan(Outcome):
 
     workload: Workload
     model_names: tuple[str, ...]
+    choices: tuple[Choice, ...]
     assigned: IntArray
+    limits: tuple[IntArray, IntArray]
     zeta: float
     accuracy_weighting: Weighting
     scaling: Scaling
@@ -135,7 +139,9 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> R
         shares=outcome.shares,
         workload=workload,
         model_names=names,
+        choices=costs.choices,
         assigned=solution.assigned,
+        limits=limits,
         zeta=zeta,
         accuracy_weighting=costs.weighting,
         scaling=costs.scaling,
@@ -145,13 +151,13 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> R
         models=dict(zip(names, _loads(costs, solution.assigned), strict=True)),
         baselines=baselines(costs, outcome, zeta),
         extrapolated_queries=int(workload.count[costs.extrapolated].sum()),
-        simulated=costs.models[0].simulated,
-        boundary=costs.models[0].boundary,
+        simulated=costs.choices[0].model.simulated,
+        boundary=costs.choices[0].model.boundary,
     )
 
 
 def _loads(costs: Costs, assigned: IntArray) -> list[ModelLoad]:
-    accuracy = [None] * len(costs.models) if costs.accuracy is None else costs.accuracy.tolist()
+    accuracy = [None] * len(costs.choices) if costs.accuracy is None else costs.accuracy.tolist()
     return [
         ModelLoad(*figures)
         for figures in zip(

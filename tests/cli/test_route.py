@@ -17,7 +17,7 @@ import pytest
 
 from llmpower.cli.route import WEIGHTINGS
 from llmpower.modelling import fit, load_models, save_models
-from llmpower.routing import Workload, read_accuracy, route
+from llmpower.routing import Workload, load_policy, read_accuracy, route
 from llmpower.routing.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -106,6 +106,14 @@ def test_plan_has_the_rows_in_their_order(run_route: Run, tmp_path: Path) -> Non
     assert list(plan.columns) == ["input_tokens", "when", "output_tokens", "model_name"]
     assert plan["when"].tolist() == ["first", "second", "third", "fourth"]
     assert sorted(plan["model_name"]) == ["large", "large", "small", "small"]
+
+
+def test_policy_decides_as_the_plan(run_route: Run, tmp_path: Path) -> None:
+    out, path = tmp_path / "plan.csv", tmp_path / "policy.json"
+    assert run_route("--accuracy", "{d}/accuracy.csv", "--policy", str(path), "-o", str(out)).returncode == 0
+    plan, policy = pd.read_csv(out), load_policy(path)
+    chosen = policy.choose(plan["input_tokens"], plan["output_tokens"])
+    assert [policy.models[number].name for number in chosen] == plan["model_name"].tolist()
 
 
 def test_cells_and_frontier(run_route: Run, tmp_path: Path) -> None:

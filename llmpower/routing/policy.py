@@ -1,0 +1,176 @@
+"""A plan's prices, for queries that nobody knew when it was made.
+
+An optimal plan sends each query to the least of its cost and the price of the model,
+
+    argmin_K  ζ·e_K(τin, τout)/e_max − (1−ζ)·a_K(τin, τout)/a_max + λ_K
+
+and a policy is all that the argmin needs: coefficients, accuracies, scaling, ζ and prices λ. A price is positive where
+a share holds queries off a model and negative where it draws them in. As policy.json it goes to a gateway in any
+language.
+
+Who decides does not know τout yet. Every form is a polynomial in it, of the third degree at most, so its expectation
+needs the moments E[τout], E[τout²], E[τout³] of queries like this one: ``output_lengths`` has them by class and input
+length, learnt from the workload that the plan was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llmpower.modelling import Fit
+from llmpower.modelling.forms import FloatArray, Form, make_form
+from llmpower.routing.accuracy import Weighting
+from llmpower.routing.costs import Scaling
+
+if TYPE_CHECKING:
+    from llmpower.routing.plan import RoutingPlan
+    from llmpower.routing.workload import Workload
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyFit:
+    """A fit without its statistics: ``coefficients`` (n_terms,) of ``form``, and where they were fitted."""
+
+    form: str
+    terms: tuple[str, ...]
+    coefficients: FloatArray
+    input_range: tuple[int, int]
+    output_range: tuple[int, int]
+
+    @classmethod
+    def of(cls, fit: Fit) -> PolicyFit:
+        """What a decision needs of ``fit``."""
+        return cls(fit.form, fit.terms, fit.coefficients, fit.input_range, fit.output_range)
+
+    def make_form(self) -> Form:
+        """The form that the coefficients belong to."""
+        return make_form(self.form, intercept="intercept" in self.terms)
+
+    def predict(self, input_tokens: ArrayLike, output_tokens: ArrayLike) -> FloatArray:
+        """Expected joules or seconds, of the shape of the token counts; unchecked outside the fitted range."""
+        return np.asarray(self.make_form().design(input_tokens, output_tokens) @ self.coefficients)
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyModel:
+    """One choice: ``name`` is unique, ``model_name`` and ``system`` say what it is.
+
+    ``price`` λ is in the unit of the objective. ``share`` is the fraction of the queries that the plan sends here,
+    ``share_range`` the lowest and highest that it may be. ``accuracy`` is from 0 to 1, of classes of queries in
+    ``accuracy_by_class`` another; ``None`` where the policy weighs energy alone.
+    """
+
+    name: str
+    model_name: str
+    system: str
+    price: float
+    share: float
+    share_range: tuple[float, float]
+    energy: PolicyFit
+    runtime: PolicyFit
+    accuracy: float | None = None
+    accuracy_by_class: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLengths:
+    """Moments of τout over ``queries`` of one class whose input has ``input_from`` tokens or more.
+
+    An entry ends where the next one of its class begins. ``mean``, ``mean_square`` and ``mean_cube`` are in tokens and
+    their powers. Class ``None`` is every query, of whatever class.
+    """
+
+    query_class: str | None
+    input_from: int
+    queries: int
+    mean: float
+    mean_square: float
+    mean_cube: float
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingPolicy:
+    """What decides a query; ``models`` are in the order in which ties go to the first."""
+
+    zeta: float
+    accuracy_weighting: Weighting
+    scaling: Scaling
+    simulated: bool
+    boundary: str | None
+    models: tuple[PolicyModel, ...]
+    output_lengths: tuple[OutputLengths, ...] = ()
+
+    def costs(self, input_tokens: ArrayLike, output_tokens: ArrayLike, query_class: str | None = None) -> FloatArray:
+        """ζ·ê − (1−ζ)·â + λ of queries of one class on each model; shape of the token counts, then (n_models,)."""
+        ζ, scaling = self.zeta, self.scaling
+        tokens = np.asarray(input_tokens, np.float64) + np.asarray(output_tokens, np.float64)
+        weight = tokens if self.accuracy_weighting == "tokens" else np.ones_like(tokens)
+        costs = []
+        for model in self.models:
+            cost = ζ * model.energy.predict(input_tokens, output_tokens) / scaling.energy_max_j + model.price
+            if model.accuracy is not None:
+                a = model.accuracy_by_class.get(query_class or "", model.accuracy) * weight
+                cost = cost - (1 - ζ) * a / (scaling.accuracy_max or 1.0)
+            costs.append(cost)
+        return np.stack(costs, axis=-1)
+
+    def choose(
+        self, input_tokens: ArrayLike, output_tokens: ArrayLike, query_class: str | None = None
+    ) -> NDArray[np.intp]:
+        """The model of least cost for each query, as its number in ``models``."""
+        return np.asarray(self.costs(input_tokens, output_tokens, query_class).argmin(axis=-1))
+
+
+def make_policy(plan: RoutingPlan) -> RoutingPolicy:
+    """What the plan leaves to those who decide one query at a time."""
+    models = []
+    for column, choice in enumerate(plan.choices):
+        load = plan.models[choice.name]
+        low, high = (int(limit[column]) / plan.workload.n_queries for limit in plan.limits)
+        models.append(
+            PolicyModel(
+                name=choice.name,
+                model_name=choice.model.model_name,
+                system=choice.model.system,
+                price=plan.prices[choice.name],
+                share=plan.shares[choice.name],
+                share_range=(low, high),
+                energy=PolicyFit.of(choice.model.energy),
+                runtime=PolicyFit.of(choice.model.runtime),
+                accuracy=load.accuracy,
+            )
+        )
+    return RoutingPolicy(
+        zeta=plan.zeta,
+        accuracy_weighting=plan.accuracy_weighting,
+        scaling=plan.scaling,
+        simulated=plan.simulated,
+        boundary=plan.boundary,
+        models=tuple(models),
+        output_lengths=output_lengths(plan.workload),
+    )
+
+
+def output_lengths(workload: Workload) -> tuple[OutputLengths, ...]:
+    """Moments of τout by the power of two at or below τin, over the queries of a workload."""
+    τin, τout = workload.input_tokens, workload.output_tokens.astype(np.float64)
+    # frexp's exponent is the number of binary digits: 0 for 0, 1 for 1, 2 for 2 and 3, 3 for 4 to 7.
+    digits = np.frexp(τin)[1]
+    queries = np.bincount(digits, workload.count)
+    moments = [np.bincount(digits, workload.count * τout**power) for power in (1, 2, 3)]
+    return tuple(
+        OutputLengths(
+            query_class=None,
+            input_from=2 ** (int(bucket) - 1) if bucket else 0,
+            queries=int(queries[bucket]),
+            mean=float(moments[0][bucket] / queries[bucket]),
+            mean_square=float(moments[1][bucket] / queries[bucket]),
+            mean_cube=float(moments[2][bucket] / queries[bucket]),
+        )
+        for bucket in np.flatnonzero(queries)
+    )
