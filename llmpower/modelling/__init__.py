@@ -16,33 +16,40 @@ if TYPE_CHECKING:
     from llmpower.modelling.forms import FORMS, Form
     from llmpower.modelling.measurements import load_measurements
     from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
+    from llmpower.modelling.screening import Finding, Screening, screen
 
 _PUBLIC = {
     "FORMS": "forms",
     "Alternative": "models",
+    "Finding": "screening",
     "Fit": "models",
     "Form": "forms",
     "HeldOut": "models",
+    "Screening": "screening",
     "WorkloadModel": "models",
     "dump_models": "document",
     "fit": "fitting",
     "load_measurements": "measurements",
     "load_models": "document",
     "save_models": "document",
+    "screen": "screening",
 }
 
 __all__ = [
     "FORMS",
     "Alternative",
+    "Finding",
     "Fit",
     "Form",
     "HeldOut",
+    "Screening",
     "WorkloadModel",
     "dump_models",
     "fit",
     "load_measurements",
     "load_models",
     "save_models",
+    "screen",
 ]
 
 

@@ -1,0 +1,159 @@
+"""All checks over one table, and what may be done about what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling.screening.alone import check_rows
+from llmpower.modelling.screening.claims import check_claims
+from llmpower.modelling.screening.costs import check_costs
+from llmpower.modelling.screening.kinds import KINDS
+from llmpower.modelling.screening.marks import Checked, Mark
+from llmpower.modelling.screening.rows import Mask, Rows, rows_of
+from llmpower.modelling.screening.times import check_times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Rows of one model with one kind of finding: how many, of how many, and the worst of them in words."""
+
+    kind: str
+    model_name: str
+    n_rows: int
+    of_rows: int
+    place: str
+    example: str
+
+
+@dataclass(frozen=True)
+class Screening:
+    """What was found in a table of ``n_rows``, and what could not be looked for, with the reason.
+
+    ``marks`` has for each kind that was found which rows it is about, in their order.
+    """
+
+    n_rows: int
+    findings: tuple[Finding, ...]
+    not_looked_for: Mapping[str, str]
+    marks: Mapping[str, Mask]
+
+    def rows(self, kinds: Collection[str]) -> Mask:
+        """Which rows have a finding of one of the kinds; shape (n_rows,)."""
+        found = np.zeros(self.n_rows, dtype=bool)
+        for kind in kinds:
+            if kind in self.marks:
+                found |= self.marks[kind]
+        return found
+
+    def count(self, kind: str) -> int:
+        """How many rows have this finding."""
+        return sum(finding.n_rows for finding in self.findings if finding.kind == kind)
+
+    def leave_out(self, measurements: pd.DataFrame, kinds: Collection[str]) -> pd.DataFrame:
+        """The rows of the screened table without findings of these kinds.
+
+        Raises:
+            FitError: no row is left.
+        """
+        left = measurements[~self.rows(kinds)]
+        if self.n_rows and not len(left):
+            names = ", ".join(kind for kind in kinds if kind in self.marks)
+            raise FitError("--leave-out", names, f"all {self.n_rows} rows have such a finding; leave fewer kinds out")
+        return left
+
+    def refuse(self, kinds: Collection[str]) -> None:
+        """Go no further where there is a finding of these kinds.
+
+        Raises:
+            FitError: there is one; it is the first by the order of the kinds.
+        """
+        for finding in self.findings:
+            if finding.kind in kinds:
+                advice = (
+                    f"{finding.n_rows} of {finding.of_rows} rows of {finding.model_name}, such as {finding.place}"
+                    f" ({finding.example}): {KINDS[finding.kind].rule}; correct them, or leave them out"
+                )
+                raise FitError("--refuse", finding.kind, advice)
+
+    def document(self, left_out: Collection[str] = ()) -> dict[str, Any]:
+        """All of it as JSON types; ``left_out`` are the kinds whose rows were not fitted."""
+        return {
+            "rows": self.n_rows,
+            "rows_left_out": int(self.rows(left_out).sum()),
+            "findings": [
+                {**asdict(finding), "rule": KINDS[finding.kind].rule, "left_out": finding.kind in left_out}
+                for finding in self.findings
+            ],
+            "not_looked_for": dict(self.not_looked_for),
+        }
+
+
+def screen(measurements: pd.DataFrame, *, tdp_w: float | None = None) -> Screening:
+    """Look for what is wrong with measurements, and change nothing.
+
+    Args:
+        measurements: one row a span, with the columns of a measurements file; those it has decide what can be looked
+            for. ``num_gpus``, ``tdp_w`` [W], ``total_tokens``, ``requested_output_tokens`` and ``provenance`` are
+            read too where they are there.
+        tdp_w: design power of one device [W]; by default what the column ``system`` names.
+
+    Raises:
+        InputError: ``tdp_w`` is no power.
+    """
+    if tdp_w is not None and not 0 < tdp_w < np.inf:
+        raise InputError("--tdp", tdp_w, "is no design power; give the watts of one device")
+    if len(measurements) == 0:
+        return Screening(0, (), {}, {})
+    rows = rows_of(measurements, tdp_w)
+    marks: list[Mark] = []
+    unasked: dict[str, str] = {}
+    for checked in _checks(rows, marks):
+        if isinstance(checked, Mark):
+            if checked.rows.any():
+                marks.append(checked)
+        else:
+            unasked[checked.kind] = checked.reason
+    marks.sort(key=lambda mark: list(KINDS).index(mark.kind))
+    findings = tuple(finding for mark in marks for finding in _findings(rows, mark))
+    return Screening(len(rows), findings, unasked, {mark.kind: mark.rows for mark in marks})
+
+
+def _checks(rows: Rows, marks: list[Mark]) -> Iterator[Checked]:
+    """Each group of checks compares only rows in which those before have found nothing."""
+
+    def sound() -> Mask:
+        found = np.zeros(len(rows), dtype=bool)
+        for mark in marks:
+            if KINDS[mark.kind].of_rows:
+                found |= mark.rows
+        return ~found
+
+    yield from check_rows(rows)
+    yield from check_claims(rows, sound())
+    yield from check_times(rows, sound())
+    yield from check_costs(rows, sound())
+
+
+def _findings(rows: Rows, mark: Mark) -> Iterator[Finding]:
+    """One finding for each model, by the model's first row."""
+    counts = np.bincount(rows.model[mark.rows], minlength=len(rows.model_names))
+    of = np.bincount(rows.model, minlength=len(rows.model_names))
+    for model in np.flatnonzero(counts):
+        own = np.flatnonzero(mark.rows & (rows.model == model))
+        worst = int(own[np.nanargmax(np.nan_to_num(mark.severity[own], nan=-np.inf))])
+        yield Finding(
+            kind=mark.kind,
+            model_name=rows.model_names[model],
+            n_rows=int(counts[model]),
+            of_rows=int(of[model]),
+            place=rows.place(worst),
+            example=mark.says(worst),
+        )
