@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmpower.cli.layout import aligned
+from llmpower.cli.screened import in_short, summary_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,13 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu")
     show_default=True,
     help="What the energy covers. A file that has energy_j alone is taken as it is.",
 )
+@click.option("--tdp", "tdp_w", type=float, metavar="W", help="Design power of one device.  [default: by its name]")
+@click.option(
+    "--leave-out", multiple=True, metavar="KIND[,KIND…]", help="Fit without rows that have such a finding; or all."
+)
+@click.option(
+    "--refuse", multiple=True, metavar="KIND[,KIND…]", help="Fit nothing where there is such a finding; or all."
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the models to this file (models.json).")
 @click.option("--json", "as_json", is_flag=True, help="Print the models.json document.")
 def command(
@@ -44,6 +52,9 @@ def command(
     intercept: bool,
     group_by: str | None,
     boundary: str,
+    tdp_w: float | None,
+    leave_out: tuple[str, ...],
+    refuse: tuple[str, ...],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -51,6 +62,10 @@ def command(
 
     SOURCE is a measurements file (CSV, Parquet, JSON lines), a glob of them, or a daemon's store (.db). Rows whose
     energy is empty are left out and counted; a row that cannot be true stops the fit and is named.
+
+    Before that the rows are screened: first calls, units that cannot be, more energy than the devices can draw, trials
+    at the same time, outputs that ended early, replicates that disagree (docs/screening.md has all kinds). What is
+    found is listed and counted, and fitted nevertheless unless --leave-out or --refuse names it.
 
     Forms: paper is τin + τout + τin·τout by least squares; recompute re-reads its whole context at each step (no KV
     cache), cached does not; both are fitted to relative error and stay positive. auto takes the least error on
@@ -60,28 +75,37 @@ def command(
     Example:
       llmpower fit measurements.csv -o models.json
       llmpower fit grid.csv --where "provenance == 'measured'" --form paper --intercept
+      llmpower fit trials.csv --leave-out warm_up,early_stop --refuse negative_energy,impossible_unit
       llmpower fit azure.csv --column input_tokens=ContextTokens --group-by model_name,batch_size
     """
     from llmpower.modelling import dump_models, fit, load_measurements, save_models
+    from llmpower.modelling.screening import parse_kinds, screen
     from llmpower.tables import parse_columns
 
+    left_out, refused = parse_kinds(leave_out, "--leave-out"), parse_kinds(refuse, "--refuse")
     measurements = load_measurements(sources, columns=parse_columns(columns), where=where, readers={".db": _read_store})
+    screening = screen(measurements, tdp_w=tdp_w)
+    screening.refuse(refused)
     models = fit(
-        measurements,
+        screening.leave_out(measurements, left_out),
         form=form,
         intercept=intercept,
         group_by=None if group_by is None else [name.strip() for name in group_by.split(",")],
         boundary=boundary,
     )
+    if screening.findings:
+        click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
     for model in models:
         for warning in _warnings(model):
             click.echo(f"llmpower: warning: {model.model_name}: {warning}", err=True)
     if out is not None:
-        save_models(models, out)
+        save_models(models, out, screening=screening.document(left_out))
     if as_json:
-        click.echo(json.dumps(dump_models(models), ensure_ascii=False, indent=2, allow_nan=False))
+        click.echo(
+            json.dumps(dump_models(models, screening.document(left_out)), ensure_ascii=False, indent=2, allow_nan=False)
+        )
     else:
-        click.echo("\n".join([*_summary(models), "", *_details(models)]))
+        click.echo("\n".join([*_summary(models), "", *_details(models), "", *summary_lines(screening, left_out)]))
 
 
 def _read_store(path: Path) -> pd.DataFrame:

@@ -1,15 +1,15 @@
 """models.json, schema ``llmpower.models/1``: written by rename, read with every key checked.
 
 A number that was not determined is ``null``, in the file as in the records (NaN inside arrays). Coefficients and
-standard errors are keyed by term; the covariance is a list of rows in the order of ``terms``. ``alternatives`` and
-``boundary`` may be absent.
+standard errors are keyed by term; the covariance is a list of rows in the order of ``terms``. ``alternatives``,
+``boundary`` and ``screening`` may be absent; the last, what was found in the measurements, is for people alone.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from os import PathLike
 from pathlib import Path
@@ -26,18 +26,24 @@ from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 SCHEMA = "llmpower.models/1"
 
 
-def dump_models(models: Iterable[WorkloadModel]) -> dict[str, Any]:
-    """The document as JSON types only, ready for :func:`json.dumps`."""
-    return {"schema": SCHEMA, "models": [_dump_model(model) for model in models]}
+def dump_models(models: Iterable[WorkloadModel], screening: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The document as JSON types only, ready for :func:`json.dumps`; ``screening`` is what was found in the rows."""
+    document = {"schema": SCHEMA, "models": [_dump_model(model) for model in models]}
+    return document if screening is None else {**document, "screening": dict(screening)}
 
 
-def save_models(models: Iterable[WorkloadModel], path: str | PathLike[str], option: str = "-o") -> None:
+def save_models(
+    models: Iterable[WorkloadModel],
+    path: str | PathLike[str],
+    option: str = "-o",
+    screening: Mapping[str, Any] | None = None,
+) -> None:
     """Write the document to ``path``, whole or not at all.
 
     Raises:
         InputError: ``path`` (named as ``option``) cannot be written.
     """
-    text = json.dumps(dump_models(models), ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(dump_models(models, screening), ensure_ascii=False, indent=2, allow_nan=False)
     write_text(Path(path), text + "\n", option)
 
 
@@ -49,7 +55,7 @@ def load_models(path: str | PathLike[str], option: str = "--models") -> list[Wor
             kind; the error names the key by its path, such as ``models[0].energy.form``.
     """
     root = read_document(path, SCHEMA, option=option, author="llmpower fit", remedy="fit again")
-    root.only("schema", "models")
+    root.only("schema", "models", optional=("screening",))
     models = [_load_model(node) for node in root.at("models").items()]
     seen: set[tuple[str, str]] = set()
     for number, model in enumerate(models):

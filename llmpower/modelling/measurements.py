@@ -2,7 +2,8 @@
 
 Tables of energies go wrong in known ways: rows of model loading among the trials, token counts that are missing,
 CPU joules below zero after an idle subtraction. A mean hides every one of them, so a row that cannot be what it
-claims stops the fit with its column, value and place; ``--where`` leaves it out on purpose.
+claims stops the fit with its column, value and place; ``--where`` and ``--leave-out`` leave it out on purpose. What
+only looks wrong is for :mod:`~llmpower.modelling.screening` to find.
 """
 
 from __future__ import annotations
@@ -151,7 +152,9 @@ def _refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], rule: str)
     value = frame.loc[wrong, column].iloc[0]
     others = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
     shown = "empty" if value != value or value is None else value
-    raise FitError(column, shown, f"{_place(frame, wrong)}{others}: {rule}; correct it or leave it out with --where")
+    raise FitError(
+        column, shown, f"{_place(frame, wrong)}{others}: {rule}; correct it, or leave it out by --where or --leave-out"
+    )
 
 
 def _place(frame: pd.DataFrame, chosen: pd.Series[bool]) -> str:

@@ -160,3 +160,47 @@ def test_a_row_that_cannot_be_true_is_named(run_cli: Run, grid: Path) -> None:
     assert line.startswith(
         f"llmpower: error: gpu_energy_j = -3.5: row 5 of {grid}: an energy is a number of joules > 0"
     )
+
+
+@pytest.fixture
+def faulty(grid: Path) -> Path:
+    rows = pd.read_csv(grid)
+    rows.loc[3, "gpu_energy_j"] *= -1
+    rows.loc[5, "gpu_energy_j"] *= 1000
+    rows.to_csv(grid, index=False)
+    return grid
+
+
+def test_findings_are_shown_and_left_out_on_request(run_cli: Run, faulty: Path, tmp_path: Path) -> None:
+    stopped = run_cli("fit", faulty, "--form", "cached")
+    assert stopped.returncode == 2
+    assert "leave it out by --where or --leave-out" in stopped.stderr
+    out = tmp_path / "models.json"
+    done = run_cli("fit", faulty, "--form=cached", "--leave-out=negative_energy,impossible_unit", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert "Screening of 32 rows: negative_energy 1, impossible_unit 1. 2 rows are left out of the fit." in done.stdout
+    assert "Screening of 32 rows" in done.stderr
+    found = json.loads(out.read_text())["screening"]
+    assert [(f["kind"], f["model_name"], f["n_rows"], f["left_out"]) for f in found["findings"]] == [
+        ("negative_energy", "small", 1, True),
+        ("impossible_unit", "small", 1, True),
+    ]
+    assert sum(model.energy.n_obs for model in load_models(out)) == 30
+
+
+def test_findings_are_in_json_and_can_be_refused(run_cli: Run, faulty: Path) -> None:
+    options = ("--form=cached", "--json", "--where=gpu_energy_j > 0")
+    done = run_cli("fit", faulty, *options)
+    assert done.returncode == 0, done.stderr
+    (finding,) = json.loads(done.stdout)["screening"]["findings"]
+    assert (finding["kind"], finding["place"], finding["left_out"]) == ("impossible_unit", "row 6", False)
+    refused = run_cli("fit", faulty, *options, "--refuse=all")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("llmpower: error: --refuse = impossible_unit: 1 of 15 rows of small, such as row 6")
+
+
+def test_clean_rows_are_said_to_be_clean(run_cli: Run, grid: Path) -> None:
+    done = run_cli("fit", grid, "--form=cached", "--tdp=400")
+    assert "Screening of 32 rows found nothing." in done.stdout
+    assert "Screening" not in done.stderr
+    assert "Not looked for: overlap (there is no column started_at" in done.stdout

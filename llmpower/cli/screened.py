@@ -1,0 +1,45 @@
+"""What screening found, as ``llmpower fit`` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from llmpower.cli.layout import aligned
+
+if TYPE_CHECKING:
+    from llmpower.modelling.screening import Screening
+
+
+def summary_lines(screening: Screening, left_out: Collection[str]) -> Iterator[str]:
+    """The table of findings, what was done about them, and what could not be looked for."""
+    if screening.findings:
+        yield from aligned(
+            ("FOUND", "MODEL", "ROWS", "OF", "FIT", "THE WORST"),
+            [
+                (
+                    *(finding.kind, finding.model_name, str(finding.n_rows), str(finding.of_rows)),
+                    "left out" if finding.kind in left_out else "kept",
+                    f"{finding.place}: {finding.example}",
+                )
+                for finding in screening.findings
+            ],
+            right="ROWS OF",
+        )
+    yield in_short(screening, left_out)
+    for kind, reason in screening.not_looked_for.items():
+        yield f"Not looked for: {kind} ({reason})."
+
+
+def in_short(screening: Screening, left_out: Collection[str]) -> str:
+    """One line: how many rows have findings of which kinds, and how many of them are fitted nevertheless."""
+    from llmpower.modelling.screening import KINDS
+
+    counts = {kind: screening.count(kind) for kind in screening.marks}
+    if not counts:
+        return f"Screening of {screening.n_rows} rows found nothing."
+    kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+    out = int(screening.rows(left_out).sum())
+    rest = [kind for kind in counts if kind not in left_out and KINDS[kind].of_rows]
+    others = f"; --leave-out {','.join(rest)} leaves the others out" if rest else ""
+    return f"Screening of {screening.n_rows} rows: {kinds}. {out} rows are left out of the fit{others}."
