@@ -196,7 +196,9 @@ def test_findings_are_in_json_and_can_be_refused(run_cli: Run, faulty: Path) -> 
     assert (finding["kind"], finding["place"], finding["left_out"]) == ("impossible_unit", "row 6", False)
     refused = run_cli("fit", faulty, *options, "--refuse=all")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("llmpower: error: --refuse = impossible_unit: 1 of 15 rows of small, such as row 6")
+    assert refused.stderr.startswith(
+        "llmpower: error: --refuse = impossible_unit: 1 of 15 rows of small, such as row 6"
+    )
 
 
 def test_clean_rows_are_said_to_be_clean(run_cli: Run, grid: Path) -> None:
