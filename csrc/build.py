@@ -1,8 +1,9 @@
-"""Builds the two pieces of C: the sampler's extension module and the simulated ``libnvidia-ml.so.1``.
+"""Builds the three pieces of C: the sampler's extension module, routing's, and the simulated ``libnvidia-ml.so.1``.
 
-``ffibuilder`` hands ``llmpower.h`` to cffi as it stands; only preprocessor lines are dropped, which is all that the
-header uses of the preprocessor. The simulated library is a plain shared object that any NVML client can load, not a
-Python module, so :class:`BuildWithSimulator` gives it the name and place that a loader expects.
+``ffibuilder`` and ``routing`` hand ``llmpower.h`` and ``routing.h`` to cffi as they stand; only preprocessor lines are
+dropped, which is all that the headers use of the preprocessor. The simulated library is a plain shared object that any
+NVML client can load, not a Python module, so :class:`BuildWithSimulator` gives it the name and place that a loader
+expects.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ HEADERS = (
     "worker.h",
 )
 SAMPLER = "llmpower.sampling._sampler"
+ROUTING = "llmpower.routing._exchange"
 SIMULATOR = "llmpower.sampling.simulated.libnvidia-ml"
 SIMULATOR_SOURCES = (
     "nvml.c",
@@ -63,13 +65,13 @@ NEEDED = (
 )
 
 
-def _declarations() -> str:
-    lines = (ROOT / "csrc/llmpower.h").read_text(encoding="utf-8").splitlines()
+def _declarations(header: str) -> str:
+    lines = (ROOT / "csrc" / header).read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if not line.startswith("#"))
 
 
 ffibuilder = FFI()
-ffibuilder.cdef(_declarations())
+ffibuilder.cdef(_declarations("llmpower.h"))
 ffibuilder.set_source(
     SAMPLER,
     '#include "llmpower.h"',
@@ -80,6 +82,21 @@ ffibuilder.set_source(
     libraries=["pthread", "dl", "m"],
     py_limited_api=True,
 )
+
+routing = FFI()
+routing.cdef(_declarations("routing/routing.h"))
+routing.set_source(
+    ROUTING,
+    '#include "routing.h"',
+    sources=["csrc/routing/pricing.c", "csrc/routing/exchange.c"],
+    include_dirs=["csrc/routing"],
+    depends=["csrc/routing/routing.h"],
+    extra_compile_args=FLAGS,
+    libraries=["m"],
+    py_limited_api=True,
+)
+
+GENERATED = {SAMPLER: ffibuilder, ROUTING: routing}
 
 simulator = Extension(
     SIMULATOR,
@@ -103,16 +120,16 @@ class BuildWithSimulator(build_ext):
         super().finalize_options()
 
     def run(self) -> None:
-        """Write the sampler's module in C, then compile.
+        """Write the modules around our C in C, then compile.
 
         cffi_modules installs a build_ext of its own for the first half, with a placeholder among the sources; the
         class named in pyproject.toml takes its place, so the duty passes to us.
         """
         for ext in self.extensions:
-            if ext.name == SAMPLER:
-                generated = Path(self.build_temp) / "_sampler.c"
+            if ext.name in GENERATED:
+                generated = Path(self.build_temp) / f"{ext.name.rpartition('.')[2]}.c"
                 generated.parent.mkdir(parents=True, exist_ok=True)
-                ffibuilder.emit_c_code(str(generated))
+                GENERATED[ext.name].emit_c_code(str(generated))
                 ext.sources[0] = str(generated)
         super().run()
 

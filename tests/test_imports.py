@@ -158,11 +158,19 @@ def test_importing_the_package_and_the_command_line_loads_not_even_numpy() -> No
     assert done.stdout.strip() == "False"
 
 
-def test_only_one_file_touches_the_c_extension() -> None:
+def test_each_extension_in_c_has_one_door() -> None:
+    doors = {"sampling/low_level.py": "._sampler", "routing/kernels.py": "._exchange"}
     found = {
+        str(path.relative_to(PACKAGE)): name
+        for _, path in modules()
+        for name, _ in imported(path)
+        if name.endswith(tuple(doors.values()))
+    }
+    assert set(found) == set(doors)
+    assert all(found[path].endswith(extension) for path, extension in doors.items())
+    assert {
         str(path.relative_to(PACKAGE))
         for _, path in modules()
         for name, _ in imported(path)
-        if name.endswith("._sampler") or name.split(".")[0] == "cffi"
-    }
-    assert found == {"sampling/low_level.py"}
+        if name.split(".")[0] == "cffi"
+    } == {"sampling/low_level.py"}

@@ -1,17 +1,26 @@
-"""The exact assignment of cells to models, with its proof.
+"""The exact assignment of cells to models, with its proof, at any size.
 
     minimise   Σ_c Σ_K c_cK·x_cK
     subject to Σ_K x_cK = n_c                        every query of cell c goes somewhere
                low_K ≤ s_K ≤ high_K, s_K = Σ_c x_cK  model K gets its share
                x_cK ≥ 0
 
-This is a transportation problem: its matrix is totally unimodular, so with whole n, low and high every vertex is
-whole, and a linear program that ends on a vertex needs no binaries. HiGHS' interior point method ends on one by
-crossover. Its answer is not taken on trust. With the prices p_K (the duals of the shares) the Lagrangian
+This is a transportation problem with as many sinks as there are models, a handful, whatever the number of cells. Its
+matrix is totally unimodular, so with whole n, low and high the optimum is whole; and it is given by a price p_K for
+each model, such that every query goes to the least of c_cK + p_K, up to ties. So prices are what is looked for:
+
+1. Among a sample of the cells, every so-many-th in their order, they are found exactly.
+2. One pass over all cells sends each to its cheapest model at those prices. Loads are then off by a fraction of a per
+   cent, and the few cells that have to move are among those with the least between their best and second best model.
+3. Those cells alone are exchanged along shortest paths between models, until the last query is in place
+   (``csrc/routing/exchange.c``). Prices move by a little; should they have moved past a cell that was left out, the
+   pass is made again at the new ones, with more cells.
+
+The answer is not taken on trust. With any prices p the Lagrangian
 
     L(p) = Σ_c n_c·min_K (c_cK + p_K) − Σ_K max_{low_K ≤ s ≤ high_K} p_K·s
 
-is a lower bound whatever p is, so its distance to the cost of the whole-numbered assignment, which is
+is a lower bound, so its distance to the cost of the whole-numbered assignment, which is
 
     Σ_cK x_cK·(c_cK + p_K − min_L (c_cL + p_L)) + Σ_K (max_s p_K·s − p_K·s_K),
 
@@ -20,22 +29,28 @@ terms that are each ≥ 0, proves the optimum in a sum that cancels nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count as count_from
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from llmpower.exceptions import LlmpowerError
+from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
+from llmpower.routing import kernels
+from llmpower.routing.kernels import Choices
 from llmpower.routing.workload import IntArray
 
-# Interior point first: ten times faster here than the dual simplex, which stands by. Presolve is left out, as it
-# takes minutes where the solution takes half a second (docs/decisions/007-highs-on-cells.md has the figures).
-METHODS = ("highs-ipm", "highs-ds")
-TOLERANCE = 1e-10
 # Relative to the costs that the plan pays, taken as magnitudes: the objective itself may cancel to nothing.
-GAP_LIMIT = 1e-9
-WHOLE_TOLERANCE = 1e-6
+GAP_LIMIT = 1e-12
+# Cells of the samples that prices are found from before all cells are looked at.
+SAMPLES = (2**13, 2**17)
+# Queries to look at between each two models, and for each that has to move; more where that was not enough.
+LEAST_EXCHANGED = 2**7
+EXCHANGED_PER_MOVE = 4
+ROUNDS_OF_ONE_SIZE = 3
+GROWTH = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,91 +69,124 @@ class Solution:
 
 
 def solve(
-    costs: FloatArray, count: IntArray, low: IntArray, high: IntArray, methods: Sequence[str] = METHODS
+    costs: FloatArray, count: IntArray, low: IntArray, high: IntArray, *, prices: FloatArray | None = None
 ) -> Solution:
     """Assign ``count`` (n_cells,) queries to models at least cost.
 
-    ``costs`` has shape (n_cells, n_models); ``low`` and ``high`` (n_models,) are whole numbers of queries with
-    Σ low ≤ Σ count ≤ Σ high. Ties go to the first model where shares do not decide. ``methods`` are tried in turn.
+    ``costs`` has shape (n_cells, n_models), infinite where a cell may not go to a model; ``low`` and ``high``
+    (n_models,) are whole numbers of queries with Σ low ≤ Σ count ≤ Σ high. Ties go to the first model where shares do
+    not decide. ``prices``, those of a problem much like this one, save most of the work and change neither the
+    objective nor the proof.
 
     Raises:
-        LlmpowerError: no method gave a whole-numbered assignment whose gap is within :data:`GAP_LIMIT`.
+        InfeasibleError: no assignment that avoids infinite costs has loads within ``low`` and ``high``.
+        LlmpowerError: the gap is not within :data:`GAP_LIMIT`, which is an error in this program.
     """
-    if (low <= 0).all() and (high >= count.sum()).all():
-        return _cheapest(costs, count)
-    found = "no solution"
-    for method in methods:
-        solution = _linear_program(costs, count, low, high, method)
-        if solution is None:
-            continue
-        if solution.optimality_gap <= GAP_LIMIT:
-            return solution
-        found = f"a gap of {solution.optimality_gap:.1e}"
-    raise LlmpowerError(f"the plan could not be proven optimal: {found} from {', '.join(methods)}")
-
-
-def _cheapest(costs: FloatArray, count: IntArray) -> Solution:
-    """Without shares every cell has its own answer."""
-    n_cells, n_models = costs.shape
-    assigned = np.zeros((n_cells, n_models), np.int64)
-    assigned[np.arange(n_cells), costs.argmin(axis=1)] = count
-    return Solution(assigned, np.zeros(n_models), 0.0)
-
-
-def _linear_program(costs: FloatArray, count: IntArray, low: IntArray, high: IntArray, method: str) -> Solution | None:
-    """Columns are x_cK cell by cell, then s_K; rows are the cells, then Σ_c x_cK − s_K = 0 for each model."""
-    from scipy.optimize import linprog
-    from scipy.sparse import block_array, eye_array, kron
-
-    n_cells, n_models = costs.shape
-    # A constant within a cell decides nothing; without it, and at a mean of 1, the solver's tolerances mean something.
-    relative = costs - costs.min(axis=1, keepdims=True)
-    scale = float(relative.mean()) or 1.0
-    rows = block_array(
-        [
-            [kron(eye_array(n_cells), np.ones((1, n_models))), None],
-            [kron(np.ones((1, n_cells)), eye_array(n_models)), -eye_array(n_models)],
-        ],
-        format="csc",
-    )
     # x ≥ 0 and Σ x = N say already what a limit of 0 or N would say; as a bound it could draw a price of its own.
-    bounds_low = np.where(low <= 0, -np.inf, low)
-    bounds_high = np.where(high >= count.sum(), np.inf, high)
-    result = linprog(  # type: ignore[call-overload]  # it takes sparse matrices, which its stubs do not know
-        np.concatenate([relative.ravel() / scale, np.zeros(n_models)]),
-        A_eq=rows,
-        b_eq=np.concatenate([count, np.zeros(n_models)]),
-        bounds=np.column_stack(
-            [
-                np.concatenate([np.zeros(costs.size), bounds_low]),
-                np.concatenate([np.full(costs.size, np.inf), bounds_high]),
-            ]
-        ),
-        method=method,
-        options={
-            "presolve": False,
-            "primal_feasibility_tolerance": TOLERANCE,
-            "dual_feasibility_tolerance": TOLERANCE,
-        },
-    )
-    if result.x is None:
-        return None
-    x = result.x[: costs.size].reshape(costs.shape)
-    assigned = np.rint(x).astype(np.int64)
-    queries = assigned.sum(axis=0)
-    whole = np.abs(x - assigned).max() <= WHOLE_TOLERANCE and assigned.min() >= 0
-    if not (whole and (assigned.sum(axis=1) == count).all() and (low <= queries).all() and (queries <= high).all()):
-        return None
-    prices = -scale * np.asarray(result.eqlin.marginals[n_cells:])
-    prices = np.clip(prices, np.where(np.isinf(bounds_low), 0.0, -np.inf), np.where(np.isinf(bounds_high), 0.0, np.inf))
-    if (low == high).all():
-        prices -= prices.min()
-    return Solution(assigned, prices, _gap(costs, assigned, prices, low, high))
+    n_queries = int(count.sum())
+    low, high = np.where(low <= 0, -1, low), np.where(high >= n_queries, n_queries + 1, high)
+    problem = _Problem(np.ascontiguousarray(costs, np.float64), np.asarray(count, np.int64), low, high)
+    if prices is None:
+        prices = np.zeros(problem.n_models)
+        for size in SAMPLES:
+            if size * 4 <= problem.n_cells:
+                found = _optimum(problem.sample(problem.n_cells // size), prices)
+                prices = prices if found is None else found.prices
+    # A limit that cannot bind holds no price up.
+    prices = np.clip(prices, np.where(low < 0, 0, -np.inf), np.where(high > n_queries, 0, np.inf))
+    found = _optimum(problem, prices)
+    if found is None:
+        raise InfeasibleError("--share", f"{n_queries} queries", "the models that are allowed cannot meet the shares")
+    if found.optimality_gap > GAP_LIMIT:
+        raise LlmpowerError(f"the plan could not be proven optimal: a gap of {found.optimality_gap:.1e}")
+    shift = found.prices.min() if (low == high).all() else 0.0
+    return Solution(found.assigned, found.prices - shift + 0.0, found.optimality_gap)
 
 
-def _gap(costs: FloatArray, assigned: IntArray, prices: FloatArray, low: IntArray, high: IntArray) -> float:
-    charged = costs + prices
-    regret = float((assigned * (charged - charged.min(axis=1, keepdims=True))).sum())
-    slack = float((np.where(prices > 0, high, low) * prices - assigned.sum(axis=0) * prices).sum())
-    paid = float((assigned * np.abs(costs)).sum())
+@dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    """The arguments of :func:`solve`."""
+
+    costs: FloatArray
+    count: IntArray
+    low: IntArray
+    high: IntArray
+
+    @property
+    def n_cells(self) -> int:
+        return len(self.costs)
+
+    @property
+    def n_models(self) -> int:
+        return len(self.low)
+
+    def sample(self, stride: int) -> _Problem:
+        """Every so-many-th cell, with its part of the limits."""
+        costs, count = self.costs[stride // 2 :: stride].copy(), self.count[stride // 2 :: stride].copy()
+        part = count.sum() / self.count.sum()
+        return _Problem(costs, count, np.floor(self.low * part).astype(int), np.ceil(self.high * part).astype(int))
+
+
+def _optimum(problem: _Problem, prices: FloatArray) -> Solution | None:
+    """The optimum, or as near to it as arithmetic comes, from any prices; ``None`` where there is no assignment.
+
+    Each round sends all cells to their cheapest models, then exchanges those nearest to a border until the limits are
+    met. That is the optimum if no other cell has a cheaper model at the new prices, and surely if all were exchanged.
+    """
+    low, high = problem.low, problem.high
+    factor = 1
+    for round_ in count_from(1):
+        choice, runner_up, margin, loads = kernels.price(problem.costs, problem.count, prices)
+        if np.isnan(margin).any():
+            raise InfeasibleError("cell", int(np.argmax(np.isnan(margin))), "no model may take it; allow one")
+        assigned = np.zeros(problem.costs.shape, np.int64)
+        assigned[np.arange(problem.n_cells), choice] = problem.count
+        wanted = np.where(prices > 0, high, np.where(prices < 0, low, np.clip(loads, low, high)))
+        to_move = int(np.maximum(loads - wanted, 0).sum())
+        all_cells = False
+        if (loads != wanted).any():
+            queries = (LEAST_EXCHANGED + EXCHANGED_PER_MOVE * to_move) * factor
+            border = _border(choice, runner_up, margin, problem.count, queries)
+            all_cells = 2 * len(border) >= problem.n_cells
+            if all_cells:
+                border = np.arange(problem.n_cells)
+            moved, moved_prices = assigned[border], prices.copy()
+            fixed = loads - moved.sum(axis=0)
+            if not kernels.exchange(problem.costs[border], low - fixed, high - fixed, moved, moved_prices):
+                if all_cells:
+                    return None
+                factor *= GROWTH
+                continue
+            assigned[border], prices = moved, moved_prices
+        gap = _gap(problem, assigned, prices)
+        if gap <= GAP_LIMIT or all_cells:
+            return Solution(assigned, prices, gap)
+        factor *= GROWTH if round_ % ROUNDS_OF_ONE_SIZE == 0 else 1
+    raise AssertionError("there is always a next round")
+
+
+def _border(choice: Choices, runner_up: Choices, margin: FloatArray, count: IntArray, queries: int) -> IntArray:
+    """Of each pair of best and second best model, the cells with the least between the two: about that many queries.
+
+    In ascending order.
+    """
+    n_models = int(max(choice.max(), runner_up.max())) + 1
+    # 16 bits where they do: their sort takes one pass.
+    wide: NDArray[Any] = choice if n_models <= 2**8 else choice.astype(np.int64)
+    pair = wide * n_models + runner_up
+    order = np.argsort(pair, kind="stable")
+    ends = np.cumsum(np.bincount(pair))
+    found = []
+    for cells in np.split(order, ends[:-1]):
+        if len(cells):
+            size = int(min(len(cells), queries * len(cells) / count[cells].sum() + 1))
+            limit = np.partition(margin[cells], size - 1)[size - 1]
+            found.append(cells[margin[cells] <= limit])
+    return np.sort(np.concatenate(found))
+
+
+def _gap(problem: _Problem, assigned: IntArray, prices: FloatArray) -> float:
+    regret, paid = kernels.regret(problem.costs, assigned, prices)
+    furthest = np.where(prices > 0, problem.high, np.where(prices < 0, problem.low, 0))
+    slack = float((furthest * prices - assigned.sum(axis=0) * prices).sum())
     return (regret + slack) / paid if paid else regret + slack
