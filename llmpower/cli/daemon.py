@@ -94,6 +94,11 @@ import click
     metavar="SIZE",
     help="Delete the spans stored first when the database holds more, such as 2GB; 0 keeps them.  [default: 10GB]",
 )
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path),
+    help="Compare what requests cost with this models.json and tell of drift; read again when it changes.",
+)
 def command(
     config: Path | None,
     backend: str | None,
@@ -113,6 +118,7 @@ def command(
     otlp_any_user: bool | None,
     retention_time: str | None,
     retention_size: str | None,
+    models: Path | None,
 ) -> None:
     """Sample power, receive spans, store joules, serve metrics.
 
@@ -148,6 +154,7 @@ def command(
         "otlp.any-user": otlp_any_user,
         "retention.time": retention_time,
         "retention.size": retention_size,
+        "models": models,
     }
     settings = load_config(options, config)
     make_directories(settings)

@@ -73,6 +73,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
             ],
             right="requests energy J/request J/token",
         )
+    yield from _drift(status)
     spans, store, cost = status["spans"], status["store"], status["cost"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in spans["rejected"].items())
     yield ""
@@ -97,6 +98,33 @@ def _problems(status: dict[str, Any]) -> Iterator[str]:
     for problem in status["problems"]:
         yield click.style("! ", fg="red") + problem["what"]
         yield f"  -> {problem['mend']}"
+
+
+def _drift(status: dict[str, Any]) -> Iterator[str]:
+    """What requests cost beside what their models predict; nothing where the daemon was given no models."""
+    drift = status.get("drift", {})
+    if not drift.get("models_file"):
+        return
+    yield ""
+    charts = drift["charts"]
+    if charts:
+        yield from aligned(
+            ("model against measurement", "requests", "measured/predicted", "±", "model claims", "system"),
+            [
+                (
+                    f"{chart['model_name']} ({chart['sharing']}){' SIMULATED' if chart['simulated'] else ''}",
+                    str(chart["spans"]),
+                    f"{chart['ratio']:.3f}{' DRIFTED' if chart['drifted'] else ''}",
+                    "-" if chart["std_error"] is None else f"{chart['std_error']:.1%}",
+                    f"{chart['tolerance']:.1%}",
+                    chart["system"] or "-",
+                )
+                for chart in charts
+            ],
+            right="requests measured/predicted ±",
+        )
+    outcomes = ", ".join(f"{outcome} {count}" for outcome, count in drift["outcomes"].items())
+    yield f"compared    with {drift['models']} models of {drift['models_file']}: {outcomes or 'no requests yet'}"
 
 
 def _otlp(status: dict[str, Any]) -> str:

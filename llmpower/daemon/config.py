@@ -60,6 +60,7 @@ class Config:
     hold_s: float
     otlp: OtlpConfig
     retention: Retention
+    models: Path | None = None
 
 
 def load_config(
@@ -94,6 +95,7 @@ def load_config(
         hold_s=_hold("hold", settings["hold"], MIN_HOLD_S, MAX_HOLD_S, "the longest time for which samples are kept"),
         otlp=_otlp(settings),
         retention=Retention(parse_age(settings[AGE_OPTION]), parse_size(settings[SIZE_OPTION])),
+        models=_optional_path("models", settings["models"]),
     )
     check_socket_path(config.socket)
     return config
@@ -161,6 +163,7 @@ def default_settings(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
         "otlp.any-user": False,
         AGE_OPTION: RETENTION_TIME,
         SIZE_OPTION: RETENTION_SIZE,
+        "models": None,
     }
 
 

@@ -22,7 +22,16 @@ from llmpower.daemon.host import Host
 from llmpower.daemon.logs import about
 from llmpower.daemon.outbox import MAX_WAITING_ROWS, Append, Outbox
 from llmpower.daemon.reading import Reading
-from llmpower.metrics import DeviceState, Histogram, ModelAccounts, OtlpState, SamplerState, Snapshot, StoreState
+from llmpower.metrics import (
+    DeviceState,
+    DriftState,
+    Histogram,
+    ModelAccounts,
+    OtlpState,
+    SamplerState,
+    Snapshot,
+    StoreState,
+)
 from llmpower.sampling import Calibration, Channel, SamplerStatistics, with_periods
 from llmpower.types import Device, Field, Measurement, Span
 
@@ -85,6 +94,10 @@ class Engine:
         """Measurements on their way to the store; tells which spans are committed."""
         self.on_measured: Callable[[Measurement], None] = lambda _: None
         """Is told of each span that is measured, before the store has it."""
+        self.compare: Callable[[Measurement], None] = lambda _: None
+        """Is told of each too, to hold it against a model."""
+        self.drift_state: Callable[[], DriftState] = DriftState
+        """Asked at each step for what came of that."""
         self.spool_waiting_bytes = 0
         """What waits in the spool, for the next snapshot."""
         self.otlp_state: Callable[[], OtlpState] = OtlpState
@@ -179,6 +192,7 @@ class Engine:
             measurement = self._measurement(joules)
             self._models.add(measurement)
             self.on_measured(measurement)
+            self.compare(measurement)
             self.outbox.put(measurement)
         for (model_name, phase, kind), energy_j in self._ledger.take_booked().items():
             self._models.book(model_name, phase, "gpu" if kind == "gpu" else "cpu", energy_j)
@@ -232,6 +246,7 @@ class Engine:
             store_lost=outbox.lost,
             store=self._store,
             otlp=otlp,
+            drift=self.drift_state(),
         )
 
     def _device_state(self, device: Device) -> DeviceState:

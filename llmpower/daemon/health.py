@@ -6,6 +6,7 @@ the same figures. What went wrong once and is over is no problem of now: it stan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Problem:
 
 def problems_of(snapshot: Snapshot) -> list[Problem]:
     """What is wrong now, the worst first; empty when all is well."""
-    return [*_devices(snapshot), *_store(snapshot), *_spans(snapshot)]
+    return [*_devices(snapshot), *_store(snapshot), *_spans(snapshot), *_drift(snapshot)]
 
 
 def summary_of(snapshot: Snapshot) -> str:
@@ -135,4 +136,16 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
         yield Problem(
             f"{snapshot.sampler.dropped} samples were lost because the daemon did not come to drain them",
             "look for a stopped process or memory pressure: systemctl status llmpower",
+        )
+
+
+def _drift(snapshot: Snapshot) -> Iterator[Problem]:
+    """Models that no longer say what their requests cost, the furthest off first."""
+    drifted = [chart for chart in snapshot.drift.charts if chart.drifted]
+    for chart in sorted(drifted, key=lambda chart: -abs(math.log(chart.ratio))):
+        simulated = ", SIMULATED" if chart.simulated else ""
+        yield Problem(
+            f"requests of {chart.model_name} ({chart.sharing}{simulated}) cost {chart.ratio:.3g} times what its model "
+            f"predicts, which claims to be within {chart.tolerance:.0%}",
+            "look for what has changed (power limit, driver, engine, batch size), or fit again: docs/drift.md",
         )

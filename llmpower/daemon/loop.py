@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -82,6 +83,8 @@ def run(config: Config) -> None:
             store_state=store.state,
             hold_s=config.hold_s,
         )
+        if config.models is not None:
+            _compare(engine, config.models)
         registry = CollectorRegistry(auto_describe=True)
         registry.register(LlmpowerCollector(lambda: engine.snapshot, REASONS))
         if config.dcgm_aliases:
@@ -245,6 +248,16 @@ class Loop:
             logger.warning("SIMULATED: the GPU is a model of one, and none of its joules is real")
         for uuid in sorted(self._sampler.of_module):
             logger.warning("%s answers for the whole module: its power includes the module's CPU and memory", uuid)
+
+
+def _compare(engine: Engine, models: Path) -> None:
+    """Hold what is measured against models, whose code is loaded for that alone."""
+    from llmpower.daemon.comparison import Comparison
+
+    comparison = Comparison(models, engine.fail)
+    engine.compare, engine.drift_state = comparison.add, comparison.state
+    named = [f"{model.model_name}{' (SIMULATED)' if model.simulated else ''}" for model in comparison.models]
+    logger.info("requests are compared with %s: %s", models, ", ".join(named) or "no models")
 
 
 @contextlib.contextmanager

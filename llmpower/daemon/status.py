@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -10,12 +11,15 @@ from pathlib import Path
 
 from llmpower.daemon.config import Config
 from llmpower.daemon.health import Problem, problems_of
-from llmpower.metrics import ModelState, Snapshot
+from llmpower.metrics import ModelDrift, ModelState, Snapshot
 
 MAX_MODELS = 10
 MAX_PROBLEMS = 10
 MAX_WORK = 4
-"""How many are told of, the dearest, the worst and the best known: an answer must fit in a packet."""
+MAX_CHARTS = 5
+MAX_CHART_CHARS = 60
+MAX_PATH_CHARS = 200
+"""How much is told, of the dearest, the worst and the best known: an answer must fit in a packet."""
 
 _STATM = Path("/proc/self/statm")
 
@@ -65,6 +69,7 @@ def status_of(
         ],
         "models": [{"model_name": name, **_model(state)} for name, state in dearest],
         "work": _work(snapshot),
+        "drift": _drift(snapshot),
         "spans": {
             "stored": snapshot.spans_stored,
             "spooled_bytes": snapshot.spool_waiting_bytes,
@@ -119,6 +124,22 @@ def _work(snapshot: Snapshot) -> list[dict[str, object]]:
     found = [(state.device.uuid, cost) for state in snapshot.devices for cost in state.work]
     found.sort(key=lambda each: -each[1].observations)
     return [{"device_uuid": uuid, **_rounded(asdict(cost))} for uuid, cost in found[:MAX_WORK]]
+
+
+def _drift(snapshot: Snapshot) -> dict[str, object]:
+    """Requests beside their models, the furthest off first."""
+    drift = snapshot.drift
+    charts = sorted(drift.charts, key=lambda chart: (not chart.drifted, -abs(math.log(chart.ratio))))
+    return {
+        "models_file": drift.models_file and drift.models_file[-MAX_PATH_CHARS:],
+        "models": drift.models,
+        "outcomes": {outcome: count for outcome, count in drift.outcomes.items() if count},
+        "charts": [_rounded({**asdict(chart), **_names(chart)}) for chart in charts[:MAX_CHARTS]],
+    }
+
+
+def _names(chart: ModelDrift) -> dict[str, str]:
+    return {"model_name": chart.model_name[:MAX_CHART_CHARS], "system": chart.system[:MAX_CHART_CHARS]}
 
 
 def _rounded(values: Mapping[str, object]) -> dict[str, object]:

@@ -16,6 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from llmpower.metrics.drift import drift_families
 from llmpower.metrics.exposition import HistogramFamily
 from llmpower.metrics.snapshot import DeviceState, OtlpState, SamplerState, Snapshot
 
@@ -38,6 +39,7 @@ class LlmpowerCollector(Collector):
         yield from _reading([state for state in snapshot.devices if state.device.kind == "gpu"])
         yield from _packages([state for state in snapshot.devices if state.device.kind == "cpu_package"])
         yield from _inference(snapshot)
+        yield from drift_families(snapshot.drift)
         yield from _sampler(snapshot.sampler)
         yield from _daemon(snapshot, self._reasons)
         yield from _otlp(snapshot.otlp)

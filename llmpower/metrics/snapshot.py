@@ -141,6 +141,39 @@ class OtlpState:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelDrift:
+    """What a model's requests cost beside its prediction, those that ran ``alone`` or ``shared`` their card.
+
+    ``ratio`` is measured over predicted, a weighted geometric mean; ``std_error`` that of its logarithm, ``None``
+    before it is known; ``tolerance`` how far from 1 the ratio may be by the model's own held-out error. ``drifted`` is
+    true where it is further off, beyond doubt. ``system`` is what the model was fitted on.
+    """
+
+    model_name: str
+    sharing: str
+    simulated: bool
+    system: str
+    ratio: float
+    std_error: float | None
+    tolerance: float
+    spans: int
+    drifted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DriftState:
+    """Requests beside a file of ``models``: the ``charts``, and ``outcomes``, how many were compared or why not.
+
+    Without a file there is none of it.
+    """
+
+    models_file: str | None = None
+    models: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    charts: tuple[ModelDrift, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a scrape or a status request can ask for.
 
@@ -167,3 +200,4 @@ class Snapshot:
     store_lost: int = 0
     store: StoreState = StoreState()
     otlp: OtlpState = OtlpState()
+    drift: DriftState = DriftState()

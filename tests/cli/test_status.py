@@ -176,3 +176,26 @@ def test_no_daemon_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"llmpower: error: --socket = {tmp_path}/none.sock: no daemon answers there")
     assert ended.stderr.count("\n") == 1
+
+
+def test_requests_are_shown_beside_their_models(receiver: Any) -> None:
+    chart = {"model_name": "llama", "sharing": "shared", "simulated": True, "system": "1× card", "ratio": 1.2345}
+    known = chart | {"std_error": 0.0123, "tolerance": 0.06, "spans": 400, "drifted": True}
+    young = chart | {"sharing": "alone", "std_error": None, "tolerance": 0.06, "spans": 3, "drifted": False}
+    receiver.status = STATUS | {
+        "drift": {
+            "models_file": "/etc/llmpower/models.json",
+            "models": 2,
+            "outcomes": {"compared": 403, "no_model": 7},
+            "charts": [known, young],
+        }
+    }
+    told = status("--socket", receiver.path).stdout
+    assert "llama (shared) SIMULATED        400       1.234 DRIFTED  1.2%  6.0%          1× card\n" in told
+    assert "llama (alone) SIMULATED           3               1.234     -  6.0%          1× card\n" in told
+    assert "compared    with 2 models of /etc/llmpower/models.json: compared 403, no_model 7\n" in told
+
+
+def test_without_models_nothing_is_said_of_them(receiver: Any) -> None:
+    receiver.status = STATUS | {"drift": {"models_file": None, "models": 0, "outcomes": {}, "charts": []}}
+    assert "compared" not in status("--socket", receiver.path).stdout

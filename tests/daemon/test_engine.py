@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 from engine_bench import GPU, START_NS, STATISTICS, UTC_OFFSET_NS, Bench, S
+from models_file import make_model, write_models
 
 from llmpower.daemon.admission import MAX_PENDING, MAX_PENDING_OF_USER, PRESSING
+from llmpower.daemon.comparison import Comparison
 from llmpower.daemon.engine import HOLD_S, Engine
 from llmpower.daemon.outbox import MAX_WAITING_ROWS
 from llmpower.metrics import StoreState
@@ -351,3 +354,18 @@ def test_whoever_waits_for_it_is_told_what_is_committed(bench: Bench) -> None:
     bench.engine.finish(bench.span("a", 0.1))
     bench.pass_time(1.0)
     assert committed == ["a", "a"], "also what was there already"
+
+
+def test_what_is_measured_is_held_against_models(bench: Bench, tmp_path: Path) -> None:
+    """A card of 300 W, requests of 2 s and 20 tokens: 600 J where 24 J a token are 480 J."""
+    model = make_model(joules_per_token=24.0, system="1× card (simulated)")
+    comparison = Comparison(write_models(tmp_path, model), now_s=lambda: bench.now_ns / S)
+    bench.engine.compare, bench.engine.drift_state = comparison.add, comparison.state
+    for number in range(3):
+        bench.pass_time(3.0)
+        bench.engine.finish(bench.span(str(number), 2.0))
+    bench.pass_time(1.0)
+    drift = bench.engine.snapshot.drift
+    assert {name: count for name, count in drift.outcomes.items() if count} == {"compared": 3}
+    (chart,) = drift.charts
+    assert chart.ratio == pytest.approx(1.25, rel=1e-6)

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llmpower.daemon.comparison import OUTCOMES
 from llmpower.daemon.config import load_config
 from llmpower.daemon.refusals import REASONS
-from llmpower.daemon.status import MAX_MODELS, MAX_PROBLEMS, MAX_WORK, status_of
-from llmpower.metrics import DeviceState, FieldState, ModelAccounts, Snapshot, StoreState
+from llmpower.daemon.status import MAX_CHARTS, MAX_MODELS, MAX_PROBLEMS, MAX_WORK, status_of
+from llmpower.metrics import DeviceState, DriftState, FieldState, ModelAccounts, ModelDrift, Snapshot, StoreState
 from llmpower.spans.replies import decode_status, encode_status
 from llmpower.types import Device, Measurement, WorkCost
 
@@ -59,6 +60,15 @@ def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
         store_waiting=1,
         store_lost=1,
         store=StoreState(last_fault="x" * 500),
+        drift=DriftState(
+            "/" + "x" * 4000,
+            101,
+            dict.fromkeys(OUTCOMES, 2**60),
+            tuple(
+                ModelDrift("\N{GRINNING FACE}" * 252, "shared", True, "x" * 200, *(1 / 3,) * 3, 2**60, drifted=True)
+                for _ in range(101)
+            ),
+        ),
     )
     told = status(snapshot, last_error="x" * 500, last_error_ns=1)
     assert decode_status(encode_status(told)) == told
@@ -116,3 +126,19 @@ def test_what_work_costs_is_told_by_device_and_model() -> None:
         }
     ]
     assert told["devices"][0]["allocated_j"] == 2.0
+
+
+def test_charts_are_told_the_furthest_off_first_and_few_of_them() -> None:
+    charts = tuple(
+        ModelDrift(f"model-{number}", "alone", False, "1× card", 1 + number / 123, 0.0123456, 0.05, 40, number == 3)
+        for number in range(30)
+    )
+    told = status(Snapshot(version="1", backend="nvml", drift=DriftState("m.json", 30, {"compared": 9}, charts)))
+    assert (told["drift"]["models_file"], told["drift"]["models"]) == ("m.json", 30)
+    assert [chart["model_name"] for chart in told["drift"]["charts"][:3]] == ["model-3", "model-29", "model-28"]
+    assert len(told["drift"]["charts"]) == MAX_CHARTS
+    assert told["drift"]["charts"][0]["std_error"] == 0.01235
+    (problem,) = told["problems"]
+    assert problem["what"] == (
+        "requests of model-3 (alone) cost 1.02 times what its model predicts, which claims to be within 5%"
+    )

@@ -1,0 +1,250 @@
+"""Each measured request beside what models.json predicts for it; the charts of drift follow from that.
+
+Only like is compared with like, and what is not compared is counted with its reason: a simulated model with requests of
+a simulated card, a model of one system with requests on that system, the same devices on both sides, lengths that were
+fitted, energies that were measured well enough. Requests that ran alone and those that shared their card have charts of
+their own, for what a request costs among others is another figure than what it costs alone.
+
+Requests wait until the step is over and are predicted together, as arrays. The file is read again when it changes;
+models that stay the same keep their charts.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llmpower.daemon.drift import Chart
+from llmpower.exceptions import InputError
+from llmpower.metrics import MAX_MODEL_NAMES, DriftState, ModelDrift
+from llmpower.modelling.document import load_models
+from llmpower.modelling.models import Fit, WorkloadModel
+from llmpower.types import Measurement
+
+OPTION = "--models"
+
+LEAST_TOLERANCE = 0.02
+"""Cards of one make differ by more, and a card from itself by about as much."""
+
+UNKNOWN_TOLERANCE = 0.1
+"""For a model that has no held-out error."""
+
+MAX_RELATIVE_STD = 0.2
+"""A less certain energy says little, and its logarithm is biased."""
+
+LOOK_S = 10.0
+"""How often the file is looked at."""
+
+OUTCOMES = (
+    "compared",
+    "no_model",
+    "simulated",
+    "other_system",
+    "other_boundary",
+    "not_measured",
+    "uncertain",
+    "batch",
+    "outside_range",
+    "too_many_models",
+)
+"""What may come of a request, in the order in which it is asked; ``simulated``: only one of model and card is."""
+
+_IDLE = "-idle"
+
+logger = logging.getLogger("llmpower.daemon")
+
+Key = tuple[str, str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A request that waits to be compared."""
+
+    key: Key
+    model: WorkloadModel
+    measurement: Measurement
+    energy_j: float
+
+
+class Comparison:
+    """Compares measurements with the models of ``file``.
+
+    Args:
+        file: models.json.
+        on_error: told when the file has changed and cannot be read; the former models stay.
+        now_s: a clock that is never set.
+
+    Raises:
+        InputError: the file cannot be used now, at the start.
+    """
+
+    def __init__(
+        self, file: Path, on_error: Callable[[str], None] = lambda _: None, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._file = file
+        self._on_error = on_error
+        self._now_s = now_s
+        self._charts: dict[Key, tuple[WorkloadModel, Chart]] = {}
+        self._outcomes: Counter[str] = Counter()
+        self._waiting: list[_Pair] = []
+        self._models: dict[str, list[WorkloadModel]] = {}
+        self._seen = _state(file)
+        self._looked_s = now_s()
+        self._take(load_models(file, OPTION))
+
+    @property
+    def models(self) -> tuple[WorkloadModel, ...]:
+        """Those that requests are compared with."""
+        return tuple(model for models in self._models.values() for model in models)
+
+    def add(self, measurement: Measurement) -> None:
+        """One request has been measured."""
+        found = self._pair(measurement)
+        if isinstance(found, str):
+            self._outcomes[found] += 1
+        else:
+            self._waiting.append(found)
+
+    def state(self) -> DriftState:
+        """Compare what waits, and tell where the charts are."""
+        if self._now_s() - self._looked_s >= LOOK_S:
+            self._look()
+        self._compare()
+        return DriftState(
+            models_file=str(self._file),
+            models=len(self.models),
+            outcomes={name: self._outcomes[name] for name in OUTCOMES},
+            charts=tuple(_frozen(key, model, chart) for key, (model, chart) in self._charts.items() if chart.spans),
+        )
+
+    def _pair(self, measurement: Measurement) -> _Pair | str:
+        """The request with its model and joules, or what is amiss."""
+        span = measurement.span
+        models = self._models.get(span.model_name)
+        if models is None:
+            return "no_model"
+        models = [model for model in models if model.simulated == measurement.simulated]
+        if not models:
+            return "simulated"
+        model = next((model for model in models if _of_system(model, measurement.system)), None)
+        if model is None:
+            return "other_system"
+        parts = _parts(model.boundary)
+        if parts is None:
+            return "other_boundary"
+        energy_j, std_j = _energy(measurement, parts, net=model.boundary is not None and model.boundary.endswith(_IDLE))
+        if energy_j is None or energy_j <= 0:
+            return "not_measured"
+        if std_j is None or std_j > MAX_RELATIVE_STD * energy_j:
+            return "uncertain"
+        if span.batch_size != 1:
+            return "batch"
+        key = (model.model_name, "shared" if measurement.allocated else "alone", model.simulated)
+        return _Pair(key, model, measurement, energy_j)
+
+    def _compare(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        by_model: dict[int, list[_Pair]] = {}
+        for pair in waiting:
+            by_model.setdefault(id(pair.model), []).append(pair)
+        for pairs in by_model.values():
+            fit = pairs[0].model.energy
+            τin = np.array([pair.measurement.span.input_tokens for pair in pairs])
+            τout = np.array([pair.measurement.span.output_tokens for pair in pairs])
+            predicted_j = fit.predict(τin, τout)
+            known = fit.inside(τin, τout) & (predicted_j > 0)
+            for pair, of_range, expected_j in zip(pairs, known.tolist(), predicted_j.tolist(), strict=True):
+                if of_range:
+                    self._note(pair, math.log(pair.energy_j / expected_j))
+                else:
+                    self._outcomes["outside_range"] += 1
+
+    def _note(self, pair: _Pair, log_ratio: float) -> None:
+        found = self._charts.get(pair.key)
+        if found is None:
+            # Names are the file's, so there are as many as somebody wrote there; metrics have a bound all the same.
+            if len({key[0] for key in self._charts} | {pair.key[0]}) > MAX_MODEL_NAMES:
+                self._outcomes["too_many_models"] += 1
+                return
+            found = self._charts[pair.key] = (pair.model, Chart(tolerance_of(pair.model.energy)))
+        self._outcomes["compared"] += 1
+        found[1].add(log_ratio, pair.measurement.span.end_ns)
+
+    def _look(self) -> None:
+        self._looked_s = self._now_s()
+        state = _state(self._file)
+        if state == self._seen:
+            return
+        self._seen = state
+        try:
+            models = load_models(self._file, OPTION)
+        except InputError as error:
+            self._on_error(f"{error}; until then requests are compared with the former models")
+            return
+        self._compare()
+        self._take(models)
+        logger.info("%s has changed: requests are compared with its %d models", self._file, len(models))
+
+    def _take(self, models: Sequence[WorkloadModel]) -> None:
+        self._models = {}
+        for model in models:
+            self._models.setdefault(model.model_name, []).append(model)
+        self._charts = {key: each for key, each in self._charts.items() if each[0] in models}
+
+
+def tolerance_of(fit: Fit) -> float:
+    """How far off the mean may be by the model's own word: ln(1 + held-out MAPE), and 2 % at least."""
+    mape = fit.heldout.mape
+    return math.log1p(max(UNKNOWN_TOLERANCE if mape is None else mape, LEAST_TOLERANCE))
+
+
+def _frozen(key: Key, model: WorkloadModel, chart: Chart) -> ModelDrift:
+    assert chart.mean is not None  # it has spans
+    return ModelDrift(
+        model_name=key[0],
+        sharing=key[1],
+        simulated=key[2],
+        system=model.system,
+        ratio=math.exp(chart.mean),
+        std_error=chart.std_error,
+        tolerance=math.expm1(chart.tolerance),
+        spans=chart.spans,
+        drifted=chart.drifted,
+    )
+
+
+def _of_system(model: WorkloadModel, system: str) -> bool:
+    """Whether a model was fitted on the system; one whose measurements named none is taken to be."""
+    return not model.system or model.system == system or system in model.system.split(" + ")
+
+
+def _parts(boundary: str | None) -> tuple[str, ...] | None:
+    """The devices whose joules a boundary sums; ``None`` where that is not known."""
+    parts = tuple((boundary or "").removesuffix(_IDLE).split("+"))
+    return parts if set(parts) <= {"gpu", "cpu"} else None
+
+
+def _energy(measurement: Measurement, parts: Sequence[str], *, net: bool) -> tuple[float | None, float | None]:
+    """Joules of these devices and their standard deviation, ``None`` where one of them was not measured."""
+    joules = [getattr(measurement, f"{part}_energy_j") for part in parts]
+    deviations = [getattr(measurement, f"{part}_energy_std_j") for part in parts]
+    if net:
+        idle = [getattr(measurement, f"{part}_idle_energy_j") for part in parts]
+        joules = [None if j is None or i is None else j - i for j, i in zip(joules, idle, strict=True)]
+    energy_j = None if None in joules else sum(joules)
+    return energy_j, None if None in deviations else math.hypot(*deviations)
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
