@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from operations import add_fleet, add_trust
 from panels import RED, SOURCE
 from queries import HOSTS
-from usage import add_models, add_now, add_phases
+from usage import add_drift, add_models, add_now, add_phases
 
 FILE = Path(__file__).with_name("llmpower.json")
 
@@ -38,7 +38,7 @@ def make() -> str:
     )
     for variable in _variables():
         board = board.with_variable(variable)
-    for add_row in (add_now, add_models, add_phases, add_fleet, add_trust):
+    for add_row in (add_now, add_models, add_phases, add_drift, add_fleet, add_trust):
         board = add_row(board)
     built = board.build()
     for number, panel in enumerate(built.panels or [], 1):

@@ -167,6 +167,50 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
         )
         .with_panel(
             lines(
+                "Spans told of too late",
+                "Of the requests, those that came when their time was accounted for, and so have no joules.",
+                [
+                    (
+                        q.share(
+                            q.total("llmpower_spans_late_total", by="instance"),
+                            q.requests_hz("instance", HOSTS),
+                        ),
+                        "{{instance}}",
+                    )
+                ],
+                units.PercentUnit,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "What prices leave unexplained of shared energy",
+                "By card. Requests that share a card divide its energy by what their work costs there; the more is "
+                "left over, the less their shares say.",
+                [
+                    (
+                        q.share(
+                            q.total("llmpower_allocation_residual_joules_total", by="instance, gpu_uuid"),
+                            q.total("llmpower_allocated_energy_joules_total", by="instance, gpu_uuid"),
+                        ),
+                        "{{instance}} {{gpu_uuid}}",
+                    )
+                ],
+                units.PercentUnit,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Behind the present",
+                "How long after its end a request has its joules; more where spans come by OpenTelemetry.",
+                [(f"llmpower_settle_delay_seconds{{{HOSTS}}}", "{{instance}}")],
+                units.Seconds,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
                 "What the meter costs",
                 "Processor time of the daemon; one core is 100 %.",
                 [

@@ -202,6 +202,49 @@ def add_phases(board: dashboard.Dashboard) -> dashboard.Dashboard:
     )
 
 
+def add_drift(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    """Whether models still say what requests cost."""
+    ratio, tolerance = (f"llmpower_model_energy_ratio{suffix}{{{MODELS}}}" for suffix in ("", "_tolerance"))
+    of = "{{instance}} {{model_name}} ({{sharing}})"
+    return (
+        board.with_row(dashboard.Row("Do the models still hold?"))
+        .with_panel(
+            lines(
+                "Measured over predicted energy",
+                "Of the requests of each model that ran alone and that shared their card, beside the models given by "
+                "--models; the thin lines are how far off a model claims to be.",
+                [
+                    (ratio, of),
+                    (f"1 + {tolerance}", f"{of} claims at most"),
+                    (f"1 / (1 + {tolerance})", f"{of} claims at least"),
+                ],
+                units.Short,
+                8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Drifted",
+                "1 where a model is further off than it claims, by five standard errors: fit it again, or find out "
+                "what has changed.",
+                [(f"llmpower_model_energy_drifted{{{MODELS}}}", of)],
+                units.Short,
+                8,
+            )
+        )
+        .with_panel(
+            stacked(
+                "What requests are compared with",
+                "Requests a second, by whether they were compared with a model, or why not: simulated means that only "
+                "one of model and card is.",
+                [(q.total("llmpower_model_comparisons_total", by="outcome"), "{{outcome}}")],
+                units.RequestsPerSecond,
+                8,
+            )
+        )
+    )
+
+
 def _above(value: float, text: str, color: str) -> models.RangeMap:
     result = models.ValueMappingResult(text=text, color=color)
     return models.RangeMap(models.DashboardRangeMapOptions(from_val=value, to=None, result=result))
