@@ -362,8 +362,10 @@ def test_what_is_measured_is_held_against_models(bench: Bench, tmp_path: Path) -
     comparison = Comparison(write_models(tmp_path, model), now_s=lambda: bench.now_ns / S)
     bench.engine.compare, bench.engine.drift_state = comparison.add, comparison.state
     for number in range(3):
-        bench.pass_time(3.0)
+        bench.engine.begin(str(number), bench.now_ns)
+        bench.pass_time(2.0)
         bench.engine.finish(bench.span(str(number), 2.0))
+        bench.pass_time(1.0)
     bench.pass_time(1.0)
     drift = bench.engine.snapshot.drift
     assert {name: count for name, count in drift.outcomes.items() if count} == {"compared": 3}
