@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from llmpower.modelling import Fit, HeldOut, WorkloadModel
 
-FORMS = ("auto", "paper", "recompute", "cached")
-BOUNDARIES = ("gpu", "cpu", "gpu+cpu")
+FORMS = (
+    *("auto", "paper", "paper+intercept", "quadratic"),
+    *("recompute", "recompute+call", "roofline", "cached", "batched", "phases"),
+)
+BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 
 
 @click.command()
@@ -26,14 +29,15 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu")
 @click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
 @click.option("--where", metavar="EXPR", help="Fit only rows for which EXPR holds.")
 @click.option("--form", type=click.Choice(FORMS), default="auto", show_default=True, help="What is fitted.")
-@click.option("--intercept", is_flag=True, help="Give the form paper a constant.")
+@click.option("--intercept", is_flag=True, help="Give the form paper a constant; the same as paper+intercept.")
+@click.option("--robust", is_flag=True, help="Let outliers count for less (Huber's weights).")
 @click.option("--group-by", metavar="NAME[,NAME…]", help="One model per value. [default: model_name,system]")
 @click.option(
     "--boundary",
     type=click.Choice(BOUNDARIES),
     default="gpu",
     show_default=True,
-    help="What the energy covers. A file that has energy_j alone is taken as it is.",
+    help="What the energy covers; -idle takes the idle share away. A file that has energy_j alone is taken as it is.",
 )
 @click.option("--tdp", "tdp_w", type=float, metavar="W", help="Design power of one device.  [default: by its name]")
 @click.option(
@@ -50,6 +54,7 @@ def command(
     where: str | None,
     form: str,
     intercept: bool,
+    robust: bool,
     group_by: str | None,
     boundary: str,
     tdp_w: float | None,
@@ -67,9 +72,12 @@ def command(
     at the same time, outputs that ended early, replicates that disagree (docs/screening.md has all kinds). What is
     found is listed and counted, and fitted nevertheless unless --leave-out or --refuse names it.
 
-    Forms: paper is τin + τout + τin·τout by least squares; recompute re-reads its whole context at each step (no KV
-    cache), cached does not; both are fitted to relative error and stay positive. auto takes the least error on
-    cells held out one at a time.
+    Forms: paper is τin + τout + τin·τout by least squares; all others are fitted to relative error and stay positive.
+    cached is an engine with a KV cache, batched the same with what a batch shares, phases the same with prefill and
+    decode fitted apart; recompute processes its whole context at each step (no KV cache), recompute+call with a
+    constant a call, roofline with dearer tokens once a step is bound by arithmetic; quadratic is a polynomial. auto
+    takes the least error on cells held out one at a time, or a form with fewer terms that is as good within one
+    standard error.
 
     \b
     Example:
@@ -92,6 +100,7 @@ def command(
         intercept=intercept,
         group_by=None if group_by is None else [name.strip() for name in group_by.split(",")],
         boundary=boundary,
+        robust=robust,
     )
     if screening.findings:
         click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
@@ -132,7 +141,7 @@ def _summary(models: list[WorkloadModel]) -> list[str]:
         for target, fit in (("energy [J]", model.energy), ("runtime [s]", model.runtime)):
             rows.append(
                 (
-                    *(model.model_name, system, target, fit.form, str(fit.n_obs)),
+                    *(model.model_name, system, target, fit.label, str(fit.n_obs)),
                     *(_number(fit.r_squared, ".4f"), _number(fit.f_statistic, ".4g"), _number(fit.f_pvalue, ".3g")),
                     *(_percent(fit.heldout.mape), _percent(fit.heldout.median_ape), _percent(fit.heldout.worst_ape)),
                     _number(fit.heldout.negative_predictions, "d"),
@@ -149,15 +158,12 @@ def _summary(models: list[WorkloadModel]) -> list[str]:
 
 
 def _details(models: list[WorkloadModel]) -> list[str]:
-    from llmpower.modelling.forms import make_form
-
     lines = []
     for model in models:
         covers = model.boundary or "energy_j as the file has it"
         for target, fit in ((f"energy [J] ({covers})", model.energy), ("runtime [s]", model.runtime)):
-            formula = make_form(fit.form, intercept="intercept" in fit.terms).formula
             lines += [
-                f"{model.model_name}  {target} = {formula}",
+                f"{model.model_name}  {target} = {fit.formula}",
                 f"    {_coefficients(fit)}",
                 f"    R² centred {_number(fit.r_squared_centered, '.4f')},"
                 f" uncentred {_number(fit.r_squared_uncentered, '.4f')} on the raw scale;"
@@ -178,11 +184,9 @@ def _coefficients(fit: Fit) -> str:
 
 
 def _choice(fit: Fit) -> str:
-    """Why this form: its held-out error, its lead, and the others."""
-    mape, second = fit.heldout.mape, fit.alternatives[0].heldout.mape
-    lead = "" if mape is None or second is None or second < mape else f"{100 * (second - mape):.1f} points "
+    """Why this form, and how the others did."""
     others = ", ".join(f"{other.form} {_verdict(other.heldout)}" for other in fit.alternatives)
-    return f"chosen by held-out error: {fit.form} {_verdict(fit.heldout)}, {lead}before {others}"
+    return f"chosen by held-out error: {fit.choice or fit.label}; others: {others}"
 
 
 def _verdict(heldout: HeldOut) -> str:

@@ -11,15 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmpower.modelling.boundary import BOUNDARIES
     from llmpower.modelling.document import dump_models, load_models, save_models
     from llmpower.modelling.fitting import fit
-    from llmpower.modelling.forms import FORMS, Form
+    from llmpower.modelling.forms import FORM_NAMES, FORMS, Form
     from llmpower.modelling.measurements import load_measurements
     from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
     from llmpower.modelling.screening import Finding, Screening, screen
 
 _PUBLIC = {
+    "BOUNDARIES": "boundary",
     "FORMS": "forms",
+    "FORM_NAMES": "forms",
     "Alternative": "models",
     "Finding": "screening",
     "Fit": "models",
@@ -36,7 +39,9 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "BOUNDARIES",
     "FORMS",
+    "FORM_NAMES",
     "Alternative",
     "Finding",
     "Fit",

@@ -1,19 +1,20 @@
 """models.json, schema ``llmpower.models/1``: written by rename, read with every key checked.
 
 A number that was not determined is ``null``, in the file as in the records (NaN inside arrays). Coefficients and
-standard errors are keyed by term; the covariance is a list of rows in the order of ``terms``. ``alternatives``,
-``boundary`` and ``screening`` may be absent; the last, what was found in the measurements, is for people alone.
+standard errors are keyed by term; the covariance is a list of rows in the order of ``terms``. What the schema gained
+since its first version may be absent: older files read as they are. ``screening``, what was found in the measurements,
+is for people alone.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,8 +23,22 @@ from llmpower.exceptions import InputError
 from llmpower.files import write_text
 from llmpower.modelling.forms import FORMS, FloatArray, Form, make_form
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
+from llmpower.modelling.moments import FitMoments, Moments
 
 SCHEMA = "llmpower.models/1"
+# Keys of a fit and of its held-out errors that older files lack.
+OPTIONAL = (
+    "alternatives",
+    "n_cells",
+    "batch_range",
+    "extrapolation",
+    "replicate_noise",
+    "estimator",
+    "choice",
+    "moments",
+)
+OPTIONAL_HELDOUT = ("p95_ape", "bias")
+T = TypeVar("T")
 
 
 def dump_models(models: Iterable[WorkloadModel], screening: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -94,7 +109,33 @@ def _dump_fit(fit: Fit) -> dict[str, Any]:
         "output_range": list(fit.output_range),
         "warnings": list(fit.warnings),
         "alternatives": [asdict(alternative) for alternative in fit.alternatives],
+        "n_cells": fit.n_cells,
+        "batch_range": None if fit.batch_range is None else list(fit.batch_range),
+        "extrapolation": None if fit.extrapolation is None else asdict(fit.extrapolation),
+        "replicate_noise": fit.replicate_noise,
+        "estimator": fit.estimator,
+        "choice": fit.choice,
+        "intervals": dict(zip(fit.terms, map(_nulled, _intervals(fit)), strict=True)),
+        "moments": None if fit.moments is None else _dump_moments(fit.moments),
     }
+
+
+def _intervals(fit: Fit) -> FloatArray:
+    """95 % of each coefficient; NaN where there is no telling."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        intervals = fit.coefficient_intervals()
+    return np.where(np.isfinite(intervals), intervals, np.nan)
+
+
+def _dump_moments(moments: FitMoments) -> dict[str, Any]:
+    return {
+        field.name: {key.name: _listed(getattr(getattr(moments, field.name), key.name)) for key in fields(Moments)}
+        for field in fields(FitMoments)
+    }
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _nulled(values: FloatArray) -> list[float | None]:
@@ -115,8 +156,9 @@ def _load_model(node: Node) -> WorkloadModel:
 
 
 def _load_fit(node: Node) -> Fit:
-    required = [field.name for field in fields(Fit) if field.name != "alternatives"]
-    node.only(*required, optional=("alternatives",))
+    required = [field.name for field in fields(Fit) if field.name not in OPTIONAL]
+    # The intervals are there for readers; they follow from coefficients and standard errors.
+    node.only(*required, optional=(*OPTIONAL, "intervals"))
     form = load_form(node)
     terms = form.terms
     covariance = [
@@ -141,6 +183,36 @@ def _load_fit(node: Node) -> Fit:
         alternatives=tuple(_load_alternative(item) for item in node.at("alternatives").items())
         if "alternatives" in node.value
         else (),
+        n_cells=_optional(node, "n_cells", Node.integer),
+        batch_range=_optional(node, "batch_range", load_range),
+        extrapolation=_optional(node, "extrapolation", _load_heldout),
+        replicate_noise=_optional(node, "replicate_noise", Node.number),
+        estimator=_optional(node, "estimator", Node.text) or "",
+        choice=_optional(node, "choice", Node.text) or "",
+        moments=_optional(node, "moments", lambda moments: _load_moments(moments, len(terms))),
+    )
+
+
+def _optional(node: Node, name: str, load: Callable[[Node], T]) -> T | None:
+    """What ``load`` makes of an optional key; ``None`` where it is absent or null."""
+    found = node.get(name)
+    return None if found is None else load(found)
+
+
+def _load_moments(node: Node, n_terms: int) -> FitMoments:
+    node.only(*(field.name for field in fields(FitMoments)))
+    return FitMoments(**{field.name: _load_sums(node.at(field.name), n_terms) for field in fields(FitMoments)})
+
+
+def _load_sums(node: Node, n_terms: int) -> Moments:
+    node.only(*(field.name for field in fields(Moments)))
+    return Moments(
+        n=node.at("n").integer(),
+        w=node.at("w").number(),
+        wy=node.at("wy").number(),
+        wyy=node.at("wyy").number(),
+        gram=np.array([[cell.number() for cell in row.items(n_terms)] for row in node.at("gram").items(n_terms)]),
+        moment=np.array([cell.number() for cell in node.at("moment").items(n_terms)]),
     )
 
 
@@ -163,14 +235,15 @@ def load_by_term(node: Node, terms: tuple[str, ...]) -> list[Node]:
 
 
 def _load_heldout(node: Node) -> HeldOut:
-    node.only("mape", "median_ape", "worst_ape", "negative_predictions", "scheme")
-    negative = node.at("negative_predictions")
+    node.only("mape", "median_ape", "worst_ape", "negative_predictions", "scheme", optional=OPTIONAL_HELDOUT)
     return HeldOut(
         mape=node.at("mape").number_or_none(),
         median_ape=node.at("median_ape").number_or_none(),
         worst_ape=node.at("worst_ape").number_or_none(),
-        negative_predictions=None if negative.value is None else negative.integer(),
+        negative_predictions=_optional(node, "negative_predictions", Node.integer),
         scheme=node.at("scheme").text(),
+        p95_ape=_optional(node, "p95_ape", Node.number),
+        bias=_optional(node, "bias", Node.number),
     )
 
 

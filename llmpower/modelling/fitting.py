@@ -1,8 +1,7 @@
 """Measurements → workload models: fit each form, keep the one that predicts unseen cells best.
 
-R² near 0.97 is what a form reaches that is wrong by a factor of three on short queries, so it decides nothing here.
-Forms compete by held-out error, and a form that predicts some cell at or below zero loses to one that does not: an
-optimiser seeks out exactly those cells.
+What is the same for every row of a cell is done once a cell, and what forms are compared by is had without refitting:
+the price of ``auto`` is a few passes over the cells for each form. Only the form that was chosen is looked at closely.
 """
 
 from __future__ import annotations
@@ -14,18 +13,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError
-from llmpower.modelling.estimators import ordinary_least_squares, r_squared_raw, relative_least_squares
-from llmpower.modelling.forms import FORMS, FloatArray, Form, Paper, make_form
-from llmpower.modelling.groups import Group, group_rows
-from llmpower.modelling.heldout import leave_one_cell_out
-from llmpower.modelling.models import Alternative, Fit, WorkloadModel
+from llmpower.modelling.cells import inverse
+from llmpower.modelling.choosing import Candidate, choose
+from llmpower.modelling.estimators import jackknife, ordinary_least_squares, weighted_statistics
+from llmpower.modelling.forms import FORM_NAMES, Batched, FloatArray, Form, Phases, make_form
+from llmpower.modelling.groups import Group, Target, group_rows
+from llmpower.modelling.heldout import (
+    absolute_errors,
+    held_out_errors,
+    leave_one_length_out,
+    predict_held_out,
+    replicate_noise,
+)
+from llmpower.modelling.models import LEAVE_ONE_CELL_OUT, Alternative, Fit, HeldOut, WorkloadModel
+from llmpower.modelling.moments import FitMoments
+from llmpower.modelling.regression import Regression, regress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 AUTO = "auto"
-# Ratio of smallest to largest singular value, columns of unit length, below which terms cannot be told apart.
-RANK_TOLERANCE = 1e-9
+# Rows that Huber's weights leave less than this count as outliers.
+OUTLIER = 0.5
 
 
 def fit(
@@ -35,37 +44,44 @@ def fit(
     intercept: bool = False,
     group_by: Sequence[str] | None = None,
     boundary: str = "gpu",
+    robust: bool = False,
 ) -> list[WorkloadModel]:
     """Fit energy and runtime of every model in ``measurements``.
 
     Args:
         measurements: one row a span, with ``model_name``, ``input_tokens``, ``output_tokens``, ``runtime_s`` [s]
             and ``gpu_energy_j`` or ``energy_j`` [J]. Rows whose energy is empty are left out and counted in the
-            fits' warnings.
-        form: a name of :data:`~llmpower.modelling.forms.FORMS`, or ``auto`` for the least held-out error, chosen
-            for energy and runtime apart.
-        intercept: give the form ``paper`` a constant.
+            fits' warnings. ``gpu_energy_std_j`` [J], where there is such a column, says how sure each row is;
+            ``batch_size`` and ``concurrency`` matter to the form ``batched``; ``prefill_energy_j``,
+            ``decode_energy_j`` [J] and ``time_to_first_token_s`` [s] to the form ``phases``.
+        form: a name of :data:`~llmpower.modelling.forms.FORM_NAMES`, or ``auto`` for the least held-out error that a
+            form with fewer terms does not reach as well, chosen for energy and runtime apart.
+        intercept: give the form ``paper`` a constant; the same as ``paper+intercept``.
         group_by: one model per distinct values of these columns; by default ``model_name``, and ``system`` where
             there is such a column. Columns beyond those two become part of the name: ``Llama [batch_size=8]``.
-        boundary: ``gpu``, ``cpu`` or ``gpu+cpu``: what the energy covers.
+        boundary: what the energy covers: a name of :data:`~llmpower.modelling.boundary.BOUNDARIES`.
+        robust: let outliers count for less, by Huber's weights. The form ``paper`` stays ordinary least squares.
 
     Returns:
         The models, sorted by the values they are grouped by.
 
     Raises:
         InputError: an option is unknown.
-        FitError: the measurements cannot carry the form: a row is impossible, there are fewer cells than terms, a
-            constant column, terms that cannot be told apart, or simulated rows mixed with real ones.
+        FitError: the measurements cannot carry the form: a row is impossible, there is one cell or fewer cells than
+            terms, a constant column, terms that cannot be told apart, or simulated rows mixed with real ones.
     """
-    if form == AUTO:
-        forms = [make_form(name, intercept=intercept and name == Paper.name) for name in FORMS]
-    else:
-        forms = [make_form(form, intercept=intercept)]
-    return [_fit_model(group, forms) for group in group_rows(measurements, group_by, boundary)]
+    forms = [make_form(name) for name in FORM_NAMES] if form == AUTO else [make_form(form, intercept=intercept)]
+    return [fit_group(group, forms, robust=robust) for group in group_rows(measurements, group_by, boundary)]
 
 
-def _fit_model(group: Group, forms: Sequence[Form]) -> WorkloadModel:
-    for column, tokens in (("input_tokens", group.input_tokens), ("output_tokens", group.output_tokens)):
+def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False) -> WorkloadModel:
+    """Energy and runtime of one model, by the best of ``forms``."""
+    if group.n_cells == 1:
+        advice = (
+            f"all rows of {group.model_name} have the same lengths, so no effect of them can be told; measure others"
+        )
+        raise FitError("cells", 1, advice)
+    for column, tokens in (("input_tokens", group.cell_input_tokens), ("output_tokens", group.cell_output_tokens)):
         if tokens.min() == tokens.max():
             advice = (
                 f"every row of {group.model_name} has this, so its effect cannot be told; measure other lengths too"
@@ -75,85 +91,139 @@ def _fit_model(group: Group, forms: Sequence[Form]) -> WorkloadModel:
         model_name=group.model_name,
         system=group.system,
         simulated=group.simulated,
-        energy=_best(group, group.energy_j, forms, (*group.warnings, *group.energy_warnings)),
-        runtime=_best(group, group.runtime_s, forms, group.warnings),
+        energy=_best(group, group.energy, forms, robust=robust),
+        runtime=_best(group, group.runtime, forms, robust=robust),
         boundary=group.boundary,
     )
 
 
-def _best(group: Group, y: FloatArray, forms: Sequence[Form], warnings: tuple[str, ...]) -> Fit:
-    """The form with the least held-out error; the others are its alternatives, best first."""
-    fits: list[Fit] = []
+def _best(group: Group, target: Target, forms: Sequence[Form], *, robust: bool) -> Fit:
+    """The form to keep; the others are its alternatives, best first."""
+    candidates: list[Candidate] = []
     refused: dict[str, FitError] = {}
     for form in forms:
+        if len(forms) > 1 and not _applies(form, group, target):
+            continue
         try:
-            fits.append(_fit_form(group, y, form))
+            candidates.append(_candidate(group, target, form, robust=robust))
         except FitError as error:
-            refused[form.name] = error
-    if not fits:
+            refused[form.label] = error
+    if not candidates:
         raise next(iter(refused.values()))
-    best, *others = sorted(fits, key=_merit)
+    chosen, others, reason = choose(candidates, group.cells)
+    detailed = _detailed(group, target, chosen, robust=robust)
+    left_aside = (f"form {label} left aside: {error}" for label, error in refused.items())
     return replace(
-        best,
-        warnings=(*warnings, *(f"form {name} left aside: {error}" for name, error in refused.items()), *best.warnings),
-        alternatives=tuple(Alternative(other.form, other.heldout) for other in others),
+        detailed,
+        warnings=(*target.warnings, *left_aside, *detailed.warnings),
+        alternatives=tuple(Alternative(other.label, other.heldout) for other in others),
+        choice=reason,
     )
 
 
-def _merit(candidate: Fit) -> tuple[bool, bool, float]:
-    """Sort key, best first: held-out error known, no prediction at or below zero, small MAPE.
-
-    Where no held-out error is known, a form that cannot fall below zero goes first.
-    """
-    heldout = candidate.heldout
-    if heldout.mape is None:
-        return True, not FORMS[candidate.form].non_negative, 0.0
-    return False, bool(heldout.negative_predictions), heldout.mape
+def _applies(form: Form, group: Group, target: Target) -> bool:
+    """Whether measurements say at all what the form is about; asked for by name, its absence is an error."""
+    if isinstance(form, Batched):
+        return group.batched
+    return target.phases is not None if isinstance(form, Phases) else True
 
 
-def _fit_form(group: Group, y: FloatArray, form: Form) -> Fit:
-    X = form.design(group.input_tokens, group.output_tokens)
-    _refuse_undetermined(group, form, X / y[:, np.newaxis] if form.non_negative else X)
-    estimate = (relative_least_squares if form.non_negative else ordinary_least_squares)(X, y)
-    predicted = X @ estimate.coefficients
-    centered, uncentered = r_squared_raw(y, predicted)
-    heldout = leave_one_cell_out(X, y, group.cells, non_negative=form.non_negative)
-    warnings = []
-    if heldout.mape is None:
-        warnings.append(
-            f"no held-out error: without some of the {group.n_cells} cells the form {form.name} is undetermined"
-        )
-    if heldout.negative_predictions:
-        n = heldout.negative_predictions
-        warnings.append(
-            f"{n} of {group.n_cells} held-out cells predicted at or below zero: not to be trusted on short queries"
-        )
+def _candidate(group: Group, target: Target, form: Form, *, robust: bool) -> Candidate:
+    regression = regress(group, target, form, robust=robust)
+    held_out = predict_held_out(regression)
+    if held_out is None:
+        return Candidate(regression, HeldOut(None, None, None, None), None, None)
+    predicted, folds = held_out
+    errors = absolute_errors(predicted, target.y, group.cells)
+    return Candidate(regression, held_out_errors(predicted, target.y, group.cells, LEAVE_ONE_CELL_OUT), errors, folds)
+
+
+def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: bool) -> Fit:
+    """Everything that is said of the form that was chosen."""
+    regression, form = candidate.regression, candidate.regression.form
+    moments = regression.moments(group, target)
+    if form.non_negative:
+        β, constant = regression.coefficients, _has_constant(regression)
+        statistics = weighted_statistics(moments.relative, β, constant=constant)
+        covariance = _covariance(regression, moments, candidate.folds)
+    else:
+        β, covariance, statistics = ordinary_least_squares(regression.design[group.cells], target.y)
+    batched = isinstance(form, Batched)
+    per_call = group.cell_batch_size if batched else np.ones(group.n_cells)
     return Fit(
         form=form.name,
         terms=form.terms,
-        coefficients=estimate.coefficients,
-        std_errors=estimate.std_errors,
-        covariance=estimate.covariance,
-        n_obs=len(y),
-        r_squared=estimate.r_squared,
-        r_squared_centered=centered,
-        r_squared_uncentered=uncentered,
-        f_statistic=estimate.f_statistic,
-        f_pvalue=estimate.f_pvalue,
-        heldout=heldout,
-        input_range=(int(group.input_tokens.min()), int(group.input_tokens.max())),
-        output_range=(int(group.output_tokens.min()), int(group.output_tokens.max())),
-        warnings=tuple(warnings),
+        coefficients=β,
+        std_errors=np.sqrt(np.diag(covariance)),
+        covariance=covariance,
+        n_obs=len(target.y),
+        r_squared=statistics.r_squared,
+        r_squared_centered=moments.raw.r_squared(β, centered=True),
+        r_squared_uncentered=moments.raw.r_squared(β, centered=False),
+        f_statistic=statistics.f_statistic,
+        f_pvalue=statistics.f_pvalue,
+        heldout=candidate.heldout,
+        input_range=_range(group.cell_input_tokens / per_call),
+        output_range=_range(group.cell_output_tokens / per_call),
+        warnings=tuple(_doubts(group, candidate, robust=robust)),
+        n_cells=group.n_cells,
+        batch_range=_range(group.cell_sharing) if batched else None,
+        extrapolation=leave_one_length_out(regression, group, target.y),
+        replicate_noise=replicate_noise(group, target.y),
+        estimator=_estimator(target, candidate, robust=robust),
+        moments=moments,
     )
 
 
-def _refuse_undetermined(group: Group, form: Form, weighted: FloatArray) -> None:
-    n_terms = len(form.terms)
-    if group.n_cells < n_terms:
-        advice = f"{group.model_name}: fewer (input, output) cells than the {n_terms} terms of form {form.name}"
-        raise FitError("cells", group.n_cells, f"{advice}; measure more cells")
-    lengths = np.linalg.norm(weighted, axis=0)
-    singular = np.linalg.svd(weighted / np.where(lengths > 0, lengths, 1), compute_uv=False)
-    if singular[-1] < RANK_TOLERANCE * singular[0]:
-        advice = f"{group.model_name}: its {group.n_cells} cells cannot tell the form's terms apart; vary both lengths"
-        raise FitError("form", form.name, advice)
+def _covariance(regression: Regression, moments: FitMoments, folds: FloatArray | None) -> FloatArray:
+    """By the jackknife; where cells cannot be spared, by the residual variance over the terms above zero."""
+    free = regression.free
+    if folds is not None:
+        return jackknife(folds, free)
+    covariance = np.full((len(free), len(free)), np.nan)
+    degrees = moments.estimate.n - int(free.sum())
+    if degrees > 0 and free.any():
+        variance = moments.estimate.residual(regression.coefficients) / degrees
+        covariance[np.ix_(free, free)] = variance * inverse(moments.estimate.gram[np.ix_(free, free)])
+    return covariance
+
+
+def _has_constant(regression: Regression) -> bool:
+    """Whether a term above zero multiplies the same number in every cell."""
+    design = regression.design[:, regression.free]
+    return bool((design == design[0]).all(axis=0).any())
+
+
+def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
+    if not candidate.regression.form.non_negative:
+        return "ordinary least squares (statsmodels)"
+    parts = ["least squares on relative error, coefficients ≥ 0"]
+    if isinstance(candidate.regression.form, Phases):
+        parts = ["prefill and decode apart, each by " + parts[0]]
+    elif target.relative_variance is not None:
+        parts.append("rows weighted by their standard deviations")
+    if robust:
+        parts.append("Huber's weights")
+    how = "of the residuals" if candidate.folds is None else "by the delete-one-cell jackknife"
+    return "; ".join([*parts, f"standard errors {how}"])
+
+
+def _doubts(group: Group, candidate: Candidate, *, robust: bool) -> list[str]:
+    heldout, label, doubts = candidate.heldout, candidate.label, []
+    if heldout.mape is None:
+        doubts.append(f"no held-out error: without some of the {group.n_cells} cells the form {label} is undetermined")
+    if heldout.negative_predictions:
+        n = heldout.negative_predictions
+        doubts.append(
+            f"{n} of {group.n_cells} held-out cells predicted at or below zero: not to be trusted on short queries"
+        )
+    outliers = int((candidate.regression.factors < OUTLIER).sum()) if robust else 0
+    if outliers:
+        n_obs = len(candidate.regression.factors)
+        doubts.append(f"{outliers} of {n_obs} rows are outliers and count for less than half (--robust)")
+    return doubts
+
+
+def _range(values: FloatArray) -> tuple[int, int]:
+    """Lowest and highest, as whole numbers that contain them."""
+    return int(np.floor(values.min())), int(np.ceil(values.max()))

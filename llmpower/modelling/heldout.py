@@ -1,8 +1,7 @@
-"""Held-out error, one (τin, τout) cell at a time, for both estimators, without refitting from the data.
+"""Errors on what a fit has not seen, and the noise below which no error can fall.
 
-A model is asked about lengths that nobody measured, so the rows of one length pair leave together: repeated trials
-of a cell would otherwise vouch for each other. The design is orthogonalised once; after that a fold is a problem of
-the size of the form, whatever the number of rows.
+Two questions are asked of a form. Leave one cell out: how far is it off between the lengths that were measured?
+Leave one length out: how far where a whole column of the grid is missing, so that the ends are extrapolated?
 """
 
 from __future__ import annotations
@@ -10,63 +9,97 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.modelling.estimators import non_negative_least_squares
-from llmpower.modelling.forms import FloatArray
-from llmpower.modelling.models import HeldOut
+from llmpower.modelling.groups import Group
+from llmpower.modelling.linear import FloatArray
+from llmpower.modelling.models import LEAVE_ONE_CELL_OUT, LEAVE_ONE_LENGTH_OUT, HeldOut
+from llmpower.modelling.regression import Regression
 
-# Smallest eigenvalue of I − QsᵀQs below which the remaining rows no longer determine the form.
-SINGULAR = 1e-10
+# Where more lengths than this were measured, as real traffic has them, neighbours leave together in so many bands:
+# without one of a thousand lengths nothing is extrapolated.
+MAX_LENGTHS = 32
 
 
-def leave_one_cell_out(design: FloatArray, y: FloatArray, cells: NDArray[np.intp], *, non_negative: bool) -> HeldOut:
-    """Predict each cell from all others and summarise the errors.
+def held_out_errors(predicted: FloatArray, y: FloatArray, cells: NDArray[np.intp], scheme: str) -> HeldOut:
+    """Summarise predictions of every cell, shape (n_cells,), against the rows ``y``, shape (n_obs,).
 
-    ``design`` has shape (n_obs, n_terms), ``y`` (n_obs,); ``cells`` numbers each row's cell from 0. Absolute
-    percentage errors are per row, negative predictions per cell. All errors are ``None`` when some cell cannot be
-    spared.
+    Percentage errors are per row, negative predictions per cell.
     """
-    predicted = predict_held_out(design, y, cells, non_negative=non_negative)
-    if predicted is None:
-        return HeldOut(None, None, None, None)
-    ape = np.abs(predicted - y) / y
+    ape = absolute_errors(predicted, y, cells)
+    quantiles = np.quantile(ape, [0.5, 0.95])
     return HeldOut(
         mape=float(ape.mean()),
-        median_ape=float(np.median(ape)),
+        median_ape=float(quantiles[0]),
         worst_ape=float(ape.max()),
-        negative_predictions=len(np.unique(cells[predicted <= 0])),
+        negative_predictions=int((predicted <= 0).sum()),
+        scheme=scheme,
+        p95_ape=float(quantiles[1]),
+        bias=float((predicted[cells].sum() - y.sum()) / y.sum()),
     )
 
 
-def predict_held_out(
-    design: FloatArray, y: FloatArray, cells: NDArray[np.intp], *, non_negative: bool
-) -> FloatArray | None:
-    """ŷ of every row from a fit to the rows of all other cells; ``None`` when some cell cannot be spared.
+def absolute_errors(predicted: FloatArray, y: FloatArray, cells: NDArray[np.intp]) -> FloatArray:
+    """|ŷ − y|/y of every row."""
+    ratio = predicted[cells]
+    ratio /= y
+    ratio -= 1
+    return np.abs(ratio, out=ratio)
 
-    With rows weighted by w (1, or 1/y), A = diag(w)·X = Q·R, b = w·y, φ = R·β, and s the rows of one cell:
 
-        minimise ‖A₋ₛβ − b₋ₛ‖  ⇔  minimise ‖Lᵀφ − L⁻¹g‖,   L·Lᵀ = I − QₛᵀQₛ,   g = Qᵀb − Qₛᵀbₛ
-        ŷₛ = Qₛφ / wₛ
-
-    because Q₋ₛᵀQ₋ₛ = I − QₛᵀQₛ. Unconstrained, φ = (L·Lᵀ)⁻¹g; where R⁻¹φ has a negative entry and must not, β ≥ 0
-    is solved for anew.
-    """
-    w = 1 / y if non_negative else np.ones_like(y)
-    A, b = design * w[:, np.newaxis], y * w
-    Q, R = np.linalg.qr(A / np.linalg.norm(A, axis=0))
-    n_cells, n_terms = int(cells.max()) + 1, design.shape[1]
-    QsQs, Qsb = np.zeros((n_cells, n_terms, n_terms)), np.zeros((n_cells, n_terms))
-    np.add.at(QsQs, cells, Q[:, :, np.newaxis] * Q[:, np.newaxis, :])
-    np.add.at(Qsb, cells, Q * b[:, np.newaxis])
-
-    LLᵀ = np.eye(n_terms) - QsQs
-    g = Q.T @ b - Qsb
-    if np.linalg.eigvalsh(LLᵀ).min() < SINGULAR:
+def predict_held_out(regression: Regression) -> tuple[FloatArray, FloatArray] | None:
+    """ŷ of every cell from all others, and the coefficients that gave it; ``None`` when some cell cannot be spared."""
+    folds = regression.without_each_cell()
+    if folds is None:
         return None
-    φ = np.linalg.solve(LLᵀ, g[..., np.newaxis])[..., 0]
-    if non_negative:
-        β = np.linalg.solve(R, φ.T).T
-        for s in np.flatnonzero((β < 0).any(axis=1)):
-            L = np.linalg.cholesky(LLᵀ[s])
-            φ[s] = R @ non_negative_least_squares(L.T @ R, np.linalg.solve(L, g[s]))
-    predicted: FloatArray = np.einsum("ij,ij->i", Q, φ[cells]) / w
-    return predicted
+    return np.asarray(np.einsum("ij,ij->i", regression.design, folds)), folds
+
+
+def leave_one_cell_out(regression: Regression, group: Group, y: FloatArray) -> HeldOut:
+    """Predict each cell from all others; all errors are ``None`` when some cell cannot be spared."""
+    held_out = predict_held_out(regression)
+    if held_out is None:
+        return HeldOut(None, None, None, None)
+    return held_out_errors(held_out[0], y, group.cells, LEAVE_ONE_CELL_OUT)
+
+
+def leave_one_length_out(regression: Regression, group: Group, y: FloatArray) -> HeldOut:
+    """Predict all cells of one input length from all others, and the same for each output length.
+
+    Lengths that the others cannot do without are not counted; all errors are ``None`` when no length can be spared.
+    """
+    predicted, rows, cells = [], [], []
+    for axis, tokens in enumerate((group.cell_input_tokens, group.cell_output_tokens)):
+        of_cells = np.full(group.n_cells, np.nan)
+        for out in _lengths(tokens):
+            β = regression.without(out)
+            if β is not None:
+                of_cells[out] = regression.design[out] @ β
+        known = ~np.isnan(of_cells)[group.cells]
+        predicted.append(of_cells)
+        rows.append(y[known])
+        cells.append(group.cells[known] + axis * group.n_cells)
+    if not any(len(part) for part in rows):
+        return HeldOut(None, None, None, None, LEAVE_ONE_LENGTH_OUT)
+    return held_out_errors(np.concatenate(predicted), np.concatenate(rows), np.concatenate(cells), LEAVE_ONE_LENGTH_OUT)
+
+
+def replicate_noise(group: Group, y: FloatArray) -> float | None:
+    """Relative standard deviation of a trial about its cell's mean, pooled; ``None`` where no cell was repeated.
+
+    s² = Σ_c Σ_i (y_ci/ȳ_c − 1)² / Σ_c (n_c − 1)
+    """
+    n = np.bincount(group.cells, minlength=group.n_cells)
+    degrees = int((n - 1).sum())
+    if degrees == 0:
+        return None
+    mean = np.bincount(group.cells, y, group.n_cells) / n
+    return float(np.sqrt(np.sum((y / mean[group.cells] - 1) ** 2) / degrees))
+
+
+def _lengths(tokens: FloatArray) -> list[NDArray[np.intp]]:
+    """The cells of each length, or of each band of lengths."""
+    distinct, band = np.unique(tokens, return_inverse=True)
+    if len(distinct) > MAX_LENGTHS:
+        edges = np.unique(np.quantile(tokens, np.arange(1, MAX_LENGTHS) / MAX_LENGTHS))
+        band = np.unique(np.searchsorted(edges, tokens, side="right"), return_inverse=True)[1]
+    order = np.argsort(band, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(band[order])) + 1)

@@ -6,14 +6,16 @@ from models.json and evaluate them with numpy alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llmpower.modelling.forms import FloatArray, Form, make_form
+from llmpower.modelling.forms import Batched, Cached, FloatArray, Form, make_form
+from llmpower.modelling.moments import FitMoments
 
 LEAVE_ONE_CELL_OUT = "leave_one_cell_out"
+LEAVE_ONE_LENGTH_OUT = "leave_one_length_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class HeldOut:
 
     ``mape``, ``median_ape`` and ``worst_ape`` are fractions (0.055 is 5.5 %) over all held-out rows, ``None`` where
     the remaining cells could not determine the form. ``negative_predictions`` counts cells predicted at or below
-    zero. ``scheme`` is how rows were held out: all rows with the same (τin, τout) at a time.
+    zero. ``scheme`` is how rows were held out: all rows with the same (τin, τout) at a time, or all of one length.
+    ``p95_ape`` is what 95 % of the errors stay below; ``bias`` the signed error of the total, Σ(ŷ − y)/Σy.
     """
 
     mape: float | None
@@ -30,6 +33,8 @@ class HeldOut:
     worst_ape: float | None
     negative_predictions: int | None
     scheme: str = LEAVE_ONE_CELL_OUT
+    p95_ape: float | None = None
+    bias: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,12 @@ class Fit:
     ``f_statistic`` and ``f_pvalue`` are what statsmodels prints for the fit; ``r_squared_centered`` and
     ``r_squared_uncentered`` are on the raw scale whatever the weights were. A statistic that the data do not
     determine is ``None``. Ranges are the lowest and highest token counts fitted.
+
+    What follows ``alternatives`` older files lack. ``n_cells`` counts distinct lengths, ``batch_range`` holds the
+    fewest and most requests that shared a decode step (form ``batched`` alone, whose token ranges are one request's),
+    ``extrapolation`` the errors with one length held out at a time, ``replicate_noise`` the relative standard deviation
+    of repeated trials, ``estimator`` how coefficients and their errors were found, ``choice`` why this form, and
+    ``moments`` what an update needs.
     """
 
     form: str
@@ -67,6 +78,13 @@ class Fit:
     output_range: tuple[int, int]
     warnings: tuple[str, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    n_cells: int | None = None
+    batch_range: tuple[int, int] | None = None
+    extrapolation: HeldOut | None = None
+    replicate_noise: float | None = None
+    estimator: str = ""
+    choice: str = ""
+    moments: FitMoments | None = None
 
     def __post_init__(self) -> None:
         for name in ("coefficients", "std_errors", "covariance"):
@@ -81,39 +99,98 @@ class Fit:
 
     __hash__ = None  # type: ignore[assignment]  # arrays have no hash
 
-    def predict(self, input_tokens: ArrayLike, output_tokens: ArrayLike) -> FloatArray:
-        """Expected joules or seconds, of the shape of the token counts; unchecked outside the fitted range."""
-        return np.asarray(self._form().design(input_tokens, output_tokens) @ self.coefficients)
+    @property
+    def label(self) -> str:
+        """The form as a user asks for it: ``paper+intercept`` where there is an intercept."""
+        return self._form().label
+
+    @property
+    def formula(self) -> str:
+        """What a prediction is, for people."""
+        return self._form().formula
+
+    def predict(self, input_tokens: ArrayLike, output_tokens: ArrayLike, batch_size: ArrayLike = 1) -> FloatArray:
+        """Expected joules or seconds, of the shape of the token counts; unchecked outside the fitted range.
+
+        ``batch_size`` matters to the form ``batched``: joules of one request among so many.
+        """
+        return np.asarray(self._form().design(input_tokens, output_tokens, batch_size) @ self.coefficients)
 
     def interval(
-        self, input_tokens: ArrayLike, output_tokens: ArrayLike, confidence: float = 0.95
+        self,
+        input_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        confidence: float = 0.95,
+        batch_size: ArrayLike = 1,
     ) -> tuple[FloatArray, FloatArray]:
         """Confidence interval of the mean: low and high, each of the shape of the token counts.
 
-            ŷ ± t_{(1+confidence)/2, n−p} · √(xᵀ C x)
+            ŷ ± t_{(1+confidence)/2, m−p} · √(xᵀ C x)
 
         x is a row of the design matrix, C the coefficients' covariance, p the number of terms not held at zero;
-        terms held there count as known. NaN where the data left no degree of freedom.
+        terms held there count as known. m counts what was independent: the cells, or the rows where ``n_cells`` is
+        not known and for the form ``paper``, whose errors are those of ordinary least squares. NaN where the data left
+        no degree of freedom.
         """
         from scipy.special import stdtrit
 
-        x = self._form().design(input_tokens, output_tokens)
+        x = self._form().design(input_tokens, output_tokens, batch_size)
         free = ~np.isnan(self.std_errors)
         C = self.covariance[np.ix_(free, free)]
-        degrees = self.n_obs - np.count_nonzero(self.coefficients)
-        t = stdtrit(degrees, (1 + confidence) / 2) if degrees > 0 else np.nan
+        degrees = self._independent() - np.count_nonzero(self.coefficients)
+        t = stdtrit(degrees, (1 + confidence) / 2) if degrees > 0 and free.any() else np.nan
         ŷ = x @ self.coefficients
         half_width = t * np.sqrt(np.einsum("...i,ij,...j->...", x[..., free], C, x[..., free]))
         return np.asarray(ŷ - half_width), np.asarray(ŷ + half_width)
 
-    def inside(self, input_tokens: ArrayLike, output_tokens: ArrayLike) -> NDArray[np.bool_]:
-        """Where both token counts lie within the fitted ranges, ends included."""
+    def coefficient_intervals(self, confidence: float = 0.95) -> FloatArray:
+        """Low and high of each coefficient, shape (n_terms, 2); NaN where it has no standard error."""
+        from scipy.special import stdtrit
+
+        degrees = self._independent() - np.count_nonzero(self.coefficients)
+        t = stdtrit(degrees, (1 + confidence) / 2) if degrees > 0 else np.nan
+        return np.stack([self.coefficients - t * self.std_errors, self.coefficients + t * self.std_errors], axis=1)
+
+    def inside(self, input_tokens: ArrayLike, output_tokens: ArrayLike, batch_size: ArrayLike = 1) -> NDArray[np.bool_]:
+        """Where all counts lie within the fitted ranges, ends included."""
         τin, τout = np.asarray(input_tokens), np.asarray(output_tokens)
         (in_low, in_high), (out_low, out_high) = self.input_range, self.output_range
-        return np.asarray((τin >= in_low) & (τin <= in_high) & (τout >= out_low) & (τout <= out_high))
+        inside = (τin >= in_low) & (τin <= in_high) & (τout >= out_low) & (τout <= out_high)
+        if self.batch_range is not None:
+            low, high = self.batch_range
+            inside = inside & (np.asarray(batch_size) >= low) & (np.asarray(batch_size) <= high)
+        return np.asarray(inside)
+
+    def at_batch_size(self, batch_size: float, *, per_request: bool = True) -> Fit:
+        """The fit of form ``cached`` that says what this one does for requests served ``batch_size`` at a time.
+
+        ``per_request`` divides what the batch costs among its requests, as joules are; without it the figure is the
+        whole batch's, as seconds are. A fit of any other form is returned as it is.
+        """
+        if self.form != Batched.name:
+            return self
+        M = Batched.at(batch_size) * (1 if per_request else batch_size)
+        known = np.where(np.isnan(self.covariance), 0.0, self.covariance)
+        covariance = M @ known @ M.T
+        coefficients = M @ self.coefficients
+        covariance[np.ix_(coefficients == 0, coefficients == 0)] = np.nan
+        terms = Cached().terms
+        return replace(
+            self,
+            form=Cached.name,
+            terms=terms,
+            coefficients=coefficients,
+            covariance=covariance,
+            std_errors=np.sqrt(np.diag(covariance)),
+            batch_range=None,
+            moments=None,
+        )
 
     def _form(self) -> Form:
         return make_form(self.form, intercept="intercept" in self.terms)
+
+    def _independent(self) -> int:
+        return self.n_obs if self.n_cells is None or not self._form().non_negative else self.n_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +198,8 @@ class WorkloadModel:
     """Energy and runtime of one model on one system.
 
     ``simulated`` is true when the rows came from a simulated device. ``boundary`` says what ``energy`` covers
-    (``gpu``, ``cpu``, ``gpu+cpu``), ``None`` when the measurements did not say.
+    (``gpu``, ``cpu``, ``gpu+cpu``, and each with ``-idle`` behind it where the idle share is taken away), ``None`` when
+    the measurements did not say.
     """
 
     model_name: str
@@ -130,6 +208,14 @@ class WorkloadModel:
     energy: Fit
     runtime: Fit
     boundary: str | None = None
+
+    def at_batch_size(self, batch_size: float) -> WorkloadModel:
+        """This model for requests served ``batch_size`` at a time: joules of one of them, seconds until it is done.
+
+        What is not of form ``batched`` stays as it is.
+        """
+        energy = self.energy.at_batch_size(batch_size)
+        return replace(self, energy=energy, runtime=self.runtime.at_batch_size(batch_size, per_request=False))
 
 
 def _same(ours: object, theirs: object) -> bool:

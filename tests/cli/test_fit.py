@@ -14,10 +14,9 @@ from click.testing import CliRunner
 
 from llmpower.cli.fit import BOUNDARIES, FORMS
 from llmpower.cli.main import cli
-from llmpower.modelling import FORMS as KNOWN_FORMS
-from llmpower.modelling import load_models
+from llmpower.modelling import BOUNDARIES as KNOWN_BOUNDARIES
+from llmpower.modelling import FORM_NAMES, load_models
 from llmpower.modelling.forms import Cached
-from llmpower.modelling.measurements import BOUNDARIES as KNOWN_BOUNDARIES
 from llmpower.store import Store
 from llmpower.types import Measurement
 
@@ -47,7 +46,7 @@ def grid(tmp_path: Path) -> Path:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    assert ("auto", *KNOWN_FORMS) == FORMS
+    assert ("auto", *FORM_NAMES) == FORMS
     assert BOUNDARIES == KNOWN_BOUNDARIES
 
 

@@ -16,12 +16,21 @@ from json_places import changed, places
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import Alternative, Fit, HeldOut, WorkloadModel, dump_models, fit, load_models, save_models
+from llmpower.modelling.document import OPTIONAL, OPTIONAL_HELDOUT
 from llmpower.modelling.forms import FORMS, make_form
+from llmpower.modelling.moments import FitMoments, Moments
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | numbers
 ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda ends: (min(ends), max(ends)))
-heldouts = st.builds(HeldOut, maybe, maybe, maybe, st.none() | st.integers(0, 1000))
+heldouts = st.builds(HeldOut, maybe, maybe, maybe, st.none() | st.integers(0, 1000), p95_ape=maybe, bias=maybe)
+
+
+def moments(n_terms: int) -> st.SearchStrategy[FitMoments]:
+    row = st.lists(numbers, min_size=n_terms, max_size=n_terms).map(np.array)
+    gram = st.lists(row, min_size=n_terms, max_size=n_terms).map(np.array)
+    sums = st.builds(Moments, st.integers(0, 10**9), numbers, numbers, numbers, gram, row)
+    return st.builds(FitMoments, sums, sums, sums)
 
 
 @st.composite
@@ -49,6 +58,13 @@ def fits(draw: st.DrawFn) -> Fit:
         alternatives=tuple(
             draw(st.lists(st.builds(Alternative, st.sampled_from(sorted(FORMS)), heldouts), max_size=2))
         ),
+        n_cells=draw(st.none() | st.integers(0, 10**9)),
+        batch_range=draw(st.none() | ranges),
+        extrapolation=draw(st.none() | heldouts),
+        replicate_noise=draw(maybe),
+        estimator=draw(st.text()),
+        choice=draw(st.text()),
+        moments=draw(st.none() | moments(n)),
     )
 
 
@@ -77,7 +93,7 @@ def model() -> WorkloadModel:
     energy_j = make_form("recompute").design(τin, τout) @ [4.0, 0.03, -1e-6]
     tokens = {"input_tokens": τin, "output_tokens": τout}
     frame = pd.DataFrame({"model_name": "a", **tokens, "runtime_s": energy_j / 300, "gpu_energy_j": energy_j})
-    (fitted,) = fit(frame.assign(system="X"))
+    (fitted,) = fit(frame.assign(system="X"), form="recompute")
     return fitted
 
 
@@ -90,7 +106,7 @@ def test_keys_are_those_that_others_rely_on(model: WorkloadModel) -> None:
         *("form", "terms", "coefficients", "std_errors", "covariance", "n_obs", "r_squared", "r_squared_centered"),
         *("r_squared_uncentered", "f_statistic", "f_pvalue", "heldout", "input_range", "output_range", "warnings"),
     } <= set(written["energy"])
-    assert set(written["energy"]["heldout"]) == {"mape", "median_ape", "worst_ape", "negative_predictions", "scheme"}
+    assert {"mape", "median_ape", "worst_ape", "negative_predictions", "scheme"} <= set(written["energy"]["heldout"])
     assert list(written["energy"]["coefficients"]) == written["energy"]["terms"] == ["e0", "a", "b"]
     assert written["energy"]["coefficients"]["b"] == 0
     assert written["energy"]["std_errors"]["b"] is None
@@ -101,10 +117,15 @@ def test_keys_beyond_the_schema_of_others_may_be_absent(tmp_path: Path, model: W
     document = dump_models([model])
     del document["models"][0]["boundary"]
     for target in ("energy", "runtime"):
-        del document["models"][0][target]["alternatives"]
+        written = document["models"][0][target]
+        for key in (*OPTIONAL, "intervals"):
+            del written[key]
+        for key in OPTIONAL_HELDOUT:
+            del written["heldout"][key]
     (loaded,) = read(document, tmp_path)
     assert loaded.boundary is None
     assert loaded.energy.alternatives == ()
+    assert (loaded.energy.n_cells, loaded.energy.moments, loaded.energy.heldout.bias) == (None, None, None)
     assert loaded.energy.predict(8, 8) == model.energy.predict(8, 8)
 
 
@@ -164,6 +185,11 @@ def test_whatever_is_changed_is_refused_or_still_a_document(
         (("models", 0, "energy", "r_squared"), float("nan"), "models[0].energy.r_squared"),
         (("models", 0, "energy", "heldout", "mape"), "5 %", "models[0].energy.heldout.mape"),
         (("models", 0, "energy", "input_range"), [9, 8], "models[0].energy.input_range"),
+        (("models", 0, "energy", "n_cells"), 2.5, "models[0].energy.n_cells"),
+        (("models", 0, "energy", "batch_range"), [1], "models[0].energy.batch_range"),
+        (("models", 0, "energy", "extrapolation"), {}, "models[0].energy.extrapolation.mape"),
+        (("models", 0, "energy", "moments", "raw", "w"), None, "models[0].energy.moments.raw.w"),
+        (("models", 0, "energy", "moments", "raw", "gram"), [], "models[0].energy.moments.raw.gram"),
         (("models", 0, "energy", "colour"), "red", "models[0].energy.colour"),
     ],
 )

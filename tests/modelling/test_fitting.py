@@ -9,10 +9,16 @@ import pandas as pd
 import pytest
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling import FORMS, Form, fit
+from llmpower.modelling import FORM_NAMES, FORMS, Form, WorkloadModel, fit
+from llmpower.modelling.forms import Batched, Phases
 
 LENGTHS = (8, 32, 128, 512)
-TRUTH = {"recompute": [4.0, 0.03, 4e-6], "cached": [60.0, 0.2, 1e-5, 15.0, 0.01]}
+TRUTH = {
+    "recompute": [4.0, 0.03, 4e-6],
+    "recompute+call": [200.0, 4.0, 0.03, 4e-6],
+    "roofline": [20.0, 4.0, 1e-3, 1e-6, 0.05],
+    "cached": [60.0, 0.2, 1e-5, 15.0, 0.01],
+}
 
 
 def measured(form: str = "cached", model_name: str = "a", noise: float = 0.0, **columns: Any) -> pd.DataFrame:
@@ -20,7 +26,7 @@ def measured(form: str = "cached", model_name: str = "a", noise: float = 0.0, **
     τin, τout = (grid.reshape(-1) for grid in np.meshgrid(LENGTHS, LENGTHS))
     made: Form = FORMS[form]()
     energy = made.design(τin, τout) @ TRUTH[form]
-    energy *= np.random.default_rng(1).lognormal(sigma=noise, size=len(energy))
+    energy *= np.random.default_rng(2).lognormal(sigma=noise, size=len(energy))
     frame = pd.DataFrame(
         {
             "model_name": model_name,
@@ -33,14 +39,16 @@ def measured(form: str = "cached", model_name: str = "a", noise: float = 0.0, **
     return frame.assign(**columns)
 
 
-@pytest.mark.parametrize("form", ["recompute", "cached"])
+@pytest.mark.parametrize("form", list(TRUTH))
 def test_auto_finds_the_form_that_made_the_data(form: str) -> None:
     (model,) = fit(measured(form, noise=0.02))
     for chosen in (model.energy, model.runtime):
         assert chosen.form == form
         assert chosen.heldout.mape is not None
         assert chosen.heldout.mape < 0.03
-        assert {other.form for other in chosen.alternatives} == set(FORMS) - {form}
+        # Nothing was said of batches or phases, so those forms have no part in it.
+        assert {other.form for other in chosen.alternatives} == set(FORM_NAMES) - {form, "batched", "phases"}
+        assert chosen.choice.startswith(f"{form} ")
     np.testing.assert_allclose(model.energy.predict(64, 64), FORMS[form]().design(64, 64) @ TRUTH[form], rtol=0.03)
 
 
@@ -53,6 +61,7 @@ def test_a_form_that_stays_positive_wins_whatever_its_error() -> None:
     assert paper.mape is not None
     assert model.energy.heldout.mape is not None
     assert paper.mape < model.energy.heldout.mape
+    assert "predicts no cell at or below zero, as paper, paper+intercept would" in model.energy.choice
     assert (paper.negative_predictions, model.energy.heldout.negative_predictions) == (1, 0)
 
 
@@ -170,6 +179,12 @@ def test_no_energy_at_all_is_refused() -> None:
     assert "no row of a" in error.advice
 
 
+def test_one_cell_alone_is_refused() -> None:
+    error = refusal(pd.concat([measured().iloc[[5]]] * 4))
+    assert (error.field, error.value) == ("cells", 1)
+    assert "same lengths" in error.advice
+
+
 @pytest.mark.parametrize("column", ["input_tokens", "output_tokens"])
 def test_a_constant_column_is_refused(column: str) -> None:
     frame = measured()
@@ -201,6 +216,7 @@ def test_auto_leaves_aside_what_the_cells_cannot_carry_and_says_so() -> None:
     (model,) = fit(corner)
     assert model.energy.form == "recompute"
     assert any(warning.startswith("form cached left aside: cells = 4") for warning in model.energy.warnings)
+    assert any(warning.startswith("form quadratic left aside: cells = 4") for warning in model.energy.warnings)
     refused = refusal(corner.iloc[1:3])
     assert refused.field == "cells"
 
@@ -219,3 +235,148 @@ def test_ranges_are_those_of_the_rows_fitted() -> None:
     frame.loc[frame["output_tokens"] == 512, "gpu_energy_j"] = np.nan
     (model,) = fit(frame)
     assert (model.energy.input_range, model.energy.output_range) == ((8, 512), (8, 128))
+
+
+def batches() -> pd.DataFrame:
+    """Whole batches of 1, 4 and 16 requests over a 3 × 3 grid of lengths, as the form ``batched`` has them."""
+    rows = []
+    for τin in (8, 64, 512):
+        for τout in (8, 64, 512):
+            for together in (1, 4, 16):
+                joules = together * float(Batched().design(τin, τout, together) @ BATCH_TRUTH)
+                rows.append((together * τin, together * τout, together, joules, joules / 300))
+    columns = ["input_tokens", "output_tokens", "batch_size", "gpu_energy_j", "runtime_s"]
+    frame = pd.DataFrame(rows, columns=columns).assign(model_name="a")
+    frame["gpu_energy_j"] *= np.random.default_rng(5).lognormal(sigma=0.01, size=len(frame))
+    return frame
+
+
+BATCH_TRUTH = np.array([60.0, 0.2, 1e-5, 15.0, 0.5, 0.01])
+
+
+def test_batches_are_told_apart_by_what_they_share() -> None:
+    (model,) = fit(batches())
+    assert model.energy.form == model.runtime.form == "batched"
+    assert (model.energy.batch_range, model.energy.input_range) == ((1, 16), (8, 512))
+    for together in (1, 4, 16):
+        expected = float(Batched().design(64, 64, together) @ BATCH_TRUTH)
+        assert float(model.energy.predict(64, 64, together)) == pytest.approx(expected, rel=0.05)
+        served = model.at_batch_size(together)
+        assert served.energy.form == "cached"
+        assert float(served.energy.predict(64, 64)) == pytest.approx(expected, rel=0.05)
+        # Every request of a batch waits for all of it.
+        assert float(served.runtime.predict(64, 64)) == pytest.approx(together * expected / 300, rel=0.05)
+        # Two of its terms have become one, so the interval has a degree of freedom more.
+        interval = model.energy.interval(64, 64, batch_size=together)
+        np.testing.assert_allclose(served.energy.interval(64, 64), interval, rtol=1e-3)
+
+
+def test_concurrent_requests_share_steps_as_a_batch_does() -> None:
+    frame = batches()
+    together = frame.pop("batch_size")
+    frame["concurrency"] = together
+    for column in ("input_tokens", "output_tokens", "gpu_energy_j"):
+        frame[column] = frame[column] / together
+    (alone,), (batched,) = fit(frame, form="batched"), fit(batches(), form="batched")
+    np.testing.assert_allclose(alone.energy.predict(64, 64, [1, 4, 16]), batched.energy.predict(64, 64, [1, 4, 16]))
+    np.testing.assert_allclose(alone.runtime.coefficients, batched.runtime.coefficients, rtol=1e-6)
+
+
+def test_a_form_of_batches_needs_batches() -> None:
+    error = refusal(measured(batch_size=8), form="batched")
+    assert (error.field, error.value) == ("batch_size", "8")
+
+
+def test_a_fit_of_another_form_is_the_same_at_any_batch_size() -> None:
+    (model,) = fit(measured(noise=0.02))
+    assert model.at_batch_size(8) == model
+
+
+def phased(**columns: Any) -> pd.DataFrame:
+    """A grid that costs what ``phases`` says, each phase told apart in joules and in seconds."""
+    frame = measured()
+    φ = Phases().design(frame["input_tokens"], frame["output_tokens"])
+    prefill, decode = φ[:, :3] @ [60.0, 0.2, 1e-5], φ[:, 3:] @ [15.0, 0.01]
+    frame = frame.assign(prefill_energy_j=prefill, decode_energy_j=decode, gpu_energy_j=prefill + decode)
+    return frame.assign(runtime_s=(prefill + decode) / 300, time_to_first_token_s=prefill / 300).assign(**columns)
+
+
+def test_phases_are_fitted_apart_and_summed() -> None:
+    (model,) = fit(phased(), form="phases")
+    np.testing.assert_allclose(model.energy.coefficients, [60.0, 0.2, 1e-5, 15.0, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(model.runtime.coefficients * 300, model.energy.coefficients, rtol=1e-6)
+    assert model.energy.heldout.mape == pytest.approx(0, abs=1e-6)
+    assert model.energy.r_squared_centered == pytest.approx(1)
+    (auto,) = fit(phased())
+    assert "phases" in {auto.energy.form, *(other.form for other in auto.energy.alternatives)}
+
+
+def test_a_phase_with_nothing_in_it_is_not_fitted_to() -> None:
+    frame = phased()
+    frame.loc[frame["output_tokens"] == 8, ["prefill_energy_j", "decode_energy_j"]] = np.nan
+    (model,) = fit(frame, form="phases")
+    np.testing.assert_allclose(model.energy.coefficients, [60.0, 0.2, 1e-5, 15.0, 0.01], rtol=1e-6)
+    assert model.energy.n_obs == len(frame)
+
+
+def test_phases_need_both() -> None:
+    error = refusal(measured(), form="phases")
+    assert (error.field, error.value) == ("prefill_energy_j, decode_energy_j", "missing")
+
+
+def test_unsure_rows_count_for_less() -> None:
+    frame = measured(noise=0.01)
+    wrong = frame.index[::5]
+    frame.loc[wrong, "gpu_energy_j"] *= 1.5
+    frame["gpu_energy_std_j"] = frame["gpu_energy_j"] * 0.01
+    (trusting,) = fit(frame, form="cached")
+    frame.loc[wrong, "gpu_energy_std_j"] = frame.loc[wrong, "gpu_energy_j"] * 0.5
+    (careful,) = fit(frame, form="cached")
+    truth = FORMS["cached"]().design(frame["input_tokens"], frame["output_tokens"]) @ TRUTH["cached"]
+
+    def off(model: WorkloadModel) -> float:
+        predicted = model.energy.predict(frame["input_tokens"], frame["output_tokens"])
+        return float(np.abs(predicted / truth - 1).mean())
+
+    assert off(careful) < 0.5 * off(trusting)
+    assert "weighted by their standard deviations" in careful.energy.estimator
+    assert "weighted" not in careful.runtime.estimator
+
+
+def test_outliers_count_for_less_where_that_is_asked_for() -> None:
+    frame = measured(noise=0.01)
+    frame.loc[[3, 12], "gpu_energy_j"] *= [3, 0.3]
+    truth = FORMS["cached"]().design(64, 64) @ TRUTH["cached"]
+    (plain,), (robust,) = fit(frame, form="cached"), fit(frame, form="cached", robust=True)
+    assert abs(float(robust.energy.predict(64, 64)) / truth - 1) < 0.02
+    assert abs(float(plain.energy.predict(64, 64)) / truth - 1) > 0.05
+    assert any("rows are outliers and count for less than half" in warning for warning in robust.energy.warnings)
+    assert not any("outliers" in warning for warning in plain.energy.warnings)
+
+
+def test_idle_share_is_taken_away_where_that_is_asked_for() -> None:
+    frame = measured()
+    frame["gpu_idle_energy_j"] = 0.25 * frame["gpu_energy_j"]
+    (gross,), (net,) = fit(frame, form="cached"), fit(frame, form="cached", boundary="gpu-idle")
+    assert (gross.boundary, net.boundary) == ("gpu", "gpu-idle")
+    np.testing.assert_allclose(net.energy.coefficients, 0.75 * gross.energy.coefficients, rtol=1e-6)
+    frame.loc[0, "gpu_idle_energy_j"] = 2 * frame.loc[0, "gpu_energy_j"]
+    frame.loc[1, "gpu_idle_energy_j"] = np.nan
+    (less,) = fit(frame, form="cached", boundary="gpu-idle")
+    assert less.energy.warnings[:2] == (
+        "1 of 16 rows left out: energy not measured",
+        "1 of 16 rows left out: nothing is left above the idle share",
+    )
+    error = refusal(measured(), boundary="gpu-idle")
+    assert (error.field, error.value) == ("gpu_idle_energy_j", "missing")
+
+
+def test_errors_of_cells_with_many_trials_are_those_of_the_cells() -> None:
+    # Ten thousand trials of cells that all miss the form a little know the form no better than one trial of each.
+    generator = np.random.default_rng(7)
+    frame = measured()
+    frame["gpu_energy_j"] *= generator.lognormal(sigma=0.1, size=len(frame))
+    (once,) = fit(frame, form="recompute+call")
+    (often,) = fit(pd.concat([frame] * 500), form="recompute+call")
+    np.testing.assert_allclose(often.energy.std_errors, once.energy.std_errors, rtol=1e-6)
+    np.testing.assert_allclose(often.energy.interval(64, 64), once.energy.interval(64, 64), rtol=1e-6)

@@ -1,77 +1,99 @@
-"""Held-out errors against refits from scratch."""
+"""Held-out errors: what they summarise, what is held out, and the noise that no error can fall below."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
-from llmpower.modelling.estimators import ordinary_least_squares, relative_least_squares
-from llmpower.modelling.forms import Cached, Form, Paper, Recompute
-from llmpower.modelling.heldout import leave_one_cell_out, predict_held_out
-
-
-def campaign(seed: int, trials: int = 2) -> tuple[NDArray[np.float64], ...]:
-    """A 4 × 4 grid with ``trials`` rows a cell, shuffled, and noise enough for bounds to bind in some folds."""
-    generator = np.random.default_rng(seed)
-    lengths = np.repeat([8, 64, 256, 1024], trials)
-    τin, τout = (grid.reshape(-1).astype(float) for grid in np.meshgrid(lengths, [8, 64, 256, 1024]))
-    order = generator.permutation(len(τin))
-    τin, τout = τin[order], τout[order]
-    y = Recompute().design(τin, τout) @ [4.0, 0.03, 1e-7] * generator.lognormal(sigma=0.2, size=len(τin))
-    cells = np.unique(np.stack([τin, τout]), axis=1, return_inverse=True)[1].reshape(-1)
-    return τin, τout, y, cells
+from llmpower.modelling.forms import Paper, Recompute, make_form
+from llmpower.modelling.groups import Group, group_rows
+from llmpower.modelling.heldout import (
+    MAX_LENGTHS,
+    absolute_errors,
+    held_out_errors,
+    leave_one_length_out,
+    predict_held_out,
+    replicate_noise,
+)
+from llmpower.modelling.regression import regress
 
 
-def refitted(
-    design: NDArray[np.float64], y: NDArray[np.float64], cells: NDArray[np.intp], form: Form
-) -> NDArray[np.float64]:
-    estimate = relative_least_squares if form.non_negative else ordinary_least_squares
-    predicted = np.empty_like(y)
-    for cell in np.unique(cells):
-        out = cells == cell
-        predicted[out] = design[out] @ estimate(design[~out], y[~out]).coefficients
-    return predicted
-
-
-@pytest.mark.parametrize("form", [Paper(), Paper(intercept=True), Recompute(), Cached()], ids=str)
-@pytest.mark.parametrize("seed", range(4))
-def test_predictions_equal_those_of_explicit_refits(form: Form, seed: int) -> None:
-    τin, τout, y, cells = campaign(seed)
-    design = form.design(τin, τout)
-    predicted = predict_held_out(design, y, cells, non_negative=form.non_negative)
-    assert predicted is not None
-    np.testing.assert_allclose(predicted, refitted(design, y, cells, form), rtol=1e-7)
-
-
-def test_bounds_bind_in_some_folds_of_that_test() -> None:
-    τin, τout, y, cells = campaign(0)
-    design = Cached().design(τin, τout)
-    held = [
-        (relative_least_squares(design[cells != cell], y[cells != cell]).coefficients == 0).any()
-        for cell in np.unique(cells)
-    ]
-    assert any(held)
+def group(lengths: Any = (8, 64, 256, 1024), trials: int = 2, sigma: float = 0.2, seed: int = 1) -> Group:
+    τin, τout = (grid.reshape(-1) for grid in np.meshgrid(np.repeat(lengths, trials), lengths))
+    energy_j = Recompute().design(τin, τout) @ [4.0, 0.03, 1e-7]
+    energy_j *= np.random.default_rng(seed).lognormal(sigma=sigma, size=len(τin))
+    columns = {"input_tokens": τin, "output_tokens": τout, "runtime_s": energy_j / 300, "gpu_energy_j": energy_j}
+    return group_rows(pd.DataFrame({"model_name": "a", **columns}), None, "gpu")[0]
 
 
 def test_summary_is_of_rows_and_negative_predictions_of_cells() -> None:
-    τin, τout, y, cells = campaign(1)
-    design = Paper().design(τin, τout)
-    predicted = refitted(design, y, cells, Paper())
-    ape = abs(predicted - y) / y
-    heldout = leave_one_cell_out(design, y, cells, non_negative=False)
+    rows = group()
+    held_out = predict_held_out(regress(rows, rows.energy, Paper()))
+    assert held_out is not None
+    predicted, y = held_out[0], rows.energy.y
+    ape = abs(predicted[rows.cells] - y) / y
+    heldout = held_out_errors(predicted, y, rows.cells, "leave_one_cell_out")
+    np.testing.assert_allclose(absolute_errors(predicted, y, rows.cells), ape)
     assert heldout.mape == pytest.approx(ape.mean())
     assert heldout.median_ape == pytest.approx(np.median(ape))
+    assert heldout.p95_ape == pytest.approx(np.quantile(ape, 0.95))
     assert heldout.worst_ape == pytest.approx(ape.max())
-    assert heldout.negative_predictions == len(
-        {cell for cell, value in zip(cells, predicted, strict=True) if value <= 0}
-    )
+    assert heldout.bias == pytest.approx(predicted[rows.cells].sum() / y.sum() - 1)
+    assert heldout.negative_predictions == (predicted <= 0).sum()
     assert heldout.negative_predictions > 0
-    assert heldout.scheme == "leave_one_cell_out"
 
 
-def test_a_cell_that_cannot_be_spared_leaves_no_error() -> None:
-    τin, τout = np.array([8.0, 8.0, 8.0, 64.0]), np.array([8.0, 16.0, 32.0, 8.0])
-    design = Paper().design(τin, τout)
-    heldout = leave_one_cell_out(design, np.array([30.0, 60.0, 125.0, 40.0]), np.arange(4), non_negative=False)
-    assert (heldout.mape, heldout.median_ape, heldout.worst_ape, heldout.negative_predictions) == (None,) * 4
+def test_bias_has_the_sign_of_what_is_predicted_too_much() -> None:
+    y, cells = np.array([10.0, 20.0]), np.arange(2)
+    assert held_out_errors(np.array([11.0, 22.0]), y, cells, "").bias == pytest.approx(0.1)
+    assert held_out_errors(np.array([9.0, 18.0]), y, cells, "").bias == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize("form", ["recompute", "cached", "paper"])
+def test_a_length_is_predicted_from_the_other_lengths(form: str) -> None:
+    rows = group()
+    made = make_form(form)
+    expected = []
+    for tokens in (rows.cell_input_tokens, rows.cell_output_tokens):
+        for length in np.unique(tokens):
+            kept = (tokens != length)[rows.cells]
+            part = pd.DataFrame(
+                {
+                    "model_name": "a",
+                    "input_tokens": rows.cell_input_tokens[rows.cells][kept],
+                    "output_tokens": rows.cell_output_tokens[rows.cells][kept],
+                    "runtime_s": rows.runtime.y[kept],
+                    "gpu_energy_j": rows.energy.y[kept],
+                }
+            )
+            (others,) = group_rows(part, None, "gpu")
+            β = regress(others, others.energy, made).coefficients
+            out = ~kept
+            τin, τout = rows.cell_input_tokens[rows.cells][out], rows.cell_output_tokens[rows.cells][out]
+            expected.extend(abs(made.design(τin, τout) @ β / rows.energy.y[out] - 1))
+    found = leave_one_length_out(regress(rows, rows.energy, made), rows, rows.energy.y)
+    assert found.scheme == "leave_one_length_out"
+    assert found.mape == pytest.approx(np.mean(expected), rel=1e-6)
+    assert found.worst_ape == pytest.approx(np.max(expected), rel=1e-6)
+
+
+def test_many_lengths_leave_in_bands() -> None:
+    rows = group(lengths=np.arange(8, 8 + 4 * MAX_LENGTHS, 2), trials=1)
+    heldout = leave_one_length_out(regress(rows, rows.energy, Recompute()), rows, rows.energy.y)
+    assert heldout.mape is not None
+    assert heldout.mape == pytest.approx(0.16, abs=0.02)  # the mean of |noise|: the form is right
+
+
+def test_lengths_that_cannot_be_spared_leave_no_error() -> None:
+    rows = group(lengths=(8, 64), trials=1)
+    assert leave_one_length_out(regress(rows, rows.energy, Recompute()), rows, rows.energy.y).mape is None
+
+
+def test_replicate_noise_is_the_spread_of_a_trial() -> None:
+    rows = group(trials=200, sigma=0.03)
+    assert replicate_noise(rows, rows.energy.y) == pytest.approx(0.03, rel=0.05)
+    lone = group(trials=1)
+    assert replicate_noise(lone, lone.energy.y) is None

@@ -1,0 +1,66 @@
+"""What a form is: named terms, and a design matrix that says what each term's coefficient is multiplied with.
+
+Every form is linear in its coefficients, so that fitting is least squares, deleting a cell is a rank-one downdate, and
+a routing plan needs no more of a model than φ and its coefficients.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+class Form(ABC):
+    """A linear form: its terms in the order of the design matrix's columns.
+
+    ``non_negative`` says how it is estimated: with coefficients ≥ 0 on relative error, or by ordinary least squares.
+    """
+
+    name: ClassVar[str]
+    non_negative: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """What a user asks for it by; a variant has a label of its own."""
+        return self.name
+
+    @property
+    @abstractmethod
+    def formula(self) -> str:
+        """What a prediction is, for people."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> tuple[str, ...]:
+        """Names of the coefficients."""
+
+    @abstractmethod
+    def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
+        """What each coefficient is multiplied with; all of the shape of ``τin`` and ``τout``."""
+
+    def design(self, input_tokens: ArrayLike, output_tokens: ArrayLike, batch_size: ArrayLike = 1) -> FloatArray:
+        """Design matrix φ of shape (…, n_terms) for token counts of any one shape.
+
+        ``batch_size`` matters to the form ``batched`` alone; every other form is the same whatever it is.
+        """
+        del batch_size
+        τin, τout = np.asarray(input_tokens, dtype=np.float64), np.asarray(output_tokens, dtype=np.float64)
+        return stacked(self.columns(τin, τout))
+
+
+def stacked(columns: tuple[FloatArray, ...]) -> FloatArray:
+    """Columns side by side as the last axis; each stays contiguous in memory, as sums over rows like them."""
+    design = np.empty((len(columns), *np.broadcast_shapes(*(column.shape for column in columns))))
+    for number, column in enumerate(columns):
+        design[number] = column
+    return np.moveaxis(design, 0, -1)
+
+
+def contexts(τin: FloatArray, n: FloatArray) -> FloatArray:
+    """What n decode steps see, summed: Σ_{k<n} (τin + k) = n·τin + n(n−1)/2."""
+    return n * τin + n * (n - 1) / 2

@@ -1,0 +1,71 @@
+"""Sufficient statistics: all of the data that a fit needs to be made again, or made with more of them.
+
+Least squares knows rows only through sums of products. Those of two sets of rows add up, so a model learns from new
+measurements without the old ones; a model of five terms keeps some thirty numbers for each set of weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.modelling.linear import FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Σw, Σwy, Σwy², XᵀWX of shape (n_terms, n_terms) and XᵀWy of shape (n_terms,) over n rows."""
+
+    n: int
+    w: float
+    wy: float
+    wyy: float
+    gram: FloatArray
+    moment: FloatArray
+
+    @classmethod
+    def of(cls, design: FloatArray, cells: NDArray[np.intp], y: FloatArray, w: FloatArray) -> Moments:
+        """From the design of the cells (m, n_terms), each row's cell, its value and its weight."""
+        wy = w * y
+        W, Wz = np.bincount(cells, w, len(design)), np.bincount(cells, wy, len(design))
+        gram = design.T @ (design * W[:, np.newaxis])
+        return cls(len(y), float(w.sum()), float(wy.sum()), float(wy @ y), gram, design.T @ Wz)
+
+    def residual(self, β: FloatArray) -> float:
+        """Σw(y − Xβ)² ≥ 0."""
+        return max(0.0, self.wyy - 2 * float(β @ self.moment) + float(β @ self.gram @ β))
+
+    def r_squared(self, β: FloatArray, *, centered: bool) -> float | None:
+        """1 − Σw(y − Xβ)² / Σw(y − ȳ)², or over Σwy² where not centred; ``None`` where that is 0."""
+        total = self.total(centered=centered)
+        return 1 - self.residual(β) / total if total > 1e-12 * self.wyy else None
+
+    def total(self, *, centered: bool) -> float:
+        """Σw(y − ȳ)² or Σwy²."""
+        return self.wyy - self.wy**2 / self.w if centered else self.wyy
+
+    def __add__(self, other: Moments) -> Moments:
+        """Of both sets of rows."""
+        return Moments(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
+
+
+@dataclass(frozen=True, slots=True)
+class FitMoments:
+    """What an update needs of one fit.
+
+    ``estimate`` is what coefficients are solved from, ``relative`` what R², F and p of that fit are made of (the same
+    but for ``phases``, whose coefficients come of two targets), ``raw`` the rows as they are, for R² on the raw scale.
+    """
+
+    estimate: Moments
+    relative: Moments
+    raw: Moments
