@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpower.cli.layout import aligned
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
-    from llmpower.routing import Outcome, RoutingPlan
+    from llmpower.routing import AccuracyTable
+    from llmpower.routing.idle import Idle
 
 WEIGHTINGS = ("tokens", "queries")
-BEYOND_FITTED_NOTE = "lie outside what at least one model was fitted on; there its figures are extrapolations"
 
 
 @click.command()
@@ -42,6 +41,26 @@ BEYOND_FITTED_NOTE = "lie outside what at least one model was fitted on; there i
 @click.option(
     "--frontier", "frontier_path", type=click.Path(path_type=Path), help="Also write plans along ζ: FILE.csv."
 )
+@click.option("--idle-watts", multiple=True, metavar="W|MODEL=W", help="Charge what a waiting GPU of it draws.")
+@click.option("--horizon", "horizon_s", type=float, metavar="S", help="For how many seconds models stay loaded.")
+@click.option("--allow-unload", is_flag=True, help="Leave out models that are not worth their waiting.")
+@click.option(
+    "--max-extrapolation",
+    type=float,
+    default=0.5,
+    show_default=True,
+    metavar="F",
+    help="Refuse when more of queries or energy lies outside the fitted lengths.",
+)
+@click.option(
+    "--bootstrap",
+    "draws",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Plan again N times with other coefficients, as new measurements might give them.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the plan: FILE.csv, .parquet or .jsonl.")
 @click.option("--cells", is_flag=True, help="With -o: a row a cell and model instead of a row a query.")
 @click.option("--policy", "policy_path", type=click.Path(path_type=Path), help="Write prices for gateways: FILE.json.")
@@ -57,6 +76,11 @@ def command(
     zeta: float,
     accuracy_weighting: Any,
     frontier_path: Path | None,
+    idle_watts: tuple[str, ...],
+    horizon_s: float | None,
+    allow_unload: bool,
+    max_extrapolation: float,
+    draws: int,
     out: Path | None,
     cells: bool,
     policy_path: Path | None,
@@ -70,7 +94,9 @@ def command(
     a query on that model: each query goes where its cost and the price are least.
 
     The plan has the workload's rows and columns (those named by --column under our name) and model_name. Without
-    --accuracy only --zeta 1 can be asked for.
+    --accuracy only --zeta 1 can be asked for. A model that was fitted on several systems is as many choices, named
+    MODEL@SYSTEM. Accuracies may differ by query_class, a column of both files. --idle-watts charges loaded models
+    num_gpus (a column of --accuracy) × W × --horizon.
 
     \b
     Example:
@@ -79,6 +105,7 @@ def command(
       llmpower route --models models.json --workload azure.csv --accuracy accuracy.csv --shares-from-accuracy \\
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --frontier frontier.csv
     """
+    from llmpower.cli.route_table import plan_lines, warnings
     from llmpower.modelling import load_models
     from llmpower.routing import (
         Workload,
@@ -108,14 +135,25 @@ def command(
         if shares:
             raise InputError("--share", share_texts[0], "shares come from the accuracy file already; leave one out")
         shares = {name: share for name, share in table.shares.items() if not only or name in only}
-    accuracy = None if table is None else table.accuracy
+    idle = _idle(idle_watts, horizon_s, table)
     frame = read_table(workload_path, columns=parse_columns(columns), required=REQUIRED, what="--workload")
     workload = Workload.from_frame(frame)
 
-    plan = route(models, workload, accuracy, zeta=zeta, shares=shares, only=only, accuracy_weighting=accuracy_weighting)
-    if plan.extrapolated_queries:
-        beyond = f"{100 * plan.extrapolated_queries / workload.n_queries:.3g} % of the queries {BEYOND_FITTED_NOTE}"
-        click.echo(f"llmpower: warning: {beyond}", err=True)
+    plan = route(
+        models,
+        workload,
+        table,
+        zeta=zeta,
+        shares=shares,
+        only=only,
+        accuracy_weighting=accuracy_weighting,
+        idle=idle,
+        allow_unload=allow_unload,
+        max_extrapolation=max_extrapolation,
+        draws=draws,
+    )
+    for warning in warnings(plan):
+        click.echo(f"llmpower: warning: {warning}", err=True)
     if out is not None:
         write_table(cells_table(plan) if cells else rows_table(plan, frame), out)
     if policy_path is not None:
@@ -124,7 +162,7 @@ def command(
         plans = trace_frontier(
             models,
             workload,
-            accuracy,
+            table,
             shares=shares,
             only=only,
             accuracy_weighting=accuracy_weighting,
@@ -134,73 +172,22 @@ def command(
     if as_json:
         click.echo(json.dumps(plan.to_json(), ensure_ascii=False, indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(_lines(plan)))
+        click.echo("\n".join(plan_lines(plan)))
 
 
 def _show_progress(done: int, total: int) -> None:
     click.echo(f"\rfrontier: {done} of {total} plans", err=True, nl=done == total)
 
 
-def _lines(plan: RoutingPlan) -> list[str]:
-    divisor, unit = _energy_unit(min(outcome.energy_j for outcome in (plan, *plan.baselines.values())))
-    largest, largest_unit = _energy_unit(plan.scaling.energy_max_j)
-    scaling = f"ê = e / {plan.scaling.energy_max_j / largest:.4g} {largest_unit}"
-    if plan.scaling.accuracy_max is not None:
-        scaling += f", â = a / {plan.scaling.accuracy_max:,.6g}, a weighted by {plan.accuracy_weighting}"
-    lines = [
-        f"{plan.workload.n_queries:,} queries in {plan.workload.n_cells:,} cells, {len(plan.model_names)} models,"
-        f" ζ = {plan.zeta:g}; optimal within {plan.optimality_gap:.1g}, found in {plan.solve_s:.2f} s",
-        f"cost = ζ·ê − (1−ζ)·â, {scaling} ({plan.scaling.convention})",
-        "",
-    ]
-    if plan.simulated:
-        lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
-    outcomes: dict[str, Outcome] = {"plan": plan, **plan.baselines}
-    lines += aligned(
-        ("", "ENERGY", "SAVED", "ACC/TOKEN", "ACC/QUERY", "RUNTIME"),
-        [
-            (
-                name,
-                f"{outcome.energy_j / divisor:,.2f} {unit}",
-                "" if outcome is plan else f"{100 * (1 - plan.energy_j / outcome.energy_j):.1f} %",
-                _percent(outcome.accuracy_token_weighted),
-                _percent(outcome.accuracy_query_mean),
-                _duration(outcome.runtime_s),
-            )
-            for name, outcome in outcomes.items()
-        ],
-        right="ENERGY SAVED ACC/TOKEN ACC/QUERY RUNTIME",
-    )
-    lines.append("")
-    lines += aligned(
-        ("MODEL", "SHARE", "QUERIES", "ENERGY", "RUNTIME", "PRICE"),
-        [
-            (
-                name,
-                f"{100 * plan.shares[name]:.2f} %",
-                f"{load.queries:,}",
-                f"{load.energy_j / divisor:,.2f} {unit}",
-                _duration(load.runtime_s),
-                f"{plan.prices[name]:+.4g}" if plan.prices[name] else "0",
-            )
-            for name, load in plan.models.items()
-        ],
-        right="SHARE QUERIES ENERGY RUNTIME PRICE",
-    )
-    return lines
+def _idle(watts: tuple[str, ...], horizon_s: float | None, table: AccuracyTable | None) -> Idle | None:
+    """What is to be charged for waiting, if anything is."""
+    from llmpower.routing.idle import Idle, parse_idle_watts
 
-
-def _energy_unit(energy_j: float) -> tuple[float, str]:
-    """The largest unit in which this energy is at least 1."""
-    for divisor, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ")):
-        if energy_j >= divisor:
-            return divisor, unit
-    return 1.0, "J"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 36000 else f"{seconds:,.1f} s"
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+    if not watts:
+        if horizon_s is not None:
+            raise InputError("--horizon", horizon_s, "is for how long --idle-watts are charged; give those too")
+        return None
+    if horizon_s is None:
+        raise InputError("--horizon", "missing", "--idle-watts are charged for a time; say for how many seconds")
+    of_all, by_model = parse_idle_watts(watts)
+    return Idle(horizon_s, of_all, by_model, {} if table is None else table.num_gpus)

@@ -8,22 +8,26 @@ so that its "accuracy" is an average over tokens. The other reading counts each 
 
     a_K(τin, τout) = A_K                     weighting ``queries``
 
-Both averages are reported for every plan; the weighting decides which one the objective pursues.
+Both averages are reported for every plan; the weighting decides which one the objective pursues. Where models are
+good at different things, A_K may be given by class of query; the workload's column ``query_class`` says which is which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.workload import IntArray
+from llmpower.routing.choices import Choice, find
 from llmpower.tables import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Weighting = Literal["tokens", "queries"]
 WEIGHTINGS: tuple[Weighting, ...] = ("tokens", "queries")
@@ -31,18 +35,32 @@ WEIGHTINGS: tuple[Weighting, ...] = ("tokens", "queries")
 
 @dataclass(frozen=True, slots=True)
 class AccuracyTable:
-    """accuracy.csv: ``accuracy`` by model name, and ``shares`` of the models that have one there (all in 0..1)."""
+    """accuracy.csv, all by the name of a model or of a choice (``model@system``).
+
+    ``accuracy`` (0..1) holds for queries of every class that ``by_class`` (model, then class) does not name;
+    ``shares`` are fractions of the queries, ``num_gpus`` what the model occupies while it is loaded.
+    """
 
     accuracy: Mapping[str, float]
     shares: Mapping[str, float] = field(default_factory=dict)
+    by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    num_gpus: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Whatever has an accuracy here."""
+        return tuple(dict.fromkeys((*self.accuracy, *self.by_class)))
 
 
 def read_accuracy(path: Path) -> AccuracyTable:
-    """Read ``model_name``, ``accuracy`` and, where there is one, ``share``; other columns are left alone.
+    """Read ``model_name, accuracy`` and, where there are such columns, ``query_class``, ``share``, ``num_gpus``.
+
+    A row without ``query_class`` holds for the classes that no other row of its model names. Other columns are left
+    alone.
 
     Raises:
-        InputError: the file cannot be read, has no rows, names a model twice or not at all, or an accuracy or a
-            share is not in 0..1. An empty share means that the model has none.
+        InputError: the file cannot be read, has no rows, names a model (and class) twice or not at all, or holds an
+            accuracy or share that is not in 0..1 or a number of GPUs that is none. An empty share or number is none.
     """
     import pandas as pd
 
@@ -50,42 +68,71 @@ def read_accuracy(path: Path) -> AccuracyTable:
     if not len(frame):
         raise InputError("--accuracy", path, "holds no rows; give a row a model: model_name, accuracy")
     accuracy: dict[str, float] = {}
-    shares: dict[str, float] = {}
-    for row, (name, value) in enumerate(zip(frame["model_name"], frame["accuracy"], strict=True), start=1):
+    by_class: dict[str, dict[str, float]] = {}
+    classes = frame["query_class"] if "query_class" in frame.columns else pd.Series("", frame.index)
+    for row, (name, query_class, value) in enumerate(
+        zip(frame["model_name"], classes.fillna("").astype(str), frame["accuracy"], strict=True), start=1
+    ):
         if pd.isna(name):
             raise InputError("model_name", "empty", f"row {row} of {path} needs a model's name")
-        if str(name) in accuracy:
-            raise InputError("model_name", name, f"row {row} of {path} repeats it; keep one row a model")
-        accuracy[str(name)] = _fraction("accuracy", value, f"row {row} of {path}")
-    if "share" in frame.columns:
-        for row, (name, value) in enumerate(zip(accuracy, frame["share"], strict=True), start=1):
-            if not pd.isna(value):
-                shares[name] = _fraction("share", value, f"row {row} of {path}")
-    return AccuracyTable(accuracy, shares)
+        known, key = (by_class.setdefault(str(name), {}), query_class) if query_class else (accuracy, str(name))
+        if key in known:
+            of = f" for {query_class}" if query_class else ""
+            raise InputError("model_name", name, f"row {row} of {path} repeats it{of}; keep one row a model")
+        known[key] = _fraction("accuracy", value, f"row {row} of {path}")
+    return AccuracyTable(
+        accuracy, _of_models(frame, "share", _fraction, path), by_class, _of_models(frame, "num_gpus", _gpus, path)
+    )
 
 
-def check_accuracy(accuracy: Mapping[str, float]) -> None:
-    """Hold a caller's own mapping to what a file is held to.
+def accuracies(table: AccuracyTable, choices: Sequence[Choice], classes: Sequence[str]) -> FloatArray:
+    """A_K by class of query and choice, shape (n_classes, n_choices).
 
     Raises:
-        InputError: a value is not in 0..1.
+        InputError: an accuracy is missing, or not in 0..1.
     """
-    for name, value in accuracy.items():
-        _fraction("accuracy", value, name)
+    values = np.empty((len(classes), len(choices)))
+    for row, query_class in enumerate(classes):
+        for column, choice in enumerate(choices):
+            value = (find(table.by_class, choice) or {}).get(query_class, find(table.accuracy, choice))
+            if value is None:
+                of = f" for queries of class {query_class!r}" if query_class or table.by_class else ""
+                advice = f"has a fit but no accuracy{of}; add its row, or leave the model out by --only"
+                raise InputError("--accuracy", choice.name, advice)
+            values[row, column] = _fraction("accuracy", value, choice.name)
+    return values
 
 
-def query_accuracy(accuracy: FloatArray, tokens: IntArray, weighting: Weighting) -> FloatArray:
-    """a_K of one query of each cell, shape (n_cells, n_models), from A_K (n_models,) and tokens (n_cells,)."""
-    weight = tokens.astype(np.float64) if weighting == "tokens" else np.ones(len(tokens))
-    return weight[:, np.newaxis] * accuracy
+def _of_models(frame: pd.DataFrame, column: str, read: Any, path: Path) -> dict[str, Any]:
+    """A column that says one thing of a model, however many rows it has; empty cells say nothing."""
+    found: dict[str, Any] = {}
+    if column in frame.columns:
+        for row, (name, value) in enumerate(zip(frame["model_name"].astype(str), frame[column], strict=True), start=1):
+            if value is None or value != value:
+                continue
+            number = read(column, value, f"row {row} of {path}")
+            if found.setdefault(name, number) != number:
+                raise InputError(column, value, f"row {row} of {path} says another one of {name} than before; keep one")
+    return found
+
+
+def _gpus(field: str, value: object, place: str) -> int:
+    number = _number(value)
+    if not (1 <= number < np.inf and number.is_integer()):
+        raise InputError(field, value, f"{place} needs a whole number of GPUs, 1 or more")
+    return int(number)
 
 
 def _fraction(field: str, value: object, place: str) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
-    except (TypeError, ValueError):
-        number = np.nan
+    number = _number(value)
     if not 0 <= number <= 1:
         shown = "empty" if value is None or value != value else value
         raise InputError(field, shown, f"{place} needs a fraction from 0 to 1; write 0.51 for 51 %")
     return number
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
+    except (TypeError, ValueError):
+        return np.nan

@@ -1,37 +1,66 @@
-"""What a plan is held against: dispatchers that do not look at the query.
+"""What a plan is held against: dispatchers that do not look at the query, and one that looks at one of its lengths.
 
 ``single:<model>`` sends everything to one model; ``round_robin`` the i-th query in input order to the i-th model in
 turn; ``random`` each query to any model with equal chance, as an expected value and not as one draw. The
 comparison that matters is ``best_blind_mix``: the cheapest way to reach the plan's accuracy by sending each query to
 model K with a fixed probability, whatever its length. ``same_shares_blind`` is that mix at the plan's own shares.
+``hybrid_threshold`` is :mod:`~llmpower.routing.thresholds`' best rule at the plan's ζ; like the singles it knows no
+shares.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.costs import Costs, Outcome
+from llmpower.routing.thresholds import ThresholdRule, best_threshold
 from llmpower.routing.workload import IntArray, Workload
 
 
-def baselines(costs: Costs, plan: Outcome, zeta: float) -> dict[str, Outcome]:
-    """Outcome by the baseline's name, in the order above; no ``best_blind_mix`` where there are no accuracies."""
-    count, n_models = costs.workload.count, len(costs.choices)
+@dataclass(frozen=True, slots=True, eq=False)
+class Baselines:
+    """``outcomes`` by name, in the order above; the mix's probabilities by choice and the rule, where there are any."""
+
+    outcomes: dict[str, Outcome]
+    best_blind_mix: FloatArray | None
+    threshold: ThresholdRule | None
+
+
+def baselines(costs: Costs, plan: Outcome, zeta: float) -> Baselines:
+    """All of them; no ``best_blind_mix`` where there are no accuracies, and no threshold where nothing divides."""
+    n_models, everything = len(costs.choices), costs.all_on_each()
 
     def blind(weights: FloatArray) -> Outcome:
-        return costs.outcome(np.outer(count, weights), zeta)
+        return costs.summed(everything.weighted(weights), zeta)
 
     found = {
         f"single:{name}": blind(weights) for name, weights in zip(costs.model_names, np.eye(n_models), strict=True)
     }
-    found["round_robin"] = costs.outcome(round_robin(costs.workload, n_models), zeta)
+    found["round_robin"] = costs.summed(costs.loads(round_robin(costs.workload, n_models)), zeta)
     found["random"] = blind(np.full(n_models, 1 / n_models))
     accuracy = plan.accuracy_token_weighted if costs.weighting == "tokens" else plan.accuracy_query_mean
-    if costs.accuracy is not None and accuracy is not None:
-        found["best_blind_mix"] = blind(best_blind_mix(count @ costs.energy_j, costs.accuracy, accuracy))
+    mix = None
+    if accuracy is not None:
+        of_single = np.array([_accuracy(found[f"single:{name}"], costs) for name in costs.model_names])
+        charges = costs.idle_j if costs.unloadable else None
+        mix = best_blind_mix(everything.energy_j, of_single, accuracy, charges)
+        found["best_blind_mix"] = blind(mix)
     found["same_shares_blind"] = blind(np.array(list(plan.shares.values())))
-    return found
+    rule = None
+    if (best := best_threshold(costs, zeta)) is not None:
+        rule, assigned = best
+        found["hybrid_threshold"] = costs.summed(costs.loads(assigned), zeta)
+    return Baselines(found, mix, rule)
+
+
+def _accuracy(outcome: Outcome, costs: Costs) -> float:
+    """The mean that is pursued."""
+    pursued = outcome.accuracy_token_weighted if costs.weighting == "tokens" else outcome.accuracy_query_mean
+    assert pursued is not None
+    return pursued
 
 
 def round_robin(workload: Workload, n_models: int) -> IntArray:
@@ -45,14 +74,18 @@ def round_robin(workload: Workload, n_models: int) -> IntArray:
     return assigned
 
 
-def best_blind_mix(energy_j: FloatArray, accuracy: FloatArray, least_accuracy: float) -> FloatArray:
+def best_blind_mix(
+    energy_j: FloatArray, accuracy: FloatArray, least_accuracy: float, charges: FloatArray | None = None
+) -> FloatArray:
     """Probabilities w (n_models,) of the mix of least energy with at least that accuracy.
 
         minimise Σ w_K·E_K   subject to Σ w_K·A_K ≥ A,  Σ w_K = 1,  w ≥ 0
 
     Two constraints, so at most two models have w > 0: all singles and pairs are looked at. ``energy_j`` (n_models,) is
-    the whole workload's on each model; ``least_accuracy`` is some average of the models' own.
+    the whole workload's on each model; ``least_accuracy`` is some average of the models' own. ``charges`` (n_models,)
+    are paid for each model with w > 0.
     """
+    charges = np.zeros_like(energy_j) if charges is None else charges
     # Rounding may put an average above the best of what it averages.
     target = min(least_accuracy, float(accuracy.max()))
     best, least_j = np.zeros(len(accuracy)), np.inf
@@ -61,7 +94,9 @@ def best_blind_mix(energy_j: FloatArray, accuracy: FloatArray, least_accuracy: f
             w = 1.0
             if accuracy[other] < target:
                 w = (target - accuracy[other]) / (accuracy[above] - accuracy[other])
-            if (mix_j := w * energy_j[above] + (1 - w) * energy_j[other]) < least_j:
+            mix_j = w * energy_j[above] + (1 - w) * energy_j[other]
+            mix_j += (charges[above] if w > 0 else 0) + (charges[other] if w < 1 and other != above else 0)
+            if mix_j < least_j:
                 best, least_j = np.zeros(len(accuracy)), mix_j
                 best[other] = 1 - w
                 best[above] += w

@@ -1,14 +1,15 @@
-"""What every cell would cost on every model: the arrays that plans, baselines and frontiers are computed from.
+"""What every cell would cost on every choice: the arrays that plans, baselines and frontiers are computed from.
 
 A published form predicts negative joules for short queries and anything at all beyond the lengths it was fitted on,
 and an optimiser seeks out exactly those cells. So a prediction at or below zero stops the plan, and queries outside
-the fitted ranges are counted.
+the fitted ranges are marked.
 
-Scaling, over all queries and models, with the least taken as 0:
+Scaling, over all queries and choices, with the least taken as 0:
 
     ê = e / max e,   â = a / max a,   cost = ζ·ê − (1−ζ)·â
 
-so ζ = 1 is energy alone and ζ = 0 accuracy alone.
+so ζ = 1 is energy alone and ζ = 0 accuracy alone. One query sets each maximum, so a ζ means another exchange of joules
+for accuracy in every workload.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from numpy.typing import NDArray
 from llmpower.exceptions import InputError
 from llmpower.modelling import Fit, WorkloadModel
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.accuracy import WEIGHTINGS, Weighting, check_accuracy, query_accuracy
-from llmpower.routing.choices import Choice, candidates, find
+from llmpower.routing.accuracy import WEIGHTINGS, AccuracyTable, Weighting, accuracies
+from llmpower.routing.choices import Choice, candidates
+from llmpower.routing.idle import Idle
 from llmpower.routing.workload import IntArray, Workload
+
+CELLS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,11 @@ class Scaling:
 class Outcome:
     """What a division of the workload comes to, over all queries.
 
-    ``objective`` is Σ ζ·ê − (1−ζ)·â; ``energy_j`` and ``runtime_s`` are sums of what the models predict (seconds of
-    all queries one after the other). ``accuracy_token_weighted`` is Σ A_K·(τin+τout) / Σ (τin+τout),
-    ``accuracy_query_mean`` Σ A_K / N; both ``None`` where no accuracy was given. ``shares`` are fractions of the
-    queries by model name.
+    ``objective`` is Σ ζ·ê − (1−ζ)·â, and ζ·(idle energy)/max e where that is charged; ``energy_j`` and ``runtime_s``
+    are sums of what the models predict (seconds of all queries one after the other). ``idle_energy_j`` is what the
+    loaded models are charged for waiting, ``None`` where they are not. ``accuracy_token_weighted`` is
+    Σ A_K·(τin+τout) / Σ (τin+τout), ``accuracy_query_mean`` Σ A_K / N; both ``None`` where no accuracy was given.
+    ``shares`` are fractions of the queries by model name.
     """
 
     objective: float
@@ -56,14 +61,45 @@ class Outcome:
     accuracy_token_weighted: float | None
     accuracy_query_mean: float | None
     shares: Mapping[str, float]
+    idle_energy_j: float | None
+
+    @property
+    def total_energy_j(self) -> float:
+        """Joules of the queries and of waiting."""
+        return self.energy_j + (self.idle_energy_j or 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loads:
+    """What each choice is given, each of shape (n_choices,): queries, J, s, and accuracies summed over queries.
+
+    ``accuracy_tokens`` is Σ A_K·(τin+τout) and ``accuracy_queries`` Σ A_K; both are 0 where there are no accuracies.
+    """
+
+    queries: FloatArray
+    energy_j: FloatArray
+    runtime_s: FloatArray
+    accuracy_tokens: FloatArray
+    accuracy_queries: FloatArray
+
+    def weighted(self, weights: FloatArray) -> Loads:
+        """Each choice given the fraction ``weights`` (n_choices,) of this."""
+        return Loads(
+            self.queries * weights,
+            self.energy_j * weights,
+            self.runtime_s * weights,
+            self.accuracy_tokens * weights,
+            self.accuracy_queries * weights,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Costs:
     """Predictions for every cell and choice, in the order of ``choices`` (by name).
 
-    ``energy_j`` and ``runtime_s`` have shape (n_cells, n_models), ``accuracy`` (n_models,) or ``None``;
-    ``extrapolated`` (n_cells,) marks cells outside the fitted range of at least one model.
+    ``energy_j`` and ``runtime_s`` have shape (n_cells, n_choices), ``accuracy`` (n_classes, n_choices) or ``None``;
+    ``extrapolated`` (n_cells,) marks cells outside the fitted range of at least one choice. ``idle_j`` (n_choices,) is
+    what each is charged while it is loaded, or ``None``; all are, unless they are ``unloadable`` and given no query.
     """
 
     choices: tuple[Choice, ...]
@@ -73,89 +109,143 @@ class Costs:
     accuracy: FloatArray | None
     weighting: Weighting
     extrapolated: NDArray[np.bool_]
+    scaling: Scaling
+    idle_j: FloatArray | None = None
+    unloadable: bool = False
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """In the order of the columns."""
+        """Names of the choices, in the order of the columns."""
         return tuple(choice.name for choice in self.choices)
 
-    @property
-    def scaling(self) -> Scaling:
-        """What ê and â are scaled by."""
-        a = self._query_accuracy()
-        return Scaling(float(self.energy_j.max()), None if a is None else float(a.max()))
-
     def per_query(self, zeta: float) -> FloatArray:
-        """ζ·ê − (1−ζ)·â of one query of each cell on each model, shape (n_cells, n_models)."""
-        ζ, e, a = zeta, self.energy_j, self._query_accuracy()
-        ê = e / e.max()
-        â = np.zeros_like(e) if a is None else a / (a.max() or 1.0)
-        return np.asarray(ζ * ê - (1 - ζ) * â)
+        """ζ·ê − (1−ζ)·â of one query of each cell on each choice, shape (n_cells, n_choices)."""
+        return self.scaled(self.energy_j, zeta)
 
-    def outcome(self, assigned: IntArray | FloatArray, zeta: float) -> Outcome:
-        """What ``assigned`` (n_cells, n_models) comes to: queries of each cell on each model, fractions allowed."""
-        tokens, queries = self.workload.tokens, assigned.sum(axis=0)
-        token_weighted = query_mean = None
+    def scaled(self, energy_j: FloatArray, zeta: float) -> FloatArray:
+        """As :meth:`per_query` with other joules (n_cells, n_choices) than the predicted ones, scaled alike."""
+        ζ = zeta
+        costs = energy_j * (ζ / self.scaling.energy_max_j)
+        if self.accuracy is not None and ζ < 1:
+            a = self.query_accuracy()
+            a *= (1 - ζ) / (self.scaling.accuracy_max or 1.0)
+            costs -= a
+        return costs
+
+    def query_accuracy(self) -> FloatArray:
+        """a_K of one query of each cell on each choice, shape (n_cells, n_choices); needs accuracies."""
+        assert self.accuracy is not None
+        a = self.accuracy[self.workload.cell_class]
+        if self.weighting == "tokens":
+            a *= self.workload.tokens[:, np.newaxis]
+        return a
+
+    def loads(self, assigned: IntArray | FloatArray) -> Loads:
+        """What ``assigned`` (n_cells, n_choices) gives each choice; fractions of queries are allowed."""
+        queries = assigned.sum(axis=0).astype(np.float64)
+        tokens = self.workload.tokens
+        accuracy_tokens, accuracy_queries = np.zeros_like(queries), np.zeros_like(queries)
         if self.accuracy is not None:
-            token_weighted = float((tokens @ assigned) @ self.accuracy / (tokens @ self.workload.count))
-            query_mean = float(queries @ self.accuracy / self.workload.n_queries)
-        return Outcome(
-            objective=float((assigned * self.per_query(zeta)).sum()),
-            energy_j=float((assigned * self.energy_j).sum()),
-            runtime_s=float((assigned * self.runtime_s).sum()),
-            accuracy_token_weighted=token_weighted,
-            accuracy_query_mean=query_mean,
-            shares=dict(zip(self.model_names, (queries / self.workload.n_queries).tolist(), strict=True)),
+            for number, accuracy in enumerate(self.accuracy):
+                # Nearly always there is one class, and then nothing needs to be picked out.
+                here = slice(None) if len(self.accuracy) == 1 else self.workload.cell_class == number
+                accuracy_tokens += accuracy * (tokens[here] @ assigned[here])
+                accuracy_queries += accuracy * assigned[here].sum(axis=0)
+        return Loads(
+            queries=queries,
+            energy_j=np.einsum("ck,ck->k", assigned, self.energy_j),
+            runtime_s=np.einsum("ck,ck->k", assigned, self.runtime_s),
+            accuracy_tokens=accuracy_tokens,
+            accuracy_queries=accuracy_queries,
         )
 
-    def _query_accuracy(self) -> FloatArray | None:
-        if self.accuracy is None:
-            return None
-        return query_accuracy(self.accuracy, self.workload.tokens, self.weighting)
+    def all_on_each(self) -> Loads:
+        """What each choice would be given if everything went there."""
+        count = self.workload.count[:, np.newaxis]
+        return self.loads(np.broadcast_to(count, self.energy_j.shape))
+
+    def summed(self, loads: Loads, zeta: float) -> Outcome:
+        """The outcome that loads come to."""
+        energy_j, n_queries = float(loads.energy_j.sum()), self.workload.n_queries
+        idle_j = None
+        if self.idle_j is not None:
+            idle_j = float(self.idle_j[loads.queries > 0].sum() if self.unloadable else self.idle_j.sum())
+        objective = zeta * (energy_j + (idle_j or 0.0)) / self.scaling.energy_max_j
+        token_weighted = query_mean = None
+        if self.accuracy is not None:
+            tokens, queries = float(loads.accuracy_tokens.sum()), float(loads.accuracy_queries.sum())
+            pursued = tokens if self.weighting == "tokens" else queries
+            objective -= (1 - zeta) * pursued / (self.scaling.accuracy_max or 1.0)
+            token_weighted = tokens / float(self.workload.tokens @ self.workload.count)
+            query_mean = queries / n_queries
+        return Outcome(
+            objective=objective,
+            energy_j=energy_j,
+            runtime_s=float(loads.runtime_s.sum()),
+            accuracy_token_weighted=token_weighted,
+            accuracy_query_mean=query_mean,
+            shares=dict(zip(self.model_names, (loads.queries / n_queries).tolist(), strict=True)),
+            idle_energy_j=idle_j,
+        )
 
 
 def predict_costs(
     models: Iterable[WorkloadModel],
     workload: Workload,
-    accuracy: Mapping[str, float] | None,
+    accuracy: Mapping[str, float] | AccuracyTable | None,
     *,
     only: Collection[str] = (),
     weighting: Weighting = "tokens",
+    idle: Idle | None = None,
+    allow_unload: bool = False,
 ) -> Costs:
-    """Predict the workload on the models of ``only``, or on all.
+    """Predict the workload on the models of ``only``, or on all; charge what they draw ``idle``, if given.
 
     Raises:
         InputError: no model, an unknown one in ``only`` or ``accuracy``, one without an accuracy, models that cannot
-            be compared, or a prediction at or below zero.
+            be compared, a prediction at or below zero, or models to unload that nothing is charged for.
     """
+    if allow_unload and idle is None:
+        advice = "needs what waiting costs to decide what is worth loading; give --idle-watts and --horizon"
+        raise InputError("--allow-unload", "no idle energy", advice)
     if weighting not in WEIGHTINGS:
         raise InputError("--accuracy-weighting", weighting, f"unknown; use one of {', '.join(WEIGHTINGS)}")
     choices = candidates(models, only)
-    names = [choice.name for choice in choices]
-    if accuracy is not None:
-        check_accuracy(accuracy)
+    table = AccuracyTable(accuracy) if isinstance(accuracy, Mapping) else accuracy
+    if table is not None and not only:
         known = {known for choice in choices for known in (choice.name, choice.model.model_name)}
-        for name in accuracy:
-            if name not in known and not only:
-                advice = (
-                    f"has an accuracy but no fit; fit it, or name the models to use with --only: {', '.join(names)}"
-                )
+        for name in table.models:
+            if name not in known:
+                names = ", ".join(choice.name for choice in choices)
+                advice = f"has an accuracy but no fit; fit it, or name the models to use with --only: {names}"
                 raise InputError("--accuracy", name, advice)
-        for choice in choices:
-            if find(accuracy, choice) is None:
-                advice = "has a fit but no accuracy; add its row, or leave it out by --only"
-                raise InputError("--accuracy", choice.name, advice)
+    values = None if table is None else accuracies(table, choices, workload.classes)
     tokens = (workload.input_tokens, workload.output_tokens)
     inside = [fit.inside(*tokens) for choice in choices for fit in (choice.model.energy, choice.model.runtime)]
+    energy_j = np.column_stack([_predict(f"energy of {c.name} [J]", c.model.energy, workload) for c in choices])
     return Costs(
         choices=choices,
         workload=workload,
-        energy_j=np.column_stack([_predict(f"energy of {c.name} [J]", c.model.energy, workload) for c in choices]),
+        energy_j=energy_j,
         runtime_s=np.column_stack([_predict(f"runtime of {c.name} [s]", c.model.runtime, workload) for c in choices]),
-        accuracy=None if accuracy is None else np.array([find(accuracy, choice) for choice in choices]),
+        accuracy=values,
         weighting=weighting,
         extrapolated=~np.logical_and.reduce(inside),
+        scaling=Scaling(float(energy_j.max()), _accuracy_max(values, workload, weighting)),
+        idle_j=None if idle is None else idle.energy_j(choices),
+        unloadable=allow_unload,
     )
+
+
+def _accuracy_max(accuracy: FloatArray | None, workload: Workload, weighting: Weighting) -> float | None:
+    if accuracy is None:
+        return None
+    of_class = accuracy.max(axis=1)
+    if weighting == "tokens":
+        longest = np.zeros(len(of_class), np.int64)
+        np.maximum.at(longest, workload.cell_class, workload.tokens)
+        of_class = of_class * longest
+    return float(of_class.max())
 
 
 def _predict(what: str, fit: Fit, workload: Workload) -> FloatArray:
@@ -163,13 +253,14 @@ def _predict(what: str, fit: Fit, workload: Workload) -> FloatArray:
     predicted = fit.predict(workload.input_tokens, workload.output_tokens)
     wrong = ~((predicted > 0) & np.isfinite(predicted))
     if wrong.any():
-        example = int(np.argmax(wrong))
         queries = 100 * workload.count[wrong].sum() / workload.n_queries
+        worst = np.flatnonzero(wrong)
+        worst = worst[np.argsort(predicted[worst], kind="stable")][:CELLS_NAMED]
+        cells = ", ".join(f"{workload.input_tokens[cell]} + {workload.output_tokens[cell]}" for cell in worst)
         advice = (
             f"the form {fit.form} predicts nothing positive for {wrong.sum()} of {workload.n_cells} cells"
-            f" ({queries:.2g} % of the queries), here for {workload.input_tokens[example]} input and"
-            f" {workload.output_tokens[example]} output tokens; fit again with another form (llmpower fit --form auto),"
-            " or leave those queries out"
+            f" ({queries:.2g} % of the queries), lowest for {cells} tokens (input + output); fit again with"
+            " another form (llmpower fit --form auto), or leave those queries out"
         )
-        raise InputError(what, f"{predicted[example]:.4g}", advice)
+        raise InputError(what, f"{predicted[worst[0]]:.4g}", advice)
     return predicted

@@ -45,7 +45,7 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
 def cells_table(plan: RoutingPlan) -> pd.DataFrame:
     """A row for each cell and model that has queries: ``input_tokens, output_tokens, model_name, count``.
 
-    Where a model stands on several systems, ``system`` follows it.
+    Where a model stands on several systems, ``system`` follows it; where queries have a class, ``query_class``.
     """
     import pandas as pd
 
@@ -55,6 +55,7 @@ def cells_table(plan: RoutingPlan) -> pd.DataFrame:
             "input_tokens": plan.workload.input_tokens[cells],
             "output_tokens": plan.workload.output_tokens[cells],
             **{column: values[models] for column, values in _names(plan).items()},
+            **_classes(plan, cells),
             "count": plan.assigned[cells, models],
         }
     )
@@ -66,6 +67,12 @@ def _names(plan: RoutingPlan) -> dict[str, NDArray[np.object_]]:
     if names["model_name"].tolist() != list(plan.model_names):
         names["system"] = np.array([choice.model.system for choice in plan.choices], dtype=object)
     return names
+
+
+def _classes(plan: RoutingPlan, cells: IntArray) -> dict[str, NDArray[np.object_]]:
+    if plan.workload.classes == ("",):
+        return {}
+    return {"query_class": np.array(plan.workload.classes, dtype=object)[plan.workload.cell_class[cells]]}
 
 
 def _segments(plan: RoutingPlan) -> tuple[IntArray, IntArray, IntArray]:

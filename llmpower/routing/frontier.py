@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmpower.modelling import WorkloadModel
-from llmpower.routing.accuracy import Weighting
+from llmpower.routing.accuracy import AccuracyTable, Weighting
 from llmpower.routing.costs import predict_costs
 from llmpower.routing.plan import RoutingPlan, check_zeta, make_plan
 from llmpower.routing.shares import Share, query_limits
@@ -25,7 +25,7 @@ ZETAS = tuple(step / 20 for step in range(21))
 def trace_frontier(
     models: Iterable[WorkloadModel],
     workload: Workload,
-    accuracy: Mapping[str, float] | None,
+    accuracy: Mapping[str, float] | AccuracyTable | None,
     *,
     zetas: Sequence[float] = ZETAS,
     shares: Mapping[str, Share] | None = None,

@@ -8,24 +8,36 @@ beyond the fitted ranges, whether the joules are simulated.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.routing.accuracy import Weighting
-from llmpower.routing.baselines import baselines
+from llmpower.modelling.forms import FloatArray
+from llmpower.routing.accuracy import AccuracyTable, Weighting
+from llmpower.routing.baselines import Baselines, baselines
+from llmpower.routing.bootstrap import Bootstrap, bootstrap
 from llmpower.routing.choices import Choice
-from llmpower.routing.costs import Costs, Outcome, Scaling, predict_costs
+from llmpower.routing.costs import Costs, Loads, Outcome, Scaling, predict_costs
+from llmpower.routing.dominance import never_chosen
+from llmpower.routing.idle import Idle, cheapest_set
 from llmpower.routing.shares import Share, query_limits
-from llmpower.routing.solver import solve
+from llmpower.routing.solver import Solution, solve
+from llmpower.routing.thresholds import ThresholdRule
+from llmpower.routing.uncertainty import Interval, Saving, interval, saving, summed_design
 from llmpower.routing.workload import IntArray, Workload
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLoad:
-    """One model's part of a plan: queries, tokens, joules, seconds, and its accuracy where known."""
+    """One model's part of a plan: queries, tokens, joules, seconds, and its accuracy where known.
+
+    An accuracy that differs by class of query is the mean over the whole workload's queries, whoever serves them.
+    """
 
     queries: int
     tokens: int
@@ -41,8 +53,11 @@ class RoutingPlan(Outcome):
     ``assigned`` has shape (n_cells, n_models): queries of each of the workload's cells on each of ``model_names``, the
     names of ``choices``; ``limits`` are the lowest and highest numbers of queries asked for, each (n_models,).
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solver.Solution` has them:
-    a query goes to the least of ζ·ê − (1−ζ)·â + price. ``extrapolated_queries`` lie outside the fitted range of at
-    least one model. ``solve_s`` is the wall time of the solver alone.
+    a query goes to the least of ζ·ê − (1−ζ)·â + price. Models in ``unloaded`` are better not loaded at all and have no
+    price; those in ``never_chosen`` get queries only because shares say so. ``extrapolated_queries`` lie outside the
+    fitted range of at least one model, and take ``extrapolated_energy_j``. ``energy`` has the interval of
+    ``energy_j``, ``saving`` what the best mix that ignores the query would have cost more, ``threshold`` the rule of
+    the baseline ``hybrid_threshold``. ``solve_s`` is the wall time of the solver alone.
     """
 
     workload: Workload
@@ -58,64 +73,114 @@ class RoutingPlan(Outcome):
     solve_s: float
     models: Mapping[str, ModelLoad]
     baselines: Mapping[str, Outcome]
+    threshold: ThresholdRule | None
+    energy: Interval | None
+    saving: Saving
+    bootstrap: Bootstrap | None
     extrapolated_queries: int
+    extrapolated_energy_j: float
+    never_chosen: tuple[str, ...]
+    unloaded: tuple[str, ...]
     simulated: bool
     boundary: str | None
+
+    @property
+    def extrapolated_share(self) -> float:
+        """Fraction of the queries that lie outside the fitted range of at least one model."""
+        return self.extrapolated_queries / self.workload.n_queries
+
+    @property
+    def extrapolated_energy_share(self) -> float:
+        """Fraction of the plan's energy that those queries take."""
+        return self.extrapolated_energy_j / self.energy_j
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the assignment, as JSON types."""
         return {
             "simulated": self.simulated,
             **_outcome_json(self),
+            "energy_std_j": None if self.energy is None else self.energy.std_j,
+            "energy_low_j": None if self.energy is None else self.energy.low_j,
+            "energy_high_j": None if self.energy is None else self.energy.high_j,
             "accuracy_weighting": self.accuracy_weighting,
             "zeta": self.zeta,
             "prices": dict(self.prices),
             "scaling": asdict(self.scaling),
             "boundary": self.boundary,
             "optimality_gap": self.optimality_gap,
+            "saving": asdict(self.saving),
+            "bootstrap": None if self.bootstrap is None else asdict(self.bootstrap),
             "baselines": {name: _outcome_json(outcome) for name, outcome in self.baselines.items()},
+            "threshold": None if self.threshold is None else asdict(self.threshold),
             "models": {name: asdict(load) for name, load in self.models.items()},
+            "never_chosen": list(self.never_chosen),
+            "unloaded": list(self.unloaded),
             "solve_s": self.solve_s,
             "queries": self.workload.n_queries,
             "cells": self.workload.n_cells,
             "extrapolated_queries": self.extrapolated_queries,
-            "extrapolated_share": self.extrapolated_queries / self.workload.n_queries,
+            "extrapolated_share": self.extrapolated_share,
+            "extrapolated_energy_j": self.extrapolated_energy_j,
+            "extrapolated_energy_share": self.extrapolated_energy_share,
         }
 
 
 def route(
     models: Iterable[WorkloadModel],
     workload: Workload,
-    accuracy: Mapping[str, float] | None = None,
+    accuracy: Mapping[str, float] | AccuracyTable | None = None,
     *,
     zeta: float = 0.5,
     shares: Mapping[str, Share] | None = None,
     only: Collection[str] = (),
     accuracy_weighting: Weighting = "tokens",
+    idle: Idle | None = None,
+    allow_unload: bool = False,
+    max_extrapolation: float = 0.5,
+    draws: int = 0,
 ) -> RoutingPlan:
     """Assign every query to exactly one model at least Σ ζ·ê − (1−ζ)·â (Wilkins, Keshav and Mortier, HotCarbon 2024).
 
     Args:
         models: what :func:`llmpower.fit` returns or ``models.json`` holds.
         workload: the queries, all known in advance.
-        accuracy: A_K in 0..1 by model name; may be left out where ``zeta`` is 1.
+        accuracy: A_K in 0..1 by model name, or a table with accuracies by class of query; may be left out where
+            ``zeta`` is 1.
         zeta: ζ, from 0 (accuracy alone) to 1 (energy alone).
         shares: by model name, the fraction of the queries to send there, or a pair (low, high); models without one
             are free. Fractions become whole numbers of queries by largest remainder and are met exactly.
         only: route to these models alone.
         accuracy_weighting: whether a query's accuracy counts by its tokens, as in the paper, or once.
+        idle: what loaded models are charged for waiting; nothing by default.
+        allow_unload: leave a model out where its queries are not worth what its waiting costs.
+        max_extrapolation: the largest fraction of the queries, and of the energy, that may lie outside what the models
+            were fitted on.
+        draws: how often to plan again with other coefficients, for :class:`~llmpower.routing.bootstrap.Bootstrap`.
 
     Raises:
-        InputError: an argument is out of range, models cannot be compared, or a form predicts ≤ 0.
+        InputError: an argument is out of range, models cannot be compared, a form predicts ≤ 0, or more is extrapolated
+            than may be.
         InfeasibleError: no division of the queries meets the shares.
     """
     check_zeta(zeta, accuracy)
-    costs = predict_costs(models, workload, accuracy, only=only, weighting=accuracy_weighting)
+    if not 0 <= max_extrapolation <= 1:
+        raise InputError("--max-extrapolation", max_extrapolation, "is a fraction from 0 to 1")
+    costs = predict_costs(
+        models, workload, accuracy, only=only, weighting=accuracy_weighting, idle=idle, allow_unload=allow_unload
+    )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
-    return make_plan(costs, limits, zeta)
+    plan = make_plan(costs, limits, zeta, draws)
+    if max(plan.extrapolated_share, plan.extrapolated_energy_share) > max_extrapolation:
+        advice = (
+            f"{100 * plan.extrapolated_share:.3g} % of the queries with {100 * plan.extrapolated_energy_share:.3g} % of"
+            " the energy lie outside what at least one model was fitted on; measure such lengths, leave them out, or"
+            " allow more"
+        )
+        raise InputError("--max-extrapolation", max_extrapolation, advice)
+    return plan
 
 
-def check_zeta(zeta: float, accuracy: Mapping[str, float] | None) -> None:
+def check_zeta(zeta: float, accuracy: Mapping[str, float] | AccuracyTable | None) -> None:
     """Refuse a ζ outside 0..1, and one below 1 where there are no accuracies to weigh against energy."""
     if not 0 <= zeta <= 1:
         raise InputError("--zeta", zeta, "is from 0 (accuracy alone) to 1 (energy alone)")
@@ -123,20 +188,18 @@ def check_zeta(zeta: float, accuracy: Mapping[str, float] | None) -> None:
         raise InputError("--accuracy", "none given", f"ζ = {zeta} weighs accuracy; give a file, or --zeta 1")
 
 
-def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> RoutingPlan:
+def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draws: int = 0) -> RoutingPlan:
     """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,)."""
     workload, names = costs.workload, costs.model_names
     started = perf_counter()
-    solution = solve(costs.per_query(zeta), workload.count, *limits)
+    solution, loaded = _solve(costs, limits, zeta)
     solve_s = perf_counter() - started
-    outcome = costs.outcome(solution.assigned, zeta)
+    loads = costs.loads(solution.assigned)
+    outcome = costs.summed(loads, zeta)
+    compared = baselines(costs, outcome, zeta)
+    Φ = summed_design(costs, solution.assigned)
     return RoutingPlan(
-        objective=outcome.objective,
-        energy_j=outcome.energy_j,
-        runtime_s=outcome.runtime_s,
-        accuracy_token_weighted=outcome.accuracy_token_weighted,
-        accuracy_query_mean=outcome.accuracy_query_mean,
-        shares=outcome.shares,
+        **{field.name: getattr(outcome, field.name) for field in fields(Outcome)},
         workload=workload,
         model_names=names,
         choices=costs.choices,
@@ -145,26 +208,73 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> R
         zeta=zeta,
         accuracy_weighting=costs.weighting,
         scaling=costs.scaling,
-        prices=dict(zip(names, solution.prices.tolist(), strict=True)),
+        prices={names[K]: float(solution.prices[K]) for K in loaded},
         optimality_gap=solution.optimality_gap,
         solve_s=solve_s,
-        models=dict(zip(names, _loads(costs, solution.assigned), strict=True)),
-        baselines=baselines(costs, outcome, zeta),
+        models=dict(zip(names, _loads(costs, solution.assigned, loads), strict=True)),
+        baselines=compared.outcomes,
+        threshold=compared.threshold,
+        energy=interval(costs, Φ),
+        saving=_saving(costs, outcome, compared, Φ),
+        bootstrap=bootstrap(costs, limits, zeta, draws, _assign) if draws else None,
         extrapolated_queries=int(workload.count[costs.extrapolated].sum()),
+        extrapolated_energy_j=float(
+            np.vdot(*(array[costs.extrapolated] for array in (solution.assigned, costs.energy_j)))
+        ),
+        never_chosen=never_chosen(costs),
+        unloaded=tuple(name for K, name in enumerate(names) if K not in loaded),
         simulated=costs.choices[0].model.simulated,
         boundary=costs.choices[0].model.boundary,
     )
 
 
-def _loads(costs: Costs, assigned: IntArray) -> list[ModelLoad]:
-    accuracy = [None] * len(costs.choices) if costs.accuracy is None else costs.accuracy.tolist()
+def _solve(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> tuple[Solution, NDArray[np.intp]]:
+    """The optimum and the choices that are loaded for it: all, or the set whose waiting is worth its while."""
+    paid, count, (low, high) = costs.per_query(zeta), costs.workload.count, limits
+    everything = np.arange(len(costs.choices))
+    if costs.idle_j is None or not costs.unloadable:
+        return solve(paid, count, low, high), everything
+
+    def optimum(loaded: NDArray[np.intp]) -> float:
+        solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
+        return float(np.vdot(solution.assigned, paid[:, loaded]))
+
+    charges = zeta * costs.idle_j / costs.scaling.energy_max_j
+    loaded = cheapest_set(charges, low, high, costs.workload.n_queries, optimum)
+    solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
+    assigned, prices = np.zeros(paid.shape, np.int64), np.zeros(len(everything))
+    assigned[:, loaded], prices[loaded] = solution.assigned, solution.prices
+    return Solution(assigned, prices, solution.optimality_gap), loaded
+
+
+def _assign(paid: FloatArray, count: IntArray, low: IntArray, high: IntArray) -> IntArray:
+    return solve(paid, count, low, high).assigned
+
+
+def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: list[FloatArray]) -> Saving:
+    """Against the best blind mix; without accuracies, against the single model of least energy."""
+    against, mix = "best_blind_mix", compared.best_blind_mix
+    if mix is None:
+        singles = [compared.outcomes[f"single:{name}"].total_energy_j for name in costs.model_names]
+        mix = np.eye(len(singles))[int(np.argmin(singles))]
+        against = f"single:{costs.model_names[int(np.argmin(singles))]}"
+    other = summed_design(costs, np.outer(costs.workload.count, mix))
+    ΔΦ = [theirs - ours for theirs, ours in zip(other, Φ, strict=True)]
+    return saving(costs, plan, against, compared.outcomes[against], ΔΦ)
+
+
+def _loads(costs: Costs, assigned: IntArray, loads: Loads) -> list[ModelLoad]:
+    accuracy: list[float | None] = [None] * len(costs.choices)
+    if costs.accuracy is not None:
+        of_class = np.bincount(costs.workload.cell_class, costs.workload.count, len(costs.workload.classes))
+        accuracy = list((of_class @ costs.accuracy / costs.workload.n_queries).tolist())
     return [
         ModelLoad(*figures)
         for figures in zip(
             assigned.sum(axis=0).tolist(),
             (costs.workload.tokens @ assigned).tolist(),
-            (assigned * costs.energy_j).sum(axis=0).tolist(),
-            (assigned * costs.runtime_s).sum(axis=0).tolist(),
+            loads.energy_j.tolist(),
+            loads.runtime_s.tolist(),
             accuracy,
             strict=True,
         )
@@ -179,4 +289,5 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "accuracy_token_weighted": outcome.accuracy_token_weighted,
         "accuracy_query_mean": outcome.accuracy_query_mean,
         "shares": dict(outcome.shares),
+        "idle_energy_j": outcome.idle_energy_j,
     }

@@ -130,6 +130,8 @@ def make_policy(plan: RoutingPlan) -> RoutingPolicy:
     """What the plan leaves to those who decide one query at a time."""
     models = []
     for column, choice in enumerate(plan.choices):
+        if choice.name in plan.unloaded:
+            continue
         load = plan.models[choice.name]
         low, high = (int(limit[column]) / plan.workload.n_queries for limit in plan.limits)
         models.append(

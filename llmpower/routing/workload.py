@@ -3,6 +3,7 @@
 Two queries of the same lengths cost the same on every model, so nothing is lost by solving for cells and everything
 is gained: the problem grows with the number of distinct lengths, not of queries. Cells are sorted, which makes the
 plan independent of the order of the rows; each row remembers its cell, which is how a plan is read back in that order.
+A class of queries (what they are for: chat, code, …) on which models are not equally accurate makes cells of its own.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ QUERIES_END = 2**53
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """Cells in ascending order of (input_tokens, output_tokens), and the rows that they came from.
+    """Cells in ascending order of (input_tokens, output_tokens, class), and the rows that they came from.
 
     ``input_tokens``, ``output_tokens`` and ``count`` have shape (n_cells,); ``row_cells`` (the cell of a row) and
-    ``row_counts`` (how many queries the row stands for) have shape (n_rows,), in input order.
+    ``row_counts`` (how many queries the row stands for) have shape (n_rows,), in input order. ``cell_class`` (n_cells,)
+    counts in ``classes``, the names of the queries' classes in order; the name of no class is the empty one.
     """
 
     input_tokens: IntArray
@@ -43,10 +45,20 @@ class Workload:
     count: IntArray
     row_cells: IntArray
     row_counts: IntArray
+    cell_class: IntArray
+    classes: tuple[str, ...] = ("",)
 
     @classmethod
-    def from_tokens(cls, input_tokens: ArrayLike, output_tokens: ArrayLike, count: ArrayLike | None = None) -> Workload:
+    def from_tokens(
+        cls,
+        input_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        count: ArrayLike | None = None,
+        query_class: ArrayLike | None = None,
+    ) -> Workload:
         """Collapse rows into cells; arguments have shape (n_rows,), ``count`` is 1 each by default.
+
+        ``query_class`` holds a name a row, empty (or ``None``, NaN) where a query has none.
 
         Raises:
             InputError: no rows, rows of different lengths, a token count that is empty, negative or no whole number,
@@ -57,7 +69,8 @@ class Workload:
             "output_tokens": np.asarray(output_tokens),
             "count": np.ones(np.shape(input_tokens), np.int64) if count is None else np.asarray(count),
         }
-        if len({values.shape for values in columns.values()}) > 1 or columns["count"].ndim != 1:
+        names, class_of_row = _classes(query_class, columns["input_tokens"].shape)
+        if len({values.shape for values in (*columns.values(), class_of_row)}) > 1 or columns["count"].ndim != 1:
             shapes = ", ".join(f"{name} {values.shape}" for name, values in columns.items())
             raise InputError("workload", shapes, "give one value a query in each column")
         if not columns["count"].size:
@@ -73,22 +86,31 @@ class Workload:
             raise InputError("count", f"{total:.3g} in all", "that many cannot be counted exactly; scale them down")
 
         keys, row_cells = np.unique(tokens_in * TOKENS_END + tokens_out, return_inverse=True)
+        cell_class = np.zeros(len(keys), np.int64)
+        if len(names) > 1:
+            pairs, row_cells = np.unique(row_cells * len(names) + class_of_row, return_inverse=True)
+            keys, cell_class = keys[pairs // len(names)], pairs % len(names)
         count_of_cell = np.zeros(len(keys), np.int64)
         np.add.at(count_of_cell, row_cells, row_counts)
-        arrays = (keys // TOKENS_END, keys % TOKENS_END, count_of_cell, row_cells.astype(np.int64), row_counts)
+        tokens = (keys // TOKENS_END, keys % TOKENS_END)
+        arrays = (*tokens, count_of_cell, row_cells.astype(np.int64), row_counts, cell_class)
         for array in arrays:
             array.flags.writeable = False
-        return cls(*arrays)
+        return cls(*arrays, names)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Workload:
-        """Collapse a table with ``input_tokens``, ``output_tokens`` and, optionally, ``count``; errors as above."""
-        count = frame["count"].to_numpy() if "count" in frame.columns else None
-        return cls.from_tokens(frame["input_tokens"].to_numpy(), frame["output_tokens"].to_numpy(), count)
+        """Collapse a table with ``input_tokens``, ``output_tokens`` and, optionally, ``count`` and ``query_class``.
+
+        Errors as above.
+        """
+        tokens = (frame["input_tokens"].to_numpy(), frame["output_tokens"].to_numpy())
+        further = (frame[name].to_numpy() if name in frame.columns else None for name in ("count", "query_class"))
+        return cls.from_tokens(*tokens, *further)
 
     @property
     def n_cells(self) -> int:
-        """Number of distinct (input_tokens, output_tokens)."""
+        """Number of distinct (input_tokens, output_tokens, class)."""
         return len(self.count)
 
     @property
@@ -109,6 +131,17 @@ def read_workload(path: Path, columns: Mapping[str, str] | None = None) -> Workl
         InputError: the file cannot be read, lacks a column, or holds a row that is no query.
     """
     return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"))
+
+
+def _classes(query_class: ArrayLike | None, shape: tuple[int, ...]) -> tuple[tuple[str, ...], IntArray]:
+    """Names of the classes in order, and each row's number among them."""
+    if query_class is None:
+        return ("",), np.zeros(shape, np.int64)
+    values = np.asarray(query_class, dtype=object)
+    names, numbers = np.unique(
+        np.array(["" if _is_empty(value) else str(value) for value in values.ravel()]), return_inverse=True
+    )
+    return tuple(names.tolist()), numbers.reshape(values.shape).astype(np.int64)
 
 
 def _whole(column: str, values: NDArray[Any], low: int, end: int) -> IntArray:

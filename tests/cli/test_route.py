@@ -49,6 +49,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_models([replace(paper, energy=short)], directory / "paper.json")
     (directory / "queries.csv").write_text(QUERIES)
     (directory / "accuracy.csv").write_text("model_name,accuracy,num_gpus,share\nsmall,0.5,1,0.25\nlarge,0.7,4,0.75\n")
+    (directory / "worse.csv").write_text("model_name,accuracy,num_gpus,share\nsmall,0.5,1,0.5\nlarge,0.4,4,0.5\n")
     (directory / "more.csv").write_text("model_name,accuracy\nsmall,0.5\nlarge,0.7\nhuge,0.9\n")
     (directory / "negative.csv").write_text("input_tokens,output_tokens\n1,2\n-4,2\n")
     (directory / "empty.csv").write_text("input_tokens,output_tokens\n")
@@ -94,9 +95,15 @@ def test_table_says_what_was_planned_and_what_it_saves(run_route: Run) -> None:
     names = [line.split()[0] for line in lines if line]
     assert names[2:] == [
         *("ENERGY", "plan", "single:large", "single:small", "round_robin", "random"),
-        *("best_blind_mix", "same_shares_blind", "MODEL", "large", "small"),
+        *("best_blind_mix", "same_shares_blind", "hybrid_threshold", "MODEL", "large", "small"),
+        *("energy", "saved", "hybrid_threshold:"),
     ]
-    assert lines[-2].split()[:4] == ["large", "75.00", "%", "3"]
+    assert next(line for line in reversed(lines) if line.startswith("large")).split()[:4] == [
+        "large",
+        "75.00",
+        "%",
+        "3",
+    ]
 
 
 def test_plan_has_the_rows_in_their_order(run_route: Run, tmp_path: Path) -> None:
@@ -163,7 +170,31 @@ def test_extrapolation_is_said_on_stderr(run_cli: Run, directory: Path, tmp_path
     document = json.loads(done.stdout)
     assert (document["extrapolated_queries"], document["extrapolated_share"]) == (1, 0.25)
     (line,) = done.stderr.splitlines()
-    assert line.startswith("llmpower: warning: 25 % of the queries lie outside what at least one model was fitted on")
+    assert line.startswith(
+        "llmpower: warning: 25 % of the queries, with 25.1 % of the energy, lie outside what at least"
+    )
+
+
+def test_what_is_dominated_uncertain_and_idle_is_said(run_route: Run) -> None:
+    done = run_route(
+        *("--accuracy", "{d}/worse.csv", "--shares-from-accuracy", "--idle-watts", "50", "--idle-watts", "large=60"),
+        *("--horizon", "100", "--bootstrap", "5"),
+    )
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llmpower: warning: no ζ ever chooses large: others are as good for fewer joules on every")
+    assert "measured again, 0 % of the queries would go elsewhere (95 % of 5 draws: at most 0 %)" in done.stdout
+    assert "of the plan's energy, 29.00 kJ are charged for loaded models that wait" in done.stdout
+
+
+def test_unloading_is_part_of_the_answer(run_route: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    options = ("--idle-watts", "50", "--horizon", "1e6", "--allow-unload", "--policy", str(policy))
+    done = run_route("--accuracy", "{d}/accuracy.csv", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("large "))
+    assert line.split()[-1] == "unloaded"
+    assert [model.name for model in load_policy(policy).models] == ["small"]
 
 
 def test_simulated_is_said(run_route: Run) -> None:
@@ -191,6 +222,13 @@ def test_simulated_is_said(run_route: Run) -> None:
             ["--accuracy", "{d}/accuracy.csv", "--shares-from-accuracy", "--share", "small=0.5"],
             "--share = small=0.5: shares come from the accuracy file",
         ),
+        (["--zeta", "1", "--idle-watts", "50"], "--horizon = missing: "),
+        (["--zeta", "1", "--horizon", "50"], "--horizon = 50.0: is for how long --idle-watts are charged"),
+        (["--zeta", "1", "--idle-watts", "x", "--horizon", "5"], "--idle-watts = x: write W or MODEL=W"),
+        (["--zeta", "1", "--idle-watts", "5", "--horizon", "5"], "num_gpus = missing: large has none"),
+        (["--zeta", "1", "--allow-unload"], "--allow-unload = no idle energy"),
+        (["--zeta", "1", "--max-extrapolation", "2"], "--max-extrapolation = 2.0: is a fraction"),
+        (["--zeta", "1", "--bootstrap", "-1"], "Invalid value for '--bootstrap'"),
         (["--zeta", "1", "--cells"], "--cells = without -o"),
         (["--zeta", "1", "-o", "{d}/plan.txt"], "plan.txt: cannot tell the format"),
         (["--accuracy", "{d}/accuracy.csv", "--frontier", "/nonexistent/f.csv"], "--frontier = /nonexistent/f.csv"),
@@ -230,5 +268,5 @@ def test_a_form_that_predicts_nothing_positive_is_refused(run_route: Run, tmp_pa
     done = run_route("--zeta", "1", "-o", str(out), models="paper.json")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "predicts nothing positive for 1 of 3 cells (50 % of the queries), here for 512 input and 8 output" in line
+    assert "predicts nothing positive for 1 of 3 cells (50 % of the queries), lowest for 512 + 8 tokens" in line
     assert not out.exists()

@@ -1,19 +1,22 @@
-"""accuracy.csv: what is read, what is refused, and the two ways to weigh a query."""
+"""accuracy.csv: what is read, what is refused, and what holds for a class of queries."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from llmpower.exceptions import InputError
-from llmpower.routing.accuracy import AccuracyTable, query_accuracy, read_accuracy
+from llmpower.modelling import WorkloadModel
+from llmpower.routing.accuracy import AccuracyTable, accuracies, read_accuracy
+from llmpower.routing.choices import Choice
 
 
 def test_the_published_file(leaderboard: AccuracyTable) -> None:
     assert len(leaderboard.accuracy) == 7
     assert leaderboard.accuracy["Llama-2-70B"] == 0.6452
+    assert leaderboard.num_gpus["Llama-2-70B"] == 4
     assert leaderboard.shares == {"Llama-2-7B": 0.05, "Llama-2-13B": 0.2, "Llama-2-70B": 0.75}
 
 
@@ -23,10 +26,26 @@ def test_shares_are_optional(tmp_path: Path) -> None:
     assert read_accuracy(path) == AccuracyTable({"a": 0.0, "b": 1.0}, {})
 
 
-def test_weightings() -> None:
-    accuracy, tokens = np.array([0.5, 0.6]), np.array([10, 100])
-    assert query_accuracy(accuracy, tokens, "tokens").tolist() == [[5, 6], [50, 60]]
-    assert query_accuracy(accuracy, tokens, "queries").tolist() == [[0.5, 0.6]] * 2
+CLASSES = """model_name,query_class,accuracy,num_gpus
+a,,0.5,1
+a,code,0.9,1
+b,chat,0.7,4
+b,code,0.6,
+"""
+
+
+def test_accuracies_by_class(tmp_path: Path, models: list[WorkloadModel]) -> None:
+    path = tmp_path / "accuracy.csv"
+    path.write_text(CLASSES)
+    table = read_accuracy(path)
+    assert table.accuracy == {"a": 0.5}
+    assert table.by_class == {"a": {"code": 0.9}, "b": {"chat": 0.7, "code": 0.6}}
+    assert table.num_gpus == {"a": 1, "b": 4}
+    assert table.models == ("a", "b")
+    choices = [Choice(name, replace(models[0], model_name=name)) for name in "ab"]
+    assert accuracies(table, choices, ("chat", "code")).tolist() == [[0.5, 0.7], [0.9, 0.6]]
+    with pytest.raises(InputError, match="--accuracy = b: has a fit but no accuracy for queries of class ''"):
+        accuracies(table, choices, ("", "code"))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +60,10 @@ def test_weightings() -> None:
         ("model_name,accuracy\na,good\n", "accuracy = good: row 1 of "),
         ("model_name,accuracy,share\na,0.5,1.2\n", "share = 1.2: row 1 of "),
         ("model_name\na\n", "column = accuracy: "),
+        ("model_name,query_class,accuracy\na,x,0.5\na,x,0.6\n", "model_name = a: row 2 of "),
+        ("model_name,accuracy,num_gpus\na,0.5,0\n", "num_gpus = 0: row 1 of "),
+        ("model_name,accuracy,num_gpus\na,0.5,1.5\n", "num_gpus = 1.5: row 1 of "),
+        ("model_name,query_class,accuracy,share\na,x,0.5,0.1\na,y,0.5,0.2\n", "share = 0.2: row 2 of "),
     ],
 )
 def test_refusals(tmp_path: Path, text: str, complaint: str) -> None:

@@ -44,7 +44,7 @@ def test_each_baseline_is_what_it_says(models: Models, accuracy: dict[str, float
     plan = route(models, workload, accuracy, zeta=0.6)
     assert list(plan.baselines) == [
         *("single:large", "single:medium", "single:small"),
-        *("round_robin", "random", "best_blind_mix", "same_shares_blind"),
+        *("round_robin", "random", "best_blind_mix", "same_shares_blind", "hybrid_threshold"),
     ]
     singles = [route(models, workload, accuracy, zeta=0.6, only=[name]) for name in plan.model_names]
     for single in singles:

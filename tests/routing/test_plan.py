@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.routing import RoutingPlan, Workload, models_per_query, route
+from llmpower.routing import AccuracyTable, RoutingPlan, Workload, cells_table, models_per_query, route
 
 Models = list[WorkloadModel]
 Accuracy = dict[str, float]
@@ -138,9 +139,34 @@ def test_json_has_no_nan_and_every_key(plan_at: Callable[..., RoutingPlan]) -> N
 
 def test_extrapolation_is_counted(models: Models, accuracy: Accuracy) -> None:
     workload = Workload.from_tokens([8, 2048, 2049, 100], [8, 2048, 8, 7], [1, 2, 3, 4])
-    plan = route(models, workload, accuracy)
+    plan = route(models, workload, accuracy, max_extrapolation=1)
     assert plan.extrapolated_queries == 7
     assert plan.to_json()["extrapolated_share"] == 0.7
+
+
+def test_more_extrapolation_than_allowed_is_refused(models: Models, accuracy: Accuracy) -> None:
+    workload = Workload.from_tokens([8, 2048, 2049, 100], [8, 2048, 8, 7], [1, 2, 3, 4])
+    plan = route(models, workload, accuracy, max_extrapolation=0.7)
+    beyond = [2049 * 0.5 + 8 * 40, 100 * 0.5 + 7 * 40] @ np.array([3, 4])
+    assert route(models, workload, accuracy, zeta=0, max_extrapolation=1).extrapolated_energy_j == pytest.approx(beyond)
+    assert plan.extrapolated_energy_share == pytest.approx(plan.extrapolated_energy_j / plan.energy_j)
+    with pytest.raises(
+        InputError, match=r"--max-extrapolation = 0\.5: 70 % of the queries with .* % of the energy lie"
+    ):
+        route(models, workload, accuracy)
+
+
+def test_accuracy_by_class_sends_a_class_elsewhere(models: Models, accuracy: Accuracy) -> None:
+    frame = pd.DataFrame({"input_tokens": 100, "output_tokens": 100, "query_class": ["chat", "code", None, "code"]})
+    workload = Workload.from_frame(frame)
+    assert (workload.classes, workload.n_cells, workload.count.tolist()) == (("", "chat", "code"), 3, [1, 1, 2])
+    table = AccuracyTable(accuracy, by_class={"small": {"code": 0.9}})
+    plan = route(models, workload, table, zeta=0)
+    assert models_per_query(plan) == ["large", "small", "large", "small"]
+    assert plan.accuracy_query_mean == pytest.approx((0.7 + 0.9 + 0.7 + 0.9) / 4)
+    assert plan.baselines["single:small"].accuracy_token_weighted == pytest.approx((0.5 + 0.9 + 0.5 + 0.9) / 4)
+    assert plan.scaling.accuracy_max == pytest.approx(0.9 * 200)
+    assert cells_table(plan)["query_class"].tolist() == ["", "chat", "code"]
 
 
 def test_simulated_models_make_a_simulated_plan(models: Models, accuracy: Accuracy) -> None:
@@ -168,8 +194,8 @@ def test_a_form_that_predicts_nothing_positive_is_refused(models: Models, accura
     with pytest.raises(InputError) as caught:
         route(published, WORKLOAD, accuracy)
     assert str(caught.value).startswith(
-        "energy of small [J] = -281.8: the form paper predicts nothing positive for 2 of 4 cells (50 % of the queries),"
-        " here for 300 input and 20 output tokens; fit again with another form"
+        "energy of small [J] = -6621: the form paper predicts nothing positive for 2 of 4 cells (50 % of the queries),"
+        " lowest for 2000 + 10, 300 + 20 tokens (input + output); fit again with another form"
     )
     assert route(published, WORKLOAD, accuracy, only=["large", "medium"]).energy_j > 0
 

@@ -1,0 +1,118 @@
+"""What ``llmpower route`` prints: the plan beside its baselines, what goes where, and what to doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmpower.cli.layout import aligned
+from llmpower.routing import Outcome, RoutingPlan
+
+
+def plan_lines(plan: RoutingPlan) -> list[str]:
+    """The tables, for a terminal."""
+    divisor, unit = _energy_unit(min(outcome.total_energy_j for outcome in (plan, *plan.baselines.values())))
+    largest, largest_unit = _energy_unit(plan.scaling.energy_max_j)
+    scaling = f"ê = e / {plan.scaling.energy_max_j / largest:.4g} {largest_unit}"
+    if plan.scaling.accuracy_max is not None:
+        scaling += f", â = a / {plan.scaling.accuracy_max:,.6g}, a weighted by {plan.accuracy_weighting}"
+    lines = [
+        f"{plan.workload.n_queries:,} queries in {plan.workload.n_cells:,} cells, {len(plan.model_names)} models,"
+        f" ζ = {plan.zeta:g}; optimal within {plan.optimality_gap:.1g}, found in {plan.solve_s:.2f} s",
+        f"cost = ζ·ê − (1−ζ)·â, {scaling} ({plan.scaling.convention})",
+        "",
+    ]
+    if plan.simulated:
+        lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
+    outcomes: dict[str, Outcome] = {"plan": plan, **plan.baselines}
+    lines += aligned(
+        ("", "ENERGY", "SAVED", "ACC/TOKEN", "ACC/QUERY", "RUNTIME"),
+        [
+            (
+                name,
+                f"{outcome.total_energy_j / divisor:,.2f} {unit}",
+                "" if outcome is plan else f"{100 * (1 - plan.total_energy_j / outcome.total_energy_j):.1f} %",
+                _percent(outcome.accuracy_token_weighted),
+                _percent(outcome.accuracy_query_mean),
+                _duration(outcome.runtime_s),
+            )
+            for name, outcome in outcomes.items()
+        ],
+        right="ENERGY SAVED ACC/TOKEN ACC/QUERY RUNTIME",
+    )
+    lines.append("")
+    lines += aligned(
+        ("MODEL", "SHARE", "QUERIES", "ENERGY", "RUNTIME", "PRICE"),
+        [
+            (
+                name,
+                f"{100 * plan.shares[name]:.2f} %",
+                f"{load.queries:,}",
+                f"{load.energy_j / divisor:,.2f} {unit}",
+                _duration(load.runtime_s),
+                "unloaded" if name in plan.unloaded else f"{plan.prices[name]:+.4g}" if plan.prices[name] else "0",
+            )
+            for name, load in plan.models.items()
+        ],
+        right="SHARE QUERIES ENERGY RUNTIME PRICE",
+    )
+    return [*lines, "", *_notes(plan, divisor, unit)]
+
+
+def warnings(plan: RoutingPlan) -> Iterator[str]:
+    """What somebody should know before acting on the plan."""
+    if plan.extrapolated_queries:
+        yield (
+            f"{100 * plan.extrapolated_share:.3g} % of the queries, with {100 * plan.extrapolated_energy_share:.3g} %"
+            " of the energy, lie outside what at least one model was fitted on; there its figures are extrapolations"
+        )
+    if plan.saving.inside_noise:
+        yield (
+            f"the saving of {100 * plan.saving.fraction:.2g} % is inside the noise of the models: measured again, it"
+            " may be none; measure more trials (llmpower profile)"
+        )
+    for name in plan.never_chosen:
+        forced = "only its share sends queries there" if plan.models[name].queries else "it serves none"
+        yield f"no ζ ever chooses {name}: others are as good for fewer joules on every query; {forced}"
+
+
+def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
+    """How sure the figures are, and what stands behind names of the table."""
+    if (energy := plan.energy) is not None:
+        yield (
+            f"energy of the plan's queries: 95 % from {energy.low_j / divisor:,.2f} to {energy.high_j / divisor:,.2f}"
+            f" {unit}, by the coefficients' covariance"
+        )
+    saving = plan.saving
+    line = f"saved against {saving.against}: {saving.energy_j / divisor:,.2f} {unit} ({100 * saving.fraction:.1f} %)"
+    if (saved := saving.interval) is not None:
+        line += f", 95 % from {saved.low_j / divisor:,.2f} to {saved.high_j / divisor:,.2f} {unit}"
+    yield line
+    if (again := plan.bootstrap) is not None:
+        yield (
+            f"measured again, {100 * again.reassigned_share:.2g} % of the queries would go elsewhere (95 % of"
+            f" {again.draws} draws: at most {100 * again.reassigned_share_p95:.2g} %)"
+        )
+    if plan.idle_energy_j is not None:
+        idle = f"{plan.idle_energy_j / divisor:,.2f} {unit}"
+        yield f"of the plan's energy, {idle} are charged for loaded models that wait"
+    if (rule := plan.threshold) is not None:
+        yield (
+            f"hybrid_threshold: up to {rule.threshold} {rule.tokens.replace('_', ' ')} to {rule.below}, longer ones to"
+            f" {rule.above}"
+        )
+
+
+def _energy_unit(energy_j: float) -> tuple[float, str]:
+    """The largest unit in which this energy is at least 1."""
+    for divisor, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ")):
+        if energy_j >= divisor:
+            return divisor, unit
+    return 1.0, "J"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 36000 else f"{seconds:,.1f} s"
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"

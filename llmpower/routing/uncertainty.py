@@ -1,0 +1,112 @@
+"""How sure a plan is of its joules, of what it saves, and of where it sends queries.
+
+A plan's energy is linear in the models' coefficients. With Φ_K the sum of φ(τin, τout) over the queries on K, w_K the
+coefficients and C_K their covariance,
+
+    E = Σ_K Φ_K·w_K,      Var E = Σ_K Φ_Kᵀ C_K Φ_K,
+
+because models are fitted to measurements of their own. What it saves against another division of the same queries is
+linear too, with Φ_K that of the other less that of the plan: errors that both share cancel, and a saving is known far
+better than either energy. The interval is E ± t·√Var at the degrees of freedom of Welch and Satterthwaite,
+ν = (Σ v_K)² / Σ v_K²/ν_K with v_K the K-th summand. Terms held at zero by their bound count as known, as in
+:meth:`~llmpower.modelling.Fit.interval`; a model whose data left no degree of freedom leaves the plan without interval.
+
+This is the error of the coefficients: of the mean over such queries, if the form is right and the system is the one
+measured. It knows nothing of a form that bends elsewhere or of a card that reads 5 % high.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmpower.modelling import Fit
+from llmpower.modelling.forms import FloatArray, make_form
+from llmpower.routing.costs import Costs, Outcome
+from llmpower.routing.workload import IntArray
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure [J], its standard deviation, and where it lies with a confidence of 95 %."""
+
+    value_j: float
+    std_j: float
+    low_j: float
+    high_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What a plan saves against a baseline at equal accuracy: idle energy, where it is charged, included.
+
+    ``fraction`` is of the baseline's energy. ``inside_noise`` where the interval reaches down to no saving at all;
+    ``None``, as is ``interval``, where the fits do not tell.
+    """
+
+    against: str
+    energy_j: float
+    fraction: float
+    interval: Interval | None
+    inside_noise: bool | None
+
+
+def saving(costs: Costs, plan: Outcome, against: str, other: Outcome, ΔΦ: list[FloatArray]) -> Saving:
+    """Of ``plan`` against ``other``; ΔΦ is Φ_K of the other less that of the plan."""
+    saved_j = other.total_energy_j - plan.total_energy_j
+    found = interval(costs, ΔΦ, (other.idle_energy_j or 0.0) - (plan.idle_energy_j or 0.0))
+    # Equal divisions differ by rounding, which is neither a saving nor noise.
+    saves = saved_j > 1e-9 * other.total_energy_j
+    return Saving(
+        against=against,
+        energy_j=saved_j,
+        fraction=saved_j / other.total_energy_j,
+        interval=found,
+        inside_noise=None if found is None else saves and found.low_j <= 0,
+    )
+
+
+def summed_design(costs: Costs, assigned: IntArray | FloatArray) -> list[FloatArray]:
+    """Φ_K of each choice, each of shape (n_terms,): Σ_c x_cK·φ_K(c) for ``assigned`` x (n_cells, n_choices)."""
+    workload = costs.workload
+    sums = []
+    for column, choice in enumerate(costs.choices):
+        cells = np.flatnonzero(assigned[:, column])
+        φ = design(choice.model.energy, workload.input_tokens[cells], workload.output_tokens[cells])
+        sums.append(np.asarray(assigned[cells, column] @ φ))
+    return sums
+
+
+def interval(costs: Costs, Φ: list[FloatArray], certain_j: float = 0.0) -> Interval | None:
+    """Of Σ_K Φ_K·w_K + ``certain_j`` [J]; ``None`` where a model that counts has no degree of freedom."""
+    from scipy.special import stdtrit
+
+    value, variances, degrees = certain_j, [], []
+    for choice, φ in zip(costs.choices, Φ, strict=True):
+        fit = choice.model.energy
+        value += float(φ @ fit.coefficients)
+        if not φ.any():
+            continue
+        variance = float(φ @ np.nan_to_num(fit.covariance) @ φ)
+        if (freedom := degrees_of_freedom(fit)) <= 0:
+            return None
+        variances.append(max(variance, 0.0))
+        degrees.append(freedom)
+    total = sum(variances)
+    spread = sum(v * v / ν for v, ν in zip(variances, degrees, strict=True))
+    t = float(stdtrit(total**2 / spread, (1 + CONFIDENCE) / 2)) if spread else 0.0
+    std = float(np.sqrt(total))
+    return Interval(value, std, value - t * std, value + t * std)
+
+
+def degrees_of_freedom(fit: Fit) -> int:
+    """Observations less the terms that were estimated."""
+    return fit.n_obs - int(np.count_nonzero(fit.coefficients))
+
+
+def design(fit: Fit, input_tokens: IntArray, output_tokens: IntArray) -> FloatArray:
+    """φ of each query, shape (n_queries, n_terms), from token counts of shape (n_queries,)."""
+    return make_form(fit.form, intercept="intercept" in fit.terms).design(input_tokens, output_tokens)
