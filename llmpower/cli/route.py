@@ -64,6 +64,9 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the plan: FILE.csv, .parquet or .jsonl.")
 @click.option("--cells", is_flag=True, help="With -o: a row a cell and model instead of a row a query.")
 @click.option("--policy", "policy_path", type=click.Path(path_type=Path), help="Write prices for gateways: FILE.json.")
+@click.option(
+    "--plot", "plot_path", type=click.Path(path_type=Path), help="Draw plan, frontier and baselines: FILE.png or .svg."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     models_path: Path,
@@ -84,6 +87,7 @@ def command(
     out: Path | None,
     cells: bool,
     policy_path: Path | None,
+    plot_path: Path | None,
     as_json: bool,
 ) -> None:
     """Assign a workload's queries to models at least cost.
@@ -103,10 +107,11 @@ def command(
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv -o plan.csv
       llmpower route --models models.json --workload queries.csv --zeta 1 --share Llama-2-70B=0.1:0.3
       llmpower route --models models.json --workload azure.csv --accuracy accuracy.csv --shares-from-accuracy \\
-        --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --frontier frontier.csv
+        --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --plot plan.png
     """
     from llmpower.cli.route_table import plan_lines, warnings
     from llmpower.modelling import load_models
+    from llmpower.report.plan_plot import check_plot, save_plan_plot
     from llmpower.routing import (
         Workload,
         cells_table,
@@ -124,6 +129,10 @@ def command(
 
     if cells and out is None:
         raise InputError("--cells", "without -o", "it says how the plan is written; name a file with -o")
+    if plot_path is not None:
+        check_plot(plot_path)
+        if accuracy_path is None:
+            raise InputError("--plot", plot_path, "a frontier is of energy and accuracy; give --accuracy")
     shares = parse_shares(share_texts)
     models = load_models(models_path)
     table = None if accuracy_path is None else read_accuracy(accuracy_path)
@@ -158,7 +167,7 @@ def command(
         write_table(cells_table(plan) if cells else rows_table(plan, frame), out)
     if policy_path is not None:
         save_policy(make_policy(plan), policy_path)
-    if frontier_path is not None:
+    if frontier_path is not None or plot_path is not None:
         plans = trace_frontier(
             models,
             workload,
@@ -168,7 +177,10 @@ def command(
             accuracy_weighting=accuracy_weighting,
             progress=_show_progress if sys.stderr.isatty() else None,
         )
-        write_table(frontier_table(plans), frontier_path, "--frontier")
+        if frontier_path is not None:
+            write_table(frontier_table(plans), frontier_path, "--frontier")
+        if plot_path is not None:
+            save_plan_plot(plan, frontier_table(plans), plot_path)
     if as_json:
         click.echo(json.dumps(plan.to_json(), ensure_ascii=False, indent=2, allow_nan=False))
     else:

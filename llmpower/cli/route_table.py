@@ -70,7 +70,8 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
             f"the saving of {100 * plan.saving.fraction:.2g} % is inside the noise of the models: measured again, it"
             " may be none; measure more trials (llmpower profile)"
         )
-    for name in plan.never_chosen:
+    # Without accuracies the table has said already which model costs least.
+    for name in plan.never_chosen if plan.accuracy_query_mean is not None else ():
         forced = "only its share sends queries there" if plan.models[name].queries else "it serves none"
         yield f"no ζ ever chooses {name}: others are as good for fewer joules on every query; {forced}"
 

@@ -23,7 +23,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 def measured_against_predicted(models: Sequence[WorkloadModel], measurements: pd.DataFrame) -> str:
     """Energy of every measurement against its model's prediction, both in joules, on logarithmic axes."""
-    figure, axes = _figure("predicted energy [J]", "measured energy [J]")
+    figure, axes = new_figure("predicted energy [J]", "measured energy [J]")
     low, high = np.inf, 0.0
     for model, colour in zip(models, _colours(models), strict=True):
         rows = _rows_of(model, measurements)
@@ -44,7 +44,7 @@ def measured_against_predicted(models: Sequence[WorkloadModel], measurements: pd
 
 def energy_per_token(models: Sequence[WorkloadModel], measurements: pd.DataFrame) -> str:
     """Joules per output token against output tokens: measurements as dots, models at the median input as lines."""
-    figure, axes = _figure("output tokens", "energy per output token [J]")
+    figure, axes = new_figure("output tokens", "energy per output token [J]")
     for model, colour in zip(models, _colours(models), strict=True):
         rows = _rows_of(model, measurements)
         tokens_out = rows["output_tokens"].to_numpy(dtype=float)
@@ -64,7 +64,7 @@ def frontier(points: pd.DataFrame) -> str:
     """Energy in joules against accuracy of the plans along ζ."""
     from matplotlib.ticker import EngFormatter
 
-    figure, axes = _figure("token-weighted accuracy", "energy of the workload")
+    figure, axes = new_figure("token-weighted accuracy", "energy of the workload")
     axes.yaxis.set_major_formatter(EngFormatter(unit="J"))
     points = points.sort_values("zeta")
     axes.plot(points["accuracy_token_weighted"], points["energy_j"], color=COLOURS[0], marker="o", markersize=4)
@@ -86,7 +86,8 @@ def _colours(models: Sequence[WorkloadModel]) -> list[str]:
     return [COLOURS[number % len(COLOURS)] for number in range(len(models))]
 
 
-def _figure(x_label: str, y_label: str) -> tuple[Any, Axes]:
+def new_figure(x_label: str, y_label: str) -> tuple[Any, Axes]:
+    """An empty figure in the style of all of ours, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")

@@ -149,6 +149,19 @@ def test_cells_and_frontier(run_route: Run, tmp_path: Path) -> None:
     assert table["share:large"].iloc[[0, -1]].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_plot(run_route: Run, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"plan.{suffix}"
+    done = run_route("--accuracy", "{d}/accuracy.csv", "--plot", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+    if suffix == "svg":
+        # Text stays text, and every line and point has its name.
+        for label in (b"frontier", b"plan, ", b"blind mixes", b"token threshold", b"round robin", b"large", b"small"):
+            assert label in content
+
+
 def test_progress_is_for_terminals(directory: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     inputs = ("--models", directory / "models.json", "--workload", directory / "queries.csv", *COLUMNS)
@@ -229,6 +242,9 @@ def test_simulated_is_said(run_route: Run) -> None:
         (["--zeta", "1", "--allow-unload"], "--allow-unload = no idle energy"),
         (["--zeta", "1", "--max-extrapolation", "2"], "--max-extrapolation = 2.0: is a fraction"),
         (["--zeta", "1", "--bootstrap", "-1"], "Invalid value for '--bootstrap'"),
+        (["--accuracy", "{d}/accuracy.csv", "--plot", "{d}/plan.pdf"], "plan.pdf: cannot tell the format"),
+        (["--accuracy", "{d}/accuracy.csv", "--plot", "/nonexistent/p.svg"], "--plot = /nonexistent/p.svg"),
+        (["--zeta", "1", "--plot", "{d}/plan.svg"], "a frontier is of energy and accuracy; give --accuracy"),
         (["--zeta", "1", "--cells"], "--cells = without -o"),
         (["--zeta", "1", "-o", "{d}/plan.txt"], "plan.txt: cannot tell the format"),
         (["--accuracy", "{d}/accuracy.csv", "--frontier", "/nonexistent/f.csv"], "--frontier = /nonexistent/f.csv"),
