@@ -56,7 +56,7 @@ WEIGHTINGS = ("tokens", "queries")
     "--bootstrap",
     "draws",
     type=click.IntRange(min=0),
-    default=0,
+    default=20,
     show_default=True,
     metavar="N",
     help="Plan again N times with other coefficients, as new measurements might give them.",

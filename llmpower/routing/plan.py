@@ -137,7 +137,7 @@ def route(
     idle: Idle | None = None,
     allow_unload: bool = False,
     max_extrapolation: float = 0.5,
-    draws: int = 0,
+    draws: int = 20,
 ) -> RoutingPlan:
     """Assign every query to exactly one model at least Σ ζ·ê − (1−ζ)·â (Wilkins, Keshav and Mortier, HotCarbon 2024).
 

@@ -96,7 +96,7 @@ def test_table_says_what_was_planned_and_what_it_saves(run_route: Run) -> None:
     assert names[2:] == [
         *("ENERGY", "plan", "single:large", "single:small", "round_robin", "random"),
         *("best_blind_mix", "same_shares_blind", "hybrid_threshold", "MODEL", "large", "small"),
-        *("energy", "saved", "hybrid_threshold:"),
+        *("energy", "saved", "measured", "hybrid_threshold:"),
     ]
     assert next(line for line in reversed(lines) if line.startswith("large")).split()[:4] == [
         "large",
