@@ -136,7 +136,7 @@ def route(
     accuracy_weighting: Weighting = "tokens",
     idle: Idle | None = None,
     allow_unload: bool = False,
-    max_extrapolation: float = 0.5,
+    max_extrapolation: float = 1.0,
     draws: int = 20,
 ) -> RoutingPlan:
     """Assign every query to exactly one model at least Σ ζ·ê − (1−ζ)·â (Wilkins, Keshav and Mortier, HotCarbon 2024).
@@ -154,7 +154,7 @@ def route(
         idle: what loaded models are charged for waiting; nothing by default.
         allow_unload: leave a model out where its queries are not worth what its waiting costs.
         max_extrapolation: the largest fraction of the queries, and of the energy, that may lie outside what the models
-            were fitted on.
+            were fitted on. Any by default, and up to half on the command line.
         draws: how often to plan again with other coefficients, for :class:`~llmpower.routing.bootstrap.Bootstrap`.
 
     Raises:

@@ -139,7 +139,7 @@ def test_json_has_no_nan_and_every_key(plan_at: Callable[..., RoutingPlan]) -> N
 
 def test_extrapolation_is_counted(models: Models, accuracy: Accuracy) -> None:
     workload = Workload.from_tokens([8, 2048, 2049, 100], [8, 2048, 8, 7], [1, 2, 3, 4])
-    plan = route(models, workload, accuracy, max_extrapolation=1)
+    plan = route(models, workload, accuracy)
     assert plan.extrapolated_queries == 7
     assert plan.to_json()["extrapolated_share"] == 0.7
 
@@ -148,12 +148,10 @@ def test_more_extrapolation_than_allowed_is_refused(models: Models, accuracy: Ac
     workload = Workload.from_tokens([8, 2048, 2049, 100], [8, 2048, 8, 7], [1, 2, 3, 4])
     plan = route(models, workload, accuracy, max_extrapolation=0.7)
     beyond = [2049 * 0.5 + 8 * 40, 100 * 0.5 + 7 * 40] @ np.array([3, 4])
-    assert route(models, workload, accuracy, zeta=0, max_extrapolation=1).extrapolated_energy_j == pytest.approx(beyond)
+    assert route(models, workload, accuracy, zeta=0).extrapolated_energy_j == pytest.approx(beyond)
     assert plan.extrapolated_energy_share == pytest.approx(plan.extrapolated_energy_j / plan.energy_j)
-    with pytest.raises(
-        InputError, match=r"--max-extrapolation = 0\.5: 70 % of the queries with .* % of the energy lie"
-    ):
-        route(models, workload, accuracy)
+    with pytest.raises(InputError, match=r"--max-extrapolation = 0\.5: 70 % of the queries with .* of the energy lie"):
+        route(models, workload, accuracy, max_extrapolation=0.5)
 
 
 def test_accuracy_by_class_sends_a_class_elsewhere(models: Models, accuracy: Accuracy) -> None:
