@@ -15,7 +15,9 @@ from models_file import make_model, write_models
 
 from llmpower.daemon.admission import MAX_PENDING, MAX_PENDING_OF_USER, PRESSING
 from llmpower.daemon.comparison import Comparison
+from llmpower.daemon.drift import MIN_BLOCKS
 from llmpower.daemon.engine import HOLD_S, Engine
+from llmpower.daemon.health import problems_of
 from llmpower.daemon.outbox import MAX_WAITING_ROWS
 from llmpower.metrics import StoreState
 from llmpower.sampling import SAMPLE_DTYPE
@@ -371,3 +373,21 @@ def test_what_is_measured_is_held_against_models(bench: Bench, tmp_path: Path) -
     assert {name: count for name, count in drift.outcomes.items() if count} == {"compared": 3}
     (chart,) = drift.charts
     assert chart.ratio == pytest.approx(1.25, rel=1e-6)
+
+
+def test_requests_that_cost_more_than_their_model_says_are_told_of(bench: Bench, tmp_path: Path) -> None:
+    """Twenty-odd minutes of requests of 6 s at 300 W, of about 17 tokens where the model expects 20 for such joules."""
+    model = make_model(joules_per_token=90.0, system="1× card (simulated)")
+    comparison = Comparison(write_models(tmp_path, model), now_s=lambda: bench.now_ns / S)
+    bench.engine.compare, bench.engine.drift_state = comparison.add, comparison.state
+    rng = np.random.default_rng(1)
+    for number in range(11 * MIN_BLOCKS):
+        assert not bench.engine.snapshot.drift.charts or not bench.engine.snapshot.drift.charts[0].drifted, "too soon"
+        bench.engine.begin(str(number), bench.now_ns)
+        bench.pass_time(6.0)
+        bench.engine.finish(bench.span(str(number), 6.0, output_tokens=int(rng.choice((16, 17, 18)))))
+    bench.pass_time(1.0)
+    (chart,) = bench.engine.snapshot.drift.charts
+    assert (chart.ratio, chart.drifted) == (pytest.approx(20 / 17, abs=0.02), True)
+    (problem,) = problems_of(bench.engine.snapshot)
+    assert problem.what.startswith("requests of llama (alone, SIMULATED) cost 1.1")

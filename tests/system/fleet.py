@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import bcrypt
+import numpy as np
 import trustme
 import yaml
 from servers import LLMPOWER, Daemon, Program, Prometheus, wait_until
 
+from llmpower.modelling import Fit, HeldOut, WorkloadModel, save_models
 from llmpower.spans.client import SpanClient
 from llmpower.types import Span
 
@@ -53,6 +55,7 @@ class Fleet:
                 directory,
                 f"--web.config.file={web}",
                 f"--powercap-root={directory / 'powercap'}",
+                f"--models={_models(directory)}",
                 LLMPOWER_SIM_GPUS="2",
                 LLMPOWER_SIM_LOAD="square:150,400,0.7",
             )
@@ -165,6 +168,36 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
         now_s = time.time()
         wait_until(lambda: ask("min(timestamp(up))") > now_s + 4, "all of it was scraped")
         yield fleet
+
+
+def _models(directory: Path) -> Path:
+    """Of the two models that answer: so many joules a token, on whatever simulated system."""
+
+    def fit(per_token: float) -> Fit:
+        return Fit(
+            form="recompute",
+            terms=("e0", "a", "b"),
+            coefficients=np.array([per_token, 0.0, 0.0]),
+            std_errors=np.full(3, np.nan),
+            covariance=np.full((3, 3), np.nan),
+            n_obs=10,
+            r_squared=None,
+            r_squared_centered=None,
+            r_squared_uncentered=None,
+            f_statistic=None,
+            f_pvalue=None,
+            heldout=HeldOut(0.1, 0.1, 0.2, 0),
+            input_range=(1, 10_000),
+            output_range=(1, 10_000),
+        )
+
+    file = directory / "models.json"
+    names = ("small-chat", "long-writer")
+    save_models(
+        [WorkloadModel(name, "", simulated=True, energy=fit(5), runtime=fit(0.01), boundary="gpu") for name in names],
+        file,
+    )
+    return file
 
 
 def _report(client: SpanClient, span_id: str, model_name: str, device_uuids: tuple[str, ...]) -> None:
