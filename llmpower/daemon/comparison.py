@@ -144,7 +144,7 @@ class Comparison:
             return "not_measured"
         if std_j is None or std_j > MAX_RELATIVE_STD * energy_j:
             return "uncertain"
-        if span.batch_size != 1:
+        if span.batch_size != 1 and model.energy.batch_range is None:
             return "batch"
         key = (model.model_name, "shared" if measurement.allocated else "alone", model.simulated)
         return _Pair(key, model, measurement, energy_j)
@@ -156,10 +156,13 @@ class Comparison:
             by_model.setdefault(id(pair.model), []).append(pair)
         for pairs in by_model.values():
             fit = pairs[0].model.energy
-            τin = np.array([pair.measurement.span.input_tokens for pair in pairs])
-            τout = np.array([pair.measurement.span.output_tokens for pair in pairs])
-            predicted_j = fit.predict(τin, τout)
-            known = fit.inside(τin, τout) & (predicted_j > 0)
+            spans = [pair.measurement.span for pair in pairs]
+            # A fit tells of one request among so many in its batch, a span of all of them.
+            batch = np.array([span.batch_size for span in spans])
+            τin = np.array([span.input_tokens for span in spans]) / batch
+            τout = np.array([span.output_tokens for span in spans]) / batch
+            predicted_j = batch * fit.predict(τin, τout, batch)
+            known = fit.inside(τin, τout, batch) & (predicted_j > 0)
             for pair, of_range, expected_j in zip(pairs, known.tolist(), predicted_j.tolist(), strict=True):
                 if of_range:
                     self._note(pair, math.log(pair.energy_j / expected_j))

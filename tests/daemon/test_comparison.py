@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from models_file import make_fit, make_model, write_models
 
@@ -121,6 +122,25 @@ def test_every_request_has_one_outcome(tmp_path: Path, make_measurement: Make) -
     comparison = compare(write_models(tmp_path), *(make_measurement(n, input_tokens=n) for n in range(20)))
     assert sum(comparison.state().outcomes.values()) == 20
     assert tuple(comparison.state().outcomes) == OUTCOMES
+
+
+def test_a_batch_is_compared_with_as_many_requests_in_one(tmp_path: Path, make_measurement: Make) -> None:
+    """Steps of 8 J that four requests share, and 2 J a token: of 4 times 5 tokens 4 · 5 · (8/4 + 2) = 80 J."""
+    batched = {
+        "form": "batched",
+        "terms": ("p0", "p1", "p2", "d0", "d2", "d1"),
+        "coefficients": np.array([0.0, 0.0, 0.0, 8.0, 2.0, 0.0]),
+        "std_errors": np.full(6, np.nan),
+        "covariance": np.full((6, 6), np.nan),
+        "batch_range": (1, 4),
+    }
+    file = write_models(tmp_path, make_model(energy=batched))
+    comparison = compare(
+        file, *(make_measurement(size, batch_size=size, input_tokens=16, gpu_energy_j=80.0) for size in (4, 8))
+    )
+    (chart,) = comparison.state().charts
+    assert (chart.ratio, chart.spans) == (pytest.approx(1.0), 1)
+    assert outcomes(comparison) == {"compared": 1, "outside_range": 1}
 
 
 def test_a_model_claims_what_its_held_out_error_is() -> None:

@@ -77,7 +77,7 @@ def _power(rows: Rows) -> Iterator[Checked]:
     n = len(rows)
     unit, above = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     severity, watts = np.zeros(n), np.full(n, np.nan)
-    devices = np.where(rows.devices > 0, rows.devices, np.nan)
+    devices = rows.devices
     least_devices = np.where(np.isnan(devices), 1.0, devices)
     with np.errstate(over="ignore"):
         limit_w = np.where(

@@ -104,7 +104,7 @@ def rows_of(frame: pd.DataFrame, tdp: float | None) -> Rows:
         main_energy_j=energies[main] if main else np.full(n, np.nan),
         main_std_j=numbers(frame, f"{main.removesuffix('_j')}_std_j") if main else np.full(n, np.nan),
         devices=_devices(frame),
-        tdp_w=_first_known(numbers(frame, "tdp_w"), named_w),
+        tdp_w=_first_known(_positive(numbers(frame, "tdp_w")), named_w),
         started_ns=_started_ns(frame),
         allocated=by_text(frame, "allocated", lambda word: float(word.lower() in TRUE), default=0.0) > 0,
     )
@@ -169,11 +169,15 @@ def _devices(frame: pd.DataFrame) -> FloatArray:
     """How many devices, by the row's own word: a column of numbers, its UUIDs, or the name of its system."""
     uuids = by_text(frame, "device_uuids", lambda text: float(len(text.split(";"))))
     named = by_text(frame, "system", lambda system: float(device_count(system) or np.nan))
-    return _first_known(numbers(frame, "num_gpus"), _first_known(uuids, named))
+    return _first_known(_positive(numbers(frame, "num_gpus")), _first_known(uuids, named))
 
 
 def _first_known(first: FloatArray, second: FloatArray) -> FloatArray:
     return np.where(np.isnan(first), second, first)
+
+
+def _positive(values: FloatArray) -> FloatArray:
+    return np.where(values > 0, values, np.nan)
 
 
 def _started_ns(frame: pd.DataFrame) -> NDArray[np.int64] | None:
