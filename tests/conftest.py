@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from llmpower.spans.replies import encode_status
-from llmpower.spans.wire import MAX_PACKET_BYTES, Message, SenderClock, StatusRequest, decode
+from llmpower.spans.replies import encode_measurement, encode_status
+from llmpower.spans.wire import MAX_PACKET_BYTES, MeasurementRequest, Message, SenderClock, StatusRequest, decode
 from llmpower.types import Measurement, Span
 
 ROOT = Path(__file__).parents[1]
@@ -88,13 +88,17 @@ def make_measurement() -> Callable[..., Measurement]:
 
 
 class SpanReceiver:
-    """A real socket that takes real packets and keeps the messages; it answers a status request with ``status``."""
+    """A real socket that takes real packets and keeps the messages.
+
+    It answers a status request with ``status``, and a question for a span's joules with what ``measured`` makes of it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.messages: list[Message] = []
         self.clocks: list[SenderClock] = []
         self.status: dict[str, Any] = {"version": "0", "simulated": False}
+        self.measured: Callable[[Span], Measurement | None] = lambda _: None
         self.peers = 0
         self._arrived = threading.Condition()
         self._connections: list[socket.socket] = []
@@ -150,6 +154,10 @@ class SpanReceiver:
             if isinstance(message, StatusRequest):
                 connection.send(encode_status(self.status))
                 continue
+            if isinstance(message, MeasurementRequest):
+                found = [self.measured(span) for span in self.spans if span.span_id == message.span_id]
+                connection.send(encode_measurement(found[0] if found else None))
+                continue
             if isinstance(message, SenderClock):
                 self.clocks.append(message)
                 continue
@@ -171,6 +179,22 @@ def receiver(socket_directory: Path) -> Iterator[SpanReceiver]:
     receiver = SpanReceiver(socket_directory / "llmpower.sock")
     yield receiver
     receiver.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Any]]:
+    """Starts servers of OpenAI's API (:class:`openai_server.Server`), which end with the test."""
+    from openai_server import Server
+
+    servers: list[Server] = []
+
+    def start(**settings: Any) -> Server:
+        servers.append(Server(**settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

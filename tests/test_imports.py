@@ -25,7 +25,7 @@ FLOORS = (
     ("cli",),
 )
 ALLOWED_ABOVE_THE_GROUND = {
-    "profiling": {"spans", "sampling"},
+    "profiling": {"spans", "store", "modelling"},
     "routing": {"modelling"},
     "report": {"modelling", "routing"},
     "inprocess": {"sampling", "spans", "store", "daemon"},

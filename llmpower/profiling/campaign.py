@@ -1,22 +1,35 @@
-"""The measuring campaign: which trial comes next, until every cell has had enough.
+"""The measuring campaign: one trial after another, until whoever orders them has had enough.
 
 It knows no model and no meter. A :class:`Workload` runs one trial of a cell and returns its span, which by then is on
-its way to the daemon; the campaign decides from the spans' runtimes. Every step is yielded as an event, so that
-whoever drives it can show progress, or stop: what was done is in the journal.
+its way to whoever measures it; its joules are known when the counters have moved past its end, most of a second later.
+A campaign that waited for them after each trial would spend more time waiting than measuring, so it goes on with what
+is decided already, and waits only where the next decision hangs on joules that are still to come.
+
+Every step is yielded as an event, so that whoever drives it can show progress, or stop: what was done is in the
+journal. A trial is written there when it has run and its joules when they are known; one that a kill caught in between
+is asked about when the campaign goes on.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from llmpower.exceptions import LlmpowerError
-from llmpower.profiling.grid import Cell, next_cell
+from llmpower.profiling.grid import Cell
 from llmpower.profiling.journal import Journal
-from llmpower.profiling.stopping import StoppingRule, half_width_s
+from llmpower.profiling.orders import EveryCell, Order
+from llmpower.profiling.pace import Pace
+from llmpower.profiling.readings import Joules, Readings
+from llmpower.profiling.stopping import StoppingRule, half_width
 from llmpower.types import Span
+
+PATIENCE = 3
+"""Trials in a row whose joules stay unknown, after which a campaign that decides by joules gives up."""
+
+PROBE_TOKENS = (1, 8)
 
 
 class CellTooLargeError(LlmpowerError):
@@ -26,11 +39,23 @@ class CellTooLargeError(LlmpowerError):
 class Workload(Protocol):
     """Whatever can be run cell by cell."""
 
+    patience_s: float
+    """How long a trial's joules are waited for, at most."""
+
     def warm_up(self, cell: Cell) -> None:
         """Run something of the cell's shape once, unmeasured."""
 
+    def probe(self, cell: Cell) -> float:
+        """Run the cell once, unmeasured; seconds that it took."""
+
     def measure(self, cell: Cell) -> Span:
         """Run one trial; raises CellTooLargeError when the device cannot hold it."""
+
+    def joules(self, span: Span, wait_s: float) -> Joules | None:
+        """What a trial's span cost, waiting at most so long; ``None`` where that is not known by then."""
+
+    def joules_of(self, span_id: str) -> Joules | None:
+        """The same of a trial of an earlier run, without waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +67,7 @@ class WarmedUp:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The ``number``-th trial of ``cell`` has been measured."""
+    """The ``number``-th trial of ``cell`` has been run; its joules may still be to come."""
 
     cell: Cell
     number: int
@@ -61,99 +86,228 @@ Event = WarmedUp | Trial | Skipped
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What a campaign will do from here on; times are ``None`` before anything was run.
+
+    ``done`` trials are there already. The expected ones are what the order expects by what it knows so far, the most
+    are where it stops in any case.
+    """
+
+    cells: int
+    done: int
+    expected_trials: int
+    most_trials: int
+    expected_s: float | None
+    most_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CellResult:
-    """Where a cell stands. ``half_width_s`` is that of the 95 % confidence interval of the mean runtime."""
+    """Where a cell stands; what no trial has shown is ``None``.
+
+    ``half_width_s`` and ``half_width_j`` are those of the 95 % confidence intervals of the mean runtime [s] and the
+    mean energy [J].
+    """
 
     cell: Cell
     trials: int
     mean_runtime_s: float | None
     half_width_s: float | None
+    mean_energy_j: float | None
+    half_width_j: float | None
     is_narrow: bool
     skipped: str | None
 
 
 class Campaign:
-    """The trials of ``cells`` under ``rule``; those already in ``journal`` count."""
+    """The trials of ``cells``; those already in ``journal`` count.
+
+    Args:
+        cells: the grid.
+        rule: when a cell is known well enough.
+        seed: of the order.
+        journal: where trials are kept, and come from when one goes on.
+        order: which trial is next; by default every cell until ``rule`` has enough of it.
+    """
 
     def __init__(
-        self, cells: Sequence[Cell], rule: StoppingRule, *, seed: int = 0, journal: Journal | None = None
+        self,
+        cells: Sequence[Cell],
+        rule: StoppingRule,
+        *,
+        seed: int = 0,
+        journal: Journal | None = None,
+        order: Order | None = None,
     ) -> None:
         self._rule = rule
-        self._seed = seed
+        self._order: Order = order or EveryCell(cells, rule, seed)
         self._journal = journal
-        self._runtimes_s: dict[Cell, list[float]] = {cell: [] for cell in cells}
-        self._skipped: dict[Cell, str] = {}
+        self._pace = Pace()
+        self._readings = {cell: Readings() for cell in cells}
+        self._left_out: dict[Cell, str] = {}
+        self._waiting: deque[tuple[Cell, int, Span]] = deque()
+        self._orphans: list[tuple[Cell, int, str]] = []
+        self._unknown = 0
+        self._is_warm = False
         if journal is not None:
-            self._skipped = {cell: reason for cell, reason in journal.skipped.items() if cell in self._runtimes_s}
-            for cell, runtime_s in journal.trials:
+            self._left_out = {cell: reason for cell, reason in journal.skipped.items() if cell in self._readings}
+            for span_id, kept in journal.trials.items():
+                self._pace.saw(kept.cell, kept.runtime_s)
                 # A resumed campaign may have a smaller grid; what it does not ask for is left alone.
-                if cell in self._runtimes_s:
-                    self._runtimes_s[cell].append(runtime_s)
+                if kept.cell in self._readings:
+                    readings = self._readings[kept.cell]
+                    readings.runtimes_s.append(kept.runtime_s)
+                    readings.joules.append(kept.joules)
+                    if kept.joules is None:
+                        self._orphans.append((kept.cell, len(readings) - 1, span_id))
 
-    def run(self, workload: Workload) -> Iterator[Event]:
-        """Measure until every cell has had enough, an event after each step."""
-        for cell in _shapes(self.unfinished()):
+    def prepare(self, workload: Workload) -> Iterator[Event]:
+        """Warm up every shape of prompt, and see how long the shortest and the longest take."""
+        self._is_warm = True
+        shapes = _shapes(self._readings.keys() - self._left_out.keys()) if self.unfinished() else []
+        for cell in shapes:
             try:
                 workload.warm_up(cell)
             except CellTooLargeError:
                 # Its own trial will find out, and say so.
                 continue
             yield WarmedUp(cell)
-        while unfinished := self.unfinished():
-            done = {cell: len(runtimes_s) for cell, runtimes_s in self._runtimes_s.items()}
-            cell = next_cell(unfinished, done, self._seed)
+        for cell in dict.fromkeys((*shapes[:1], *shapes[-1:])):
+            for output_tokens in PROBE_TOKENS:
+                probe = Cell(cell.input_tokens, output_tokens, cell.batch_size, cell.concurrency)
+                try:
+                    self._pace.saw(probe, workload.probe(probe))
+                except CellTooLargeError:
+                    continue
+
+    def run(self, workload: Workload) -> Iterator[Event]:
+        """Measure until there have been enough trials, an event after each step.
+
+        Raises:
+            LlmpowerError: joules are needed and stay unknown.
+        """
+        if not self._is_warm:
+            yield from self.prepare(workload)
+        self._ask_about_orphans(workload)
+        while True:
+            self._settle(workload, 0.0)
+            wanted = self._order.wanted(self._readings, self._left_out)
+            if not wanted and not self._waiting:
+                break
+            cell = self._order.choose(wanted, self._readings) if wanted else None
+            if cell is None or self._hangs_on_joules(cell):
+                # What is known next may end the cell, or choose another.
+                self._settle(workload, workload.patience_s)
+                continue
             try:
                 span = workload.measure(cell)
             except CellTooLargeError as error:
                 yield self._skip(cell, str(error))
                 continue
-            self._runtimes_s[cell].append(span.runtime_s)
+            readings = self._readings[cell]
+            self._pace.saw(cell, span.runtime_s)
+            readings.runtimes_s.append(span.runtime_s)
+            readings.joules.append(None)
+            if self._order.needs_energy:
+                self._waiting.append((cell, len(readings) - 1, span))
             if self._journal is not None:
                 self._journal.trial(cell, span)
-            yield Trial(cell, len(self._runtimes_s[cell]), span)
+            yield Trial(cell, len(readings), span)
         if self._journal is not None:
             self._journal.complete()
 
     def unfinished(self) -> list[Cell]:
-        """The cells that still want trials."""
-        return [
-            cell
-            for cell, runtimes_s in self._runtimes_s.items()
-            if cell not in self._skipped and not self._rule.is_enough(runtimes_s)
-        ]
+        """The cells that want a trial now."""
+        return self._order.wanted(self._readings, self._left_out)
+
+    @property
+    def is_choosing(self) -> bool:
+        """Whether each trial decides where the next one is, instead of rounds over all cells."""
+        return not isinstance(self._order, EveryCell)
+
+    @property
+    def trials(self) -> int:
+        """Trials so far."""
+        return sum(map(len, self._readings.values()))
+
+    def plan(self, pause_s: float = 0.0) -> Plan:
+        """What is still to come, each trial after a pause."""
+        expected = self._order.expected(self._readings, self._left_out)
+        most = self._order.most(self._readings, self._left_out)
+        return Plan(
+            cells=len(self._readings) - len(self._left_out),
+            done=self.trials,
+            expected_trials=round(sum(expected.values())),
+            most_trials=round(sum(most.values())),
+            expected_s=self._time_s(expected, pause_s),
+            most_s=self._time_s(most, pause_s),
+        )
 
     def results(self) -> list[CellResult]:
         """Where every cell stands."""
         return [
             CellResult(
                 cell=cell,
-                trials=len(runtimes_s),
-                mean_runtime_s=statistics.fmean(runtimes_s) if runtimes_s else None,
-                half_width_s=half_width_s(runtimes_s),
-                is_narrow=self._rule.is_narrow(runtimes_s),
-                skipped=self._skipped.get(cell),
+                trials=len(readings),
+                mean_runtime_s=readings.mean_runtime_s,
+                half_width_s=half_width(readings.runtimes_s),
+                mean_energy_j=readings.mean_energy_j,
+                half_width_j=half_width(readings.energies_j, readings.stds_j),
+                is_narrow=self._rule.is_narrow(readings),
+                skipped=self._left_out.get(cell),
             )
-            for cell, runtimes_s in self._runtimes_s.items()
+            for cell, readings in self._readings.items()
         ]
 
-    def expected_left_s(self) -> float | None:
-        """About how long the remaining trials take; ``None`` before the first.
-
-        A cell not yet seen is taken to cost per output token what the seen ones do on average.
-        """
-        seen = {cell: statistics.fmean(runtimes_s) for cell, runtimes_s in self._runtimes_s.items() if runtimes_s}
-        if not seen:
+    def _time_s(self, trials: Mapping[Cell, float], pause_s: float) -> float | None:
+        paces_s = self._pace.expected_s(trials)
+        if paces_s is None:
             return None
-        per_token_s = statistics.fmean(runtime_s / cell.output_tokens for cell, runtime_s in seen.items())
-        left_s = 0.0
-        for cell in self.unfinished():
-            runtimes_s = self._runtimes_s[cell]
-            trials = self._rule.expected_trials(runtimes_s) - len(runtimes_s)
-            left_s += trials * seen.get(cell, per_token_s * cell.output_tokens)
-        return left_s
+        means_s = (self._readings[cell].mean_runtime_s for cell in trials)
+        return sum(
+            count * (pause_s + (pace_s if mean_s is None else mean_s))
+            for count, pace_s, mean_s in zip(trials.values(), paces_s, means_s, strict=True)
+        )
+
+    def _hangs_on_joules(self, cell: Cell) -> bool:
+        if not self._order.needs_energy or not self._waiting:
+            return False
+        # Rounds go on without the joules of other cells; a design that is fitted to all of them does not.
+        return self.is_choosing or any(
+            waiting == cell and len(self._readings[cell]) >= self._rule.min_trials for waiting, _, _ in self._waiting
+        )
+
+    def _settle(self, workload: Workload, wait_s: float) -> None:
+        """Take what is known of the trials that wait, in their order, waiting for the first one of them."""
+        while self._waiting:
+            cell, number, span = self._waiting[0]
+            joules = workload.joules(span, wait_s)
+            if joules is None and wait_s <= 0:
+                return
+            wait_s = 0.0
+            self._waiting.popleft()
+            self._known(cell, number, span.span_id, joules)
+            self._unknown = 0 if joules is not None else self._unknown + 1
+            if self._unknown >= PATIENCE:
+                raise LlmpowerError(
+                    f"no joules are known of the last {PATIENCE} trials; 'llmpower doctor' says why, "
+                    "and --ci-half-width with --cells all measures runtimes without them"
+                )
+
+    def _ask_about_orphans(self, workload: Workload) -> None:
+        """What became of the trials whose joules an earlier run did not live to see; a daemon keeps the latest."""
+        if self._order.needs_energy:
+            for cell, number, span_id in self._orphans:
+                self._known(cell, number, span_id, workload.joules_of(span_id))
+        self._orphans.clear()
+
+    def _known(self, cell: Cell, number: int, span_id: str, joules: Joules | None) -> None:
+        self._readings[cell].joules[number] = joules
+        if self._journal is not None and joules is not None:
+            self._journal.joules(span_id, joules)
 
     def _skip(self, cell: Cell, reason: str) -> Skipped:
-        self._skipped[cell] = reason
+        self._left_out[cell] = reason
         if self._journal is not None:
             self._journal.skip(cell, reason)
         return Skipped(cell, reason)
@@ -164,7 +318,7 @@ def _shapes(cells: Iterable[Cell]) -> list[Cell]:
 
     The one with the fewest output tokens, since a warm-up need not be long.
     """
-    shapes: dict[tuple[int, int], Cell] = {}
+    shapes: dict[tuple[int, int, int], Cell] = {}
     for cell in sorted(cells):
-        shapes.setdefault((cell.input_tokens, cell.batch_size), cell)
+        shapes.setdefault((cell.input_tokens, cell.batch_size, cell.concurrency), cell)
     return list(shapes.values())

@@ -16,10 +16,13 @@ from typing import Any, Self
 import torch
 from transformers import GenerationConfig
 
-from llmpower.exceptions import DaemonUnreachableError, LlmpowerError
+from llmpower.exceptions import LlmpowerError
 from llmpower.profiling.campaign import CellTooLargeError
 from llmpower.profiling.grid import Cell
+from llmpower.profiling.keeping import Keeper
+from llmpower.profiling.readings import Joules, as_joules
 from llmpower.spans import SpanClient, instrument, uninstrument, unmeasured
+from llmpower.spans.context import WAIT_S
 from llmpower.types import Span
 
 _WARM_UP_TOKENS = 2
@@ -37,6 +40,8 @@ class Generation:
         seed: of the prompts.
     """
 
+    patience_s = WAIT_S
+
     def __init__(
         self,
         model: Any,
@@ -48,7 +53,7 @@ class Generation:
         seed: int = 0,
     ) -> None:
         self._model = model
-        self._sink = _Keeper(client)
+        self._sink = Keeper(client)
         self._model_name = model_name
         self._use_cache = use_cache
         self._pause_s = pause_s
@@ -70,6 +75,21 @@ class Generation:
         with unmeasured():
             self._generate(cell.input_tokens, min(cell.output_tokens, _WARM_UP_TOKENS), cell.batch_size)
 
+    def probe(self, cell: Cell) -> float:
+        """Run the cell once, unmeasured; seconds that it took."""
+        started_s = time.monotonic()
+        with unmeasured():
+            self._generate(cell.input_tokens, cell.output_tokens, cell.batch_size)
+        return time.monotonic() - started_s
+
+    def joules(self, span: Span, wait_s: float) -> Joules | None:
+        """What the daemon has measured of the span; ``None`` where it does not say by then."""
+        return as_joules(self._sink.measurement(span, wait_s))
+
+    def joules_of(self, span_id: str) -> Joules | None:
+        """The same of a trial of an earlier run, as long as the daemon keeps it."""
+        return as_joules(self._sink.measurement_of(span_id))
+
     def measure(self, cell: Cell) -> Span:
         """Run one trial.
 
@@ -79,14 +99,7 @@ class Generation:
             LlmpowerError: the model did not generate the length asked for.
         """
         time.sleep(self._pause_s)
-        dropped = self._sink.client.dropped
-        self._generate(cell.input_tokens, cell.output_tokens, cell.batch_size)
-        if self._sink.client.dropped > dropped:
-            advice = "the daemon no longer takes spans; start it again and go on with --resume"
-            raise DaemonUnreachableError("--socket", self._sink.client.socket_path, advice)
-        span = self._sink.take()
-        if span is None:
-            raise LlmpowerError(f"the trial {cell} was not recorded; the line before says why")
+        span = self._sink.span_of(cell, lambda: self._generate(cell.input_tokens, cell.output_tokens, cell.batch_size))
         found = (span.input_tokens, span.output_tokens)
         if found != (cell.input_tokens * cell.batch_size, cell.output_tokens * cell.batch_size):
             raise LlmpowerError(f"the trial {cell} came out as {found[0]} tokens in and {found[1]} out of the batch")
@@ -109,28 +122,6 @@ class Generation:
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise CellTooLargeError("out of GPU memory") from error
-
-
-class _Keeper:
-    """Passes spans on, and keeps the last one until it is taken."""
-
-    def __init__(self, client: SpanClient) -> None:
-        self.client = client
-        self._last: Span | None = None
-
-    def begin(self, span_id: str, start_ns: int) -> None:
-        self.client.begin(span_id, start_ns)
-
-    def finish(self, span: Span) -> None:
-        self._last = span
-        self.client.finish(span)
-
-    def cancel(self, span_id: str) -> None:
-        self.client.cancel(span_id)
-
-    def take(self) -> Span | None:
-        span, self._last = self._last, None
-        return span
 
 
 def ordinary_ids(model: Any) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """What a campaign measures, and in which order.
 
-A cell is one (τin, τout, batch size). Trials go in rounds: each round gives every unfinished cell one trial, in an
-order of its own drawn from the seed. A card that warms up, or a neighbour that comes and goes, then falls on all
-cells alike, and a campaign that is broken off leaves every cell about equally well measured. The order of round k
-depends on the seed and k alone, so a resumed campaign goes on as if it had never stopped.
+A cell is one (τin, τout, batch size, concurrency). Trials go in rounds: each round gives every unfinished cell one
+trial, in an order of its own drawn from the seed. A card that warms up, or a neighbour that comes and goes, then falls
+on all cells alike, and a campaign that is broken off leaves every cell about equally well measured. The order of round
+k depends on the seed and k alone, so a resumed campaign goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -18,14 +18,24 @@ from llmpower.exceptions import InputError
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """One kind of query: ``input_tokens`` and ``output_tokens`` are those of each of ``batch_size`` sequences."""
+    """One kind of query: ``input_tokens`` and ``output_tokens`` are those of each of its sequences.
+
+    ``batch_size`` sequences go in one call, ``concurrency`` calls run at the same time.
+    """
 
     input_tokens: int
     output_tokens: int
-    batch_size: int
+    batch_size: int = 1
+    concurrency: int = 1
+
+    @property
+    def sequences(self) -> int:
+        """How many run side by side."""
+        return self.batch_size * self.concurrency
 
     def __str__(self) -> str:
-        return f"{self.input_tokens}×{self.output_tokens} batch {self.batch_size}"
+        beside = "" if self.concurrency == 1 else f", {self.concurrency} at a time"
+        return f"{self.input_tokens}×{self.output_tokens} batch {self.batch_size}{beside}"
 
 
 def parse_lengths(option: str, text: str) -> tuple[int, ...]:
@@ -48,10 +58,14 @@ def parse_lengths(option: str, text: str) -> tuple[int, ...]:
 
 
 def make_grid(
-    input_tokens: Iterable[int], output_tokens: Iterable[int], batch_sizes: Iterable[int] = (1,)
+    input_tokens: Iterable[int],
+    output_tokens: Iterable[int],
+    batch_sizes: Iterable[int] = (1,),
+    concurrencies: Iterable[int] = (1,),
 ) -> tuple[Cell, ...]:
     """Every combination, once, in ascending order."""
-    return tuple(sorted(set(itertools.starmap(Cell, itertools.product(input_tokens, output_tokens, batch_sizes)))))
+    lengths = itertools.product(input_tokens, output_tokens, batch_sizes, concurrencies)
+    return tuple(sorted(set(itertools.starmap(Cell, lengths))))
 
 
 def next_cell(unfinished: Sequence[Cell], trials: Mapping[Cell, int], seed: int) -> Cell:

@@ -1,30 +1,44 @@
 """What a campaign has done so far, on disk, so that a killed one goes on where it was.
 
-JSON lines, appended as trials finish: a first line with the settings, then one line a trial, one for a cell that had
-to be left out, and one when the campaign is complete. The joules are in the daemon's store; this only tells which
-cells still want trials. It grows by appending, not by rename: a kill can tear its last line and nothing else, and a
-torn last line is one trial to repeat. A lock keeps two campaigns from writing to the same file.
+JSON lines, appended as things happen: a first line with the settings, then one line a trial, one for its joules once
+they are known, one for a cell that had to be left out, one for anything else worth keeping (idle power before and
+after), and one when the campaign is complete. The measurements are in the daemon's store; what stands here decides
+which cells still want trials. It grows by appending, not by rename: a kill can tear its last line and nothing else, and
+a torn last line is one trial to repeat. A lock keeps two campaigns from writing to the same file.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from llmpower.exceptions import InputError
 from llmpower.profiling.grid import Cell
+from llmpower.profiling.readings import Joules
 from llmpower.types import Span
 
 SCHEMA = "llmpower.journal/1"
 OPTION = "--journal"
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A trial of an earlier run; its joules where they had become known."""
+
+    cell: Cell
+    runtime_s: float
+    joules: Joules | None = None
+
+
 class Journal:
-    """A journal that is open for appending. ``trials`` and ``skipped`` are what it held when it was opened.
+    """A journal that is open for appending. ``trials`` (by span id), ``skipped`` and ``notes`` are what it held
+    when it was opened.
 
     Without ``resume`` a complete journal is started anew, and an incomplete one is not touched.
 
@@ -35,8 +49,9 @@ class Journal:
 
     def __init__(self, path: Path, settings: Mapping[str, object], *, resume: bool = False) -> None:
         self.path = path
-        self.trials: list[tuple[Cell, float]] = []
+        self.trials: dict[str, Kept] = {}
         self.skipped: dict[Cell, str] = {}
+        self.notes: dict[str, float | None] = {}
         self._complete = False
         try:
             self._file = path.open("a+", encoding="utf-8")
@@ -51,9 +66,18 @@ class Journal:
             raise
 
     def trial(self, cell: Cell, span: Span) -> None:
-        """One trial of ``cell`` has been measured."""
+        """One trial of ``cell`` has been run."""
         self._complete = False
         self._append({"span_id": span.span_id, **_fields(cell), "runtime_s": span.runtime_s})
+
+    def joules(self, span_id: str, joules: Joules) -> None:
+        """What a trial cost is known now."""
+        self._append({"joules_of": span_id, "energy_j": joules.energy_j, "energy_std_j": joules.std_j})
+
+    def note(self, name: str, value: float | None) -> None:
+        """A figure of the campaign as a whole; ``None`` is not known."""
+        self.notes[name] = value
+        self._append({"note": name, "value": value})
 
     def skip(self, cell: Cell, reason: str) -> None:
         """``cell`` cannot be measured."""
@@ -91,8 +115,9 @@ class Journal:
         lines = [self._parsed(number, line) for number, line in enumerate(whole.split("\n"), start=1) if text]
         if lines and lines[0].get("schema") != SCHEMA:
             raise self._no_journal(1)
-        self._complete = bool(lines) and "complete" in lines[-1]
-        if not lines or (self._complete and not resume):
+        self._complete = bool(lines) and any("complete" in line for line in _since_the_last_trial(lines))
+        # A header alone is a campaign that was planned and never began.
+        if len(lines) <= 1 or (self._complete and not resume):
             self._start({"schema": SCHEMA, "settings": dict(settings)})
             return
         if not resume:
@@ -123,11 +148,21 @@ class Journal:
         if "complete" in line:
             return
         try:
-            cell = Cell(int(line["input_tokens"]), int(line["output_tokens"]), int(line["batch_size"]))
+            if "note" in line:
+                self.notes[str(line["note"])] = None if line["value"] is None else float(line["value"])
+                return
+            if "joules_of" in line:
+                kept = self.trials[str(line["joules_of"])]
+                joules = Joules(_finite(line["energy_j"]), _finite(line["energy_std_j"]))
+                self.trials[str(line["joules_of"])] = replace(kept, joules=joules)
+                return
+            # Journals of before there was concurrency have none.
+            lengths = (line["input_tokens"], line["output_tokens"], line["batch_size"], line.get("concurrency", 1))
+            cell = Cell(*map(int, lengths))
             if "skipped" in line:
                 self.skipped[cell] = str(line["skipped"])
             else:
-                self.trials.append((cell, float(line["runtime_s"])))
+                self.trials[str(line["span_id"])] = Kept(cell, _finite(line["runtime_s"]))
         except (KeyError, TypeError, ValueError) as error:
             raise self._no_journal(number) from error
 
@@ -139,11 +174,28 @@ class Journal:
         return InputError(OPTION, self.path, f"line {number} is not a campaign's journal; give another file")
 
 
+def _finite(value: Any) -> float:
+    """A number ≥ 0 as JSON has it; Python's reader also takes NaN and Infinity."""
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError
+    return number
+
+
+def _since_the_last_trial(lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Notes may follow the line that says that all is done."""
+    for line in reversed(lines):
+        yield line
+        if "note" not in line:
+            return
+
+
 def _fields(cell: Cell) -> dict[str, int]:
     return {
         "input_tokens": cell.input_tokens,
         "output_tokens": cell.output_tokens,
         "batch_size": cell.batch_size,
+        "concurrency": cell.concurrency,
     }
 
 

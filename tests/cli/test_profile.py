@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from click.testing import CliRunner, Result
 
 from llmpower.cli.main import cli
 from llmpower.exceptions import DaemonUnreachableError, InputError
+from llmpower.types import Measurement
 
 SMALL = ("--input-tokens", "4,8", "--output-tokens", "2", "--max-trials", "4", "--pause", "0", "--device", "cpu")
+# The receiver knows no joules: the paper's rule, and no look at power.
+SMALL += ("--ci-half-width", "0.5", "--idle", "0", "--settle", "0")
 
 
 def profile(*arguments: str | Path) -> Result:
@@ -86,6 +90,95 @@ def test_the_journal_is_kept_by_model_where_none_is_named(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     profile(tiny_llama_directory, *SMALL, "--socket", receiver.path, "--model-name", "org/tiny")
     assert [path.name for path in (tmp_path / "state" / "llmpower").iterdir()] == ["profile-org--tiny.jsonl"]
+
+
+@pytest.fixture
+def _joules(receiver: Any, make_measurement: Callable[..., Measurement]) -> None:
+    """Have every span cost 10 J a token read and 100 J a token written."""
+    receiver.measured = lambda span: make_measurement(
+        gpu_energy_j=10.0 * span.input_tokens + 100.0 * span.output_tokens, gpu_energy_std_j=0.1
+    )
+
+
+FOR_ENERGY = ("--pause", "0", "--idle", "0", "--settle", "0", "--device", "cpu", "--json")
+
+
+@pytest.mark.usefixtures("_joules")
+def test_cells_stop_by_their_energy(receiver: Any, tiny_llama_directory: Path, journal: Path) -> None:
+    result = profile(
+        *(tiny_llama_directory, *FOR_ENERGY, "--input-tokens", "4,8", "--output-tokens", "2"),
+        *("--socket", receiver.path, "--journal", journal),
+    )
+    assert result.exception is None
+    cells = json.loads(result.stdout)["cells"]
+    assert [(cell["trials"], cell["mean_energy_j"], cell["ci_reached"]) for cell in cells] == [
+        (3, 240.0, True),
+        (3, 280.0, True),
+    ]
+
+
+@pytest.mark.usefixtures("_joules")
+def test_chosen_cells_are_a_part_of_the_grid(receiver: Any, tiny_llama_directory: Path, journal: Path) -> None:
+    result = profile(
+        *(tiny_llama_directory, *FOR_ENERGY, "--input-tokens", "4,8,16,32", "--output-tokens", "1,2,4,8"),
+        *("--cells", "chosen", "--trials", "9", "--socket", receiver.path, "--journal", journal),
+    )
+    assert result.exception is None
+    document = json.loads(result.stdout)
+    assert document["plan"]["most_trials"] == 9
+    assert sum(cell["trials"] for cell in document["cells"]) == len(receiver.wait_for_spans(1)) <= 9
+    assert len(document["cells"]) == 16
+
+
+def test_a_plan_comes_first_and_may_be_all(receiver: Any, tiny_llama_directory: Path, journal: Path) -> None:
+    arguments = (tiny_llama_directory, *SMALL, "--socket", receiver.path, "--journal", journal)
+    planned = profile(*arguments, "--plan")
+    assert planned.exception is None
+    assert "plan: 2 cells; 6 trials expected, 8 at most; about " in planned.stderr
+    assert (planned.stdout, receiver.messages) == ("", [])
+    plan = json.loads(profile(*arguments, "--plan", "--json").stdout)["plan"]
+    assert (plan["expected_trials"], plan["most_trials"], plan["expected_s"] > 0) == (6, 8, True)
+    # It has begun nothing that would have to be resumed.
+    assert profile(*arguments).exception is None
+
+
+def test_a_server_is_measured_with_the_campaigns_own_spans(
+    receiver: Any, serve: Callable[..., Any], journal: Path
+) -> None:
+    result = profile(
+        *("--endpoint", serve().url, "--spans", "client", *SMALL, "--concurrency", "1,2", "--json"),
+        *("--socket", receiver.path, "--journal", journal),
+    )
+    assert result.exception is None
+    document = json.loads(result.stdout)
+    assert document["model_name"] == "tiny"
+    spans = receiver.wait_for_spans(sum(cell["trials"] for cell in document["cells"]))
+    assert {(span.input_tokens, span.output_tokens, span.batch_size) for span in spans} == {
+        (4, 2, 1),
+        (8, 2, 1),
+        (8, 4, 2),
+        (16, 4, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ((), "MODEL"),
+        (("any/model", "--concurrency", "2"), "--concurrency"),
+        (("--endpoint", "http://127.0.0.1:9", "--batch-size", "2"), "--batch-size"),
+        (("--endpoint", "http://127.0.0.1:9", "--no-kv-cache"), "--no-kv-cache"),
+        (("any/model", "--cells", "chosen", "--form", "cubic"), "form"),
+        (("any/model", "--cells", "chosen", "--output-tokens", "8"), "--cells chosen"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_the_daemon_is_asked(
+    socket_directory: Path, arguments: tuple[str, ...], field: str
+) -> None:
+    result = profile(*arguments, "--socket", socket_directory / "nobody.sock")
+    assert isinstance(result.exception, InputError)
+    assert not isinstance(result.exception, DaemonUnreachableError)
+    assert result.exception.field == field
 
 
 def test_options_are_checked_before_the_daemon_and_the_model(socket_directory: Path) -> None:

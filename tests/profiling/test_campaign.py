@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from llmpower.exceptions import LlmpowerError
 from llmpower.profiling import (
     Campaign,
     Cell,
     CellTooLargeError,
+    Joules,
     Journal,
+    Readings,
     Skipped,
     StoppingRule,
     Trial,
@@ -24,12 +27,21 @@ RULE = StoppingRule(ci_half_width_s=0.5, max_trials=6, min_trials=3)
 
 
 class Steps:
-    """A workload of given runtimes: those of cells in ``noisy`` alternate by 4 s, those in ``large`` do not fit."""
+    """A workload of given runtimes: those of cells in ``noisy`` alternate by 4 s, those in ``large`` do not fit.
+
+    A trial costs 10 W; its joules are known ``late`` trials after it, or when they are waited for.
+    """
+
+    patience_s = 1.0
 
     def __init__(self, span: Span, noisy: tuple[Cell, ...] = (), large: tuple[Cell, ...] = ()) -> None:
         self.span = span
         self.noisy = noisy
         self.large = large
+        self.late = 0
+        self.remembers = True
+        self.waits = 0
+        self.runtimes_s: dict[str, float] = {}
         self.warmed: list[Cell] = []
         self.measured: list[Cell] = []
 
@@ -38,12 +50,28 @@ class Steps:
             raise CellTooLargeError("no room")
         self.warmed.append(cell)
 
+    def probe(self, cell: Cell) -> float:
+        if cell.input_tokens in [large.input_tokens for large in self.large]:
+            raise CellTooLargeError("no room")
+        return cell.output_tokens / 10
+
+    def joules(self, span: Span, wait_s: float) -> Joules | None:
+        self.waits += wait_s > 0
+        if wait_s == 0 and int(span.span_id) > len(self.measured) - self.late:
+            return None
+        return Joules(10 * span.runtime_s, 0.01)
+
+    def joules_of(self, span_id: str) -> Joules | None:
+        return Joules(10 * self.runtimes_s[span_id], 0.01) if self.remembers else None
+
     def measure(self, cell: Cell) -> Span:
         if cell in self.large:
             raise CellTooLargeError("no room")
         self.measured.append(cell)
         runtime_s = cell.output_tokens / 10 + (4 * (len(self.measured) % 2) if cell in self.noisy else 0)
-        return structs.replace(self.span, first_token_ns=None, end_ns=self.span.start_ns + round(runtime_s * 1e9))
+        self.runtimes_s[str(len(self.measured))] = runtime_s
+        end_ns = self.span.start_ns + round(runtime_s * 1e9)
+        return structs.replace(self.span, span_id=str(len(self.measured)), first_token_ns=None, end_ns=end_ns)
 
 
 @pytest.fixture
@@ -119,10 +147,91 @@ def test_a_resumed_campaign_may_have_another_grid(tmp_path: Path, span: Span) ->
 
 def test_the_time_left_is_unknown_at_first_then_follows_what_was_seen(span: Span) -> None:
     campaign = Campaign(GRID, RULE)
-    assert campaign.expected_left_s() is None
-    left = [campaign.expected_left_s() for event in campaign.run(Steps(span)) if isinstance(event, Trial)]
-    # Two cells of 0.4 s and two of 3.2 s, three trials each; a token costs 0.1 s in all of them.
+    assert (campaign.plan().expected_trials, campaign.plan().expected_s, campaign.plan().most_s) == (12, None, None)
+    steps = Steps(span)
+    list(campaign.prepare(steps))
+    # Two cells of 0.4 s and two of 3.2 s, three trials each, six at most; the probes have shown that a token is 0.1 s.
     total_s = 3 * 2 * (0.4 + 3.2)
+    plan = campaign.plan(pause_s=1.0)
+    assert (plan.cells, plan.done, plan.expected_trials, plan.most_trials) == (4, 0, 12, 24)
+    assert (plan.expected_s, plan.most_s) == (pytest.approx(total_s + 12), pytest.approx(2 * total_s + 24))
+    left = [campaign.plan().expected_s for event in campaign.run(steps) if isinstance(event, Trial)]
     assert left[0] in (pytest.approx(total_s - 0.4), pytest.approx(total_s - 3.2))
     assert left[-1] == 0
     assert left == sorted(left, reverse=True)
+
+
+BY_ENERGY = StoppingRule(ci_half_width_s=None, energy_precision=0.05, max_trials=6, min_trials=3)
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_joules_that_come_late_cost_no_trial(span: Span, late: int) -> None:
+    steps = Steps(span, noisy=GRID[:1])
+    steps.late = late
+    campaign = Campaign(GRID, BY_ENERGY)
+    list(campaign.run(steps))
+    assert [result.trials for result in campaign.results()] == [6, 3, 3, 3]
+    assert [result.mean_energy_j for result in campaign.results()][1:] == [
+        pytest.approx(cell.output_tokens) for cell in GRID[1:]
+    ]
+    if late < 2:
+        assert steps.waits <= 4, "rounds go on meanwhile, and only the last trials of cells are waited for"
+
+
+def test_joules_that_stay_unknown_end_a_campaign_that_decides_by_them(span: Span) -> None:
+    class Blind(Steps):
+        def joules(self, _span: Span, _wait_s: float) -> None:
+            return None
+
+    with pytest.raises(LlmpowerError, match="doctor"):
+        list(Campaign(GRID, BY_ENERGY).run(Blind(span)))
+    campaign = Campaign(GRID, RULE)
+    list(campaign.run(Blind(span)))
+    assert [result.mean_energy_j for result in campaign.results()] == [None] * 4
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_joules_that_came_after_the_kill_are_asked_for(tmp_path: Path, span: Span, remembers: bool) -> None:
+    path = tmp_path / "journal.jsonl"
+    steps = Steps(span)
+    steps.late = 2
+    with Journal(path, {}) as journal:
+        for event in Campaign(GRID, BY_ENERGY, journal=journal).run(steps):
+            if isinstance(event, Trial) and len(steps.measured) == 7:
+                break
+    with Journal(path, {}, resume=True) as journal:
+        unknown = [kept for kept in journal.trials.values() if kept.joules is None]
+        assert (len(journal.trials), len(unknown)) == (7, 3)
+        steps.remembers = remembers
+        list(Campaign(GRID, BY_ENERGY, journal=journal).run(steps))
+    with Journal(path, {}, resume=True) as journal:
+        known = sum(kept.joules is not None for kept in journal.trials.values())
+    assert len(steps.measured) == (known if remembers else known + 3)
+    assert len(steps.measured) == 12 or not remembers
+
+
+class Twice:
+    """An order of its own: the first cell, twice."""
+
+    needs_energy = True
+
+    def wanted(self, readings: Mapping[Cell, Readings], left_out: Container[Cell]) -> list[Cell]:
+        return [GRID[0]] if len(readings[GRID[0]]) < 2 and GRID[0] not in left_out else []
+
+    def choose(self, wanted: Sequence[Cell], _readings: Mapping[Cell, Readings]) -> Cell:
+        return wanted[0]
+
+    def expected(self, readings: Mapping[Cell, Readings], _left_out: Container[Cell]) -> dict[Cell, float]:
+        return {GRID[0]: 2.0 - len(readings[GRID[0]])}
+
+    most = expected
+
+
+def test_whoever_chooses_cells_one_by_one_knows_all_joules_before_the_next(span: Span) -> None:
+    steps = Steps(span)
+    steps.late = 5
+    campaign = Campaign(GRID, BY_ENERGY, order=Twice())
+    list(campaign.run(steps))
+    assert campaign.is_choosing
+    assert steps.waits == 2, "the joules of one trial before the next"
+    assert steps.measured == [GRID[0]] * 2

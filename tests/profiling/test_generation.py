@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from llmpower.exceptions import DaemonUnreachableError
-from llmpower.profiling import Cell, CellTooLargeError, Generation
+from llmpower.profiling import Cell, CellTooLargeError, Generation, Joules
 from llmpower.profiling.generation import ordinary_ids
 from llmpower.spans import SpanClient, instrument, uninstrument
+from llmpower.types import Measurement
 
 
 @pytest.fixture
@@ -30,6 +32,23 @@ def test_a_trial_has_exactly_the_lengths_asked_for(
     assert receiver.wait_for_spans(1) == [span]
     assert (span.model_name, span.input_tokens, span.output_tokens, span.batch_size) == ("tiny", 15, 27, 3)
     assert len(receiver.messages) == 2
+
+
+def test_probes_are_timed_and_measured_by_nobody(tiny_llama: Any, client: SpanClient, receiver: Any) -> None:
+    with Generation(tiny_llama, client, model_name="tiny") as generation:
+        assert generation.probe(Cell(4, 3, 1)) > 0
+    assert receiver.messages == []
+
+
+def test_the_joules_of_a_trial_are_what_the_daemon_has_measured(
+    tiny_llama: Any, client: SpanClient, receiver: Any, make_measurement: Callable[..., Measurement]
+) -> None:
+    with Generation(tiny_llama, client, model_name="tiny") as generation:
+        span = generation.measure(Cell(4, 2, 1))
+        receiver.wait_for_spans(1)
+        assert generation.joules(span, 0.0) is None
+        receiver.measured = lambda _: make_measurement(cpu_energy_j=20.0, cpu_energy_std_j=0.0)
+        assert generation.joules(span, 1.0) == Joules(120.0, 1.0)
 
 
 def test_a_trial_is_one_span_when_the_whole_process_is_instrumented(

@@ -51,6 +51,12 @@ def test_any_text_gives_lengths_or_an_input_error(text: str) -> None:
 def test_the_grid_holds_every_combination_once() -> None:
     grid = make_grid((8, 16), (4, 4, 2), (1,))
     assert grid == (Cell(8, 2, 1), Cell(8, 4, 1), Cell(16, 2, 1), Cell(16, 4, 1))
+    assert make_grid((8,), (4,), (1, 2), (1, 4))[1:] == (Cell(8, 4, 1, 4), Cell(8, 4, 2, 1), Cell(8, 4, 2, 4))
+
+
+def test_a_cell_says_what_runs_side_by_side() -> None:
+    assert (str(Cell(8, 4, 2)), Cell(8, 4, 2).sequences) == ("8×4 batch 2", 2)
+    assert (str(Cell(8, 4, 1, 16)), Cell(8, 4, 1, 16).sequences) == ("8×4 batch 1, 16 at a time", 16)
 
 
 def rounds(cells: tuple[Cell, ...], seed: int, number: int) -> list[list[Cell]]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
-from llmpower.profiling import Cell, Journal
+from llmpower.profiling import Cell, Joules, Journal
+from llmpower.profiling.journal import Kept
 from llmpower.types import Measurement
 
 SETTINGS = {"model_name": "llama", "kv_cache": True}
@@ -21,6 +22,7 @@ MakeMeasurement = Callable[..., Measurement]
 def an_unfinished(path: Path, make_measurement: MakeMeasurement) -> None:
     with Journal(path, SETTINGS) as journal:
         journal.trial(CELL, make_measurement().span)
+        journal.joules("span-0", Joules(100.0, 1.0))
         journal.skip(OTHER, "out of GPU memory")
 
 
@@ -28,13 +30,14 @@ def test_a_resumed_journal_holds_what_was_written(tmp_path: Path, make_measureme
     path = tmp_path / "journal.jsonl"
     an_unfinished(path, make_measurement)
     with Journal(path, SETTINGS, resume=True) as journal:
-        assert journal.trials == [(CELL, 2.0)]
+        assert journal.trials == {"span-0": Kept(CELL, 2.0, Joules(100.0, 1.0))}
         assert journal.skipped == {OTHER: "out of GPU memory"}
-        journal.trial(OTHER, make_measurement().span)
+        journal.trial(OTHER, make_measurement(1).span)
         journal.complete()
     assert [next(iter(json.loads(line))) for line in path.read_text().splitlines()] == [
         "schema",
         "span_id",
+        "joules_of",
         "skipped",
         "span_id",
         "complete",
@@ -48,7 +51,7 @@ def test_a_line_that_a_kill_tore_is_dropped(tmp_path: Path, make_measurement: Ma
     for cut in (1, 5, 30):
         path.write_bytes(whole + b'{"span_id": "torn \xc3\xa9", "input_tokens": 8'[:-cut])
         with Journal(path, SETTINGS, resume=True) as journal:
-            assert journal.trials == [(CELL, 2.0)]
+            assert journal.trials == {"span-0": Kept(CELL, 2.0, Joules(100.0, 1.0))}
         assert path.read_bytes() == whole
 
 
@@ -68,20 +71,53 @@ def test_a_complete_campaign_is_started_anew_or_resumed(tmp_path: Path, make_mea
         journal.complete()
     with Journal(path, SETTINGS, resume=True) as journal:
         assert len(journal.trials) == 1
-        journal.trial(OTHER, make_measurement().span)
+        journal.trial(OTHER, make_measurement(1).span)
     # The grid has grown since: what was complete no longer is.
     with pytest.raises(InputError, match="--resume"):
         Journal(path, SETTINGS)
     with Journal(path, SETTINGS, resume=True) as journal:
         journal.complete()
     with Journal(path, SETTINGS) as journal:
-        assert journal.trials == []
+        assert journal.trials == {}
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_notes_are_kept_and_do_not_hide_that_a_campaign_is_complete(
+    tmp_path: Path, make_measurement: MakeMeasurement
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        journal.note("idle_before_w", 61.5)
+        journal.trial(CELL, make_measurement().span)
+        journal.complete()
+        journal.note("idle_after_w", None)
+    with Journal(path, SETTINGS, resume=True) as journal:
+        assert journal.notes == {"idle_before_w": 61.5, "idle_after_w": None}
+        assert journal.trials == {"span-0": Kept(CELL, 2.0)}
+    with Journal(path, SETTINGS) as journal:
+        assert (journal.trials, journal.notes) == ({}, {})
+
+
+def test_a_plan_that_was_only_looked_at_is_in_nobodys_way(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    for model_name in ("one", "another"):
+        with Journal(path, {"model_name": model_name}) as journal:
+            assert journal.trials == {}
+
+
+def test_a_journal_of_before_there_was_concurrency_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, SETTINGS):
+        pass
+    line = {"span_id": "a", "input_tokens": 8, "output_tokens": 4, "batch_size": 1, "runtime_s": 2.0}
+    path.write_text(path.read_text() + json.dumps(line) + "\n")
+    with Journal(path, SETTINGS, resume=True) as journal:
+        assert journal.trials == {"a": Kept(Cell(8, 4, 1, 1), 2.0)}
 
 
 def test_resuming_what_never_began_begins(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.jsonl", SETTINGS, resume=True) as journal:
-        assert journal.trials == []
+        assert journal.trials == {}
 
 
 def test_a_campaign_with_other_settings_is_not_mixed_in(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
@@ -113,7 +149,22 @@ def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path_factory: pytest.
     assert path.read_bytes() == data
 
 
-@pytest.mark.parametrize("line", ['{"input_tokens": 8}', '{"skipped": "x"}', "[]", '{"runtime_s": "x"}'])
+A_TRIAL = '{"span_id": "a", "input_tokens": 8, "output_tokens": 4, "batch_size": 1, "runtime_s": %s}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"input_tokens": 8}',
+        '{"skipped": "x"}',
+        "[]",
+        '{"runtime_s": "x"}',
+        A_TRIAL % "NaN",
+        A_TRIAL % "-1",
+        '{"joules_of": "nobody", "energy_j": 1, "energy_std_j": 0}',
+        '{"note": "idle", "value": "low"}',
+    ],
+)
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path, SETTINGS):

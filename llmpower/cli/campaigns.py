@@ -1,0 +1,152 @@
+"""What ``llmpower profile`` shows: the plan before, the progress during, the table after."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmpower import phrases
+from llmpower.cli.layout import aligned
+
+if TYPE_CHECKING:
+    from llmpower.profiling import Campaign, CellResult, Event, Plan
+
+DIFFERENT = 0.05
+"""Idle power after the trials that differs by more from that before is worth a word."""
+
+
+def plan_text(plan: Plan, around_s: float) -> str:
+    """One line; ``around_s`` is what goes into idle power and warming up, at most."""
+    done = f", {plan.done} done" if plan.done else ""
+    trials = f"{plan.expected_trials} trials expected, {plan.most_trials} at most"
+    if plan.expected_trials == plan.most_trials:
+        trials = f"{plan.most_trials} trials"
+    time = ""
+    if plan.expected_s is not None and plan.most_s is not None:
+        most = f", at most {phrases.duration(plan.most_s + around_s)}" if plan.most_s > plan.expected_s else ""
+        time = f"; about {phrases.duration(plan.expected_s + around_s)}{most}"
+    return f"{plan.cells} cells{done}; {trials}{time}"
+
+
+@contextmanager
+def progress(campaign: Campaign, pause_s: float) -> Iterator[Callable[[Event], None]]:
+    """What shows an event on stderr: a bar of trials on a terminal, else a line whenever a cell is done.
+
+    Where cells are chosen one by one, each trial is a line.
+    """
+    if not sys.stderr.isatty():
+        cells, done = len(campaign.results()), _done(campaign)
+
+        def show_line(event: Event) -> None:
+            nonlocal done
+            now = _done(campaign)
+            if now > done or campaign.is_choosing:
+                done = now
+                said = f"{_said(event)}, {done} of {cells} cells, {_left(campaign, pause_s)}"
+                print(f"llmpower: {said}", file=sys.stderr)
+
+        yield show_line
+        return
+
+    plan = campaign.plan()
+    bar: Any = click.progressbar(
+        length=plan.done + plan.expected_trials,
+        label="profile",
+        file=sys.stderr,
+        show_eta=False,
+        show_pos=True,
+        item_show_func=lambda event: "" if event is None else f"{_said(event)}, {_left(campaign, pause_s)}",
+        # A warm-up moves nothing, and is shown all the same.
+        update_min_steps=0,
+    )
+
+    def show_bar(event: Event) -> None:
+        now = campaign.plan()
+        bar.length = now.done + now.expected_trials
+        bar.update(now.done - bar.pos, event)
+
+    with bar:
+        bar.update(plan.done)
+        yield show_bar
+
+
+def record(result: CellResult) -> dict[str, Any]:
+    """A cell of the JSON document."""
+    return {
+        "input_tokens": result.cell.input_tokens,
+        "output_tokens": result.cell.output_tokens,
+        "batch_size": result.cell.batch_size,
+        "concurrency": result.cell.concurrency,
+        "trials": result.trials,
+        "mean_runtime_s": result.mean_runtime_s,
+        "ci_half_width_s": result.half_width_s,
+        "mean_energy_j": result.mean_energy_j,
+        "ci_half_width_j": result.half_width_j,
+        "ci_reached": result.is_narrow,
+        "skipped": result.skipped,
+    }
+
+
+def summary(results: Sequence[CellResult], *, chosen: bool) -> list[str]:
+    """The table of all cells that were measured or left out; of chosen ones no interval is promised."""
+    shown = [result for result in results if result.trials or result.skipped]
+    rows = [
+        (
+            str(result.cell.input_tokens),
+            str(result.cell.output_tokens),
+            str(result.cell.batch_size),
+            str(result.cell.concurrency),
+            str(result.trials),
+            _figure(result.mean_runtime_s, ".4g"),
+            _figure(result.half_width_s, ".2g"),
+            _figure(result.mean_energy_j, ".4g"),
+            _figure(result.half_width_j, ".2g"),
+            result.skipped or ("" if chosen or result.is_narrow else "interval still wide"),
+        )
+        for result in shown
+    ]
+    header = ("τin", "τout", "BATCH", "AT A TIME", "TRIALS", "RUNTIME [s]", "± 95 % [s]", "ENERGY [J]", "± 95 % [J]")
+    return aligned((*header, "NOTE"), rows, right=" ".join(header).replace("AT A TIME", "")) if rows else []
+
+
+def idle_text(before_w: float | None, after_w: float | None) -> str | None:
+    """Idle power on both sides of the trials; ``None`` where neither is known."""
+    if before_w is None and after_w is None:
+        return None
+    if before_w is None or after_w is None:
+        return f"idle power {before_w or after_w:.1f} W {'after' if before_w is None else 'before'} the trials"
+    drift = after_w / before_w - 1
+    word = "" if abs(drift) <= DIFFERENT else ": not the same conditions, or somebody else was there"
+    return f"idle power {before_w:.1f} W before and {after_w:.1f} W after ({drift:+.1%}){word}"
+
+
+def _done(campaign: Campaign) -> int:
+    wanted = set(campaign.unfinished())
+    return sum(
+        result.skipped is not None or (result.trials > 0 and result.cell not in wanted) for result in campaign.results()
+    )
+
+
+def _said(event: Event) -> str:
+    from llmpower.profiling import Skipped, Trial
+
+    match event:
+        case Trial():
+            return f"{event.cell}: trial {event.number}, {event.span.runtime_s:.3g} s"
+        case Skipped():
+            return f"{event.cell}: left out, {event.reason}"
+        case _:
+            return f"{event.cell}: warm-up"
+
+
+def _left(campaign: Campaign, pause_s: float) -> str:
+    left_s = campaign.plan(pause_s).expected_s
+    return "time left not known yet" if left_s is None else f"about {phrases.duration(left_s)} left"
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
