@@ -25,7 +25,7 @@ FLOORS = (
     ("cli",),
 )
 ALLOWED_ABOVE_THE_GROUND = {
-    "profiling": {"spans", "store", "modelling"},
+    "profiling": {"spans", "store"},
     "routing": {"modelling"},
     "report": {"modelling", "routing"},
     "inprocess": {"sampling", "spans", "store", "daemon"},

@@ -43,9 +43,7 @@ IDLE_BEFORE, IDLE_AFTER = "idle_before_w", "idle_after_w"
     show_default=True,
     help="Every cell, or those that teach --form most, in a quarter of the trials.",
 )
-@click.option(
-    "--form", metavar="NAME", help="What cells are chosen for.  [default: cached; recompute with --no-kv-cache]"
-)
+@click.option("--form", metavar="NAME", help="What cells are chosen for.  [default: by the KV cache and batches]")
 @click.option("--trials", type=click.IntRange(min=1), help="Of chosen cells, at most.  [default: a quarter of all]")
 @click.option("--max-trials", type=click.IntRange(min=1), default=25, show_default=True, help="Of one cell, at most.")
 @click.option("--min-trials", type=click.IntRange(min=1), default=3, show_default=True, help="Of one cell, at least.")
@@ -176,11 +174,17 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
 
 def _design(cells: Sequence[Cell], rule: StoppingRule, options: Options) -> Design:
     """The cells that teach the form most."""
-    from llmpower.modelling.forms import make_form
+    import numpy as np
+
+    from llmpower.modelling.forms import RecomputeCall, make_form
     from llmpower.profiling import Design
 
-    form = make_form(options["form"] or ("recompute" if options["no_kv_cache"] else "cached"))
-    rows = form.design([cell.input_tokens for cell in cells], [cell.output_tokens for cell in cells])
+    side_by_side = [cell.sequences for cell in cells]
+    usual = "batched" if max(side_by_side) > 1 else "cached"
+    form = make_form(options["form"] or (RecomputeCall.name if options["no_kv_cache"] else usual))
+    lengths = [cell.input_tokens for cell in cells], [cell.output_tokens for cell in cells]
+    # A form is of one sequence, a trial's joules are of all of them.
+    rows = form.design(*lengths, side_by_side) * np.array(side_by_side)[:, np.newaxis]
     return Design(
         cells,
         rows,

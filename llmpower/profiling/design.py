@@ -33,9 +33,8 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.profiling.grid import Cell
+from llmpower.profiling.least_squares import FloatArray, relative_fit, unit_columns
 from llmpower.profiling.readings import Readings
-
-FloatArray = NDArray[np.float64]
 
 MISFIT, NOISE, REACH, PRIOR = 0.05, 0.03, 0.5, 10
 """τ0, σ0, ℓ and ν: a good form is off by 5 %, replicates by 3 %, and it takes ten residuals to say otherwise."""
@@ -57,7 +56,7 @@ class Design:
 
     Args:
         cells: the candidates.
-        rows: the form's design matrix, shape (n_cells, n_terms).
+        rows: the form's design matrix for all sequences of a cell's trial, shape (n_cells, n_terms).
         seed: decides between cells that are as good as each other, and the order of the first ones.
         per_cell: trials that the whole grid would give each cell.
         most_per_cell: trials of one cell, at most.
@@ -77,7 +76,7 @@ class Design:
     tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
-        scaled = _unit(self.rows / np.linalg.norm(self.rows, axis=1, keepdims=True))
+        scaled = unit_columns(self.rows / np.linalg.norm(self.rows, axis=1, keepdims=True))
         singular = np.linalg.svd(scaled, compute_uv=False)
         if len(self.cells) < self.rows.shape[1] or singular[-1] < _RANK * singular[0]:
             advice = f"its cells cannot tell the {self.rows.shape[1]} terms of the form apart; give more lengths"
@@ -111,7 +110,7 @@ class Design:
             return []
         ŷ, residual = found
         scale = residual / math.hypot(MISFIT, NOISE)
-        error = _Error(_unit(self.rows / ŷ[:, np.newaxis]), self._covariance() * scale**2, NOISE * scale)
+        error = _Error(unit_columns(self.rows / ŷ[:, np.newaxis]), self._covariance() * scale**2, NOISE * scale)
         gain = math.sqrt(error.of(trials)) - math.sqrt(error.of(np.repeat(there, self.per_cell)))
         if gain <= self.tolerance:
             return []
@@ -172,8 +171,6 @@ class Design:
         A few residuals may be small by chance; they begin with the weight of n − p beside the prior's ν. ``None``
         before the first trial.
         """
-        from llmpower.modelling.estimators import non_negative_least_squares
-
         costs = [readings[cell].energies_j for cell in self.cells]
         if not any(costs):
             costs = [readings[cell].runtimes_s for cell in self.cells]
@@ -181,7 +178,7 @@ class Design:
         if not len(numbers):
             return None
         y = np.concatenate([each for each in costs if each])
-        β = non_negative_least_squares(self.rows[numbers] / y[:, np.newaxis], np.ones_like(y))
+        β = relative_fit(self.rows[numbers], y)
         # A cell that would cost nothing by what is known so far would weigh infinitely.
         ŷ = np.maximum(self.rows @ β, _LEAST * y.min())
         squares = PRIOR * (MISFIT**2 + NOISE**2) + float(np.sum((ŷ[numbers] / y - 1) ** 2))
@@ -214,10 +211,3 @@ class _Error:
         spread = np.einsum("spn,spn->s", self._G @ A, A @ K_TT)
         V: FloatArray = spread - 2 * np.einsum("spn,snp->s", A, self._KR[T]) + self._K_mean
         return np.maximum(V, 0.0)
-
-
-def _unit(rows: FloatArray) -> FloatArray:
-    """Columns of unit length: those of a form span ten orders of magnitude."""
-    lengths = np.linalg.norm(rows, axis=0)
-    scaled: FloatArray = rows / np.where(lengths > 0, lengths, 1)
-    return scaled

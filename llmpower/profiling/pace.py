@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from llmpower.profiling.grid import Cell
+from llmpower.profiling.least_squares import FloatArray, relative_fit
 
 
 class Pace:
@@ -29,20 +30,15 @@ class Pace:
 
     def expected_s(self, cells: Iterable[Cell]) -> list[float] | None:
         """Seconds that each cell's trial will take; ``None`` before the first run."""
-        from scipy.optimize import nnls
-
         cells = list(cells)
         if not self._cells or not cells:
             return None if cells else []
-        seen, y = _columns(self._cells), np.array(self._runtimes_s)
-        A = seen / y[:, np.newaxis]
-        lengths = np.linalg.norm(A, axis=0)
-        s = nnls(A / lengths, np.ones_like(y))[0] / lengths
+        s = relative_fit(_columns(self._cells), np.array(self._runtimes_s))
         expected: list[float] = (_columns(cells) @ s).tolist()
         return expected
 
 
-def _columns(cells: Sequence[Cell]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _columns(cells: Sequence[Cell]) -> FloatArray:
     return np.array(
         [
             (
