@@ -4,7 +4,7 @@ The worst case for false alarms: the true ratio lies exactly on the edge of what
 together as an autoregressive process of first order, whose correlation nobody tells the chart. Of an alarm that no
 course had in the blocks that were run, a bound is given: with 95 % confidence it is rarer than three in all of them.
 
-    python benchmarks/drift.py -o benchmarks/results/drift.json      (half a minute on one core)
+    python benchmarks/drift.py --json benchmarks/results/drift.json      (half a minute on one core)
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SHIFTS = (1.0, 2.0, 3.0, 5.0, 20.0)
 
 NOISE = 0.02
 TOLERANCE = 0.05
-SETTLED = 100
-"""Blocks before a shift."""
+SETTLED, AFTER = 100, 400
+"""Blocks before and after a shift."""
 
 
 def courses(seed: int, n_courses: int, n_blocks: int, ρ: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -41,11 +41,11 @@ def courses(seed: int, n_courses: int, n_blocks: int, ρ: float) -> np.ndarray[t
     return y
 
 
-def false_alarms(ρ: float) -> dict[str, float | int | None]:
+def false_alarms(ρ: float, n_courses: int, n_blocks: int) -> dict[str, float | int | None]:
     """First alarms of courses on the edge of the tolerance; the time to one as that of a process without memory."""
-    first = [first_alarm(Chart(TOLERANCE), course) for course in TOLERANCE + NOISE * courses(1, COURSES, BLOCKS, ρ)]
+    first = [first_alarm(Chart(TOLERANCE), course) for course in TOLERANCE + NOISE * courses(1, n_courses, n_blocks, ρ)]
     alarms = [block for block in first if block is not None]
-    watched = sum(BLOCKS if block is None else block for block in first)
+    watched = sum(n_blocks if block is None else block for block in first)
     return {
         "correlation": ρ,
         "courses_with_an_alarm": len(alarms),
@@ -54,10 +54,10 @@ def false_alarms(ρ: float) -> dict[str, float | int | None]:
     }
 
 
-def delays(shift: float, ρ: float) -> dict[str, float | int | None]:
+def delays(shift: float, ρ: float, n_courses: int) -> dict[str, float | int | None]:
     """Blocks from a shift of the mean from 0 to beyond the tolerance until the alarm."""
     found = []
-    for course in NOISE * courses(2, COURSES // 4, SETTLED + 400, ρ):
+    for course in NOISE * courses(2, n_courses, SETTLED + AFTER, ρ):
         chart = Chart(TOLERANCE)
         if first_alarm(chart, course[:SETTLED]) is None:
             found.append(first_alarm(chart, course[SETTLED:] + TOLERANCE + shift * NOISE))
@@ -82,13 +82,15 @@ def first_alarm(chart: Chart, blocks: np.ndarray[tuple[int], np.dtype[np.float64
 def main() -> None:
     """Run, show, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--out", type=Path, help="Write the figures to this JSON file.")
+    parser.add_argument("--courses", type=int, default=COURSES, help="How many are simulated.")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="How long they are.")
+    parser.add_argument("--json", type=Path, help="Write the figures to this file.")
     arguments = parser.parse_args()
     result = {
         "what": "false alarms on the edge of the tolerance, and blocks until a shift beyond it is found",
         "date": datetime.now(UTC).date().isoformat(),
-        "courses": COURSES,
-        "blocks": BLOCKS,
+        "courses": arguments.courses,
+        "blocks": arguments.blocks,
         "settings": {
             "block_s": BLOCK_S,
             "block_spans": BLOCK_SPANS,
@@ -96,12 +98,12 @@ def main() -> None:
             "sigmas": SIGMAS,
             "min_blocks": MIN_BLOCKS,
         },
-        "false_alarms": [false_alarms(ρ) for ρ in CORRELATIONS],
-        "delays": [delays(shift, ρ) for shift in SHIFTS for ρ in (0.0, 0.5)],
+        "false_alarms": [false_alarms(ρ, arguments.courses, arguments.blocks) for ρ in CORRELATIONS],
+        "delays": [delays(shift, ρ, max(arguments.courses // 4, 1)) for shift in SHIFTS for ρ in (0.0, 0.5)],
     }
     print(json.dumps(result, indent=2))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
