@@ -203,9 +203,17 @@ class Comparison:
 
 
 def tolerance_of(fit: Fit) -> float:
-    """How far off the mean may be by the model's own word: ln(1 + held-out MAPE), and 2 % at least."""
-    mape = fit.heldout.mape
-    return math.log1p(max(UNKNOWN_TOLERANCE if mape is None else mape, LEAST_TOLERANCE))
+    """How far off the mean of many requests may be by the model's own word, as a logarithm; 2 % at least.
+
+        tolerance = √(MAPE² − (2/π)·ν²)
+
+    The held-out MAPE has two parts: what the form gets wrong, and the noise ν of single trials, whose mean absolute
+    value is √(2/π)·ν where it is normal and which the mean of many requests does not have. Where no trial was repeated
+    ν is not known, and the whole of the MAPE is allowed.
+    """
+    mape = UNKNOWN_TOLERANCE if fit.heldout.mape is None else fit.heldout.mape
+    noise = fit.replicate_noise or 0.0
+    return math.log1p(max(math.sqrt(max(mape**2 - 2 / math.pi * noise**2, 0.0)), LEAST_TOLERANCE))
 
 
 def _frozen(key: Key, model: WorkloadModel, chart: Chart) -> ModelDrift:

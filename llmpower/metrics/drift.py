@@ -27,7 +27,7 @@ def drift_families(drift: DriftState) -> Iterator[Metric]:
     )
     tolerance = GaugeMetricFamily(
         "llmpower_model_energy_ratio_tolerance",
-        "How far from 1 the ratio may be by the model's own held-out error.",
+        "How far from 1 the ratio may be by the model's own held-out error, less the noise of single trials.",
         labels=LABELS,
     )
     drifted = GaugeMetricFamily(

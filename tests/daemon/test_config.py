@@ -217,3 +217,13 @@ def test_a_directory_that_somebody_named_is_not_made(user: int, tmp_path: Path) 
     config = load_config({"store": tmp_path / "a" / "b.db", "socket": tmp_path / "c" / "d"}, environ={}, uid=user)
     make_directories(config, environ={}, uid=user)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_models_are_given_by_the_file_or_the_command_line(tmp_path: Path) -> None:
+    file = written(tmp_path, 'models = "/etc/llmpower/models.json"')
+    assert load_config({}, file, environ={}, uid=0).models == Path("/etc/llmpower/models.json")
+    given = load_config({"models": Path("models.json")}, file, environ={}, uid=0).models
+    assert given == Path("models.json").absolute()
+    assert load_config({}, environ={}, uid=0).models is None
+    with pytest.raises(InputError, match="models = 7: is not a path"):
+        load_config({"models": 7}, environ={}, uid=0)
