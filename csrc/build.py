@@ -20,6 +20,7 @@ ROOT = Path(globals().get("__file__", "csrc/build.py")).resolve().parents[1]
 SOURCES = (
     "budget.c",
     "nvml_library.c",
+    "nvml_processes.c",
     "phase.c",
     "punctual.c",
     "ring.c",
@@ -34,6 +35,7 @@ HEADERS = (
     "llmpower.h",
     "nvml_abi.h",
     "nvml_library.h",
+    "nvml_processes.h",
     "phase.h",
     "punctual.h",
     "ring.h",
@@ -48,6 +50,7 @@ SIMULATOR_SOURCES = (
     "nvml.c",
     "nvml_power.c",
     "nvml_constant.c",
+    "nvml_processes.c",
     "driver.c",
     "settings.c",
     "fault.c",

@@ -46,6 +46,7 @@ enum llmpower_failure {
 enum {
     LLMPOWER_MAX_DEVICES = 64,
     LLMPOWER_MAX_CHANNELS = 128,
+    LLMPOWER_MAX_PROCESSES = 256,
     LLMPOWER_LATENESS_BUCKETS = 12,
     LLMPOWER_ERROR_SLOTS = 32
 };
@@ -139,6 +140,12 @@ const struct llmpower_device *llmpower_device_at(const struct llmpower_sampler *
 /* Index of the device whose power a UUID stands for: its own, or the parent's of a MIG instance (MIG-...) that was
  * there when the sampler was opened; -1 for one that is not known. Instances have no power of their own. */
 int32_t llmpower_device_of(const struct llmpower_sampler *sampler, const char *uuid);
+
+/* Ids of the processes that compute on a device now, as its driver knows them: those of the machine, whatever container
+ * they run in. At most LLMPOWER_MAX_PROCESSES are written to pids, a process on several MIG instances more than once.
+ * Returns a status; *count is set when it is 0. It takes milliseconds, during which other calls of the driver wait, and
+ * as long as the driver hangs. It may be called beside everything else, by one thread at a time. */
+int32_t llmpower_processes(struct llmpower_sampler *sampler, uint32_t device, uint32_t *pids, uint32_t *count);
 
 /* Start or stop the threads, one for each source; both may be repeated. Return 0 or an enum llmpower_failure. */
 int llmpower_start(struct llmpower_sampler *sampler);

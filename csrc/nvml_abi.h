@@ -80,7 +80,21 @@ typedef struct {
     char busId[32];
 } nvmlPciInfo_t;
 
+/* A process that computes on a GPU: the first layout from the unversioned call, the second from _v2 and _v3. */
+typedef struct {
+    unsigned int pid;
+    unsigned long long usedGpuMemory;
+} nvmlProcessInfo_v1_t;
+
+typedef struct {
+    unsigned int pid;
+    unsigned long long usedGpuMemory;
+    unsigned int gpuInstanceId, computeInstanceId;
+} nvmlProcessInfo_v2_t;
+
 _Static_assert(sizeof(nvmlFieldValue_t) == 40, "NVML lays nvmlFieldValue_t out in 40 bytes");
 _Static_assert(sizeof(nvmlPciInfo_t) == 68, "NVML lays nvmlPciInfo_t out in 68 bytes");
+_Static_assert(sizeof(nvmlProcessInfo_v1_t) == 16, "NVML lays nvmlProcessInfo_v1_t out in 16 bytes");
+_Static_assert(sizeof(nvmlProcessInfo_v2_t) == 24, "NVML lays nvmlProcessInfo_v2_t out in 24 bytes");
 
 #endif

@@ -1,4 +1,5 @@
 /* sampler.c - the C interface: opens the sources, gives each a worker (worker.h), and passes on what they have read. */
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -21,8 +22,9 @@ struct llmpower_sampler {
     uint32_t first_device[MAX_SOURCES]; /* of each worker, for the caller */
     uint32_t device_count;
     uint32_t channel_count;
-    pid_t pid;  /* that opened it: a forked child has the memory and not the threads */
-    bool stuck; /* a thread did not end in time and was left behind: nothing it uses may be freed */
+    pid_t pid;            /* that opened it: a forked child has the memory and not the threads */
+    bool stuck;           /* a thread did not end in time and was left behind: nothing it uses may be freed */
+    _Atomic int visitors; /* callers' threads that are inside a source */
     _Atomic int64_t started_ns;
 };
 
@@ -127,11 +129,21 @@ int llmpower_stop(struct llmpower_sampler *sampler) {
     return LLMPOWER_STUCK;
 }
 
+/* Whether every caller has come back from the sources, which a driver that hangs does not let him. */
+static bool visitors_gone(struct llmpower_sampler *sampler) {
+    static const struct timespec millisecond = {0, 1000000};
+    for (int i = 0; i < STOP_TIMEOUT_S * 1000 && atomic_load(&sampler->visitors); i++) nanosleep(&millisecond, NULL);
+    return atomic_load(&sampler->visitors) == 0;
+}
+
 void llmpower_close(struct llmpower_sampler *sampler) {
     if (!sampler) return;
     /* In a child, the threads do not exist and the driver's state is the parent's: only our memory is ours. */
     bool forked = sampler->pid != getpid();
-    if (!forked) llmpower_stop(sampler);
+    if (!forked) {
+        llmpower_stop(sampler);
+        if (!sampler->stuck) sampler->stuck = !visitors_gone(sampler);
+    }
     if (sampler->stuck) return; /* the thread may yet wake up and use all of it */
     for (uint32_t i = 0; i < sampler->worker_count; i++) worker_free(&sampler->workers[i], forked);
     free(sampler);
@@ -155,6 +167,21 @@ int32_t llmpower_device_of(const struct llmpower_sampler *sampler, const char *u
                 return (int32_t)(sampler->first_device[i] + source->aliases[j].device);
     }
     return -1;
+}
+
+int32_t llmpower_processes(struct llmpower_sampler *sampler, uint32_t device, uint32_t *pids, uint32_t *count) {
+    if (sampler->pid != getpid()) return -ECHILD;
+    for (uint32_t i = 0; i < sampler->worker_count; i++) {
+        const struct power_source *source = &sampler->workers[i].source;
+        uint32_t own = device - sampler->first_device[i]; /* huge for a device before the source's first */
+        if (own >= source->device_count) continue;
+        if (!source->processes) return -EOPNOTSUPP;
+        atomic_fetch_add(&sampler->visitors, 1);
+        int32_t status = source->processes(source->state, own, pids, LLMPOWER_MAX_PROCESSES, count);
+        atomic_fetch_sub(&sampler->visitors, 1);
+        return status;
+    }
+    return -ENODEV;
 }
 
 size_t llmpower_drain(struct llmpower_sampler *sampler, struct llmpower_sample *out, size_t capacity) {

@@ -1,7 +1,7 @@
 /* source.h - what a power source is: something with devices, each of which answers some fields.
  *
  * One backend, one file: source_nvml.c, source_powercap.c. To write another, fill this struct in a function like the
- * two below and call it in sampler.c. A source is used by one thread at a time. */
+ * two below and call it in sampler.c. A source is used by one thread at a time, but where it says otherwise. */
 #ifndef LLMPOWER_SOURCE_H
 #define LLMPOWER_SOURCE_H
 
@@ -19,6 +19,9 @@ struct power_source {
     /* Read one field of one device (index within this source). Returns a status; *value in uJ or uW when it is 0. A
      * device that was lost is looked for again by the read itself: the caller only has to try now and then. */
     int32_t (*read)(void *state, uint32_t device, uint32_t field, int64_t *value);
+    /* Who computes on a device now, see llmpower_processes; NULL where the source knows nothing of it. It may be called
+     * while the source is read. */
+    int32_t (*processes)(void *state, uint32_t device, uint32_t *pids, uint32_t capacity, uint32_t *count);
     /* Give everything back. In a forked child, only what is the child's own: the driver's state is the parent's. */
     void (*close)(void *state, bool forked);
     void *state;

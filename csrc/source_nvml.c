@@ -13,6 +13,7 @@
 
 #include "nvml_abi.h"
 #include "nvml_library.h"
+#include "nvml_processes.h"
 #include "source.h"
 
 enum { MAX_GPUS = 32, MAX_ALIASES = 8 * MAX_GPUS, MAX_TRIES = 8 };
@@ -140,6 +141,14 @@ static int32_t nvml_read(void *state, uint32_t device, uint32_t field, int64_t *
     }
     *value = milli * 1000;
     return milli ? 0 : LLMPOWER_ZERO;
+}
+
+/* By a handle of its own: the one that is kept belongs to the thread that reads. */
+static int32_t nvml_list_processes(void *state, uint32_t device, uint32_t *pids, uint32_t capacity, uint32_t *count) {
+    struct nvml *nvml = state;
+    nvmlDevice_t handle;
+    nvmlReturn_t code = handle_of(nvml, nvml->devices[device].uuid, &handle);
+    return code == NVML_SUCCESS ? nvml_processes(&nvml->library, handle, pids, capacity, count) : code;
 }
 
 static void nvml_close(void *state, bool forked) {
@@ -277,6 +286,7 @@ int source_nvml_open(struct power_source *source, const char *path, char *error,
         return failure;
     }
     *source = (struct power_source){.read = nvml_read,
+                                    .processes = nvml_list_processes,
                                     .close = nvml_close,
                                     .state = nvml,
                                     .device_count = nvml->count,

@@ -193,6 +193,7 @@ nvmlReturn_t driver_start(struct driver *driver) {
     memcpy(driver->loads, settings.loads, sizeof driver->loads);
     driver->faults = settings.faults;
     driver->latency = settings.latency;
+    memcpy(driver->processes, settings.processes, sizeof driver->processes);
     driver->started_ns = now_ns;
     driver->gpu_count = settings.gpu_count;
     driver->seed = settings.seed;

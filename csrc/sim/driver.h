@@ -34,6 +34,7 @@ struct driver {
     struct sensor sensors[MAX_GPUS];
     uint64_t reads[MAX_GPUS]; /* answered, for lost_after */
     uint64_t calls, draws;    /* numbers of what is drawn by chance */
+    char processes[MAX_PATH_BYTES];
 };
 
 /* Begin a call: queue for the lock, then spend the first part of what the call costs. Never NULL. */

@@ -17,6 +17,8 @@ static const struct {
     [FAULT_NO_FIELDS] = {"no_fields", false, 0, 0},
     [FAULT_NO_USAGE] = {"no_usage", false, 0, 0},
     [FAULT_NO_POWER] = {"no_power", false, 0, 0},
+    [FAULT_NO_PROCESSES] = {"no_processes", false, 0, 0},
+    [FAULT_WIDE_PROCESSES] = {"wide_processes", false, 0, 0},
     [FAULT_FREEZE] = {"freeze", false, 2, 2},
     [FAULT_SKIP] = {"skip", true, 1, 1},
     [FAULT_RESET] = {"reset", false, 1, 1},

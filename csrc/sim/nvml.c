@@ -1,7 +1,8 @@
 /* nvml.c - the simulated libnvidia-ml.so.1: starting, finding devices, and telling who they are.
  *
  * A client loads it by the same dlopen as the real one (LD_LIBRARY_PATH, or a path), and it is set up by the
- * environment: settings.h says how. Power and energy are in nvml_power.c, what bears on neither in nvml_constant.c. */
+ * environment: settings.h says how. Power and energy are in nvml_power.c, who computes in nvml_processes.c, and what
+ * never changes in nvml_constant.c. */
 #include <stdio.h>
 #include <string.h>
 

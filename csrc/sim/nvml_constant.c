@@ -212,31 +212,3 @@ EXPORT nvmlReturn_t nvmlDeviceGetDriverModel_v2(nvmlDevice_t device, unsigned in
 EXPORT nvmlReturn_t nvmlDeviceGetDriverModel(nvmlDevice_t device, unsigned int *current, unsigned int *pending) {
     return nvmlDeviceGetDriverModel_v2(device, current, pending);
 }
-
-/* --- Processes: none is ever running ---------------------------------------------------------------------------- */
-
-static nvmlReturn_t no_processes(nvmlDevice_t device, unsigned int *count) {
-    nvmlReturn_t code = driver_check(driver_enter(CALL_PROCESSES), device);
-    if (code == NVML_SUCCESS) *count = 0;
-    return driver_leave(code);
-}
-
-#define NO_PROCESSES(name)                                                                \
-    EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned int *count, void *processes) { \
-        (void)processes;                                                                  \
-        return no_processes(device, count);                                               \
-    }
-NO_PROCESSES(nvmlDeviceGetComputeRunningProcesses)
-NO_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2)
-NO_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3)
-NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses)
-NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2)
-NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3)
-NO_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3)
-
-EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, void *samples, unsigned int *count,
-                                                    unsigned long long last_seen_us) {
-    (void)samples, (void)last_seen_us;
-    nvmlReturn_t code = no_processes(device, count);
-    return code == NVML_SUCCESS ? NVML_ERROR_NOT_FOUND : code;
-}

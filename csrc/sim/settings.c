@@ -48,6 +48,10 @@ bool settings_read(struct settings *settings) {
     if (!latency_parse(&settings->latency, text_of("LLMPOWER_SIM_LATENCY", ""), settings->preset->call_s, why,
                        sizeof why))
         return refuse("LLMPOWER_SIM_LATENCY", why);
+    const char *processes = text_of("LLMPOWER_SIM_PROCESSES", "");
+    if (strlen(processes) >= sizeof settings->processes)
+        return refuse("LLMPOWER_SIM_PROCESSES", "the path is too long");
+    strcpy(settings->processes, processes);
     const char *load = text_of("LLMPOWER_SIM_LOAD", "cpu");
     for (unsigned int gpu = 0; gpu < settings->gpu_count; gpu++) {
         settings->loads[gpu] = gpu && load_is_shared(load) ? settings->loads[0]

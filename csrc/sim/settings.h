@@ -7,7 +7,8 @@
  *   LLMPOWER_SIM_OFFSET_W                                           (0.0)
  *   LLMPOWER_SIM_INTEGRATOR  full part_time, see sensor.h           (full)
  *   LLMPOWER_SIM_LATENCY     see latency.h                          (none is spent)
- *   LLMPOWER_SIM_FAULT       see fault.h                            (none) */
+ *   LLMPOWER_SIM_FAULT       see fault.h                            (none)
+ *   LLMPOWER_SIM_PROCESSES   see nvml_processes.c                   (none) */
 #ifndef LLMPOWER_SIM_SETTINGS_H
 #define LLMPOWER_SIM_SETTINGS_H
 
@@ -16,7 +17,7 @@
 #include "load.h"
 #include "preset.h"
 
-enum { MAX_GPUS = 8 };
+enum { MAX_GPUS = 8, MAX_PATH_BYTES = 512 };
 
 struct settings {
     const struct preset *preset;
@@ -24,6 +25,7 @@ struct settings {
     struct faults faults;
     struct latency latency;
     unsigned int gpu_count;
+    char processes[MAX_PATH_BYTES]; /* empty: none */
     uint64_t seed;
     double gain, offset_w;
     bool part_time;

@@ -2,6 +2,8 @@
  *
  * Usage: test_sampler LIBNVIDIA_ML DIRECTORY, the directory being writable and empty. */
 #include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -72,6 +74,83 @@ static void test_a_thousand_starts(void) {
     for (int i = 0; i < 50; i++) llmpower_close(open_or_die(NULL));
 }
 
+static void write_file(const char *directory, const char *name, const char *text) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *stream = fopen(path, "we");
+    CHECK(stream);
+    fputs(text, stream);
+    fclose(stream);
+}
+
+static void test_who_computes(const char *directory) {
+    static uint32_t pids[LLMPOWER_MAX_PROCESSES];
+    static char many[LLMPOWER_MAX_PROCESSES * 8 + 8];
+    uint32_t count = 77;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/processes", directory);
+    setenv("LLMPOWER_SIM_PROCESSES", path, 1);
+    setenv("LLMPOWER_SIM_GPUS", "2", 1);
+    for (int wide = 0; wide < 2; wide++) {
+        if (wide) setenv("LLMPOWER_SIM_FAULT", "wide_processes", 1);
+        struct llmpower_sampler *sampler = open_or_die(NULL);
+        CHECK(llmpower_start(sampler) == 0); /* TSan looks on while both threads use the driver */
+        remove(path);
+        CHECK(llmpower_processes(sampler, 0, pids, &count) == 0 && count == 0);
+        write_file(directory, "processes", "0 11\n1 12\n1 2147483647\n1 12\n");
+        CHECK(llmpower_processes(sampler, 0, pids, &count) == 0 && count == 1 && pids[0] == 11);
+        CHECK(llmpower_processes(sampler, 1, pids, &count) == 0 && count == 3);
+        CHECK(pids[0] == 12 && pids[1] == 2147483647 && pids[2] == 12);
+        CHECK(llmpower_processes(sampler, 2, pids, &count) == -ENODEV && count == 3);
+        write_file(directory, "processes", "0 11\n0 0\n1 4294967295\n");
+        CHECK(llmpower_processes(sampler, 0, pids, &count) == 999 &&
+              llmpower_processes(sampler, 1, pids, &count) == 999);
+        for (int i = 0; i < LLMPOWER_MAX_PROCESSES; i++) memcpy(many + 6 * i, "0 123\n", 7);
+        write_file(directory, "processes", many);
+        CHECK(llmpower_processes(sampler, 0, pids, &count) == 0 && count == LLMPOWER_MAX_PROCESSES);
+        CHECK(pids[LLMPOWER_MAX_PROCESSES - 1] == 123);
+        strcat(many, "0 123\n");
+        write_file(directory, "processes", many);
+        CHECK(llmpower_processes(sampler, 0, pids, &count) == 7); /* more than anybody has room for */
+        pid_t child = fork();
+        if (child == 0) _exit(llmpower_processes(sampler, 0, pids, &count) == -ECHILD ? 0 : 1);
+        int status;
+        CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        llmpower_close(sampler);
+    }
+    setenv("LLMPOWER_SIM_FAULT", "no_processes@1", 1);
+    struct llmpower_sampler *sampler = open_or_die(NULL);
+    write_file(directory, "processes", "0 11\n1 12\n");
+    CHECK(llmpower_processes(sampler, 0, pids, &count) == 0 && count == 1);
+    CHECK(llmpower_processes(sampler, 1, pids, &count) == 3);
+    llmpower_close(sampler);
+    unsetenv("LLMPOWER_SIM_FAULT");
+    unsetenv("LLMPOWER_SIM_GPUS");
+    unsetenv("LLMPOWER_SIM_PROCESSES");
+    remove(path);
+}
+
+static struct llmpower_sampler *asked;
+static uint32_t asked_pids[LLMPOWER_MAX_PROCESSES], asked_count;
+
+static void *ask_once(void *unused) {
+    (void)unused;
+    CHECK(llmpower_processes(asked, 0, asked_pids, &asked_count) == 0);
+    return NULL;
+}
+
+/* Closing gives the library back, so it waits for whoever is inside it. */
+static void test_closing_waits_for_who_asks(void) {
+    pthread_t thread;
+    setenv("LLMPOWER_SIM_LATENCY", "processes=0.3s", 1);
+    asked = open_or_die(NULL);
+    unsetenv("LLMPOWER_SIM_LATENCY");
+    CHECK(pthread_create(&thread, NULL, ask_once, NULL) == 0);
+    sleep_ms(50);
+    llmpower_close(asked);
+    CHECK(pthread_join(thread, NULL) == 0);
+}
+
 static void test_fork(void) {
     struct llmpower_sampler *sampler = open_or_die(NULL);
     struct llmpower_sample sample;
@@ -136,15 +215,6 @@ static void test_nothing_to_sample(void) {
     llmpower_close(sampler);
 }
 
-static void write_file(const char *directory, const char *name, const char *text) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    FILE *stream = fopen(path, "we");
-    CHECK(stream);
-    fputs(text, stream);
-    fclose(stream);
-}
-
 static void test_powercap(const char *root) {
     static struct llmpower_sample samples[4096];
     char zone[2048];
@@ -168,6 +238,8 @@ static void test_powercap(const char *root) {
         last_uj = samples[i].value;
     }
     CHECK(last_uj == 200);
+    uint32_t pid, number;
+    CHECK(llmpower_processes(sampler, 1, &pid, &number) == -EOPNOTSUPP); /* a CPU's are not listed */
     llmpower_close(sampler);
 }
 
@@ -177,6 +249,8 @@ int main(int argc, char **argv) {
     setenv("LLMPOWER_SIM_LOAD", "square:100,500,0.05", 1);
     test_samples_come_in_order();
     test_a_thousand_starts();
+    test_who_computes(argv[2]);
+    test_closing_waits_for_who_asks();
     test_fork();
     test_a_lost_card_is_found_again();
     test_failures();

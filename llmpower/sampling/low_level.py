@@ -121,6 +121,14 @@ def device_of(handle: Handle, uuid: str) -> int:
     return int(lib.llmpower_device_of(handle, uuid.encode()))
 
 
+def processes(handle: Handle, device: int) -> tuple[int, list[int]]:
+    """``(status, ids)`` of the processes that compute on a device, as its driver tells them."""
+    pids = ffi.new("uint32_t[]", lib.LLMPOWER_MAX_PROCESSES)
+    count = ffi.new("uint32_t *")
+    status = int(lib.llmpower_processes(handle, device, pids, count))
+    return status, [] if status else [int(pid) for pid in pids[0 : count[0]]]
+
+
 def drain(handle: Handle, buffer: NDArray[np.void]) -> int:
     """Move waiting samples into ``buffer`` (of :data:`SAMPLE_DTYPE`); returns how many."""
     out = ffi.cast("struct llmpower_sample *", ffi.from_buffer(buffer, require_writable=True))

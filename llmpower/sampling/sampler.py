@@ -161,6 +161,15 @@ class Sampler:
         index = low_level.device_of(self._open_handle(), uuid)
         return None if index < 0 else self.devices[index]
 
+    def processes(self, device: Device) -> tuple[int, frozenset[int]]:
+        """Status, and ids of the processes that compute on a GPU now, as the machine itself counts processes.
+
+        A status other than 0 (see :func:`describe_status`) means that they are not known. The driver takes
+        milliseconds, and other calls wait for it; one thread at a time may ask.
+        """
+        status, pids = low_level.processes(self._open_handle(), device.index)
+        return status, frozenset(pids)
+
     def start(self) -> None:
         """Start the sampling threads; once started, starting again does nothing.
 

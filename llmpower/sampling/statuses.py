@@ -18,6 +18,7 @@ _NVML = {
     3: "Not Supported",
     4: "Insufficient Permissions",
     6: "Not Found",
+    7: "Insufficient Size",
     9: "Driver Not Loaded",
     10: "Timeout",
     12: "NVML Shared Library Not Found",
