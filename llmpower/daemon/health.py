@@ -127,10 +127,12 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
         )
     gpus = [state.device for state in snapshot.devices if state.device.kind == "gpu"]
     if snapshot.otlp.unplaced and len(gpus) > 1 and not all(gpu.simulated for gpu in gpus):
+        why = f", and {snapshot.otlp.unplaced_reason}" if snapshot.otlp.unplaced_reason else ""
         yield Problem(
             f"{snapshot.otlp.unplaced} requests told of by OpenTelemetry have no GPU joules: they do not say on which "
-            f"of the {len(gpus)} GPUs they ran",
-            "set OTEL_RESOURCE_ATTRIBUTES=llmpower.device_uuids=GPU-… where their server is started: docs/otlp.md",
+            f"of the {len(gpus)} GPUs they ran{why}",
+            "set OTEL_RESOURCE_ATTRIBUTES=llmpower.device_uuids=GPU-… where their server is started, or let the daemon "
+            "see its processes: docs/otlp.md",
         )
     if snapshot.sampler.dropped:
         yield Problem(

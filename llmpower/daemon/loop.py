@@ -32,6 +32,7 @@ from llmpower.daemon.notify import Notifier
 from llmpower.daemon.otlp_server import OtlpServer, receiving
 from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
 from llmpower.daemon.refusals import REASONS
+from llmpower.daemon.servers import Servers
 from llmpower.daemon.settling import settle_delay_s
 from llmpower.daemon.status import status_of
 from llmpower.daemon.storing import StoreThread
@@ -108,7 +109,8 @@ def run(config: Config) -> None:
             contextlib.closing(Intake(config.socket, selector, engine, store.known, loop.status, answers))
         )
         engine.outbox.on_stored = intake.stored
-        loop.otlp = stack.enter_context(receiving(config, engine.clock))
+        servers = Servers(sampler.devices, sampler.processes)
+        loop.otlp = stack.enter_context(receiving(config, engine.clock, servers))
         engine.otlp_state = engine.otlp_state if loop.otlp is None else loop.otlp.receiver.state
         loop.run(selector, intake, ending)
 

@@ -24,6 +24,7 @@ from threading import Lock
 from typing import Literal
 
 from llmpower.daemon.clock import STEP_NS, WallClock
+from llmpower.daemon.servers import Servers
 from llmpower.exceptions import LlmpowerError
 from llmpower.metrics import OtlpState
 from llmpower.spans.clocks import Offset, read_utc_offset
@@ -83,6 +84,7 @@ class OtlpReceiver:
         count_calls: count the spans of those who call a server, see :mod:`llmpower.spans.otlp.requests`.
         now: CLOCK_MONOTONIC in nanoseconds.
         utc_offset: UTC less CLOCK_MONOTONIC, measured now.
+        servers: on which GPUs those compute that do not say so; ``None`` where nobody can tell.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class OtlpReceiver:
         count_calls: bool = False,
         now: Callable[[], int] = time.monotonic_ns,
         utc_offset: Callable[[], Offset] = read_utc_offset,
+        servers: Servers | None = None,
     ) -> None:
         self.hold_s = hold_s
         """How far behind the present to settle while :attr:`sending`."""
@@ -103,6 +106,7 @@ class OtlpReceiver:
         self._count_calls = count_calls
         self._now = now
         self._utc_offset = utc_offset
+        self._servers = servers
         left = directory.is_dir() and any(path.name.startswith(PROGRAM) for path in directory.iterdir())
         self._sent_ns = now() if left else None
         self._spool = SpoolWriter(directory, program=PROGRAM + uuid.uuid4().hex)
@@ -113,7 +117,7 @@ class OtlpReceiver:
         self._answers: Counter[int] = Counter()
         self._fates: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._unplaced = 0
+        self._unplaced, self._unplaced_reason = 0, ""
         self._error_ns = 0
 
     @property
@@ -130,6 +134,7 @@ class OtlpReceiver:
                 spans=dict(self._fates),
                 refused=dict(self._refused),
                 unplaced=self._unplaced,
+                unplaced_reason=self._unplaced_reason,
                 clock_error_s=self._error_ns / 1e9,
             )
 
@@ -149,15 +154,19 @@ class OtlpReceiver:
         with self._taking:
             self._spool.close()
 
-    def take(self, body: bytes) -> Answer:
-        """Take one request's body, an ExportTraceServiceRequest in protobuf."""
-        batch = _Batch()
+    def take(self, body: bytes, uid: int | None = None) -> Answer:
+        """Take one request's body, an ExportTraceServiceRequest in protobuf.
+
+        ``uid`` is the user who sent it, ``None`` where the kernel does not tell.
+        """
+        batch = _Batch(uid)
         with self._taking:
             answer = self._take(body, batch)
         with self._counting:
             self._fates += batch.fates
             self._refused += batch.refused
             self._unplaced += batch.unplaced
+            self._unplaced_reason = batch.unplaced_reason or self._unplaced_reason
         return answer
 
     def _take(self, body: bytes, batch: _Batch) -> Answer:
@@ -201,7 +210,7 @@ class OtlpReceiver:
                 batch.fates[twin] += 1
                 continue
             try:
-                placed = self._place(span)
+                placed = self._place(span, batch)
                 packet = encode(placed)
             except (WireError, _MisplacedError) as error:
                 batch.refuse(error)
@@ -213,7 +222,7 @@ class OtlpReceiver:
             batch.unplaced += placed.device_uuids is None
         return True
 
-    def _place(self, span: OtlpSpan) -> Span:
+    def _place(self, span: OtlpSpan, batch: _Batch) -> Span:
         """The request as our span, by CLOCK_MONOTONIC.
 
         Raises:
@@ -232,10 +241,14 @@ class OtlpReceiver:
         end_ns = min(end_ns, now_ns)
         if not start_ns <= (end_ns if first_ns is None else first_ns) <= end_ns:
             raise WireError("bad_value", "the wall clock was set while it ran, and nobody knows how long it took")
+        device_uuids = request.device_uuids
+        if device_uuids is None and self._servers is not None:
+            place = self._servers.place(request.pid, batch.uid, start_ns)
+            device_uuids, batch.unplaced_reason = place.device_uuids, place.reason or batch.unplaced_reason
         return Span(
             span_id=request.span_id,
             model_name=request.model_name,
-            device_uuids=request.device_uuids,
+            device_uuids=device_uuids,
             start_ns=start_ns,
             first_token_ns=first_ns,
             end_ns=end_ns,
@@ -249,12 +262,13 @@ class OtlpReceiver:
 
 
 class _Batch:
-    """What becomes of the spans of one request."""
+    """What becomes of the spans of one request, which this user has sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, uid: int | None) -> None:
+        self.uid = uid
         self.fates: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.unplaced = 0
+        self.unplaced, self.unplaced_reason = 0, ""
         self._shown: list[str] = []
 
     def refuse(self, error: WireError | _MisplacedError) -> None:

@@ -26,6 +26,7 @@ from llmpower.daemon.clock import WallClock
 from llmpower.daemon.config import OTLP_LISTEN_ADDRESS, Config
 from llmpower.daemon.otlp import RETRY_S, Answer, OtlpReceiver
 from llmpower.daemon.senders import Senders
+from llmpower.daemon.servers import Servers
 from llmpower.exceptions import InputError, LlmpowerError
 from llmpower.serving import PEER_TIMEOUT_S, HttpServer, is_loopback, shown_address
 from llmpower.spans.spool import spool_directory
@@ -83,12 +84,13 @@ class OtlpServer(HttpServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve who may send; tell anybody else why not."""
-        if (advice := self._senders.refusal(request)) is not None:
+        sender = self._senders.look_at(request)
+        if sender.refusal is not None:
             # Before a byte is read: a stranger must not keep a thread that others wait for.
-            self._tell(request, _error(403, advice))
+            self._tell(request, _error(403, sender.refusal))
             _drain(request)
             return
-        _Handler(request, client_address, self)
+        _Handler(request, client_address, self, sender.uid)
 
     def refuse(self, request: socket.socket) -> None:
         """Have who is one too many come again, as far as that can be said at once."""
@@ -103,8 +105,10 @@ class OtlpServer(HttpServer):
 
 
 @contextlib.contextmanager
-def receiving(config: Config, clock: WallClock) -> Iterator[OtlpServer | None]:
+def receiving(config: Config, clock: WallClock, servers: Servers) -> Iterator[OtlpServer | None]:
     """Take spans while the block lasts, if anywhere; a default address that is taken is no reason not to start.
+
+    ``servers`` says on which GPUs those compute that do not say so themselves.
 
     Raises:
         InputError: an address that was asked for is in use, forbidden, or not of this machine.
@@ -119,6 +123,7 @@ def receiving(config: Config, clock: WallClock) -> Iterator[OtlpServer | None]:
         hold_s=otlp.hold_s,
         default_model_name=otlp.model_name,
         count_calls=otlp.count_calls,
+        servers=servers,
     )
     try:
         server = OtlpServer(*otlp.listen_address, receiver, Senders(config.socket, anyone=otlp.any_user))
@@ -149,6 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # who waits for "100 Continue" is told so
     server: OtlpServer
 
+    def __init__(self, request: Any, client_address: Any, server: OtlpServer, uid: int | None) -> None:
+        self._uid = uid
+        super().__init__(request, client_address, server)  # which serves
+
     def do_POST(self) -> None:
         try:
             self._check()
@@ -163,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             except _RefusedError as error:
                 answer = _error(error.status, str(error))
             else:
-                answer = self.server.receiver.take(body)
+                answer = self.server.receiver.take(body, self._uid)
         self._answer(answer)
 
     def _not_allowed(self) -> None:

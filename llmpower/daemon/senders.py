@@ -16,10 +16,21 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from llmpower.serving import is_loopback
 
 _PROC_NET = Path("/proc/net")
+
+
+class Sender(NamedTuple):
+    """Who is at the other end: ``uid``, ``None`` where the kernel does not tell; ``refusal``, ``None`` if he may send.
+
+    The refusal says why he may not, with what mends it.
+    """
+
+    uid: int | None
+    refusal: str | None
 
 
 class Senders:
@@ -42,11 +53,14 @@ class Senders:
         self._anyone = anyone
         self._uid_of = uid_of or peer_uid
 
-    def refusal(self, connection: socket.socket) -> str | None:
-        """Why who is there may not send, with what mends it; ``None`` if he may."""
-        if self._anyone or not is_loopback(connection.getsockname()[0]):
-            return None
+    def look_at(self, connection: socket.socket) -> Sender:
+        """Who is at the other end of a connection."""
+        if not is_loopback(connection.getsockname()[0]):
+            return Sender(None, None)
         uid = self._uid_of(connection)
+        return Sender(uid, None if self._anyone else self._refusal(uid))
+
+    def _refusal(self, uid: int | None) -> str | None:
         if uid is None:
             return "the kernel does not say whose this connection is; keep it open until the answer is there"
         if uid in (0, os.geteuid()):

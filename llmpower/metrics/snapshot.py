@@ -129,14 +129,15 @@ class StoreState:
 class OtlpState:
     """What came by OpenTelemetry: ``answers`` by HTTP status, ``spans`` by what became of them, ``refused`` by reason.
 
-    ``unplaced`` are those accepted that did not say on which GPUs they ran. ``clock_error_s`` is by how much their
-    moments may be off, the wall clock being what they are timed by.
+    ``unplaced`` are those accepted of which nobody knows on which GPUs they ran, ``unplaced_reason`` why not, of the
+    latest. ``clock_error_s`` is by how much their moments may be off, the wall clock being what they are timed by.
     """
 
     answers: Mapping[int, int] = field(default_factory=dict)
     spans: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     unplaced: int = 0
+    unplaced_reason: str = ""
     clock_error_s: float = 0.0
 
 

@@ -117,6 +117,8 @@ def test_requests_that_do_not_say_where_they_ran_are_said_where_there_is_a_choic
     assert problem.what.startswith("3 requests told of by OpenTelemetry have no GPU joules")
     assert problem.what.endswith("on which of the 2 GPUs they ran")
     assert "llmpower.device_uuids" in problem.mend
+    why = replace(told, otlp=OtlpState(unplaced=3, unplaced_reason="nobody knows"), devices=(CARD, CARD))
+    assert only(why).what.endswith("on which of the 2 GPUs they ran, and nobody knows")
 
 
 def test_one_line_says_how_it_is_going() -> None:

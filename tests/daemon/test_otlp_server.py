@@ -320,14 +320,15 @@ def test_who_may_send_is_who_may_open_the_socket(desk: Desk) -> None:
     uid: int | None = None
     senders = Senders(desk.socket_path, uid_of=lambda _: uid)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        for uid, allowed in ((None, False), (0, True), (os.geteuid(), True), (4_000_000, False)):  # noqa: B007 (read by the lambda)
-            assert (senders.refusal(server) is None) == allowed
-        assert Senders(desk.socket_path, anyone=True, uid_of=lambda _: 4_000_000).refusal(server) is None
+        for uid, allowed in ((None, False), (0, True), (os.geteuid(), True), (4_000_000, False)):
+            sender = senders.look_at(server)
+            assert (sender.uid, sender.refusal is None) == (uid, allowed)
+        assert Senders(desk.socket_path, anyone=True, uid_of=lambda _: 4_000_000).look_at(server) == (4_000_000, None)
         desk.socket_path.unlink()
         uid = 4_000_000
-        assert "stopping" in (senders.refusal(server) or "")
+        assert "stopping" in (senders.look_at(server).refusal or "")
     with socket.create_server(("0.0.0.0", 0)) as server:
-        assert senders.refusal(server) is None, "who opens another address opens it to all who reach it"
+        assert senders.look_at(server) == (None, None), "who opens another address opens it to all who reach it"
 
 
 def test_partial_success_names_what_was_refused(desk: Desk) -> None:

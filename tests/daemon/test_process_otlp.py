@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,9 +26,9 @@ from llmpower.spans.client import SpanClient
 Start = Callable[..., Daemon]
 
 
-def post(daemon: Daemon, *spans: object) -> int:
+def post(daemon: Daemon, *spans: object, **resource: object) -> int:
     request = urllib.request.Request(
-        daemon.status()["otlp"]["url"], a_body(*spans), {"Content-Type": "application/x-protobuf"}
+        daemon.status()["otlp"]["url"], a_body(*spans, **resource), {"Content-Type": "application/x-protobuf"}
     )
     with urllib.request.urlopen(request, timeout=20) as response:
         return int(response.status)
@@ -88,6 +90,35 @@ def test_what_was_acknowledged_survives_kill_9_and_a_repeat_changes_nothing(star
     daemon.wait_until(lambda status: status["spans"]["spooled_bytes"] == 0)
     assert daemon.end() == 0
     assert len(rows(daemon)) == 300
+
+
+@pytest.fixture
+def engine() -> Iterator[int]:
+    """A child of this process; its pid."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_a_servers_requests_are_measured_on_the_gpus_of_its_processes(
+    start: Start, engine: int, tmp_path: Path
+) -> None:
+    # This process is the server, and its engine computes on the second of two GPUs.
+    listed = tmp_path / "processes"
+    listed.write_text(f"1 {engine}\n0 1\n")
+    daemon = start("--otlp.hold=6", LLMPOWER_SIM_GPUS="2", LLMPOWER_SIM_PROCESSES=str(listed))
+    introduce(daemon)
+    began_ns = time.time_ns()
+    time.sleep(0.5)
+    for resource in ({"process__pid": os.getpid()}, {"vllm__process_id": str(engine)}, {"process__pid": 1}):
+        assert post(daemon, a_span(began_ns, time.time_ns()), **resource) == 200
+    daemon.wait_until(lambda status: status["spans"]["stored"] == 3)
+    gpus = [device["uuid"] for device in daemon.status()["devices"]]
+    assert daemon.end() == 0
+    with sqlite3.connect(f"file:{daemon.store}?mode=ro", uri=True) as database:
+        found = dict(database.execute("SELECT pid, device_uuids FROM measurements"))
+    # Where it is not known, simulated cards stand for the machine; the tests of Servers say why it is not.
+    assert found == {os.getpid(): gpus[1], engine: gpus[1], 1: ";".join(gpus)}
 
 
 def test_an_end_in_order_measures_what_was_accepted(start: Start) -> None:
