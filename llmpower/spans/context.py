@@ -26,9 +26,8 @@ import operator
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -59,15 +58,15 @@ def last_span() -> OpenSpan | None:
     return _last.get()
 
 
-@contextmanager
-def unmeasured() -> Iterator[None]:
+class unmeasured(ContextDecorator):  # noqa: N801 (used as a function, and made a class because that is cheaper)
     """Keep instrumented calls in the block silent, such as those that only warm a model up."""
-    token = _open.set(True)
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        self._token = _open.set(True)
+
+    def __exit__(self, *_: object) -> None:
         try:
-            _open.reset(token)
+            _open.reset(self._token)
         except ValueError:
             # A generator that is resumed in another context (as web servers do) ends there: nothing is open in it.
             _open.set(False)
@@ -89,7 +88,7 @@ class OpenSpan:
         device_uuids: Sequence[str] | None = None,
         start_ns: int | None = None,
     ) -> None:
-        self.span_id = uuid.uuid4().hex
+        self.span_id = os.urandom(16).hex()
         self.model_name = model_name
         self.device_uuids = None if device_uuids is None else tuple(device_uuids)
         self.input_tokens = input_tokens

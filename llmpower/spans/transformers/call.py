@@ -205,15 +205,14 @@ class Call:
             self.synchronise()
             end_ns = time.monotonic_ns()
             prompt = self.prompt or Prompt.of_call(self.model, self.args, self.kwargs)
-            counts = {"input_tokens": prompt.input_tokens(), "output_tokens": prompt.output_tokens(result, self.ends)}
-            self.span.input_tokens = counts["input_tokens"] or 0
-            self.span.output_tokens = counts["output_tokens"] or 0
-            self.span.batch_size = prompt.rows
-            if unknown := [name for name, count in counts.items() if count is None]:
-                self.span.attributes["unknown"] = ",".join(unknown)
+            span, read, written = self.span, prompt.input_tokens(), prompt.output_tokens(result, self.ends)
+            span.input_tokens, span.output_tokens, span.batch_size = read or 0, written or 0, prompt.rows
+            if read is None or written is None:
+                counts = {"input_tokens": read, "output_tokens": written}
+                span.attributes["unknown"] = ",".join(name for name, count in counts.items() if count is None)
             if self.cuda:
-                self.span.attributes["synchronise_s"] = f"{self.synchronise_ns / 1e9:.6f}"
-            self.span.finish(end_ns)
+                span.attributes["synchronise_s"] = f"{self.synchronise_ns / 1e9:.6f}"
+            span.finish(end_ns)
         except Exception as error:
             self.span.cancel()
             say_once(error)

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt:
     """What a call was given: enough to count it once it is over. Tensors are kept, not read, while it runs.
 
@@ -107,7 +107,7 @@ class Prompt:
     def input_tokens(self) -> int | None:
         """Tokens of all rows, without padding; ``None`` when the input was not made of tokens."""
         if self.mask is not None:
-            return int((self.mask != 0).sum()) // self.copies
+            return int(self.mask.count_nonzero()) // self.copies
         return None if self.width is None else self.rows * self.width
 
     @property
@@ -127,16 +127,21 @@ class Prompt:
             return None
         if ends is not None and ends.lengths is not None and len(ends.lengths) == len(sequences):
             return int(ends.lengths.sum())
-        new = sequences[:, self.columns :].cpu()
-        if not self.eos or new.shape[1] == 0:
-            return int(new.numel())
-        ended = (new.unsqueeze(-1) == new.new_tensor(self.eos)).any(-1)
-        # The first True of a row; where there is none, the width.
-        lengths = ended.int().cumsum(1).eq(0).sum(1).add(1).clamp(max=new.shape[1])
+        if not self.eos:
+            return int(sequences[:, self.columns :].numel())
+        # A dozen operations on tensors would cost a short call more than all else that measuring it does.
+        return sum(map(self._row_tokens, sequences[:, self.columns :].tolist()))
+
+    def _row_tokens(self, row: list[int]) -> int:
+        """How many of a row's new tokens are no filling."""
+        length = len(row)
+        for end in self.eos:
+            if end in row:
+                length = min(length, row.index(end) + 1)
         if self.stops_rows and self.pad is not None and self.pad not in self.eos:
-            filled = (new != self.pad).int().flip(1).cumsum(1).ne(0).sum(1)
-            lengths = lengths.minimum(filled)
-        return int(lengths.sum())
+            while length and row[length - 1] == self.pad:
+                length -= 1
+        return length
 
 
 class RowEnds(StoppingCriteriaList):

@@ -51,7 +51,7 @@ def instrument(
     """
     if synchronise is None:
         synchronise = os.environ.get("LLMPOWER_SYNCHRONISE", "1").lower() not in _OFF
-    settings = Settings(client, model_name, synchronise)
+    settings = Settings(client, model_name or os.environ.get("LLMPOWER_MODEL_NAME"), synchronise)
     with _lock:
         uninstrument(model)
         if model is None:

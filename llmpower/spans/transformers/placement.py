@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ import torch
 from llmpower.spans.transformers.observing import Settings
 from llmpower.spans.wire import MAX_STRING_CHARS
 
+_NOWHERE = torch.device("meta")
+_KNOWN_TYPES = frozenset(("cpu", "cuda"))
+
 
 def name_for(settings: Settings, model: Any) -> str:
-    """The name that the model's spans bear: as asked for, by the environment, or of what it was loaded from."""
-    name = settings.model_name or os.environ.get("LLMPOWER_MODEL_NAME") or model_name_of(model)
-    return name[:MAX_STRING_CHARS]
+    """The name that the model's spans bear: as asked for, or of what it was loaded from."""
+    return (settings.model_name or model_name_of(model))[:MAX_STRING_CHARS]
 
 
 def model_name_of(model: Any) -> str:
@@ -46,29 +47,34 @@ def devices_of(model: Any) -> list[torch.device]:
     for place in (getattr(model, "hf_device_map", None) or {}).values():
         if place != "disk":
             devices.add(torch.device("cuda", place) if isinstance(place, int) else torch.device(place))
-    return sorted((device for device in devices if device.type != "meta"), key=str)
+    devices.discard(_NOWHERE)
+    return sorted(devices, key=str) if len(devices) > 1 else list(devices)
 
 
 def _weights_devices(model: torch.nn.Module) -> set[torch.device]:
-    """As from ``model.parameters()``, which makes names on its way that would be most of what a span costs."""
+    """As from ``model.parameters()``, which makes names on its way that would be most of what a span costs.
+
+    They are looked at for each span: nothing that is cheaper to look at tells that none of them has moved.
+    """
     devices: set[torch.device] = set()
     modules: list[torch.nn.Module | None] = [model]
-    while modules:
-        module = modules.pop()
-        if module is None:
-            continue
-        for weight in module._parameters.values():
-            if weight is not None:
-                devices.add(weight.device)
-        if module._modules:
-            modules.extend(module._modules.values())
+    # The list grows while it is walked.
+    for module in modules:
+        if module is not None:
+            if weights := module._parameters:
+                devices.update([weight.device for weight in weights.values() if weight is not None])
+            if children := module._modules:
+                modules.extend(children.values())
     return devices
 
 
 def uuids_of(devices: Sequence[torch.device]) -> tuple[str, ...] | None:
     """The GPUs as NVML names them; none on a CPU, ``None`` on hardware that NVML does not know."""
-    if any(device.type not in ("cpu", "cuda") for device in devices) or torch.version.hip is not None:
+    types = {device.type for device in devices}
+    if not types <= _KNOWN_TYPES or torch.version.hip is not None:
         return None
+    if "cuda" not in types:
+        return ()
     indices = {_index(device) for device in devices if device.type == "cuda"}
     return tuple(_uuid(index) for index in sorted(indices))
 
