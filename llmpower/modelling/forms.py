@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from llmpower.exceptions import InputError
-from llmpower.modelling.linear import FloatArray, Form, contexts, stacked
+from llmpower.modelling.linear import FloatArray, Form, contexts, ones, positive_part, stacked
 from llmpower.modelling.steps import Recompute, RecomputeCall, Roofline
 
 __all__ = [
@@ -71,7 +71,7 @@ class Paper(Form):
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """(1,) τin, τout, τin·τout."""
         slopes = (τin, τout, τin * τout)
-        return (np.ones_like(τin), *slopes) if self.intercept else slopes
+        return (ones(τin), *slopes) if self.intercept else slopes
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Quadratic(Form):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, τin, τout, τin², τin·τout, τout²."""
-        return np.ones_like(τin), τin, τout, τin**2, τin * τout, τout**2
+        return ones(τin), τin, τout, τin**2, τin * τout, τout**2
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Cached(Form):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, τin, τin², τout, Σ_{k<τout} (τin + k)."""
-        return np.ones_like(τin), τin, τin**2, τout, contexts(τin, τout)
+        return ones(τin), τin, τin**2, τout, contexts(τin, τout)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Batched(Form):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """As :meth:`design` for a request alone."""
-        return self._columns(τin, τout, np.ones_like(τin))
+        return self._columns(τin, τout, ones(τin))
 
     def design(self, input_tokens: ArrayLike, output_tokens: ArrayLike, batch_size: ArrayLike = 1) -> FloatArray:
         """φ of one request of these lengths among ``batch_size`` of them; shape (…, n_terms)."""
@@ -198,8 +198,8 @@ class Phases(Form):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, τin, τin², τout − 1, Σ_{1≤k<τout} (τin + k)."""
-        n = np.maximum(τout - 1, 0)
-        return np.ones_like(τin), τin, τin**2, n, contexts(τin + 1, n)
+        n = positive_part(τout - 1)
+        return ones(τin), τin, τin**2, n, contexts(τin + 1, n)
 
 
 FORMS: Mapping[str, type[Form]] = MappingProxyType(

@@ -17,9 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from llmpower.modelling.linear import FloatArray, Form, contexts
+from llmpower.modelling.linear import FloatArray, Form, contexts, ones, positive_part, smaller
 
 # Tokens a step must process before arithmetic takes longer than reading the weights: peak 16-bit FLOP/s over bytes/s
 # of memory, since a weight of two bytes does two FLOP a token. By the vendors' sheets 153 on an A100 80 GB, 201 on its
@@ -74,7 +72,7 @@ class RecomputeCall(Recompute):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, Σ 1, Σ c, Σ c²."""
-        return (np.ones_like(τin), *super().columns(τin, τout))
+        return (ones(τin), *super().columns(τin, τout))
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,6 @@ class Roofline(RecomputeCall):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, Σ 1, Σ c, Σ c², Σ max(0, c − c*)."""
-        u = np.maximum(0, τin - RIDGE_TOKENS)
-        m = np.minimum(τout, np.maximum(0, τin + τout - RIDGE_TOKENS))
+        u = positive_part(τin - RIDGE_TOKENS)
+        m = smaller(τout, positive_part(τin + τout - RIDGE_TOKENS))
         return (*super().columns(τin, τout), contexts(u, m))

@@ -1,0 +1,263 @@
+"""Routing one query at a time: cost, less what is expected of its answer, plus a price that follows the shares.
+
+A policy says what an optimal plan would do with a query of known lengths. :class:`OnlineRouter` lives with what a
+gateway knows: τin, perhaps who asks, and no answer yet. It chooses by one argmin,
+
+    argmin_K  E[c_K(τin, τout) | τin, application] + λ_K          over the models that the quotas leave open
+
+learns the lengths from answers as they come (:mod:`~llmpower.routing.lengths`), keeps the shares over periods
+(:mod:`~llmpower.routing.quotas`) and lets prices follow both (:mod:`~llmpower.routing.online_prices`). Deciding and
+learning from an answer take microseconds. Solving for prices anew takes longer and is :meth:`OnlineRouter.learn`'s,
+which a caller runs where it may take its time, whenever :attr:`OnlineRouter.learning_due` says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import repeat
+from math import sqrt
+from operator import add, mul
+from os import PathLike
+from pathlib import Path
+from threading import Lock
+
+from llmpower.exceptions import InputError
+from llmpower.routing.lengths import Law, Moments, OutputLengthLearner, exactly
+from llmpower.routing.online_costs import QueryCosts
+from llmpower.routing.online_prices import GAIN, price_sample, response
+from llmpower.routing.online_state import RouterState, load_state, policy_digest, save_state
+from llmpower.routing.policy import PolicyModel, RoutingPolicy
+from llmpower.routing.quotas import Quotas
+
+PERIOD = 10_000
+"""Queries over which shares are kept, unless told otherwise."""
+
+MEMORY = 4096
+"""The latest queries, which prices are solved for."""
+
+ENOUGH = 256
+"""Queries without which solving for prices would be guessing."""
+
+PLENTY = MEMORY // 2
+"""Queries with which prices are solved for at the beginning of a period and not within it: a sample that is shorter
+than the period follows its waves, which the optimum over the period does not."""
+
+REFRESH = 8
+"""Queries from one look at the deviations to the next."""
+
+# Deviations are never worked off over less than this part of the period: the limits themselves see to its end.
+LEAST_HORIZON = 1 / 64
+
+Query = tuple[int, float | None, str | None]
+"""τin, τout where it was known before the answer came, and the application's label."""
+
+
+class OnlineRouter:
+    """Chooses a model for each query as it comes; safe to use from any number of threads.
+
+    Args:
+        policy: what ``llmpower route --policy`` wrote.
+        period: the number of queries over which the policy's shares are kept: all that will come where that is known.
+
+    Raises:
+        InputError: ``period`` is below 1.
+        InfeasibleError: no whole numbers of that many queries meet the shares.
+    """
+
+    def __init__(self, policy: RoutingPolicy, period: int = PERIOD) -> None:
+        self.policy = policy
+        self._lock = Lock()
+        self._costs = QueryCosts(policy)
+        self._lengths = OutputLengthLearner(policy.output_lengths, _middle_of_the_fits(policy))
+        self._quotas = Quotas([model.share_range for model in policy.models], period)
+        self._memory: deque[Query] = deque(maxlen=MEMORY)
+        self._base = [model.price for model in policy.models]
+        # Until a sample says how shares answer to prices, prices stay as the plan had them, and the quotas are kept by
+        # closing models alone.
+        self._response = [[0.0] * len(self._base) for _ in self._base]
+        self._prices = self._base.copy()
+        self._sum_of_prices, self._refreshed = [0.0] * len(self._base), 0
+        self._until_refresh = 0
+        self._until_learning = ENOUGH
+
+    @property
+    def learning_due(self) -> bool:
+        """Whether enough has changed for :meth:`learn` to be worth its time."""
+        return self._until_learning <= 0
+
+    @property
+    def prices(self) -> dict[str, float]:
+        """λ by the model's name, in the unit of the policy's objective; as of the last few queries."""
+        return {model.name: price for model, price in zip(self.policy.models, self._prices, strict=True)}
+
+    @property
+    def served(self) -> dict[str, int]:
+        """Queries by the model's name in the period that is under way."""
+        with self._lock:
+            return {model.name: count for model, count in zip(self.policy.models, self._quotas.served, strict=True)}
+
+    def choose(
+        self,
+        input_tokens: int,
+        output_tokens: float | None = None,
+        *,
+        query_class: str | None = None,
+        at_most: float | None = None,
+    ) -> PolicyModel:
+        """The model for a query, which counts as sent to it.
+
+        Args:
+            input_tokens: τin.
+            output_tokens: τout where it is known, or the client says it.
+            query_class: the application's label, if there is one: it says more about the answer than τin does.
+            at_most: the longest answer that the client allows (``max_tokens``).
+        """
+        with self._lock:
+            law = self._law(input_tokens, output_tokens, query_class, at_most)
+            costs = self._costs.of(input_tokens, law, query_class)
+            if not self._until_refresh:
+                self._refresh()
+            self._until_refresh -= 1
+            self._until_learning -= 1
+            prices, chosen, least = self._prices, -1, float("inf")
+            for number in self._quotas.open:
+                if (cost := costs[number] + prices[number]) < least or chosen < 0:
+                    chosen, least = number, cost
+            self._memory.append((input_tokens, output_tokens, query_class))
+            if self._quotas.count(chosen):
+                self._begin_period()
+            return self.policy.models[chosen]
+
+    def observe(self, input_tokens: int, output_tokens: int, *, query_class: str | None = None) -> None:
+        """Learn how long the answer to a query was, however much later it comes."""
+        with self._lock:
+            self._lengths.observe(input_tokens, output_tokens, query_class)
+
+    def remember(
+        self,
+        input_tokens: Iterable[int],
+        output_tokens: Iterable[int],
+        classes: Iterable[str | None] = repeat(None),
+        *,
+        lengths_known: bool = False,
+    ) -> None:
+        """Begin with what is known of queries of the past: lengths, and prices at which they would keep the shares.
+
+        ``lengths_known`` says that queries to come will be chosen for with their τout.
+        """
+        for τin, τout, query_class in zip(input_tokens, output_tokens, classes):  # noqa: B905 (labels may go on)
+            with self._lock:
+                self._lengths.observe(τin, τout, query_class)
+                self._memory.append((τin, float(τout) if lengths_known else None, query_class))
+        self.learn()
+
+    def learn(self) -> bool:
+        """Solve for prices anew, on the queries in memory; whether there were enough. Others may choose meanwhile."""
+        with self._lock:
+            queries = list(self._memory)
+            self._until_learning = self._quotas.remaining if len(queries) >= PLENTY else max(len(queries), ENOUGH)
+        if len(queries) < ENOUGH:
+            return False
+        laws: list[Law] = []
+        for start in range(0, len(queries), 64):
+            with self._lock:  # for a moment each, so that nobody waits for all of them
+                laws += [self._law(τin, τout, label) for τin, τout, label in queries[start : start + 64]]
+        costs = self._costs.sample([query[0] for query in queries], laws, [query[2] for query in queries])
+        low, high = self._quotas.limits
+        prices = price_sample(costs, low, high, self._quotas.period)
+        answer = response(costs, prices, self._quotas.bound)
+        with self._lock:
+            self._set_prices(prices.tolist(), answer.tolist())
+        return True
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything learnt to ``path``, whole or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        with self._lock:
+            state = RouterState(
+                policy=policy_digest(self.policy),
+                period=self._quotas.period,
+                served=self._quotas.served.copy(),
+                base=self._base.copy(),
+                response=[row.copy() for row in self._response],
+                sum_of_prices=self._sum_of_prices.copy(),
+                refreshed=self._refreshed,
+                until_learning=self._until_learning,
+                memory=list(self._memory),
+                lengths=self._lengths.state(),
+            )
+        save_state(state, Path(path))
+
+    def restore(self, path: str | PathLike[str]) -> None:
+        """Go on from where :meth:`save` was called.
+
+        Lengths and the memory of queries hold for any policy. Counts and prices are taken up if they were of this
+        policy and this period; else a new period begins, and prices are solved for from the memory.
+
+        Raises:
+            InputError: the file cannot be read, or is not what :meth:`save` writes.
+        """
+        state = load_state(Path(path))
+        with self._lock:
+            self._lengths.restore(state.lengths)
+            self._memory.extend(state.memory)
+            same = state.policy == policy_digest(self.policy) and state.period == self._quotas.period
+            if same:
+                self._quotas.begin(state.served)
+                self._set_prices(state.base, state.response)
+                self._sum_of_prices, self._refreshed = state.sum_of_prices, state.refreshed
+                self._until_learning = state.until_learning
+        if not same:
+            self.learn()
+
+    def _law(
+        self, input_tokens: int, output_tokens: float | None, query_class: str | None, at_most: float | None = None
+    ) -> Law:
+        if input_tokens < 0 or (output_tokens is not None and not output_tokens >= 0):
+            field, value = ("input_tokens", input_tokens) if input_tokens < 0 else ("output_tokens", output_tokens)
+            raise InputError(field, value, "a query has 0 tokens or more; leave output_tokens out where it is unknown")
+        if output_tokens is not None:
+            return exactly(output_tokens)
+        law = self._lengths.law(input_tokens, query_class)
+        if at_most is not None and at_most < law.x2:
+            x1, x2 = min(law.x1, at_most), at_most
+            return Law(law.w1 * x1 + law.w2 * x2, x1, law.w1, x2, law.w2)
+        return law
+
+    def _refresh(self) -> None:
+        """Let prices follow the deviations: λ = λ₀ + κ/h·R·d."""
+        quotas = self._quotas
+        deviations = quotas.deviations()
+        quotas.refresh(deviations)
+        scale = GAIN / max(quotas.remaining, LEAST_HORIZON * quotas.period)
+        self._prices = [
+            λ0 + scale * sum(map(mul, row, deviations)) for λ0, row in zip(self._base, self._response, strict=True)
+        ]
+        self._sum_of_prices = list(map(add, self._sum_of_prices, self._prices))
+        self._refreshed += 1
+        self._until_refresh = REFRESH
+
+    def _set_prices(self, base: list[float], answer: list[list[float]]) -> None:
+        self._base, self._response = base, answer
+        self._prices = base.copy()
+        self._sum_of_prices, self._refreshed = [0.0] * len(base), 0
+        self._until_refresh = 0
+
+    def _begin_period(self) -> None:
+        """The mean of a gradient method's iterates is its best estimate: prices of the next period begin there."""
+        if self._refreshed:
+            self._set_prices([total / self._refreshed for total in self._sum_of_prices], self._response)
+        self._quotas.begin()
+        self._until_learning = min(self._until_learning, 0)
+
+
+def _middle_of_the_fits(policy: RoutingPolicy) -> Moments:
+    """Of answers of which nothing is known: as long as the middle, by ratio, of what all models were measured at."""
+    shortest = max(max(model.energy.output_range[0] for model in policy.models), 1)
+    longest = max(min(model.energy.output_range[1] for model in policy.models), shortest)
+    middle = sqrt(shortest * longest)
+    return Moments(0, middle, middle**2, middle**3)
