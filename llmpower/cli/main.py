@@ -28,6 +28,7 @@ COMMANDS = {
     "route": "Assign a workload's queries to models at least cost.",
     "run": "Run any program with transformers instrumented.",
     "service": "Install the daemon as a systemd service, show it, remove it.",
+    "simulate": "Replay a trace in time order: what the online router does, beside others and what was possible.",
     "status": "Show what the daemon is doing.",
 }
 

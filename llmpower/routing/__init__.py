@@ -15,17 +15,22 @@ if TYPE_CHECKING:
     from llmpower.routing.costs import Outcome, Scaling
     from llmpower.routing.expansion import cells_table, models_per_query, rows_table
     from llmpower.routing.frontier import frontier_table, trace_frontier
+    from llmpower.routing.online import OnlineRouter
     from llmpower.routing.plan import RoutingPlan, route
     from llmpower.routing.policy import RoutingPolicy, make_policy
     from llmpower.routing.policy_document import load_policy, save_policy
+    from llmpower.routing.replay import Trace
+    from llmpower.routing.simulation import simulate
     from llmpower.routing.workload import Workload, read_workload
 
 _PUBLIC = {
     "AccuracyTable": "accuracy",
+    "OnlineRouter": "online",
     "Outcome": "costs",
     "RoutingPlan": "plan",
     "RoutingPolicy": "policy",
     "Scaling": "costs",
+    "Trace": "replay",
     "Workload": "workload",
     "cells_table": "expansion",
     "frontier_table": "frontier",
@@ -37,15 +42,18 @@ _PUBLIC = {
     "route": "plan",
     "rows_table": "expansion",
     "save_policy": "policy_document",
+    "simulate": "simulation",
     "trace_frontier": "frontier",
 }
 
 __all__ = [
     "AccuracyTable",
+    "OnlineRouter",
     "Outcome",
     "RoutingPlan",
     "RoutingPolicy",
     "Scaling",
+    "Trace",
     "Workload",
     "cells_table",
     "frontier_table",
@@ -57,6 +65,7 @@ __all__ = [
     "route",
     "rows_table",
     "save_policy",
+    "simulate",
     "trace_frontier",
 ]
 

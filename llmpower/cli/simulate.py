@@ -1,0 +1,133 @@
+"""``llmpower simulate``: the online policy over a trace in time order, beside baselines and the clairvoyant optimum."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llmpower.cli.layout import aligned
+from llmpower.exceptions import InputError
+
+if TYPE_CHECKING:
+    from llmpower.routing.simulation import Simulation, Strategy
+
+
+@click.command()
+@click.option(
+    "--policy", "policy_path", type=click.Path(path_type=Path), required=True, help="What llmpower route wrote."
+)
+@click.option(
+    "--workload", "workload_path", type=click.Path(path_type=Path), required=True, help="A row a query, timestamped."
+)
+@click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
+@click.option(
+    "--history", type=float, default=0.2, show_default=True, help="Fraction of the trace to learn from, not routed."
+)
+@click.option(
+    "--period", type=int, metavar="QUERIES", help="Shares are kept over so many; by default over all that are routed."
+)
+@click.option(
+    "--servers", "server_texts", multiple=True, metavar="MODEL=N", help="Queries that a model serves at a time."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    policy_path: Path,
+    workload_path: Path,
+    columns: tuple[str, ...],
+    history: float,
+    period: int | None,
+    server_texts: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Replay a trace in time order: what the online router does, beside others and what was possible.
+
+    The workload needs timestamp (an ISO date, or seconds), input_tokens and output_tokens; query_class, where it is
+    there, is the application that the router is told. Each model has a queue and --servers, by default as many as the
+    optimal plan keeps busy for 80 % of the time.
+
+    CLOSED is how much of the way from random to the optimum at the same shares is gone, by the policy's objective. The
+    router "online" learns output lengths from answers as they complete; "optimum_same_information" is the best that can
+    be done by one who knows no more of them than that. Rows without CLOSED do not keep the shares.
+
+    \b
+    Example:
+      llmpower route --models models.json --workload yesterday.csv --accuracy accuracy.csv --policy policy.json
+      llmpower simulate --policy policy.json --workload today.csv
+      llmpower simulate --policy policy.json --workload azure.csv --column timestamp=TIMESTAMP \\
+        --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --period 5000
+    """
+    from llmpower.routing import Trace, load_policy, simulate
+    from llmpower.routing.workload import REQUIRED
+    from llmpower.tables import parse_columns, read_table
+
+    servers = _parse_servers(server_texts)
+    policy = load_policy(policy_path)
+    required = ("timestamp", *REQUIRED)
+    frame = read_table(workload_path, columns=parse_columns(columns), required=required, what="--workload")
+    result = simulate(
+        policy,
+        Trace.from_frame(frame),
+        history=history,
+        period=period,
+        servers=servers,
+        progress=_show_progress if sys.stderr.isatty() else None,
+    )
+    if as_json:
+        click.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2, allow_nan=False))
+    else:
+        click.echo("\n".join(_lines(result)))
+
+
+def _parse_servers(texts: tuple[str, ...]) -> dict[str, int]:
+    servers: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not name or not number.isdecimal():
+            raise InputError("--servers", text, "write MODEL=N, such as Llama-2-7B=4")
+        servers[name] = int(number)
+    return servers
+
+
+def _show_progress(done: int, total: int) -> None:
+    click.echo(f"\rreplayed: {done} of {total}", err=True, nl=done == total)
+
+
+def _lines(result: Simulation) -> list[str]:
+    servers = ", ".join(f"{name} {count}" for name, count in result.servers.items())
+    lines = [
+        f"{result.queries:,} queries routed after {result.history:,} to learn from, ζ = {result.zeta:g},"
+        f" shares over {result.period:,} queries",
+        f"servers: {servers}",
+        "",
+    ]
+    if result.simulated:
+        lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
+    energies = [strategy.energy_j for strategy in result.strategies.values()]
+    divisor, unit = next(((size, name) for size, name in ((1e6, "MJ"), (1e3, "kJ")) if min(energies) >= size), (1, "J"))
+    header = ("", "CLOSED", "OBJECTIVE", "ENERGY", "ACC/TOKEN", "ACC/QUERY", "WAIT", "WAIT-P99", "DECISION-P99")
+    rows = [_row(name, strategy, divisor, unit) for name, strategy in result.strategies.items()]
+    lines += aligned(header, rows, right=" ".join(header[1:]))
+    return lines
+
+
+def _row(name: str, strategy: Strategy, divisor: float, unit: str) -> tuple[str, ...]:
+    decision_us = strategy.decision_p99_us
+    return (
+        name,
+        _percent(strategy.closed, 1),
+        f"{strategy.objective:,.5g}",
+        f"{strategy.energy_j / divisor:,.2f} {unit}",
+        _percent(strategy.accuracy_token_weighted, 2),
+        _percent(strategy.accuracy_query_mean, 2),
+        f"{strategy.wait_mean_s:,.1f} s",
+        f"{strategy.wait_p99_s:,.1f} s",
+        "" if decision_us is None else f"{decision_us:.1f} µs",
+    )
+
+
+def _percent(fraction: float | None, digits: int) -> str:
+    return "" if fraction is None else f"{100 * fraction:.{digits}f} %"

@@ -1,0 +1,77 @@
+"""The replay's table says what is so: the optimum is best, the router near it, chance at nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from online_policies import make, queries
+
+from llmpower.exceptions import InputError
+from llmpower.modelling import WorkloadModel
+from llmpower.routing import RoutingPolicy, Trace, simulate
+
+
+@pytest.fixture(scope="module")
+def policy(models: list[WorkloadModel], accuracy: dict[str, float]) -> RoutingPolicy:
+    return make(models, accuracy, queries(1000, 1))
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return Trace(np.arange(2500) * 0.5, *queries(2500, 2), (None,) * 2500)
+
+
+def test_who_knows_more_does_better_and_shares_are_kept(policy: RoutingPolicy, trace: Trace) -> None:
+    done: list[tuple[int, int]] = []
+    result = simulate(policy, trace, progress=lambda *args: done.append(args))
+    found = result.strategies
+    assert (result.history, result.queries, result.period) == (500, 2000, 2000)
+    assert done[-1] == (len(found), len(found))
+    closed = {name: strategy.closed for name, strategy in found.items() if strategy.closed is not None}
+    assert closed["optimum"] == pytest.approx(1)
+    assert closed["random"] == 0
+    assert closed["online_lengths_known"] > 0.95
+    assert closed["online"] > 0.9 * closed["optimum_same_information"]
+    assert max(closed, key=lambda name: closed[name]) == "optimum"
+    assert abs(closed["weighted_round_robin"]) < 0.1
+    assert found["online"].shares == {"large": 0.2, "medium": 0.3, "small": 0.5}
+    # Those that look at no share keep none, and are not compared by a gap that is not theirs.
+    assert not found["greedy"].shares_kept
+    assert found["greedy"].closed is None
+    assert found["single:small"].shares == {"large": 0, "medium": 0, "small": 1}
+    assert found["single:small"].energy_j < found["optimum"].energy_j < found["single:large"].energy_j
+    assert found["single:large"].accuracy_query_mean == pytest.approx(0.7)
+
+
+def test_waits_follow_the_servers(policy: RoutingPolicy, trace: Trace) -> None:
+    many = simulate(policy, trace, servers={"small": 500, "medium": 500, "large": 500})
+    assert {name: strategy.wait_mean_s for name, strategy in many.strategies.items()} == dict.fromkeys(
+        many.strategies, 0.0
+    )
+    few = simulate(policy, trace, servers={"large": 1})
+    assert few.servers["large"] == 1
+    assert few.strategies["single:large"].wait_p99_s > few.strategies["optimum"].wait_p99_s > 0
+
+
+def test_a_policy_alone_is_enough_to_begin_with(policy: RoutingPolicy, trace: Trace) -> None:
+    result = simulate(policy, trace, history=0.0, period=500)
+    assert result.queries == 2500
+    assert result.strategies["online"].shares_kept
+    assert (result.strategies["online"].closed or 0) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"history": 1.0}, "--history = 1.0"),
+        ({"period": 0}, "period = 0"),
+        ({"servers": {"tiny": 1}}, "--servers = tiny"),
+        ({"servers": {"small": 0}}, "--servers = small=0"),
+    ],
+    ids=["history", "period", "unknown model", "no server"],
+)
+def test_what_cannot_be_simulated_is_refused(
+    policy: RoutingPolicy, trace: Trace, options: dict[str, object], error: str
+) -> None:
+    with pytest.raises(InputError, match=error):
+        simulate(policy, trace, **options)  # type: ignore[arg-type]
