@@ -109,6 +109,12 @@ class Fit:
         """What a prediction is, for people."""
         return self._form().formula
 
+    @property
+    def degrees_of_freedom(self) -> int:
+        """What was independent, m of :meth:`interval`, less the terms that were estimated; may be none or negative."""
+        independent = self.n_obs if self.n_cells is None or not self._form().non_negative else self.n_cells
+        return independent - int(np.count_nonzero(self.coefficients))
+
     def predict(self, input_tokens: ArrayLike, output_tokens: ArrayLike, batch_size: ArrayLike = 1) -> FloatArray:
         """Expected joules or seconds, of the shape of the token counts; unchecked outside the fitted range.
 
@@ -137,7 +143,7 @@ class Fit:
         x = self._form().design(input_tokens, output_tokens, batch_size)
         free = ~np.isnan(self.std_errors)
         C = self.covariance[np.ix_(free, free)]
-        degrees = self._independent() - np.count_nonzero(self.coefficients)
+        degrees = self.degrees_of_freedom
         t = stdtrit(degrees, (1 + confidence) / 2) if degrees > 0 and free.any() else np.nan
         ŷ = x @ self.coefficients
         half_width = t * np.sqrt(np.einsum("...i,ij,...j->...", x[..., free], C, x[..., free]))
@@ -147,7 +153,7 @@ class Fit:
         """Low and high of each coefficient, shape (n_terms, 2); NaN where it has no standard error."""
         from scipy.special import stdtrit
 
-        degrees = self._independent() - np.count_nonzero(self.coefficients)
+        degrees = self.degrees_of_freedom
         t = stdtrit(degrees, (1 + confidence) / 2) if degrees > 0 else np.nan
         return np.stack([self.coefficients - t * self.std_errors, self.coefficients + t * self.std_errors], axis=1)
 
@@ -188,9 +194,6 @@ class Fit:
 
     def _form(self) -> Form:
         return make_form(self.form, intercept="intercept" in self.terms)
-
-    def _independent(self) -> int:
-        return self.n_obs if self.n_cells is None or not self._form().non_negative else self.n_cells
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def interval(costs: Costs, Φ: list[FloatArray], certain_j: float = 0.0) -> Inte
         if not φ.any():
             continue
         variance = float(φ @ np.nan_to_num(fit.covariance) @ φ)
-        if (freedom := degrees_of_freedom(fit)) <= 0:
+        if (freedom := fit.degrees_of_freedom) <= 0:
             return None
         variances.append(max(variance, 0.0))
         degrees.append(freedom)
@@ -100,11 +100,6 @@ def interval(costs: Costs, Φ: list[FloatArray], certain_j: float = 0.0) -> Inte
     t = float(stdtrit(total**2 / spread, (1 + CONFIDENCE) / 2)) if spread else 0.0
     std = float(np.sqrt(total))
     return Interval(value, std, value - t * std, value + t * std)
-
-
-def degrees_of_freedom(fit: Fit) -> int:
-    """Observations less the terms that were estimated."""
-    return fit.n_obs - int(np.count_nonzero(fit.coefficients))
 
 
 def design(fit: Fit, input_tokens: IntArray, output_tokens: IntArray) -> FloatArray:

@@ -42,6 +42,11 @@ def accuracy_page() -> ModuleType:
 
 
 @pytest.fixture
+def paper_case_page() -> ModuleType:
+    return load("make_paper_case_page")
+
+
+@pytest.fixture
 def daemon_benchmark() -> ModuleType:
     return load("daemon")
 

@@ -1,4 +1,4 @@
-"""The page of results says what the results say."""
+"""The pages of results say what the results say."""
 
 from __future__ import annotations
 
@@ -8,3 +8,8 @@ from types import ModuleType
 def test_the_accuracy_page_is_up_to_date(accuracy_page: ModuleType) -> None:
     written = accuracy_page.PAGE.read_text(encoding="utf-8")
     assert written == accuracy_page.accuracy_page(), "run python benchmarks/make_accuracy_page.py"
+
+
+def test_the_page_on_the_paper_s_case_is_up_to_date(paper_case_page: ModuleType) -> None:
+    written = paper_case_page.PAGE.read_text(encoding="utf-8")
+    assert written == paper_case_page.paper_case_page(), "run python benchmarks/make_paper_case_page.py"

@@ -87,7 +87,7 @@ def test_the_plan_that_is_the_mix_saves_nothing_and_is_not_noise() -> None:
 
 def test_no_degree_of_freedom_is_no_interval() -> None:
     models = measured(0.1)
-    exact = [replace(model, energy=replace(model.energy, n_obs=2)) for model in models]
+    exact = [replace(model, energy=replace(model.energy, n_obs=2, n_cells=2)) for model in models]
     plan = route(exact, WORKLOAD, ACCURACY, zeta=0.3)
     assert (plan.energy, plan.saving.interval, plan.saving.inside_noise) == (None, None, None)
     assert plan.to_json()["energy_std_j"] is None
