@@ -13,6 +13,7 @@ from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
     from llmpower.routing import AccuracyTable
+    from llmpower.routing.goals import Goal
     from llmpower.routing.idle import Idle
 
 WEIGHTINGS = ("tokens", "queries")
@@ -30,7 +31,11 @@ WEIGHTINGS = ("tokens", "queries")
     "--share", "share_texts", multiple=True, metavar="MODEL=F|LOW:HIGH", help="Fraction of the queries, or a band."
 )
 @click.option("--shares-from-accuracy", is_flag=True, help="Take exact shares from that file's column share.")
-@click.option("--zeta", type=float, default=0.5, show_default=True, help="0 is accuracy alone, 1 energy alone.")
+@click.option("--zeta", type=float, help="0 is accuracy alone, 1 energy alone. One of --zeta to --knee.")
+@click.option("--energy-budget", type=float, metavar="J", help="The most accuracy for at most so many joules.")
+@click.option("--accuracy-floor", type=float, metavar="A", help="The least energy at a mean accuracy of at least A.")
+@click.option("--joules-per-point", type=float, metavar="J", help="What a percentage point of accuracy is worth.")
+@click.option("--knee", is_flag=True, help="Where accuracy stops to be cheap: ζ = ½ on what is achievable.  [default]")
 @click.option(
     "--accuracy-weighting",
     type=click.Choice(WEIGHTINGS),
@@ -39,7 +44,7 @@ WEIGHTINGS = ("tokens", "queries")
     help="Which mean accuracy is pursued: over tokens, as in the paper, or over queries.",
 )
 @click.option(
-    "--frontier", "frontier_path", type=click.Path(path_type=Path), help="Also write plans along ζ: FILE.csv."
+    "--frontier", "frontier_path", type=click.Path(path_type=Path), help="Also write the efficient plans: FILE.csv."
 )
 @click.option("--idle-watts", multiple=True, metavar="W|MODEL=W", help="Charge what a waiting GPU of it draws.")
 @click.option("--horizon", "horizon_s", type=float, metavar="S", help="For how many seconds models stay loaded.")
@@ -76,7 +81,11 @@ def command(
     only: tuple[str, ...],
     share_texts: tuple[str, ...],
     shares_from_accuracy: bool,
-    zeta: float,
+    zeta: float | None,
+    energy_budget: float | None,
+    accuracy_floor: float | None,
+    joules_per_point: float | None,
+    knee: bool,
     accuracy_weighting: Any,
     frontier_path: Path | None,
     idle_watts: tuple[str, ...],
@@ -98,13 +107,16 @@ def command(
     a query on that model: each query goes where its cost and the price are least.
 
     The plan has the workload's rows and columns (those named by --column under our name) and model_name. Without
-    --accuracy only --zeta 1 can be asked for. A model that was fitted on several systems is as many choices, named
-    MODEL@SYSTEM. Accuracies may differ by query_class, a column of both files. --idle-watts charges loaded models
-    num_gpus (a column of --accuracy) × W × --horizon.
+    --accuracy only --zeta 1 can be asked for. What a ζ means depends on the scaling, which one long query sets: say
+    joules or an accuracy instead, and the plan comes with the bound that not even divided queries could better. A
+    model that was fitted on several systems is as many choices, named MODEL@SYSTEM. Accuracies may differ by
+    query_class, a column of both files. --idle-watts charges loaded models num_gpus (a column of --accuracy) × W ×
+    --horizon.
 
     \b
     Example:
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv -o plan.csv
+      llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --energy-budget 5e6
       llmpower route --models models.json --workload queries.csv --zeta 1 --share Llama-2-70B=0.1:0.3
       llmpower route --models models.json --workload azure.csv --accuracy accuracy.csv --shares-from-accuracy \\
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --plot plan.png
@@ -133,6 +145,7 @@ def command(
         check_plot(plot_path)
         if accuracy_path is None:
             raise InputError("--plot", plot_path, "a frontier is of energy and accuracy; give --accuracy")
+    goal = _goal(zeta, energy_budget, accuracy_floor, joules_per_point, knee)
     shares = parse_shares(share_texts)
     models = load_models(models_path)
     table = None if accuracy_path is None else read_accuracy(accuracy_path)
@@ -152,7 +165,7 @@ def command(
         models,
         workload,
         table,
-        zeta=zeta,
+        zeta=goal,
         shares=shares,
         only=only,
         accuracy_weighting=accuracy_weighting,
@@ -187,8 +200,31 @@ def command(
         click.echo("\n".join(plan_lines(plan)))
 
 
+def _goal(
+    zeta: float | None, budget_j: float | None, floor: float | None, joules_per_point: float | None, knee: bool
+) -> float | Goal:
+    """What ζ is chosen for: the one thing that was asked, or the knee."""
+    from llmpower.routing.goals import AccuracyFloor, EnergyBudget, JoulesPerPoint, Knee
+
+    asked: dict[str, float | Goal] = {}
+    if zeta is not None:
+        asked["--zeta"] = zeta
+    if budget_j is not None:
+        asked["--energy-budget"] = EnergyBudget(budget_j)
+    if floor is not None:
+        asked["--accuracy-floor"] = AccuracyFloor(floor)
+    if joules_per_point is not None:
+        asked["--joules-per-point"] = JoulesPerPoint(joules_per_point)
+    if knee:
+        asked["--knee"] = Knee()
+    if len(asked) > 1:
+        first, second = list(asked)[:2]
+        raise InputError(second, f"with {first}", "each chooses ζ by itself; leave one out")
+    return next(iter(asked.values()), Knee())
+
+
 def _show_progress(done: int, total: int) -> None:
-    click.echo(f"\rfrontier: {done} of {total} plans", err=True, nl=done == total)
+    click.echo(f"\rfrontier: {done} of {total} plans ", err=True, nl=done == total)
 
 
 def _idle(watts: tuple[str, ...], horizon_s: float | None, table: AccuracyTable | None) -> Idle | None:

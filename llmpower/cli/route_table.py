@@ -17,7 +17,7 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
         scaling += f", â = a / {plan.scaling.accuracy_max:,.6g}, a weighted by {plan.accuracy_weighting}"
     lines = [
         f"{plan.workload.n_queries:,} queries in {plan.workload.n_cells:,} cells, {len(plan.model_names)} models,"
-        f" ζ = {plan.zeta:g}; optimal within {plan.optimality_gap:.1g}, found in {plan.solve_s:.2f} s",
+        f" ζ = {plan.zeta:.4g}{_rate(plan)}; optimal within {plan.optimality_gap:.1g}, found in {plan.solve_s:.2f} s",
         f"cost = ζ·ê − (1−ζ)·â, {scaling} ({plan.scaling.convention})",
         "",
     ]
@@ -78,6 +78,10 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
 
 def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     """How sure the figures are, and what stands behind names of the table."""
+    if plan.bound is not None:
+        energy_j = plan.bound.energy_j
+        bound = _percent(plan.bound.accuracy) if energy_j is None else f"{energy_j / divisor:,.2f} {unit}"
+        yield f"no plan does better than {bound}, though it divided queries"
     if (energy := plan.energy) is not None:
         yield (
             f"energy of the plan's queries: 95 % from {energy.low_j / divisor:,.2f} to {energy.high_j / divisor:,.2f}"
@@ -101,6 +105,13 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
             f"hybrid_threshold: up to {rule.threshold} {rule.tokens.replace('_', ' ')} to {rule.below}, longer ones to"
             f" {rule.above}"
         )
+
+
+def _rate(plan: RoutingPlan) -> str:
+    if plan.joules_per_point is None:
+        return ""
+    divisor, unit = _energy_unit(plan.joules_per_point)
+    return f", where a point of accuracy is worth {plan.joules_per_point / divisor:.4g} {unit}"
 
 
 def _energy_unit(energy_j: float) -> tuple[float, str]:

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
 def models_per_query(plan: RoutingPlan) -> list[str]:
     """The model of each query in input order, of length n_queries (a row's ``count`` written out)."""
+    return np.array(plan.model_names, dtype=object)[choice_per_query(plan)].tolist()
+
+
+def choice_per_query(plan: RoutingPlan) -> IntArray:
+    """As :func:`models_per_query`, as numbers in ``plan.choices``, shape (n_queries,)."""
     _, models, counts = _segments(plan)
-    return np.repeat(np.array(plan.model_names, dtype=object)[models], counts).tolist()
+    return models if len(models) == plan.workload.n_queries else np.repeat(models, counts)
 
 
 def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
@@ -76,15 +81,39 @@ def _classes(plan: RoutingPlan, cells: IntArray) -> dict[str, NDArray[np.object_
 
 
 def _segments(plan: RoutingPlan) -> tuple[IntArray, IntArray, IntArray]:
-    """Row, model and number of queries of each stretch of queries that share both, in input order.
+    """Row, model and number of queries of each stretch of queries that share both, in input order."""
+    workload, assigned = plan.workload, plan.assigned
+    model_of_cell, models_in_cell = np.zeros(workload.n_cells, np.int64), np.zeros(workload.n_cells, np.int64)
+    for model in range(assigned.shape[1]):
+        served = assigned[:, model] > 0
+        model_of_cell[served] = model
+        models_in_cell += served
+    rows, models = np.arange(len(workload.row_cells)), model_of_cell[workload.row_cells]
+    # Few cells are divided, and only their rows need care.
+    divided = np.flatnonzero(models_in_cell[workload.row_cells] > 1)
+    if not len(divided):
+        return rows, models, workload.row_counts
+    part_rows, part_models, part_counts = _divide(plan, divided)
+    if len(part_rows) == len(divided):
+        models[part_rows] = part_models
+        return rows, models, workload.row_counts
+    rows = np.concatenate([np.delete(rows, divided), part_rows])
+    order = np.argsort(rows, kind="stable")
+    models = np.concatenate([np.delete(models, divided), part_models])
+    counts = np.concatenate([np.delete(workload.row_counts, divided), part_counts])
+    return rows[order], models[order], counts[order]
+
+
+def _divide(plan: RoutingPlan, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """:func:`_segments` of all rows of some cells.
 
     Lay the queries out cell by cell, once divided into rows and once into models: both divisions end where a cell
     ends, so every stretch between two neighbouring ends belongs to one row and one model.
     """
     workload, n_models = plan.workload, len(plan.model_names)
-    rows = np.argsort(workload.row_cells, kind="stable")
+    rows = rows[np.argsort(workload.row_cells[rows], kind="stable")]
     row_ends = np.cumsum(workload.row_counts[rows])
-    model_ends = np.cumsum(plan.assigned.ravel())
+    model_ends = np.cumsum(plan.assigned[np.unique(workload.row_cells[rows])].ravel())
     ends = np.union1d(row_ends, model_ends[model_ends > 0])
     row = rows[np.searchsorted(row_ends, ends)]
     model = np.searchsorted(model_ends, ends) % n_models

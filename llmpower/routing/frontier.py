@@ -1,25 +1,36 @@
-"""The knob turned from end to end: what plans come to along ζ, under the same shares.
+"""The front from end to end: what efficient plans of a workload come to, under the same shares.
 
-Nobody knows in advance which ζ they want; they know it when they see energy beside accuracy. Predictions are made
-once, then each ζ is solved exactly.
+Nobody knows in advance which ζ they want; they know it when they see energy beside accuracy. Predictions are made once;
+then points are found where the front bends (:mod:`~llmpower.routing.tradeoff`), each an exact optimum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing.accuracy import AccuracyTable, Weighting
-from llmpower.routing.costs import predict_costs
-from llmpower.routing.plan import RoutingPlan, check_zeta, make_plan
+from llmpower.routing.costs import Outcome, predict_costs
+from llmpower.routing.goals import Knee, check_goal
 from llmpower.routing.shares import Share, query_limits
+from llmpower.routing.tradeoff import Tradeoff
 from llmpower.routing.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ZETAS = tuple(step / 20 for step in range(21))
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrontierPoint(Outcome):
+    """What the optimum at ``zeta`` comes to, and what a percentage point of mean accuracy is worth there."""
+
+    zeta: float
+    joules_per_point: float
 
 
 def trace_frontier(
@@ -27,44 +38,47 @@ def trace_frontier(
     workload: Workload,
     accuracy: Mapping[str, float] | AccuracyTable | None,
     *,
-    zetas: Sequence[float] = ZETAS,
+    tolerance: float = TOLERANCE,
     shares: Mapping[str, Share] | None = None,
     only: Collection[str] = (),
     accuracy_weighting: Weighting = "tokens",
     progress: Callable[[int, int], None] | None = None,
-) -> list[RoutingPlan]:
-    """The optimal plan of each ζ, in the order given; other arguments and errors as :func:`llmpower.route`.
+) -> list[FrontierPoint]:
+    """Optimal plans by rising ζ, so that the front is nowhere further from the line through them than ``tolerance``.
 
-    ``progress`` is called with the number of plans done and to do, before each and at the end.
+    ``tolerance`` is a fraction of the front's extent in energy or in accuracy. ``progress`` is called with the number
+    of points found and of those looked for so far. Other arguments and errors as :func:`llmpower.route`.
     """
-    for zeta in zetas:
-        check_zeta(zeta, accuracy)
+    if not 0 < tolerance < 1:
+        raise InputError("tolerance", tolerance, "is a fraction above 0")
+    check_goal(Knee(), accuracy)
     costs = predict_costs(models, workload, accuracy, only=only, weighting=accuracy_weighting)
-    limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
-    plans = []
-    for done, zeta in enumerate(zetas):
-        if progress is not None:
-            progress(done, len(zetas))
-        plans.append(make_plan(costs, limits, zeta))
-    if progress is not None:
-        progress(len(zetas), len(zetas))
-    return plans
+    tradeoff = Tradeoff(costs, query_limits(shares or {}, costs.model_names, workload.n_queries))
+    return [
+        FrontierPoint(
+            **{field.name: getattr(point.outcome, field.name) for field in fields(Outcome)},
+            zeta=point.zeta,
+            joules_per_point=tradeoff.joules_per_point(point.zeta),
+        )
+        for point in reversed(tradeoff.front(tolerance, progress))
+    ]
 
 
-def frontier_table(plans: Sequence[RoutingPlan]) -> pd.DataFrame:
-    """A row a plan: ``zeta, energy_j, runtime_s``, both accuracies, and ``share:<model>`` for every model."""
+def frontier_table(points: Sequence[FrontierPoint]) -> pd.DataFrame:
+    """A row a point: ``zeta, joules_per_point, energy_j, runtime_s``, accuracies, and ``share:<model>`` for each."""
     import pandas as pd
 
     return pd.DataFrame(
         [
             {
-                "zeta": plan.zeta,
-                "energy_j": plan.energy_j,
-                "runtime_s": plan.runtime_s,
-                "accuracy_token_weighted": plan.accuracy_token_weighted,
-                "accuracy_query_mean": plan.accuracy_query_mean,
-                **{f"share:{name}": share for name, share in plan.shares.items()},
+                "zeta": point.zeta,
+                "joules_per_point": point.joules_per_point,
+                "energy_j": point.energy_j,
+                "runtime_s": point.runtime_s,
+                "accuracy_token_weighted": point.accuracy_token_weighted,
+                "accuracy_query_mean": point.accuracy_query_mean,
+                **{f"share:{name}": share for name, share in point.shares.items()},
             }
-            for plan in plans
+            for point in points
         ]
     )

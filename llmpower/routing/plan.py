@@ -24,10 +24,12 @@ from llmpower.routing.bootstrap import Bootstrap, bootstrap
 from llmpower.routing.choices import Choice
 from llmpower.routing.costs import Costs, Loads, Outcome, Scaling, predict_costs
 from llmpower.routing.dominance import never_chosen
+from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose
 from llmpower.routing.idle import Idle, cheapest_set
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.solver import Solution, solve
 from llmpower.routing.thresholds import ThresholdRule
+from llmpower.routing.tradeoff import Tradeoff
 from llmpower.routing.uncertainty import Interval, Saving, interval, saving, summed_design
 from llmpower.routing.workload import IntArray, Workload
 
@@ -53,7 +55,9 @@ class RoutingPlan(Outcome):
     ``assigned`` has shape (n_cells, n_models): queries of each of the workload's cells on each of ``model_names``, the
     names of ``choices``; ``limits`` are the lowest and highest numbers of queries asked for, each (n_models,).
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solver.Solution` has them:
-    a query goes to the least of ζ·ê − (1−ζ)·â + price. Models in ``unloaded`` are better not loaded at all and have no
+    a query goes to the least of ζ·ê − (1−ζ)·â + price. ``joules_per_point`` is what a percentage point of the mean
+    accuracy is worth at ζ; ``None`` where none is known or ζ is 0. ``bound`` is what fractions of queries could reach
+    where ζ was chosen for a budget or a floor. Models in ``unloaded`` are better not loaded at all and have no
     price; those in ``never_chosen`` get queries only because shares say so. ``extrapolated_queries`` lie outside the
     fitted range of at least one model, and take ``extrapolated_energy_j``. ``energy`` has the interval of
     ``energy_j``, ``saving`` what the best mix that ignores the query would have cost more, ``threshold`` the rule of
@@ -66,6 +70,8 @@ class RoutingPlan(Outcome):
     assigned: IntArray
     limits: tuple[IntArray, IntArray]
     zeta: float
+    joules_per_point: float | None
+    bound: Bound | None
     accuracy_weighting: Weighting
     scaling: Scaling
     prices: Mapping[str, float]
@@ -104,6 +110,8 @@ class RoutingPlan(Outcome):
             "energy_high_j": None if self.energy is None else self.energy.high_j,
             "accuracy_weighting": self.accuracy_weighting,
             "zeta": self.zeta,
+            "joules_per_point": self.joules_per_point,
+            "bound": None if self.bound is None else asdict(self.bound),
             "prices": dict(self.prices),
             "scaling": asdict(self.scaling),
             "boundary": self.boundary,
@@ -130,7 +138,7 @@ def route(
     workload: Workload,
     accuracy: Mapping[str, float] | AccuracyTable | None = None,
     *,
-    zeta: float = 0.5,
+    zeta: float | Goal = KNEE,
     shares: Mapping[str, Share] | None = None,
     only: Collection[str] = (),
     accuracy_weighting: Weighting = "tokens",
@@ -146,7 +154,8 @@ def route(
         workload: the queries, all known in advance.
         accuracy: A_K in 0..1 by model name, or a table with accuracies by class of query; may be left out where
             ``zeta`` is 1.
-        zeta: ζ, from 0 (accuracy alone) to 1 (energy alone).
+        zeta: ζ, from 0 (accuracy alone) to 1 (energy alone), or what it is to be chosen for
+            (:mod:`llmpower.routing.goals`): the knee of the frontier by default.
         shares: by model name, the fraction of the queries to send there, or a pair (low, high); models without one
             are free. Fractions become whole numbers of queries by largest remainder and are met exactly.
         only: route to these models alone.
@@ -162,14 +171,14 @@ def route(
             than may be.
         InfeasibleError: no division of the queries meets the shares.
     """
-    check_zeta(zeta, accuracy)
+    check_goal(zeta, accuracy)
     if not 0 <= max_extrapolation <= 1:
         raise InputError("--max-extrapolation", max_extrapolation, "is a fraction from 0 to 1")
     costs = predict_costs(
         models, workload, accuracy, only=only, weighting=accuracy_weighting, idle=idle, allow_unload=allow_unload
     )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
-    plan = make_plan(costs, limits, zeta, draws)
+    plan = make_plan(costs, limits, choose(costs, limits, zeta), draws)
     if max(plan.extrapolated_share, plan.extrapolated_energy_share) > max_extrapolation:
         advice = (
             f"{100 * plan.extrapolated_share:.3g} % of the queries with {100 * plan.extrapolated_energy_share:.3g} % of"
@@ -180,19 +189,14 @@ def route(
     return plan
 
 
-def check_zeta(zeta: float, accuracy: Mapping[str, float] | AccuracyTable | None) -> None:
-    """Refuse a ζ outside 0..1, and one below 1 where there are no accuracies to weigh against energy."""
-    if not 0 <= zeta <= 1:
-        raise InputError("--zeta", zeta, "is from 0 (accuracy alone) to 1 (energy alone)")
-    if accuracy is None and zeta != 1:
-        raise InputError("--accuracy", "none given", f"ζ = {zeta} weighs accuracy; give a file, or --zeta 1")
-
-
-def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draws: int = 0) -> RoutingPlan:
+def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, draws: int = 0) -> RoutingPlan:
     """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,)."""
-    workload, names = costs.workload, costs.model_names
+    workload, names, zeta = costs.workload, costs.model_names, chosen.zeta
     started = perf_counter()
-    solution, loaded = _solve(costs, limits, zeta)
+    if chosen.solution is None:
+        solution, loaded = _solve(costs, limits, zeta)
+    else:
+        solution, loaded = chosen.solution, np.arange(len(names))
     solve_s = perf_counter() - started
     loads = costs.loads(solution.assigned)
     outcome = costs.summed(loads, zeta)
@@ -206,6 +210,10 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
         assigned=solution.assigned,
         limits=limits,
         zeta=zeta,
+        joules_per_point=Tradeoff(costs, limits).joules_per_point(zeta)
+        if costs.accuracy is not None and zeta
+        else None,
+        bound=chosen.bound,
         accuracy_weighting=costs.weighting,
         scaling=costs.scaling,
         prices={names[K]: float(solution.prices[K]) for K in loaded},

@@ -82,10 +82,7 @@ def solve(
         InfeasibleError: no assignment that avoids infinite costs has loads within ``low`` and ``high``.
         LlmpowerError: the gap is not within :data:`GAP_LIMIT`, which is an error in this program.
     """
-    # x ≥ 0 and Σ x = N say already what a limit of 0 or N would say; as a bound it could draw a price of its own.
-    n_queries = int(count.sum())
-    low, high = np.where(low <= 0, -1, low), np.where(high >= n_queries, n_queries + 1, high)
-    problem = _Problem(np.ascontiguousarray(costs, np.float64), np.asarray(count, np.int64), low, high)
+    problem = _problem(costs, count, low, high)
     if prices is None:
         prices = np.zeros(problem.n_models)
         for size in SAMPLES:
@@ -93,7 +90,8 @@ def solve(
                 found = _optimum(problem.sample(problem.n_cells // size), prices)
                 prices = prices if found is None else found.prices
     # A limit that cannot bind holds no price up.
-    prices = np.clip(prices, np.where(low < 0, 0, -np.inf), np.where(high > n_queries, 0, np.inf))
+    n_queries = int(count.sum())
+    prices = np.clip(prices, np.where(problem.low < 0, 0, -np.inf), np.where(problem.high > n_queries, 0, np.inf))
     found = _optimum(problem, prices)
     if found is None:
         raise InfeasibleError("--share", f"{n_queries} queries", "the models that are allowed cannot meet the shares")
@@ -101,6 +99,18 @@ def solve(
         raise LlmpowerError(f"the plan could not be proven optimal: a gap of {found.optimality_gap:.1e}")
     shift = found.prices.min() if (low == high).all() else 0.0
     return Solution(found.assigned, found.prices - shift + 0.0, found.optimality_gap)
+
+
+def proven(costs: FloatArray, assigned: IntArray, prices: FloatArray, low: IntArray, high: IntArray) -> Solution:
+    """An assignment that came about otherwise, within the limits, with its proof by these prices.
+
+    Raises:
+        LlmpowerError: the gap is not within :data:`GAP_LIMIT`.
+    """
+    gap = _gap(_problem(costs, assigned.sum(axis=1), low, high), assigned, prices)
+    if gap > GAP_LIMIT:
+        raise LlmpowerError(f"the plan could not be proven optimal: a gap of {gap:.1e}")
+    return Solution(assigned, prices, gap)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +135,13 @@ class _Problem:
         costs, count = self.costs[stride // 2 :: stride].copy(), self.count[stride // 2 :: stride].copy()
         part = count.sum() / self.count.sum()
         return _Problem(costs, count, np.floor(self.low * part).astype(int), np.ceil(self.high * part).astype(int))
+
+
+def _problem(costs: FloatArray, count: IntArray, low: IntArray, high: IntArray) -> _Problem:
+    # x ≥ 0 and Σ x = N say already what a limit of 0 or N would say; as a bound it could draw a price of its own.
+    n_queries = int(count.sum())
+    low, high = np.where(low <= 0, -1, low), np.where(high >= n_queries, n_queries + 1, high)
+    return _Problem(np.ascontiguousarray(costs, np.float64), np.asarray(count, np.int64), low, high)
 
 
 def _optimum(problem: _Problem, prices: FloatArray) -> Solution | None:

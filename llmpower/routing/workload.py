@@ -27,6 +27,10 @@ IntArray = NDArray[np.int64]
 REQUIRED = ("input_tokens", "output_tokens")
 # Two token counts must fit into one 64-bit key, and no context is anywhere near this long.
 TOKENS_END = 2**31
+# Possible cells, in all and for each row, up to which a table of them is made: 5 bytes an entry.
+TABLE_END = 2**27
+TABLE_ENTRIES_PER_ROW = 32
+KEY_END = 2**63
 # Sums of queries and of tokens stay exact in float64 up to here.
 QUERIES_END = 2**53
 
@@ -78,22 +82,18 @@ class Workload:
         tokens_in = _whole("input_tokens", columns["input_tokens"], 0, TOKENS_END)
         tokens_out = _whole("output_tokens", columns["output_tokens"], 0, TOKENS_END)
         row_counts = _whole("count", columns["count"], 1, QUERIES_END)
-        without_tokens = tokens_in + tokens_out == 0
+        without_tokens = (tokens_in | tokens_out) == 0
         if without_tokens.any():
             advice = f"row {np.argmax(without_tokens) + 1} has no input tokens either, so it is no query; leave it out"
             raise InputError("output_tokens", 0, advice)
         if (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
             raise InputError("count", f"{total:.3g} in all", "that many cannot be counted exactly; scale them down")
 
-        keys, row_cells = np.unique(tokens_in * TOKENS_END + tokens_out, return_inverse=True)
-        cell_class = np.zeros(len(keys), np.int64)
-        if len(names) > 1:
-            pairs, row_cells = np.unique(row_cells * len(names) + class_of_row, return_inverse=True)
-            keys, cell_class = keys[pairs // len(names)], pairs % len(names)
-        count_of_cell = np.zeros(len(keys), np.int64)
-        np.add.at(count_of_cell, row_cells, row_counts)
-        tokens = (keys // TOKENS_END, keys % TOKENS_END)
-        arrays = (*tokens, count_of_cell, row_cells.astype(np.int64), row_counts, cell_class)
+        keys, row_cells = _collapse((tokens_in, tokens_out, class_of_row))
+        # Up to QUERIES_END sums of whole numbers are exact in float64.
+        count_of_cell = np.bincount(row_cells, None if count is None else row_counts, len(keys[0])).astype(np.int64)
+        arrays = (keys[0], keys[1], count_of_cell, row_cells, row_counts, keys[2])
+        arrays = tuple(array.view() for array in arrays)  # row_counts may be the caller's own
         for array in arrays:
             array.flags.writeable = False
         return cls(*arrays, names)
@@ -133,6 +133,39 @@ def read_workload(path: Path, columns: Mapping[str, str] | None = None) -> Workl
     return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"))
 
 
+def _collapse(columns: tuple[IntArray, IntArray, IntArray]) -> tuple[tuple[IntArray, IntArray, IntArray], IntArray]:
+    """The distinct rows of three columns of numbers ≥ 0, in ascending order, and which of them each row is.
+
+    Where a table of all that could occur fits into memory, a row is looked up there; sorting takes several times as
+    long.
+    """
+    tokens_in, tokens_out, class_of_row = columns
+    n_out, n_classes = int(tokens_out.max()) + 1, int(class_of_row.max()) + 1
+    size = (int(tokens_in.max()) + 1) * n_out * n_classes
+    if size >= KEY_END:
+        # Ranks of the token counts serve as well, and there are no more of them than rows.
+        values_in, tokens_in = np.unique(tokens_in, return_inverse=True)
+        values_out, tokens_out = np.unique(tokens_out, return_inverse=True)
+        (ranks_in, ranks_out, cell_class), row_cells = _collapse((tokens_in, tokens_out, class_of_row))
+        return (values_in[ranks_in], values_out[ranks_out], cell_class), row_cells
+    key = tokens_in * n_out
+    key += tokens_out
+    if n_classes > 1:
+        key *= n_classes
+        key += class_of_row
+    if size <= min(TABLE_END, TABLE_ENTRIES_PER_ROW * len(key)):
+        present = np.zeros(size, bool)
+        present[key] = True
+        found = np.flatnonzero(present)
+        place = np.empty(size, np.int32)
+        place[found] = np.arange(len(found), dtype=np.int32)
+        row_cells = place[key].astype(np.int64)
+    else:
+        found, row_cells = np.unique(key, return_inverse=True)
+    cells, cell_class = np.divmod(found, n_classes)
+    return (cells // n_out, cells % n_out, cell_class), row_cells
+
+
 def _classes(query_class: ArrayLike | None, shape: tuple[int, ...]) -> tuple[tuple[str, ...], IntArray]:
     """Names of the classes in order, and each row's number among them."""
     if query_class is None:
@@ -150,6 +183,8 @@ def _whole(column: str, values: NDArray[Any], low: int, end: int) -> IntArray:
     Raises:
         InputError: for the first value that is not one.
     """
+    if values.dtype.kind in "iu" and values.size and values.min() >= low and values.max() < end:
+        return values.astype(np.int64, copy=False)
     numbers = np.array([_number(value) for value in values]) if values.dtype.kind in "OUSM" else values.astype(float)
     wrong = ~((numbers >= low) & (numbers < end) & (numbers == np.floor(numbers)))
     if wrong.any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,10 +88,13 @@ def test_json_is_the_plan_of_the_library(run_route: Run, directory: Path) -> Non
 
 
 def test_table_says_what_was_planned_and_what_it_saves(run_route: Run) -> None:
-    done = run_route("--accuracy", "{d}/accuracy.csv", "--shares-from-accuracy")
+    done = run_route("--accuracy", "{d}/accuracy.csv", "--shares-from-accuracy", "--zeta", "0.5")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("4 queries in 3 cells, 2 models, ζ = 0.5; optimal within ")
+    # Σ tokens is 1712, so a point is worth 1712/100 × 20 kJ / 364.
+    assert lines[0].startswith(
+        "4 queries in 3 cells, 2 models, ζ = 0.5, where a point of accuracy is worth 940.8 J; optimal within "
+    )
     assert "ê = e / 20 kJ, â = a / 364, a weighted by tokens (min-max over all queries and models" in lines[1]
     names = [line.split()[0] for line in lines if line]
     assert names[2:] == [
@@ -145,8 +149,18 @@ def test_cells_and_frontier(run_route: Run, tmp_path: Path) -> None:
         "count": [1, 1, 2],
     }
     table = pd.read_csv(frontier)
-    assert len(table) == 21
+    assert (table["zeta"].diff().dropna() > 0).all()
     assert table["share:large"].iloc[[0, -1]].tolist() == [1, 0]
+
+
+def test_a_budget_is_kept_and_its_bound_printed(run_route: Run) -> None:
+    arguments = ("--accuracy", "{d}/accuracy.csv", "--energy-budget", "9000")
+    document = json.loads(run_route(*arguments, "--json").stdout)
+    assert document["energy_j"] <= 9000
+    assert document["bound"]["accuracy"] >= document["accuracy_token_weighted"]
+    assert document["joules_per_point"] > 0
+    bound = f"{100 * document['bound']['accuracy']:.2f} %"
+    assert f"no plan does better than {bound}, though it divided queries" in run_route(*arguments).stdout
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -170,7 +184,7 @@ def test_progress_is_for_terminals(directory: Path, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=120)
     os.close(theirs)
-    assert b"\rfrontier: 21 of 21 plans" in os.read(ours, 10_000)
+    assert re.search(rb"\rfrontier: (\d+) of \1 plans \r?\n$", os.read(ours, 10_000))
     os.close(ours)
     assert json.loads(done.stdout)["queries"] == 4
 
@@ -217,7 +231,11 @@ def test_simulated_is_said(run_route: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "--accuracy = none given: ζ = 0.5 weighs accuracy; give a file, or --zeta 1"),
+        ([], "--accuracy = none given: a trade-off needs accuracies; give a file, or --zeta 1"),
+        (["--zeta", "0.5"], "--accuracy = none given: ζ = 0.5 weighs accuracy; give a file, or --zeta 1"),
+        (["--zeta", "1", "--knee"], "--knee = with --zeta: each chooses ζ by itself; leave one out"),
+        (["--accuracy", "{d}/accuracy.csv", "--energy-budget", "1"], "--energy-budget = 1 J: plans under these limits"),
+        (["--accuracy", "{d}/accuracy.csv", "--accuracy-floor", "0.9"], "--accuracy-floor = 0.9: plans under these"),
         (["--zeta", "1.5"], "--zeta = 1.5: is from 0"),
         (["--zeta", "much"], "Invalid value for '--zeta'"),
         (["--zeta", "1", "--share", "small=0.5", "--share", "large=0.4"], "--share = a sum of 0.9: every model has"),
@@ -246,7 +264,7 @@ def test_simulated_is_said(run_route: Run) -> None:
         (["--zeta", "1", "--cells"], "--cells = without -o"),
         (["--zeta", "1", "-o", "{d}/plan.txt"], "plan.txt: cannot tell the format"),
         (["--accuracy", "{d}/accuracy.csv", "--frontier", "/nonexistent/f.csv"], "--frontier = /nonexistent/f.csv"),
-        (["--zeta", "1", "--frontier", "{d}/f.csv"], "--accuracy = none given: ζ = 0.0 weighs accuracy"),
+        (["--zeta", "1", "--frontier", "{d}/f.csv"], "--accuracy = none given: a trade-off needs accuracies"),
         (["--zeta", "1", "--workload", "{d}/none.csv"], "--workload = "),
         (["--zeta", "1", "--column", "count=n"], "--column = count=n: "),
         (["--zeta", "1", "--accuracy-weighting", "words"], "Invalid value for '--accuracy-weighting'"),

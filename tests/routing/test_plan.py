@@ -119,7 +119,7 @@ def test_energy_alone_needs_no_accuracy(models: Models) -> None:
     assert plan.accuracy_query_mean is None
     assert plan.scaling.accuracy_max is None
     with pytest.raises(InputError, match=r"--accuracy = none given: ζ = 0\.5 weighs accuracy"):
-        route(models, WORKLOAD)
+        route(models, WORKLOAD, zeta=0.5)
 
 
 def test_accuracies_of_zero_weigh_nothing(models: Models) -> None:

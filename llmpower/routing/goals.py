@@ -1,0 +1,163 @@
+"""ζ chosen by what somebody wants: joules to keep to, an accuracy to reach, what a point of it is worth, or neither.
+
+Nobody knows which ζ they want. They have a budget of joules, or an accuracy that they promised, or a price; and who has
+none of these wants the knee, where accuracy stops to be cheap. Each goal becomes a ζ and a plan that is optimal at it.
+
+A budget lies, as a rule, between two neighbouring plans of the front. Both are optimal at one ζ, and so is everything
+that is exchanged between them query by query: the answer keeps the budget, and falls short of the bound, which
+fractions of queries would reach, by less than one exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llmpower.exceptions import InfeasibleError, InputError
+from llmpower.routing.accuracy import AccuracyTable
+from llmpower.routing.costs import Costs
+from llmpower.routing.solver import Solution, proven
+from llmpower.routing.tradeoff import Point, Tradeoff, walk
+from llmpower.routing.workload import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """The ζ whose exchange rate is that of the whole front, from the plan of least energy to that of most accuracy.
+
+    That is ζ = ½ with both aims scaled to what can be achieved, whatever one long query does to the scaling.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyBudget:
+    """The most accurate plan that takes at most so many joules, those of loaded models that wait among them."""
+
+    energy_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyFloor:
+    """The plan of least energy whose mean accuracy, the one that is pursued, is at least this, in 0..1."""
+
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class JoulesPerPoint:
+    """The plan for which a percentage point of mean accuracy is worth so many joules."""
+
+    joules: float
+
+
+Goal = Knee | EnergyBudget | AccuracyFloor | JoulesPerPoint
+KNEE = Knee()
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What no plan can better, though it divided queries into fractions: the most accuracy that a budget allows, or the
+    least joules of queries that a floor needs.
+    """
+
+    accuracy: float | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """The ζ of a goal; the plan, where ζ alone does not say it; and the bound of a budget or a floor."""
+
+    zeta: float
+    solution: Solution | None = None
+    bound: Bound | None = None
+
+
+def check_goal(zeta: float | Goal, accuracy: Mapping[str, float] | AccuracyTable | None) -> None:
+    """Refuse what is no ζ, and any goal but ζ = 1 where there are no accuracies to weigh against energy."""
+    match zeta:
+        case EnergyBudget(joules) if not 0 < joules < float("inf"):
+            raise InputError("--energy-budget", joules, "is a number of joules above 0")
+        case AccuracyFloor(floor) if not 0 <= floor <= 1:
+            raise InputError("--accuracy-floor", floor, "is a fraction from 0 to 1; write 0.51 for 51 %")
+        case JoulesPerPoint(joules) if not 0 <= joules < float("inf"):
+            raise InputError("--joules-per-point", joules, "is a number of joules from 0 up")
+        case float() | int() if not 0 <= zeta <= 1:
+            raise InputError("--zeta", zeta, "is from 0 (accuracy alone) to 1 (energy alone)")
+        case _:
+            pass
+    if accuracy is None and zeta != 1:
+        weighs = f"ζ = {zeta} weighs accuracy" if isinstance(zeta, float | int) else "a trade-off needs accuracies"
+        raise InputError("--accuracy", "none given", f"{weighs}; give a file, or --zeta 1")
+
+
+def choose(costs: Costs, limits: tuple[IntArray, IntArray], goal: float | Goal) -> Chosen:
+    """The ζ that meets the goal.
+
+    Raises:
+        InfeasibleError: no plan keeps the budget or reaches the floor; the error says what could be.
+    """
+    if isinstance(goal, float | int):
+        return Chosen(float(goal))
+    if costs.unloadable and not isinstance(goal, Knee | JoulesPerPoint):
+        raise InputError("--allow-unload", "with a budget or a floor", "they hold for loaded models; leave one out")
+    tradeoff = Tradeoff(costs, limits)
+    match goal:
+        case JoulesPerPoint(joules):
+            return Chosen(tradeoff.zeta(joules))
+        case Knee():
+            least, most = tradeoff.ends()
+            energy_j, accuracy = most.energy_j - least.energy_j, most.accuracy - least.accuracy
+            # One plan has both the least energy and the most accuracy: any ζ finds it.
+            return Chosen(tradeoff.zeta(energy_j / accuracy / 100) if energy_j > 0 and accuracy > 0 else 0.5)
+        case EnergyBudget(joules):
+            return _budget(tradeoff, joules)
+        case AccuracyFloor(floor):
+            return _floor(tradeoff, floor)
+
+
+def _budget(tradeoff: Tradeoff, budget_j: float) -> Chosen:
+    idle_j = 0.0 if tradeoff.costs.idle_j is None else float(tradeoff.costs.idle_j.sum())
+    most_j = budget_j - idle_j
+    lower, upper = tradeoff.ends()
+    if lower.energy_j > most_j:
+        lower = tradeoff.at(1.0)
+    if lower.energy_j > most_j:
+        least_j, all_j = lower.energy_j + idle_j, upper.energy_j + idle_j
+        advice = f"plans under these limits take from {least_j:.6g} to {all_j:.6g} J; raise the budget"
+        raise InfeasibleError("--energy-budget", f"{budget_j:.6g} J", advice)
+    if upper.energy_j <= most_j:
+        return Chosen(upper.zeta, bound=Bound(accuracy=upper.accuracy))
+    lower, upper, zeta = tradeoff.neighbours(lambda point: point.energy_j <= most_j, lower, upper)
+    part = (most_j - lower.energy_j) / (upper.energy_j - lower.energy_j)
+    assigned = walk(lower.assigned, upper.assigned, tradeoff.costs.energy_j, most_j - lower.energy_j)
+    bound = Bound(accuracy=lower.accuracy + part * (upper.accuracy - lower.accuracy))
+    return Chosen(zeta, _between(tradeoff, lower, upper, zeta, assigned), bound)
+
+
+def _floor(tradeoff: Tradeoff, least: float) -> Chosen:
+    lower, upper = tradeoff.ends()
+    best = tradeoff.at(0.0)
+    if best.accuracy < least:
+        advice = (
+            f"plans under these limits reach a mean accuracy from {lower.accuracy:.6g} to {best.accuracy:.6g}"
+            f" ({tradeoff.costs.weighting}-weighted); lower the floor"
+        )
+        raise InfeasibleError("--accuracy-floor", least, advice)
+    if lower.accuracy >= least:
+        return Chosen(lower.zeta, bound=Bound(energy_j=lower.energy_j))
+    if upper.accuracy < least:
+        upper = best
+    lower, upper, zeta = tradeoff.neighbours(lambda point: point.accuracy >= least, lower, upper)
+    part = (least - lower.accuracy) / (upper.accuracy - lower.accuracy)
+    weight = tradeoff.costs.query_accuracy()
+    room = (upper.accuracy - least) * tradeoff.weight
+    assigned = walk(upper.assigned, lower.assigned, -weight, room)
+    bound = Bound(energy_j=lower.energy_j + part * (upper.energy_j - lower.energy_j))
+    return Chosen(zeta, _between(tradeoff, lower, upper, zeta, assigned), bound)
+
+
+def _between(tradeoff: Tradeoff, lower: Point, upper: Point, zeta: float, assigned: IntArray) -> Solution:
+    """The assignment with prices and proof: optimal at ζ as the two are that it lies between."""
+    prices = tradeoff.at(zeta, lower, upper).prices
+    return proven(tradeoff.costs.per_query(zeta), assigned, prices, *tradeoff.limits)
