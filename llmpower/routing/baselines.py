@@ -65,12 +65,17 @@ def _accuracy(outcome: Outcome, costs: Costs) -> float:
 
 def round_robin(workload: Workload, n_models: int) -> IntArray:
     """Queries of each cell on each model, shape (n_cells, n_models); a row of n queries takes n turns."""
-    end = np.cumsum(workload.row_counts)
-    start = end - workload.row_counts
-    assigned = np.zeros((workload.n_cells, n_models), np.int64)
-    for model in range(n_models):
-        turns = (end - model + n_models - 1) // n_models - (start - model + n_models - 1) // n_models
-        np.add.at(assigned[:, model], workload.row_cells, turns)
+    n_cells = workload.n_cells
+    rounds, rest = np.divmod(workload.row_counts, n_models)
+    # Whole rounds are as many turns for each; what is left of a row goes to the next models in turn.
+    assigned = np.zeros((n_cells, n_models), np.int64)
+    if rounds.any():
+        assigned += np.bincount(workload.row_cells, rounds, n_cells).astype(np.int64)[:, np.newaxis]
+    turn = (np.cumsum(workload.row_counts) - workload.row_counts) % n_models
+    for step in range(int(rest.max())):
+        rows = slice(None) if (rest > step).all() else rest > step
+        places = workload.row_cells[rows] * n_models + (turn[rows] + step) % n_models
+        assigned += np.bincount(places, minlength=assigned.size).reshape(assigned.shape)
     return assigned
 
 

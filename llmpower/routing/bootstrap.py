@@ -18,8 +18,7 @@ import numpy as np
 
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FORMS, FloatArray
-from llmpower.routing.costs import Costs
-from llmpower.routing.uncertainty import design
+from llmpower.routing.costs import Costs, design
 from llmpower.routing.workload import IntArray, Workload
 
 QUERIES = 5000

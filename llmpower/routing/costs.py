@@ -14,7 +14,7 @@ for accuracy in every workload.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import Fit, WorkloadModel
-from llmpower.modelling.forms import FloatArray
+from llmpower.modelling.forms import FloatArray, make_form
 from llmpower.routing.accuracy import WEIGHTINGS, AccuracyTable, Weighting, accuracies
 from llmpower.routing.choices import Choice, candidates
 from llmpower.routing.idle import Idle
@@ -135,10 +135,9 @@ class Costs:
     def query_accuracy(self) -> FloatArray:
         """a_K of one query of each cell on each choice, shape (n_cells, n_choices); needs accuracies."""
         assert self.accuracy is not None
-        a = self.accuracy[self.workload.cell_class]
-        if self.weighting == "tokens":
-            a *= self.workload.tokens[:, np.newaxis]
-        return a
+        weight = self.workload.tokens if self.weighting == "tokens" else np.ones(self.workload.n_cells)
+        of_cell = self.accuracy if len(self.accuracy) == 1 else self.accuracy[self.workload.cell_class]
+        return np.asarray(weight[:, np.newaxis] * of_cell)
 
     def loads(self, assigned: IntArray | FloatArray) -> Loads:
         """What ``assigned`` (n_cells, n_choices) gives each choice; fractions of queries are allowed."""
@@ -222,12 +221,12 @@ def predict_costs(
     values = None if table is None else accuracies(table, choices, workload.classes)
     tokens = (workload.input_tokens, workload.output_tokens)
     inside = [fit.inside(*tokens) for choice in choices for fit in (choice.model.energy, choice.model.runtime)]
-    energy_j = np.column_stack([_predict(f"energy of {c.name} [J]", c.model.energy, workload) for c in choices])
+    energy_j = _predict("energy", "J", choices, [choice.model.energy for choice in choices], workload)
     return Costs(
         choices=choices,
         workload=workload,
         energy_j=energy_j,
-        runtime_s=np.column_stack([_predict(f"runtime of {c.name} [s]", c.model.runtime, workload) for c in choices]),
+        runtime_s=_predict("runtime", "s", choices, [choice.model.runtime for choice in choices], workload),
         accuracy=values,
         weighting=weighting,
         extrapolated=~np.logical_and.reduce(inside),
@@ -248,9 +247,32 @@ def _accuracy_max(accuracy: FloatArray | None, workload: Workload, weighting: We
     return float(of_class.max())
 
 
-def _predict(what: str, fit: Fit, workload: Workload) -> FloatArray:
-    """Predictions for the workload's cells, shape (n_cells,), every one of them positive."""
-    predicted = fit.predict(workload.input_tokens, workload.output_tokens)
+def by_form(fits: Sequence[Fit]) -> list[list[int]]:
+    """Which fits share a form, and so the columns of a design."""
+    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for number, fit in enumerate(fits):
+        groups.setdefault((fit.form, fit.terms), []).append(number)
+    return list(groups.values())
+
+
+def design(fit: Fit, input_tokens: IntArray, output_tokens: IntArray) -> FloatArray:
+    """φ of each query, shape (n_queries, n_terms), from token counts of shape (n_queries,)."""
+    return make_form(fit.form, intercept="intercept" in fit.terms).design(input_tokens, output_tokens)
+
+
+def _predict(what: str, unit: str, choices: Sequence[Choice], fits: Sequence[Fit], workload: Workload) -> FloatArray:
+    """Predictions for the workload's cells, shape (n_cells, n_choices), every one of them positive."""
+    predicted = np.empty((workload.n_cells, len(fits)))
+    for columns in by_form(fits):
+        φ = design(fits[columns[0]], workload.input_tokens, workload.output_tokens)
+        predicted[:, columns] = φ @ np.column_stack([fits[column].coefficients for column in columns])
+    if not (predicted.min() > 0 and predicted.max() < np.inf):
+        for choice, fit, of_choice in zip(choices, fits, predicted.T, strict=True):
+            _refuse_nonsense(f"{what} of {choice.name} [{unit}]", fit, of_choice, workload)
+    return predicted
+
+
+def _refuse_nonsense(what: str, fit: Fit, predicted: FloatArray, workload: Workload) -> None:
     wrong = ~((predicted > 0) & np.isfinite(predicted))
     if wrong.any():
         queries = 100 * workload.count[wrong].sum() / workload.n_queries
@@ -263,4 +285,3 @@ def _predict(what: str, fit: Fit, workload: Workload) -> FloatArray:
             " another form (llmpower fit --form auto), or leave those queries out"
         )
         raise InputError(what, f"{predicted[worst[0]]:.4g}", advice)
-    return predicted

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def models_per_query(plan: RoutingPlan) -> list[str]:
     """The model of each query in input order, of length n_queries (a row's ``count`` written out)."""
-    return np.array(plan.model_names, dtype=object)[choice_per_query(plan)].tolist()
+    names: list[str] = np.array(plan.model_names, dtype=object)[choice_per_query(plan)].tolist()
+    return names
 
 
 def choice_per_query(plan: RoutingPlan) -> IntArray:

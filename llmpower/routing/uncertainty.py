@@ -21,9 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmpower.modelling import Fit
-from llmpower.modelling.forms import FloatArray, make_form
-from llmpower.routing.costs import Costs, Outcome
+from llmpower.modelling.forms import FloatArray
+from llmpower.routing.costs import Costs, Outcome, by_form, design
 from llmpower.routing.workload import IntArray
 
 CONFIDENCE = 0.95
@@ -71,12 +70,12 @@ def saving(costs: Costs, plan: Outcome, against: str, other: Outcome, ΔΦ: list
 
 def summed_design(costs: Costs, assigned: IntArray | FloatArray) -> list[FloatArray]:
     """Φ_K of each choice, each of shape (n_terms,): Σ_c x_cK·φ_K(c) for ``assigned`` x (n_cells, n_choices)."""
-    workload = costs.workload
-    sums = []
-    for column, choice in enumerate(costs.choices):
-        cells = np.flatnonzero(assigned[:, column])
-        φ = design(choice.model.energy, workload.input_tokens[cells], workload.output_tokens[cells])
-        sums.append(np.asarray(assigned[cells, column] @ φ))
+    workload, fits = costs.workload, [choice.model.energy for choice in costs.choices]
+    sums = [np.zeros(0)] * len(fits)
+    for columns in by_form(fits):
+        φ = design(fits[columns[0]], workload.input_tokens, workload.output_tokens)
+        for column in columns:
+            sums[column] = np.asarray(assigned[:, column] @ φ)
     return sums
 
 
@@ -100,8 +99,3 @@ def interval(costs: Costs, Φ: list[FloatArray], certain_j: float = 0.0) -> Inte
     t = float(stdtrit(total**2 / spread, (1 + CONFIDENCE) / 2)) if spread else 0.0
     std = float(np.sqrt(total))
     return Interval(value, std, value - t * std, value + t * std)
-
-
-def design(fit: Fit, input_tokens: IntArray, output_tokens: IntArray) -> FloatArray:
-    """φ of each query, shape (n_queries, n_terms), from token counts of shape (n_queries,)."""
-    return make_form(fit.form, intercept="intercept" in fit.terms).design(input_tokens, output_tokens)

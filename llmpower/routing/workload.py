@@ -89,14 +89,18 @@ class Workload:
         if (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
             raise InputError("count", f"{total:.3g} in all", "that many cannot be counted exactly; scale them down")
 
-        keys, row_cells = _collapse((tokens_in, tokens_out, class_of_row))
+        (cells_in, cells_out, cell_class), row_cells = _collapse((tokens_in, tokens_out, class_of_row))
         # Up to QUERIES_END sums of whole numbers are exact in float64.
-        count_of_cell = np.bincount(row_cells, None if count is None else row_counts, len(keys[0])).astype(np.int64)
-        arrays = (keys[0], keys[1], count_of_cell, row_cells, row_counts, keys[2])
-        arrays = tuple(array.view() for array in arrays)  # row_counts may be the caller's own
-        for array in arrays:
-            array.flags.writeable = False
-        return cls(*arrays, names)
+        count_of_cell = np.bincount(row_cells, None if count is None else row_counts, len(cells_in))
+        return cls(
+            input_tokens=_frozen(cells_in),
+            output_tokens=_frozen(cells_out),
+            count=_frozen(count_of_cell.astype(np.int64)),
+            row_cells=_frozen(row_cells),
+            row_counts=_frozen(row_counts),
+            cell_class=_frozen(cell_class),
+            classes=names,
+        )
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Workload:
@@ -131,6 +135,13 @@ def read_workload(path: Path, columns: Mapping[str, str] | None = None) -> Workl
         InputError: the file cannot be read, lacks a column, or holds a row that is no query.
     """
     return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"))
+
+
+def _frozen(array: IntArray) -> IntArray:
+    """A view that nobody writes through; the array itself may be the caller's own."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _collapse(columns: tuple[IntArray, IntArray, IntArray]) -> tuple[tuple[IntArray, IntArray, IntArray], IntArray]:

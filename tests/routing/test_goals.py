@@ -21,9 +21,10 @@ Models = list[WorkloadModel]
 Accuracy = dict[str, float]
 SHARES: list[dict[str, Share]] = [{}, {"small": 0.3, "medium": 0.3, "large": 0.4}, {"small": (0.2, 0.5), "large": 0.25}]
 
-workloads = st.lists(
-    st.tuples(st.integers(8, 2048), st.integers(8, 2048), st.integers(1, 30)), min_size=1, max_size=20
-).map(lambda rows: Workload.from_tokens(*np.array(rows).T))
+rows = st.lists(st.tuples(st.integers(8, 2048), st.integers(8, 2048), st.integers(1, 30)), min_size=1, max_size=20)
+workloads = rows.map(lambda rows: Workload.from_tokens(*np.array(rows).T)).filter(
+    lambda w: w.n_queries >= 5
+)  # for bands
 
 
 def linear_program(costs: Costs, shares: dict[str, Share], minimised: str, limit: float) -> float | None:

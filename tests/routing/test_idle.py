@@ -31,7 +31,9 @@ def test_idle_energy_is_gpus_times_watts_times_horizon(models: Models, accuracy:
     assert without.idle_energy_j is None
     assert plan.assigned.tolist() == without.assigned.tolist()
     assert plan.energy_j == without.energy_j
-    assert plan.objective == pytest.approx(without.objective + 0.5 * plan.idle_energy_j / plan.scaling.energy_max_j)
+    assert plan.objective == pytest.approx(
+        without.objective + plan.zeta * plan.idle_energy_j / plan.scaling.energy_max_j
+    )
 
 
 @pytest.mark.parametrize("horizon_s", [1.0, 300.0, 3000.0, 1e6])
