@@ -58,7 +58,7 @@ def test_a_budget_is_kept_and_used(
     models: Models, accuracy: Accuracy, workload: Workload, shares: dict[str, Share], part: float
 ) -> None:
     ends = [route(models, workload, accuracy, zeta=zeta, shares=shares).energy_j for zeta in (1, 0)]
-    budget_j = ends[0] + part * (ends[1] - ends[0])
+    budget_j = max(ends[0] / 2, ends[0] + part * (ends[1] - ends[0]))
     costs = predict_costs(models, workload, accuracy)
     best = linear_program(costs, shares, "-accuracy", budget_j)
     if budget_j < ends[0]:
