@@ -8,7 +8,8 @@ import numpy as np
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
-from llmpower.modelling.screening.rows import ENERGIES, PHASES, Mask, Rows
+from llmpower.modelling.screening.order import Mask
+from llmpower.modelling.screening.rows import ENERGIES, PHASES, Rows
 from llmpower.modelling.screening.watts import (
     FAR_ABOVE,
     LEAST_W,

@@ -9,7 +9,8 @@ from itertools import combinations
 import numpy as np
 
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
-from llmpower.modelling.screening.rows import Mask, Rows, numbers, typical
+from llmpower.modelling.screening.order import Mask, typical
+from llmpower.modelling.screening.rows import Rows, numbers
 
 ASKED = ("requested_output_tokens", "max_new_tokens")
 SHORT_SHARE = 0.01

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
-from llmpower.modelling.screening.rows import Mask, Rows, combine, typical
+from llmpower.modelling.screening.order import Codes, Mask, Medians, by_code, first_of
+from llmpower.modelling.screening.rows import Rows, combine
 
 DEARER = 1.2
 """A first call is dearer by 1.2 to 17.7 in published trials."""
@@ -26,6 +26,8 @@ SIGMAS = 6.0
 STATED_SIGMAS = 5.0
 MEDIAN_OF_PAIRS = 0.954  # √2 · 0.6745
 MIN_PAIRS = 5
+ENOUGH_PAIRS = 100_000
+"""Of more, so many or half of them, evenly chosen."""
 
 MAX_CELLS = 1000
 """Each is compared with each. A grid has a hundred; what has more is traffic, which differs by more than length."""
@@ -36,121 +38,136 @@ PAUSE_NS = 1800 * 1_000_000_000
 
 @dataclass(frozen=True)
 class _Cost:
-    """One cost of the usable rows: ``log`` is NaN elsewhere, ``noise`` the σ of its logarithm in the row's group."""
+    """One cost: ``log`` is NaN in rows that are not usable, ``noise`` the σ of its logarithm by group."""
 
     name: str
     unit: str
     values: FloatArray
     log: FloatArray
     noise: FloatArray
+    medians: Medians
 
     def limit(self, times: float) -> FloatArray:
-        """How far beyond its like a row must lie, on the logarithm."""
+        """How far beyond its like a row must lie, on the logarithm, by group."""
         return np.maximum(np.log(times), SIGMAS * self.noise)
 
 
 @dataclass(frozen=True)
 class _Excess:
-    """By how much (logarithm) each row is dearer than what it is compared with, and what that is, for people."""
+    """Of some ``rows``, by how much (logarithm) each is dearer than what it is compared with: 0 within the limits.
 
+    ``than`` is the row of another cell, or −1 for the cell's own other trials; ``cost`` which of the costs it is.
+    """
+
+    rows: Codes
     log: FloatArray
-    cost: NDArray[np.intp]
-    than: NDArray[np.intp]
+    cost: Codes
+    than: Codes
+
+    def spread(self, n: int) -> FloatArray:
+        """The excess of all n rows, 0 where there is none."""
+        everywhere = np.zeros(n)
+        everywhere[self.rows] = self.log
+        return everywhere
 
     def says(self, rows: Rows, costs: list[_Cost], at: int) -> str:
-        """``than`` is the row of another cell, or −1 for the cell's own other trials."""
-        cost, other = costs[int(self.cost[at])], int(self.than[at])
-        against = "the dearest other trial"
-        if other >= 0:
-            against = f"({rows.input_tokens[other]:.0f}, {rows.output_tokens[other]:.0f})"
-        own = f"({rows.input_tokens[at]:.0f}, {rows.output_tokens[at]:.0f})"
+        """The excess of one row, for people."""
+        (number,) = np.flatnonzero(self.rows == at)
+        cost, other = costs[int(self.cost[number])], int(self.than[number])
+        against = "the dearest other trial" if other < 0 else _lengths(rows, other)
         figure = f"{cost.values[at]:.4g} {cost.unit}"
-        return f"{cost.name} of {own} is {figure}, {np.exp(self.log[at]):.2f} times that of {against}"
+        return (
+            f"{cost.name} of {_lengths(rows, at)} is {figure}, {np.exp(self.log[number]):.2f} times that of {against}"
+        )
 
 
 def check_costs(rows: Rows, sound: Mask) -> Iterator[Checked]:
     """First calls, queries dearer than longer ones, replicates that disagree."""
+    n = len(rows)
     usable = sound & ~rows.allocated
-    costs = [
-        _cost(rows, usable, "energy", "J", rows.main_energy_j),
-        _cost(rows, usable, "runtime", "s", rows.runtime_s),
-    ]
-    first = usable & _session_starts(rows)
-    first_of_cell = usable & _cell_starts(rows)
-    fellows = _over_fellows(rows, costs, first | first_of_cell)
+    costs = _costs(rows, usable)
+    first, first_of_cell = (_mask(starts, n) & usable for starts in _starts(rows))
+    suspects = first | first_of_cell
+    fellows = _over_fellows(rows, costs, suspects)
     longer, too_many = _over_longer(rows, costs, first)
 
-    warm_by_fellows = (first | first_of_cell) & (fellows.log > 0)
-    warm = warm_by_fellows | (first & (longer.log > 0))
-    severity = np.fmax(np.where(warm_by_fellows, fellows.log, 0.0), np.where(first, longer.log, 0.0))
+    by_fellows, by_longer = fellows.spread(n), longer.spread(n)
+    warm = (by_fellows > 0) | (first & (by_longer > 0))
     yield Mark(
         "warm_up",
         warm,
-        severity,
-        lambda at: (fellows if warm_by_fellows[at] else longer).says(rows, costs, at),
+        np.maximum(by_fellows, np.where(first, by_longer, 0.0)),
+        lambda at: (fellows if by_fellows[at] else longer).says(rows, costs, at),
     )
     yield Mark(
-        "dearer_than_longer", usable & ~warm & (longer.log > 0), longer.log, lambda at: longer.says(rows, costs, at)
+        "dearer_than_longer", usable & ~warm & (by_longer > 0), by_longer, lambda at: longer.says(rows, costs, at)
     )
     if too_many:
         yield Unasked("dearer_than_longer", f"{too_many} groups of rows have more than {MAX_CELLS} cells each")
     yield _replicates(rows, usable & ~warm, costs)
 
 
-def _cost(rows: Rows, usable: Mask, name: str, unit: str, values: FloatArray) -> _Cost:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log = np.where(usable & (values > 0), np.log(values), np.nan)
-    known = np.flatnonzero(~np.isnan(log))
-    order = known[np.argsort(rows.cell[known], kind="stable")]
-    pairs = rows.cell[order[1:]] == rows.cell[order[:-1]]
-    apart, group = np.abs(np.diff(log[order]))[pairs], rows.group[order[1:]][pairs]
-    noise = np.zeros(int(rows.group.max()) + 1)
-    enough = np.bincount(group, minlength=len(noise)) >= MIN_PAIRS
-    for number in np.flatnonzero(enough):
-        noise[number] = np.median(apart[group == number]) / MEDIAN_OF_PAIRS
-    return _Cost(name, unit, values, log, noise[rows.group])
+def _costs(rows: Rows, usable: Mask) -> list[_Cost]:
+    order = by_code(rows.cell)
+    costs = []
+    for name, unit, values in (("energy", "J", rows.main_energy_j), ("runtime", "s", rows.runtime_s)):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            log = np.where(usable & (values > 0), np.log(values), np.nan)
+        costs.append(_Cost(name, unit, values, log, _noise(rows, log, order), Medians(log, rows.cell)))
+    return costs
 
 
-def _session_starts(rows: Rows) -> Mask:
-    """The first row of each group on each host, program and set of devices, and the first after a long pause.
+def _noise(rows: Rows, log: FloatArray, order: Codes) -> FloatArray:
+    """σ by group, from consecutive trials of a cell; 0 where there are too few to tell."""
+    order = order[~np.isnan(log[order])]
+    cell = rows.cell[order]
+    pairs = np.flatnonzero(cell[1:] == cell[:-1])
+    pairs = pairs[:: len(pairs) // ENOUGH_PAIRS + 1]
+    apart = np.abs(log[order[pairs + 1]] - log[order[pairs]])
+    n_groups = int(rows.group.max()) + 1
+    group = rows.group[order[pairs]]
+    noise = np.zeros(n_groups)
+    if len(pairs):
+        median = Medians(apart, group).of()
+        enough = np.flatnonzero(np.bincount(group) >= MIN_PAIRS)
+        noise[enough] = median[enough] / MEDIAN_OF_PAIRS
+    return noise
 
-    In the order of time where the file has times, else in its own.
+
+def _starts(rows: Rows) -> tuple[Codes, Codes]:
+    """The first rows of sessions, and of cells, in the order of time where the file has times, else in its own.
+
+    A session is what one program does on one set of devices with one group, without a long pause.
     """
     session = combine(rows.group, rows.codes("hostname", "pid", "device_uuids"), n=len(rows))
-    time_ns = np.arange(len(rows)) if rows.started_ns is None else rows.started_ns
-    order = np.lexsort((time_ns, session))
-    starts = np.ones(len(rows), dtype=bool)
-    starts[1:] = session[order[1:]] != session[order[:-1]]
-    if rows.started_ns is not None:
-        starts[1:] |= time_ns[order[1:]] - time_ns[order[:-1]] > PAUSE_NS
-    return _scattered(starts, order)
+    time_ns = rows.started_ns
+    if time_ns is None:
+        return first_of(session), first_of(rows.cell)
+    in_time = np.arange(len(rows)) if (time_ns[1:] >= time_ns[:-1]).all() else np.argsort(time_ns, kind="stable")
+    order = by_code(session, in_time)
+    new = session[order[1:]] != session[order[:-1]]
+    paused = time_ns[order[1:]] - time_ns[order[:-1]] > PAUSE_NS
+    return order[np.concatenate([[True], new | paused])], first_of(rows.cell, in_time)
 
 
-def _cell_starts(rows: Rows) -> Mask:
-    """The first trial of each cell, in the same order."""
-    time_ns = np.arange(len(rows)) if rows.started_ns is None else rows.started_ns
-    order = np.lexsort((time_ns, rows.cell))
-    starts = np.ones(len(rows), dtype=bool)
-    starts[1:] = rows.cell[order[1:]] != rows.cell[order[:-1]]
-    return _scattered(starts, order)
-
-
-def _scattered(flags: Mask, order: NDArray[np.intp]) -> Mask:
-    back = np.empty_like(flags)
-    back[order] = flags
-    return back
+def _mask(chosen: Codes, n: int) -> Mask:
+    mask = np.zeros(n, dtype=bool)
+    mask[chosen] = True
+    return mask
 
 
 def _over_fellows(rows: Rows, costs: list[_Cost], suspects: Mask) -> _Excess:
-    """Above the dearest of those trials of a cell that are no suspects themselves."""
+    """Suspects above the dearest of those trials of their cell that are no suspects themselves."""
+    at = np.flatnonzero(suspects)
+    cell, group = rows.cell[at], rows.group[at]
     found = []
     for cost in costs:
         fellows = np.flatnonzero(~suspects & ~np.isnan(cost.log))
         dearest = np.full(int(rows.cell.max()) + 1, -np.inf)
         np.maximum.at(dearest, rows.cell[fellows], cost.log[fellows])
-        over = cost.log - np.where(np.isfinite(dearest), dearest, np.nan)[rows.cell]
-        found.append(np.where(over > cost.limit(DEARER), over, 0.0))
-    return _largest(found, [np.full(len(rows), -1, dtype=np.intp)] * len(found))
+        over = cost.log[at] - np.where(np.isfinite(dearest), dearest, np.nan)[cell]
+        found.append(np.where(over > cost.limit(DEARER)[group], over, 0.0))
+    return _largest(at, found, [np.full(len(at), -1)] * len(found))
 
 
 def _over_longer(rows: Rows, costs: list[_Cost], first: Mask) -> tuple[_Excess, int]:
@@ -159,55 +176,67 @@ def _over_longer(rows: Rows, costs: list[_Cost], first: Mask) -> tuple[_Excess, 
     A cell stands for itself by the median of its trials, a first call by its own cost. Returns too how many groups
     have too many cells to be compared.
     """
-    cells, at = np.unique(rows.cell, return_index=True)
-    group = rows.group[at]
-    counts = np.bincount(group)
-    found, than = [], []
+    at = first_of(rows.cell)
+    counts = np.bincount(rows.group[at])
+    compared = []
+    dear = np.zeros(len(at), dtype=bool)
     for cost in costs:
-        usual = typical(np.where(first, np.nan, cost.log), rows.cell)
-        least, least_at = np.full(len(cells), np.nan), np.full(len(cells), -1, dtype=np.intp)
-        for number in np.flatnonzero((counts > 1) & (counts <= MAX_CELLS)):
-            own = np.flatnonzero(group == number)
-            τin, τout, log = rows.input_tokens[at[own]], rows.output_tokens[at[own]], usual[at[own]]
-            longer = (τin >= τin[:, np.newaxis]) & (τout >= τout[:, np.newaxis])
-            np.fill_diagonal(longer, val=False)
-            candidates = np.where(longer & ~np.isnan(log), log, np.inf)
-            cheapest = candidates.argmin(axis=1)
-            least[own] = candidates[np.arange(len(own)), cheapest]
-            least_at[own] = at[own][cheapest]
-        over = np.where(first, cost.log, usual) - least[rows.cell]
-        found.append(np.where(over > cost.limit(DEARER), over, 0.0))
-        than.append(least_at[rows.cell])
-    return _largest(found, than), int(np.count_nonzero(counts > MAX_CELLS))
+        usual = cost.medians.of(~first)
+        least, than = _cheapest_longer(rows, at, usual, np.flatnonzero((counts > 1) & (counts <= MAX_CELLS)))
+        compared.append((cost, usual, least, than))
+        dear |= usual - least > cost.limit(DEARER)[rows.group[at]]
+    chosen = np.flatnonzero(dear[rows.cell] | first) if dear.any() else np.flatnonzero(first)
+    cell, group = rows.cell[chosen], rows.group[chosen]
+    found, others = [], []
+    for cost, usual, least, than in compared:
+        over = np.where(first[chosen], cost.log[chosen], usual[cell]) - least[cell]
+        found.append(np.where(over > cost.limit(DEARER)[group], over, 0.0))
+        others.append(than[cell])
+    return _largest(chosen, found, others), int(np.count_nonzero(counts > MAX_CELLS))
 
 
-def _largest(found: list[FloatArray], than: list[NDArray[np.intp]]) -> _Excess:
-    over = np.nan_to_num(np.stack(found))
-    cost = over.argmax(axis=0)
-    at = np.arange(over.shape[1])
-    return _Excess(over[cost, at], cost, np.stack(than)[cost, at])
+def _cheapest_longer(rows: Rows, at: Codes, log: FloatArray, groups: Codes) -> tuple[FloatArray, Codes]:
+    """Of each cell, by a row ``at`` it: the least of those at least as long both ways, and a row of that one."""
+    least, than = np.full(len(at), np.inf), np.full(len(at), -1, dtype=np.intp)
+    for number in groups:
+        own = np.flatnonzero(rows.group[at] == number)
+        τin, τout = rows.input_tokens[at[own]], rows.output_tokens[at[own]]
+        longer = (τin >= τin[:, np.newaxis]) & (τout >= τout[:, np.newaxis])
+        np.fill_diagonal(longer, val=False)
+        candidates = np.where(longer & ~np.isnan(log[own]), log[own], np.inf)
+        cheapest = candidates.argmin(axis=1)
+        least[own] = candidates[np.arange(len(own)), cheapest]
+        than[own] = at[own][cheapest]
+    return least, than
+
+
+def _largest(at: Codes, found: list[FloatArray], than: list[Codes]) -> _Excess:
+    """Of the excesses of two costs, the greater."""
+    second = found[1] > found[0]
+    return _Excess(at, np.where(second, found[1], found[0]), second.astype(np.intp), np.where(second, *than[::-1]))
 
 
 def _replicates(rows: Rows, usable: Mask, costs: list[_Cost]) -> Checked:
-    count = np.bincount(rows.cell[usable], minlength=int(rows.cell.max()) + 1)
-    if not (count > 1).any():
+    usual = [cost.medians.of(usable)[rows.cell] for cost in costs]
+    if not (np.bincount(rows.cell[usable], minlength=1) > 1).any():
         return Unasked("replicates_disagree", "no cell has a second trial")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        stated = np.nan_to_num(np.log1p(STATED_SIGMAS * rows.main_std_j / rows.main_energy_j))
-    found, beyond = [], []
-    for cost, own in zip(costs, (stated, np.zeros(len(rows))), strict=True):
-        off = np.abs(cost.log - typical(np.where(usable, cost.log, np.nan), rows.cell))
-        limit = np.maximum(cost.limit(DISAGREE), own)
-        found.append(np.where(usable & (off > limit), off, 0.0))
-        beyond.append(np.full(len(rows), -1, dtype=np.intp))
-    worst = _largest(found, beyond)
+    energy, runtime = costs
+    limits = [cost.limit(DISAGREE)[rows.group] for cost in costs]
+    if not np.isnan(rows.main_std_j).all():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            stated = np.log1p(STATED_SIGMAS * rows.main_std_j / rows.main_energy_j)
+        limits[0] = np.fmax(limits[0], stated)
+    off = [np.abs(cost.log - each) for cost, each in zip(costs, usual, strict=True)]
+    apart = [usable & (each > limit) for each, limit in zip(off, limits, strict=True)]
+    worst = np.maximum(np.where(apart[0], off[0], 0.0), np.where(apart[1], off[1], 0.0))
 
     def says(at: int) -> str:
-        cost = costs[int(worst.cost[at])]
-        usual = np.exp(typical(np.where(usable, cost.log, np.nan), rows.cell)[at])
-        cell = f"({rows.input_tokens[at]:.0f}, {rows.output_tokens[at]:.0f})"
-        return (
-            f"{cost.name} {cost.values[at]:.4g} {cost.unit}, while the median of cell {cell} is {usual:.4g} {cost.unit}"
-        )
+        cost, median = (energy, usual[0]) if apart[0][at] and off[0][at] == worst[at] else (runtime, usual[1])
+        figure, middle = (f"{value:.4g} {cost.unit}" for value in (cost.values[at], np.exp(median[at])))
+        return f"{cost.name} {figure}, while the median of cell {_lengths(rows, at)} is {middle}"
 
-    return Mark("replicates_disagree", worst.log > 0, worst.log, says)
+    return Mark("replicates_disagree", apart[0] | apart[1], worst, says)
+
+
+def _lengths(rows: Rows, at: int) -> str:
+    return f"({rows.input_tokens[at]:.0f}, {rows.output_tokens[at]:.0f})"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.modelling.screening.rows import Mask
+from llmpower.modelling.screening.order import Mask
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
+from llmpower.modelling.screening.order import Codes, Mask
 from llmpower.modelling.screening.watts import device_count, tdp_w
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Codes = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 ENERGIES = ("gpu_energy_j", "cpu_energy_j", "energy_j")
 PHASES = ("prefill_energy_j", "decode_energy_j")
@@ -132,8 +130,9 @@ def combine(*codes: Codes, n: int) -> Codes:
 
     together: Codes = np.zeros(n, dtype=np.intp)
     for code in codes:
-        if len(code):
-            together = np.asarray(pd.factorize(together * (int(code.max()) + 1) + code)[0], dtype=np.intp)
+        # Most columns of a campaign say one thing only.
+        if most := int(code.max(initial=0)):
+            together = np.asarray(pd.factorize(together * (most + 1) + code)[0], dtype=np.intp)
     return together
 
 
@@ -148,21 +147,6 @@ def by_text(
     code, texts = pd.factorize(frame[column])
     values = np.array([*(reading(str(text)) for text in texts), default])
     return np.asarray(values[code])
-
-
-def typical(values: FloatArray, code: Codes) -> FloatArray:
-    """The median of each row's fellows by code, the row included; NaN where none has a value."""
-    n = int(code.max()) + 1 if len(code) else 0
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.lexsort((values[known], code[known]))]
-    counts = np.bincount(code[order], minlength=n)
-    starts = np.cumsum(counts) - counts
-    medians = np.full(n, np.nan)
-    some = counts > 0
-    low = starts[some] + (counts[some] - 1) // 2
-    high = starts[some] + counts[some] // 2
-    medians[some] = (values[order[low]] + values[order[high]]) / 2
-    return np.asarray(medians[code])
 
 
 def _devices(frame: pd.DataFrame) -> FloatArray:

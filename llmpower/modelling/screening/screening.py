@@ -14,7 +14,8 @@ from llmpower.modelling.screening.claims import check_claims
 from llmpower.modelling.screening.costs import check_costs
 from llmpower.modelling.screening.kinds import KINDS
 from llmpower.modelling.screening.marks import Checked, Mark
-from llmpower.modelling.screening.rows import Mask, Rows, rows_of
+from llmpower.modelling.screening.order import Mask
+from llmpower.modelling.screening.rows import Rows, rows_of
 from llmpower.modelling.screening.times import check_times
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
-from llmpower.modelling.screening.rows import Mask, Rows, code_of, combine
+from llmpower.modelling.screening.order import Mask
+from llmpower.modelling.screening.rows import Rows, code_of, combine
 
 TOUCHING_NS = 5_000_000
 """The wall clock may have been set between two trials by so much."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import fit, load_measurements, screen
 from llmpower.modelling.screening import KINDS, parse_kinds
-from llmpower.modelling.screening.rows import typical
+from llmpower.modelling.screening.order import Medians, by_code, first_of, typical
 from llmpower.modelling.screening.watts import device_count, tdp_w
 
 Campaign = Callable[..., pd.DataFrame]
@@ -164,6 +164,21 @@ def test_typical_is_the_median(pairs: list[tuple[int, float]]) -> None:
     for number, found in zip(code, typical(values.astype(float), code), strict=True):
         known = values[(code == number) & ~np.isnan(values)]
         assert found == pytest.approx(np.median(known), nan_ok=True) if len(known) else np.isnan(found)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 70_000, 70_001, 2**33]), st.booleans()), min_size=1, max_size=40))
+def test_orders_are_stable_whatever_the_codes(pairs: list[tuple[int, bool]]) -> None:
+    code = np.array([number for number, _ in pairs], dtype=np.intp)
+    assert by_code(code).tolist() == sorted(range(len(code)), key=lambda row: code[row])
+    backwards = np.arange(len(code))[::-1]
+    assert by_code(code, backwards).tolist() == sorted(backwards.tolist(), key=lambda row: code[row])
+    few = np.unique(code, return_inverse=True)[1].reshape(-1)
+    assert first_of(few).tolist() == [few.tolist().index(number) for number in range(few.max() + 1)]
+    chosen = np.array([flag for _, flag in pairs])
+    values = np.arange(float(len(code)))
+    for number, median in enumerate(Medians(values, few).of(chosen)):
+        own = values[chosen & (few == number)]
+        assert median == pytest.approx(np.median(own)) if len(own) else np.isnan(median)
 
 
 def test_the_published_grid_has_the_faults_that_are_known_of_it(paper_data: Path) -> None:
