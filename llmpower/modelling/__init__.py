@@ -17,25 +17,35 @@ if TYPE_CHECKING:
     from llmpower.modelling.forms import FORM_NAMES, FORMS, Form
     from llmpower.modelling.measurements import load_measurements
     from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
+    from llmpower.modelling.prediction import ModelPrediction, Prediction, PredictionWarning, predict
     from llmpower.modelling.screening import Finding, Screening, screen
+    from llmpower.modelling.updating import update
+    from llmpower.modelling.variance import Anova, anova
 
 _PUBLIC = {
     "BOUNDARIES": "boundary",
     "FORMS": "forms",
     "FORM_NAMES": "forms",
     "Alternative": "models",
+    "Anova": "variance",
     "Finding": "screening",
     "Fit": "models",
     "Form": "forms",
     "HeldOut": "models",
+    "ModelPrediction": "prediction",
+    "Prediction": "prediction",
+    "PredictionWarning": "prediction",
     "Screening": "screening",
     "WorkloadModel": "models",
+    "anova": "variance",
     "dump_models": "document",
     "fit": "fitting",
     "load_measurements": "measurements",
     "load_models": "document",
+    "predict": "prediction",
     "save_models": "document",
     "screen": "screening",
+    "update": "updating",
 }
 
 __all__ = [
@@ -43,18 +53,25 @@ __all__ = [
     "FORMS",
     "FORM_NAMES",
     "Alternative",
+    "Anova",
     "Finding",
     "Fit",
     "Form",
     "HeldOut",
+    "ModelPrediction",
+    "Prediction",
+    "PredictionWarning",
     "Screening",
     "WorkloadModel",
+    "anova",
     "dump_models",
     "fit",
     "load_measurements",
     "load_models",
+    "predict",
     "save_models",
     "screen",
+    "update",
 ]
 
 

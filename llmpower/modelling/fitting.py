@@ -27,7 +27,7 @@ from llmpower.modelling.heldout import (
 )
 from llmpower.modelling.models import LEAVE_ONE_CELL_OUT, Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
-from llmpower.modelling.regression import Regression, regress
+from llmpower.modelling.regression import Regression, moments_of, regress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,8 +70,17 @@ def fit(
         FitError: the measurements cannot carry the form: a row is impossible, there is one cell or fewer cells than
             terms, a constant column, terms that cannot be told apart, or simulated rows mixed with real ones.
     """
-    forms = [make_form(name) for name in FORM_NAMES] if form == AUTO else [make_form(form, intercept=intercept)]
+    forms = forms_of(form, intercept=intercept)
     return [fit_group(group, forms, robust=robust) for group in group_rows(measurements, group_by, boundary)]
+
+
+def forms_of(form: str, *, intercept: bool = False) -> list[Form]:
+    """The forms that compete: all of them under ``auto``, or the one named.
+
+    Raises:
+        InputError: as :func:`~llmpower.modelling.forms.make_form`.
+    """
+    return [make_form(name) for name in FORM_NAMES] if form == AUTO else [make_form(form, intercept=intercept)]
 
 
 def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False) -> WorkloadModel:
@@ -141,15 +150,14 @@ def _candidate(group: Group, target: Target, form: Form, *, robust: bool) -> Can
 def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: bool) -> Fit:
     """Everything that is said of the form that was chosen."""
     regression, form = candidate.regression, candidate.regression.form
-    moments = regression.moments(group, target)
+    moments = moments_of(group, target, form, regression.design, regression.factors)
     if form.non_negative:
         β, constant = regression.coefficients, _has_constant(regression)
         statistics = weighted_statistics(moments.relative, β, constant=constant)
         covariance = _covariance(regression, moments, candidate.folds)
     else:
         β, covariance, statistics = ordinary_least_squares(regression.design[group.cells], target.y)
-    batched = isinstance(form, Batched)
-    per_call = group.cell_batch_size if batched else np.ones(group.n_cells)
+    input_range, output_range, batch_range = fitted_ranges(group, form)
     return Fit(
         form=form.name,
         terms=form.terms,
@@ -163,11 +171,11 @@ def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: boo
         f_statistic=statistics.f_statistic,
         f_pvalue=statistics.f_pvalue,
         heldout=candidate.heldout,
-        input_range=_range(group.cell_input_tokens / per_call),
-        output_range=_range(group.cell_output_tokens / per_call),
+        input_range=input_range,
+        output_range=output_range,
         warnings=tuple(_doubts(group, candidate, robust=robust)),
         n_cells=group.n_cells,
-        batch_range=_range(group.cell_sharing) if batched else None,
+        batch_range=batch_range,
         extrapolation=leave_one_length_out(regression, group, target.y),
         replicate_noise=replicate_noise(group, target.y),
         estimator=_estimator(target, candidate, robust=robust),
@@ -222,6 +230,17 @@ def _doubts(group: Group, candidate: Candidate, *, robust: bool) -> list[str]:
         n_obs = len(candidate.regression.factors)
         doubts.append(f"{outliers} of {n_obs} rows are outliers and count for less than half (--robust)")
     return doubts
+
+
+def fitted_ranges(group: Group, form: Form) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | None]:
+    """Lowest and highest input and output tokens, and requests at a time where the form knows of them.
+
+    A form of batches speaks of one request, all others of what a row holds.
+    """
+    if not isinstance(form, Batched):
+        return _range(group.cell_input_tokens), _range(group.cell_output_tokens), None
+    inputs, outputs = group.cell_input_tokens / group.cell_batch_size, group.cell_output_tokens / group.cell_batch_size
+    return _range(inputs), _range(outputs), _range(group.cell_sharing)
 
 
 def _range(values: FloatArray) -> tuple[int, int]:

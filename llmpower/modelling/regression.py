@@ -6,7 +6,8 @@ side by side; so everything here is a list of blocks, and a prediction is the fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,21 +73,6 @@ class Regression:
         ]
         known = [part for part in parts if part is not None]
         return np.concatenate(known) if len(known) == len(parts) else None
-
-    def moments(self, group: Group, target: Target) -> FitMoments:
-        """The sums that an update of this fit needs."""
-        raw = Moments.of(self.design, group.cells, target.y, np.ones(len(target.y)))
-        if not self.form.non_negative:
-            return FitMoments(raw, raw, raw)
-        relative = Moments.of(self.design, group.cells, target.y, self.factors / target.y**2)
-        if len(self.blocks) == 1:
-            return FitMoments(relative, relative, raw)
-        n_terms = len(self.coefficients)
-        gram, moment = np.zeros((n_terms, n_terms)), np.zeros(n_terms)
-        for block in self.blocks:
-            gram[block.terms, block.terms], moment[block.terms] = block.cells.G, block.cells.g
-        estimate = Moments(relative.n, relative.w, relative.wy, relative.wyy, gram, moment)
-        return FitMoments(estimate, relative, raw)
 
 
 def regress(group: Group, target: Target, form: Form, *, robust: bool = False) -> Regression:
@@ -162,19 +148,69 @@ def _relative(
 
 def _phases(group: Group, target: Target, form: Phases, *, robust: bool) -> Regression:
     design = form.design(group.cell_input_tokens, group.cell_output_tokens)
-    if target.phases is None:
-        raise FitError(
-            target.phase_columns, "missing", f"{group.model_name}: form phases needs both phases; take form cached"
-        )
     blocks = []
-    for terms, y in zip((slice(0, form.N_PREFILL), slice(form.N_PREFILL, None)), target.phases, strict=True):
-        # Where nothing is decoded there is no decode to fit; an empty cell is a phase that was not measured.
-        rows = (y > 0) & (design[group.cells, terms].sum(axis=1) > 0)
+    for terms, y, rows in _phase_rows(group, target, form, design):
         present, cells = np.unique(group.cells[rows], return_inverse=True)
         part, _ = _relative(group, form, design[present, terms], y[rows], cells, None, robust=robust)
         blocks.append(Block(terms, present, part))
     β = np.concatenate([block.cells.solve(non_negative=True) for block in blocks])
     return Regression(form, design, tuple(blocks), np.ones(len(target.y)), β)
+
+
+def moments_of(group: Group, target: Target, form: Form, design: FloatArray, factors: FloatArray) -> FitMoments:
+    """The sums that an update of a fit needs, of rows that count u each; nothing is solved."""
+    cells, y = group.cells, target.y
+    raw = Moments.of(design, cells, y, np.ones(len(y)))
+    if not form.non_negative:
+        return FitMoments(raw, raw, raw)
+    relative = Moments.of(design, cells, y, factors / y**2)
+    if not isinstance(form, Phases):
+        return FitMoments(relative, relative, raw)
+    n_terms = len(form.terms)
+    gram, moment = np.zeros((n_terms, n_terms)), np.zeros(n_terms)
+    for part in parts_of(group, target, form, design, factors):
+        sums = Moments.of(part.design, part.cells, part.y, part.w)
+        gram[part.terms, part.terms], moment[part.terms] = sums.gram, sums.moment
+    return FitMoments(replace(relative, gram=gram, moment=moment), relative, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that the coefficients ``terms`` are solved from: design of all cells, each row's cell, value and weight."""
+
+    terms: slice
+    design: FloatArray
+    cells: NDArray[np.intp]
+    y: FloatArray
+    w: FloatArray
+
+
+def parts_of(group: Group, target: Target, form: Form, design: FloatArray, factors: FloatArray) -> Iterator[Part]:
+    """The regressions that a form is: one, or one for each phase."""
+    if isinstance(form, Phases):
+        for terms, y, rows in _phase_rows(group, target, form, design):
+            yield Part(terms, design[:, terms], group.cells[rows], y[rows], y[rows] ** -2)
+    else:
+        w = factors / target.y**2 if form.non_negative else factors
+        yield Part(slice(None), design, group.cells, target.y, w)
+
+
+def _phase_rows(
+    group: Group, target: Target, form: Phases, design: FloatArray
+) -> Iterator[tuple[slice, FloatArray, NDArray[np.bool_]]]:
+    """Each phase: its terms, its part of every row, and the rows that tell it.
+
+    Where nothing is decoded there is no decode to fit; an empty cell is a phase that was not measured.
+
+    Raises:
+        FitError: no row tells both.
+    """
+    if target.phases is None:
+        raise FitError(
+            target.phase_columns, "missing", f"{group.model_name}: form phases needs both phases; take form cached"
+        )
+    for terms, y in zip((slice(0, form.N_PREFILL), slice(form.N_PREFILL, None)), target.phases, strict=True):
+        yield terms, y, (y > 0) & (design[group.cells, terms].sum(axis=1) > 0)
 
 
 def _whole(cells: Cells) -> Block:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmpower.report.page import render
+    from llmpower.report.residuals import residual_plots
 
-__all__ = ["render"]
+_PUBLIC = {"render": "page", "residual_plots": "residuals"}
+
+__all__ = ["render", "residual_plots"]
 
 
 def __getattr__(name: str) -> object:
     # matplotlib and jinja2 come along only when a page is made.
-    if name in __all__:
-        return getattr(import_module("llmpower.report.page"), name)
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,7 +39,7 @@ def measured_against_predicted(models: Sequence[WorkloadModel], measurements: pd
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def energy_per_token(models: Sequence[WorkloadModel], measurements: pd.DataFrame) -> str:
@@ -57,7 +57,7 @@ def energy_per_token(models: Sequence[WorkloadModel], measurements: pd.DataFrame
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def frontier(points: pd.DataFrame) -> str:
@@ -71,7 +71,7 @@ def frontier(points: pd.DataFrame) -> str:
     ends = points.iloc[[0, -1]]
     for zeta, accuracy, energy_j in zip(ends["zeta"], ends["accuracy_token_weighted"], ends["energy_j"], strict=True):
         axes.annotate(f"ζ = {zeta:g}", (accuracy, energy_j), textcoords="offset points", xytext=(6, 6))
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _rows_of(model: WorkloadModel, measurements: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +100,8 @@ def new_figure(x_label: str, y_label: str) -> tuple[Any, Axes]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg_text(figure: Any) -> str:
+    """The figure as an ``<svg>`` element."""
     import matplotlib as mpl
 
     text = io.StringIO()

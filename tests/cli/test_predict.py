@@ -82,7 +82,7 @@ def test_json_gives_figures_and_their_interval(run_cli: Run, models: Path) -> No
 def test_text_has_units_and_says_simulated(run_cli: Run, models: Path) -> None:
     lines = run_cli(*query(models, "mistral", 128, 64)).stdout.splitlines()
     assert lines[0] == "mistral: 128 input, 64 output tokens  SIMULATED"
-    assert lines[1].startswith("energy   562.2 J  (95 % of the mean 538.3 to 586.2 J; ")
+    assert lines[1].startswith("energy   562.2 J of gpu  (95 % of the mean 538.3 to 586.2 J; ")
     assert lines[1].endswith("; form recompute, held-out MAPE 4.5 %)")
     assert lines[2].startswith("runtime  2.328 s  (")
 
@@ -93,9 +93,12 @@ def test_extrapolation_is_said_on_stderr(run_cli: Run, models: Path) -> None:
     assert json.loads(done.stdout)["inside_fitted_range"] is False
     (line,) = done.stderr.splitlines()
     assert line == (
-        "llmpower: warning: 4096 input and 64 output tokens lie outside what was fitted"
-        " (8 to 2048 and 8 to 2048); this is an extrapolation"
+        "llmpower: warning: input_tokens, output_tokens = 4096 input and 64 output tokens: outside what was fitted"
+        " (8 to 2048 input and 8 to 2048 output tokens); this is an extrapolation"
     )
+    done = run_cli(*query(models, "llama", 4096, 64), "--outside", "raise")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "4096 input and 64 output tokens: outside what was fitted" in done.stderr
 
 
 def test_one_system_of_several_is_named(run_cli: Run, models: Path) -> None:
@@ -111,7 +114,7 @@ def test_one_system_of_several_is_named(run_cli: Run, models: Path) -> None:
             "published",
             2048,
             8,
-            "energy_j = -7015: the form paper predicts nothing positive for 2048 input and 8 output",
+            "energy_j = -7015 for 2048 input and 8 output tokens: the form paper predicts nothing positive there",
         ),
         ("twice", 8, 8, "--system = none given: twice was fitted on 'A', 'B'; name one of them with --system"),
         ("llama", -8, 8, "Invalid value for '--input-tokens'"),

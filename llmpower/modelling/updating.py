@@ -1,0 +1,203 @@
+"""A fit that learns from new measurements without the old ones.
+
+The sums that a fit leaves in models.json are added to those of the new rows, and coefficients, R², F and p follow from
+them exactly as from all rows together. What sums do not tell is treated so:
+
+- **Held-out error.** The old model is asked for the new rows before it learns from them: they were never seen, so this
+  is the honest error, and it is averaged with the old one by rows. Medians cannot be, and are left out.
+- **Standard errors.** Scores of the new cells, s_c = Σ w·x·(y − xβ)/(1 − h_c), add to what the old errors say of the
+  old ones:
+
+      C = G⁻¹ (G_old·C_old·G_old + Σ_c s_c·s_cᵀ) G⁻¹        (the sandwich by cells, CR3; Bell and McCaffrey 2002)
+
+- **The form** stays; whether another would do better by now, only a fit to all rows can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling.cells import inverse, solve_normal
+from llmpower.modelling.estimators import weighted_statistics
+from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
+from llmpower.modelling.forms import make_form
+from llmpower.modelling.groups import Group, Target, group_rows
+from llmpower.modelling.heldout import held_out_errors
+from llmpower.modelling.linear import FloatArray, Form
+from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
+from llmpower.modelling.moments import FitMoments
+from llmpower.modelling.regression import Part, design_of, moments_of, parts_of
+from llmpower.modelling.weights import row_factors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROSPECTIVE = "leave_one_cell_out, then new rows before they were learnt"
+"""The scheme of an updated fit's held-out error."""
+
+
+def update(
+    models: Sequence[WorkloadModel], measurements: pd.DataFrame, *, group_by: Sequence[str] | None = None
+) -> list[WorkloadModel]:
+    """The models with what ``measurements`` add to them; one that is new is fitted as :func:`~.fitting.fit` would.
+
+    Args:
+        models: all of one boundary, with the sums that :func:`~.fitting.fit` leaves.
+        measurements: as for :func:`~.fitting.fit`; only rows that no model has learnt from.
+        group_by: as the models were fitted.
+
+    Raises:
+        InputError: models of several boundaries, or one without sums.
+        FitError: rows that cannot be, or simulated ones for a model of real ones.
+    """
+    boundaries = {model.boundary for model in models}
+    if len(boundaries) > 1:
+        found = ", ".join(sorted(map(str, boundaries)))
+        raise InputError("boundary", found, "models of different boundaries are updated apart; keep one kind a file")
+    boundary = next(iter(boundaries), None) or "gpu"
+    updated = {(model.model_name, model.system): model for model in models}
+    fresh: list[Group] = []
+    for group in group_rows(measurements, group_by, boundary):
+        known = updated.get((group.model_name, group.system))
+        if known is None:
+            fresh.append(group)
+        else:
+            updated[group.model_name, group.system] = _updated(known, group)
+    for group in fresh:
+        updated[group.model_name, group.system] = fit_group(group, forms_of(AUTO))
+    return [updated[key] for key in sorted(updated)]
+
+
+def _updated(model: WorkloadModel, group: Group) -> WorkloadModel:
+    if model.simulated != group.simulated:
+        kinds = "simulated rows for a model of real ones" if group.simulated else "real rows for a simulated model"
+        raise FitError("simulated", str(group.simulated).lower(), f"{model.model_name}: {kinds}; they do not mix")
+    if model.boundary != group.boundary:
+        advice = f"{model.model_name} was fitted on {model.boundary}; joules of different boundaries do not mix"
+        raise FitError("boundary", group.boundary, advice)
+    return replace(
+        model,
+        energy=_learn(model, model.energy, group, group.energy),
+        runtime=_learn(model, model.runtime, group, group.runtime),
+    )
+
+
+def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
+    if old.moments is None:
+        advice = f"{model.model_name} was fitted by a version that kept no sums; fit again from all measurements"
+        raise InputError("moments", "missing", advice)
+    form = make_form(old.form, intercept="intercept" in old.terms)
+    design = design_of(group, target, form)
+    asked = design @ old.coefficients
+    u = np.ones(len(target.y))
+    if form.non_negative:
+        missed = 1 - asked[group.cells] / target.y
+        robust = "Huber" in old.estimator
+        u = row_factors(lambda _: missed, target.relative_variance, len(u), len(form.terms), robust=robust)
+    new = moments_of(group, target, form, design, u)
+    moments = FitMoments(
+        old.moments.estimate + new.estimate, old.moments.relative + new.relative, old.moments.raw + new.raw
+    )
+    β = solve_normal(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
+    covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, design, u)))
+    statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
+    (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
+    heldout = held_out_errors(asked, target.y, group.cells, PROSPECTIVE)
+    return replace(
+        old,
+        coefficients=β,
+        covariance=covariance,
+        std_errors=np.sqrt(np.diag(covariance)),
+        n_obs=moments.relative.n,
+        r_squared=statistics.r_squared,
+        f_statistic=statistics.f_statistic,
+        f_pvalue=statistics.f_pvalue,
+        r_squared_centered=moments.raw.r_squared(β, centered=True),
+        r_squared_uncentered=moments.raw.r_squared(β, centered=False),
+        heldout=_averaged(old, heldout, len(target.y), float(target.y.sum())),
+        input_range=(min(old.input_range[0], in_low), max(old.input_range[1], in_high)),
+        output_range=(min(old.output_range[0], out_low), max(old.output_range[1], out_high)),
+        batch_range=None if batch is None else _union(old.batch_range, batch),
+        # Which of the new cells are old ones, sums do not say; counting none of them as further is on the safe side.
+        n_cells=max(old.n_cells or 0, group.n_cells),
+        warnings=tuple(dict.fromkeys((*old.warnings, *target.warnings, _news(heldout, len(target.y))))),
+        moments=moments,
+    )
+
+
+def _covariance(old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts: Sequence[Part]) -> FloatArray:
+    """C as above, on the terms that are not at zero."""
+    assert old.moments is not None
+    free = β > 0 if form.non_negative else np.ones(len(β), dtype=bool)
+    covariance = np.full((len(β), len(β)), np.nan)
+    if not free.any():
+        return covariance
+    chosen = np.ix_(free, free)
+    inverted = inverse(moments.estimate.gram[chosen])
+    if form.non_negative:
+        G = old.moments.estimate.gram
+        spread = G @ np.nan_to_num(old.covariance) @ G
+        known = np.zeros_like(G)
+        known[chosen] = inverted
+        for part in parts:
+            scores = _scores(part, β[part.terms], known[part.terms, part.terms])
+            spread[part.terms, part.terms] += scores.T @ scores
+        covariance[chosen] = inverted @ spread[chosen] @ inverted
+    elif moments.raw.n > len(β):
+        covariance[chosen] = moments.raw.residual(β) / (moments.raw.n - len(β)) * inverted
+    return covariance
+
+
+def _scores(part: Part, β: FloatArray, inverted: FloatArray) -> FloatArray:
+    """s_c of the new cells, shape (n_cells, n_terms), each over 1 − h_c as if its cell had been left out.
+
+    h_c = W_c·x_c·G⁻¹·x_cᵀ: what a cell pulls the fit towards itself, its residual does not show.
+    """
+    m = len(part.design)
+    W = np.bincount(part.cells, part.w, m)
+    missed = np.bincount(part.cells, part.w * (part.y - (part.design @ β)[part.cells]), m)
+    h = W * np.einsum("ij,jk,ik->i", part.design, inverted, part.design)
+    return np.asarray(part.design * (missed / np.maximum(1 - h, 1e-3))[:, np.newaxis])
+
+
+def _averaged(old: Fit, new: HeldOut, n_new: int, y_new: float) -> HeldOut:
+    """Both errors over all rows; the old one is not known where some cell could not be spared."""
+    assert old.moments is not None
+    before = old.heldout
+    if before.mape is None or new.mape is None or before.worst_ape is None or new.worst_ape is None:
+        return new
+    n_old, y_old = old.moments.raw.n, old.moments.raw.wy
+    bias = (
+        None if before.bias is None or new.bias is None else (before.bias * y_old + new.bias * y_new) / (y_old + y_new)
+    )
+    return HeldOut(
+        mape=(n_old * before.mape + n_new * new.mape) / (n_old + n_new),
+        median_ape=None,
+        worst_ape=max(before.worst_ape, new.worst_ape),
+        negative_predictions=(before.negative_predictions or 0) + (new.negative_predictions or 0),
+        scheme=PROSPECTIVE,
+        bias=bias,
+    )
+
+
+def _news(heldout: HeldOut, n: int) -> str:
+    assert heldout.mape is not None
+    assert heldout.bias is not None
+    return (
+        f"before it learnt from {n} new rows the model was off by {100 * heldout.mape:.1f} % on them,"
+        f" {100 * heldout.bias:+.1f} % in total"
+    )
+
+
+def _constant(form: Form, β: FloatArray) -> bool:
+    """Whether a term above zero is a constant."""
+    return any(term in ("intercept", "p0", "q0") and value != 0 for term, value in zip(form.terms, β, strict=True))
+
+
+def _union(ours: tuple[int, int] | None, theirs: tuple[int, int]) -> tuple[int, int]:
+    return theirs if ours is None else (min(ours[0], theirs[0]), max(ours[1], theirs[1]))

@@ -1,0 +1,130 @@
+"""A model that learns from new rows against one fitted to all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling import Fit, WorkloadModel, fit, load_models, save_models, update
+from llmpower.modelling.forms import Cached, make_form
+from llmpower.modelling.updating import PROSPECTIVE
+
+LENGTHS = [8, 64, 256, 1024]
+
+
+def rows(seed: int, shift: float = 1.0, lengths: list[int] = LENGTHS, **columns: object) -> pd.DataFrame:
+    τin, τout = (grid.reshape(-1) for grid in np.meshgrid(lengths, lengths))
+    generator = np.random.default_rng(seed)
+    prefill = 60 + 0.2 * τin + 1e-5 * τin**2
+    energy = Cached().design(τin, τout) @ [60.0, 0.2, 1e-5, 15.0, 0.01]
+    energy = energy * shift * generator.lognormal(sigma=0.05, size=len(τin))
+    made = {
+        "model_name": "a",
+        "input_tokens": τin,
+        "output_tokens": τout,
+        "runtime_s": energy / 300,
+        "gpu_energy_j": energy,
+        "prefill_energy_j": prefill,
+        "decode_energy_j": energy - prefill,
+        "time_to_first_token_s": prefill / 300,
+    }
+    return pd.DataFrame(made).assign(**columns)
+
+
+@pytest.mark.parametrize(
+    "form", ["paper", "paper+intercept", "quadratic", "recompute", "recompute+call", "roofline", "cached", "phases"]
+)
+def test_sums_give_what_all_rows_give(form: str) -> None:
+    old, new = rows(1), rows(2, lengths=[16, 64, 2048])
+    (updated,) = update(fit(old, form=form), new)
+    (whole,) = fit(pd.concat([old, new]), form=form)
+    for ours, theirs in ((updated.energy, whole.energy), (updated.runtime, whole.runtime)):
+        τin, τout = np.array([16, 500]), np.array([500, 16])
+        np.testing.assert_allclose(ours.predict(τin, τout), theirs.predict(τin, τout), rtol=1e-6)
+        assert (ours.n_obs, ours.input_range, ours.output_range) == (25, (8, 2048), (8, 2048))
+        assert ours.r_squared == pytest.approx(theirs.r_squared, rel=1e-6)
+        assert ours.f_statistic == pytest.approx(theirs.f_statistic, rel=1e-5)
+        assert ours.r_squared_centered == pytest.approx(theirs.r_squared_centered, rel=1e-6)
+        free = ~np.isnan(theirs.std_errors)
+        if form.startswith("paper"):
+            np.testing.assert_allclose(ours.std_errors, theirs.std_errors, rtol=1e-6)
+        else:
+            # The jackknife and the sandwich estimate the same by different roads.
+            assert (ours.std_errors[free] < 3 * theirs.std_errors[free] + 1e-12).all()
+            assert (ours.std_errors[free] > theirs.std_errors[free] / 3).all()
+
+
+def test_error_on_what_was_never_seen_is_the_held_out_error() -> None:
+    (model,) = fit(rows(1), form="cached")
+    new = rows(2, shift=1.5)
+    (updated,) = update([model], new)
+    expected = model.energy.predict(new["input_tokens"], new["output_tokens"])
+    ape = np.abs(expected / new["gpu_energy_j"] - 1)
+    before = model.energy.heldout
+    assert before.mape is not None
+    assert updated.energy.heldout.mape == pytest.approx((before.mape + ape.mean()) / 2)
+    assert updated.energy.heldout.scheme == PROSPECTIVE
+    assert updated.energy.heldout.median_ape is None
+    (news,) = [warning for warning in updated.energy.warnings if warning.startswith("before it learnt")]
+    assert "from 16 new rows the model was off by 3" in news
+
+
+def test_one_new_row_is_enough() -> None:
+    models = fit(rows(1), form="cached")
+    (updated,) = update(models, rows(2).iloc[[3]])
+    assert updated.energy.n_obs == 17
+
+
+def test_learning_in_two_steps_is_learning_in_one() -> None:
+    models = fit(rows(1), form="cached")
+    (twice,) = update(update(models, rows(2)), rows(3))
+    (once,) = update(models, pd.concat([rows(2), rows(3)]))
+    np.testing.assert_allclose(twice.energy.coefficients, once.energy.coefficients, rtol=1e-6)
+
+
+def test_what_is_saved_learns_as_what_is_not(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("models") / "models.json"
+    models = fit(rows(1))
+    save_models(models, path)
+    assert update(load_models(path), rows(2)) == update(models, rows(2))
+
+
+def test_a_model_that_is_new_is_fitted() -> None:
+    models = update(fit(rows(1), form="cached"), pd.concat([rows(2), rows(3, model_name="b")]))
+    assert [model.model_name for model in models] == ["a", "b"]
+    assert models[1].energy.n_obs == 16
+
+
+def test_models_without_news_stay_as_they_are() -> None:
+    models = fit(pd.concat([rows(1), rows(2, model_name="b")]), form="cached")
+    assert update(models, rows(3))[1] == models[1]
+
+
+def forgetful(fitted: Fit) -> Fit:
+    return replace(fitted, moments=None)
+
+
+def test_refusals() -> None:
+    (model,) = fit(rows(1), form="cached")
+    with pytest.raises(InputError, match="moments = missing: a was fitted by a version that kept no sums"):
+        update([replace(model, energy=forgetful(model.energy))], rows(2))
+    with pytest.raises(FitError, match="simulated = true: a: simulated rows for a model of real ones"):
+        update([model], rows(2, simulated=True))
+    other: WorkloadModel = replace(model, model_name="b", boundary="gpu+cpu")
+    with pytest.raises(InputError, match=r"boundary = gpu, gpu\+cpu: models of different boundaries"):
+        update([model, other], rows(2))
+
+
+def test_a_term_at_zero_may_come_alive() -> None:
+    flat = rows(1)
+    flat["gpu_energy_j"] = 10.0 * flat["output_tokens"]
+    (model,) = fit(flat, form="recompute")
+    new = rows(2)
+    new["gpu_energy_j"] = make_form("recompute").design(new["input_tokens"], new["output_tokens"]) @ [10.0, 0.0, 1e-5]
+    (updated,), (whole,) = update([model], new), fit(pd.concat([flat, new]), form="recompute")
+    assert (updated.energy.coefficients > 0).sum() > (model.energy.coefficients > 0).sum()
+    np.testing.assert_allclose(updated.energy.predict(64, 64), whole.energy.predict(64, 64), rtol=1e-6)
