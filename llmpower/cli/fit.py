@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from llmpower.cli.layout import aligned
-from llmpower.cli.screened import in_short, summary_lines
+from llmpower.cli.fitted import anova_lines, detail_lines, summary_lines, warnings_of
+from llmpower.cli.screened import in_short
+from llmpower.cli.screened import summary_lines as screening_lines
+from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmpower.modelling import Fit, HeldOut, WorkloadModel
+    from llmpower.modelling import WorkloadModel
 
 FORMS = (
     *("auto", "paper", "paper+intercept", "quadratic"),
@@ -46,6 +47,14 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 @click.option(
     "--refuse", multiple=True, metavar="KIND[,KIND…]", help="Fit nothing where there is such a finding; or all."
 )
+@click.option("--anova", "with_anova", is_flag=True, help="Show the analysis of variance of all rows together.")
+@click.option(
+    "--update",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Let the models of FILE learn from rows that they have not seen, and write it again (or -o).",
+)
+@click.option("--report", type=click.Path(path_type=Path), metavar="DIR", help="Write plots of residuals there.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the models to this file (models.json).")
 @click.option("--json", "as_json", is_flag=True, help="Print the models.json document.")
 def command(
@@ -60,6 +69,9 @@ def command(
     tdp_w: float | None,
     leave_out: tuple[str, ...],
     refuse: tuple[str, ...],
+    with_anova: bool,
+    update: Path | None,
+    report: Path | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -79,14 +91,19 @@ def command(
     takes the least error on cells held out one at a time, or a form with fewer terms that is as good within one
     standard error.
 
+    A model in models.json keeps the sums it was fitted from, so that --update adds new rows without the old ones; how
+    far off it was on them before is said, and is its held-out error from then on.
+
     \b
     Example:
       llmpower fit measurements.csv -o models.json
       llmpower fit grid.csv --where "provenance == 'measured'" --form paper --intercept
       llmpower fit trials.csv --leave-out warm_up,early_stop --refuse negative_energy,impossible_unit
+      llmpower fit today.parquet --update models.json
       llmpower fit azure.csv --column input_tokens=ContextTokens --group-by model_name,batch_size
     """
-    from llmpower.modelling import dump_models, fit, load_measurements, save_models
+    from llmpower.modelling import anova, dump_models, fit, load_measurements, load_models, save_models
+    from llmpower.modelling import update as learn
     from llmpower.modelling.screening import parse_kinds, screen
     from llmpower.tables import parse_columns
 
@@ -94,27 +111,31 @@ def command(
     measurements = load_measurements(sources, columns=parse_columns(columns), where=where, readers={".db": _read_store})
     screening = screen(measurements, tdp_w=tdp_w)
     screening.refuse(refused)
-    models = fit(
-        screening.leave_out(measurements, left_out),
-        form=form,
-        intercept=intercept,
-        group_by=None if group_by is None else [name.strip() for name in group_by.split(",")],
-        boundary=boundary,
-        robust=robust,
-    )
+    rows = screening.leave_out(measurements, left_out)
+    columns_of_group = None if group_by is None else [name.strip() for name in group_by.split(",")]
+    if update is not None:
+        _refuse_beside_update(form=form, intercept=intercept, robust=robust, boundary=boundary)
+        models = learn(load_models(update, "--update"), rows, group_by=columns_of_group)
+        out = out or update
+    else:
+        models = fit(rows, form=form, intercept=intercept, group_by=columns_of_group, boundary=boundary, robust=robust)
+    tables = anova(rows, boundary) if with_anova else ()
     if screening.findings:
         click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
     for model in models:
-        for warning in _warnings(model):
+        for warning in warnings_of(model):
             click.echo(f"llmpower: warning: {model.model_name}: {warning}", err=True)
     if out is not None:
         save_models(models, out, screening=screening.document(left_out))
+    if report is not None:
+        _write_report(report, models, rows, columns_of_group, boundary)
     if as_json:
         click.echo(
             json.dumps(dump_models(models, screening.document(left_out)), ensure_ascii=False, indent=2, allow_nan=False)
         )
     else:
-        click.echo("\n".join([*_summary(models), "", *_details(models), "", *summary_lines(screening, left_out)]))
+        lines = [*summary_lines(models), "", *detail_lines(models), "", *screening_lines(screening, left_out)]
+        click.echo("\n".join([*lines, *(["", *anova_lines(tables)] if tables else [])]))
 
 
 def _read_store(path: Path) -> pd.DataFrame:
@@ -123,80 +144,28 @@ def _read_store(path: Path) -> pd.DataFrame:
     return read_measurements(path)
 
 
-def _warnings(model: WorkloadModel) -> list[str]:
-    """What concerns both targets once, the rest by target."""
-    energy, runtime = model.energy.warnings, model.runtime.warnings
-    return [
-        *(warning for warning in energy if warning in runtime),
-        *(f"energy: {warning}" for warning in energy if warning not in runtime),
-        *(f"runtime: {warning}" for warning in runtime if warning not in energy),
-    ]
+def _refuse_beside_update(**given: object) -> None:
+    """The models that learn have all of this already."""
+    defaults = {"form": "auto", "intercept": False, "robust": False, "boundary": "gpu"}
+    for name, value in given.items():
+        if value != defaults[name]:
+            raise InputError(f"--{name}", value, "models that learn keep what they were fitted with; leave it out")
 
 
-def _summary(models: list[WorkloadModel]) -> list[str]:
-    header = ("MODEL", "SYSTEM", "TARGET", "FORM", "n", "R²", "F", "p", "MAPE", "MEDIAN", "WORST", "≤0")
-    rows = []
-    for model in models:
-        system = f"{model.system or '–'}{' SIMULATED' if model.simulated else ''}"
-        for target, fit in (("energy [J]", model.energy), ("runtime [s]", model.runtime)):
-            rows.append(
-                (
-                    *(model.model_name, system, target, fit.label, str(fit.n_obs)),
-                    *(_number(fit.r_squared, ".4f"), _number(fit.f_statistic, ".4g"), _number(fit.f_pvalue, ".3g")),
-                    *(_percent(fit.heldout.mape), _percent(fit.heldout.median_ape), _percent(fit.heldout.worst_ape)),
-                    _number(fit.heldout.negative_predictions, "d"),
-                )
-            )
-    lines = aligned(header, rows, right="n R² F p MAPE MEDIAN WORST ≤0")
-    if any(model.simulated for model in models):
-        lines.insert(0, "SIMULATED: joules of a simulated device, marked below. They say nothing about real hardware.")
-    return [
-        *lines,
-        "R², F and p as statsmodels prints them. MAPE, MEDIAN, WORST: absolute error on (τin, τout) cells held out",
-        "one at a time; ≤0: held-out cells predicted at or below zero.",
-    ]
+def _write_report(
+    directory: Path, models: list[WorkloadModel], rows: pd.DataFrame, group_by: list[str] | None, boundary: str
+) -> None:
+    """A page of the fits, and residuals of each as a picture."""
+    from llmpower.files import write_text
+    from llmpower.report import render, residual_plots
 
+    # The page first: where matplotlib is missing it says so.
+    page = render(models, rows, title="Fitted models")
 
-def _details(models: list[WorkloadModel]) -> list[str]:
-    lines = []
-    for model in models:
-        covers = model.boundary or "energy_j as the file has it"
-        for target, fit in ((f"energy [J] ({covers})", model.energy), ("runtime [s]", model.runtime)):
-            lines += [
-                f"{model.model_name}  {target} = {fit.formula}",
-                f"    {_coefficients(fit)}",
-                f"    R² centred {_number(fit.r_squared_centered, '.4f')},"
-                f" uncentred {_number(fit.r_squared_uncentered, '.4f')} on the raw scale;"
-                f" fitted on {fit.input_range[0]} to {fit.input_range[1]} input"
-                f" and {fit.output_range[0]} to {fit.output_range[1]} output tokens",
-            ]
-            if fit.alternatives:
-                lines.append(f"    {_choice(fit)}")
-    return lines
-
-
-def _coefficients(fit: Fit) -> str:
-    """Each with its standard error; one without is held at zero by its bound, or left no degree of freedom."""
-    return ",  ".join(
-        f"{term} {value:.6g}" + ("" if math.isnan(error) else f" ± {error:.2g}")
-        for term, value, error in zip(fit.terms, fit.coefficients, fit.std_errors, strict=True)
-    )
-
-
-def _choice(fit: Fit) -> str:
-    """Why this form, and how the others did."""
-    others = ", ".join(f"{other.form} {_verdict(other.heldout)}" for other in fit.alternatives)
-    return f"chosen by held-out error: {fit.choice or fit.label}; others: {others}"
-
-
-def _verdict(heldout: HeldOut) -> str:
-    negative = f" with {heldout.negative_predictions} cells ≤ 0" if heldout.negative_predictions else ""
-    return f"{_percent(heldout.mape)}{negative}"
-
-
-def _number(value: float | None, spec: str) -> str:
-    return "–" if value is None else format(value, spec)
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--report", directory, f"cannot be made ({error.strerror}); name another directory") from error
+    for name, svg in residual_plots(models, rows, group_by=group_by, boundary=boundary):
+        write_text(directory / f"{name}.svg", svg, "--report")
+    write_text(directory / "report.html", page, "--report")

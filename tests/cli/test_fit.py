@@ -205,3 +205,50 @@ def test_clean_rows_are_said_to_be_clean(run_cli: Run, grid: Path) -> None:
     assert "Screening of 32 rows found nothing." in done.stdout
     assert "Screening" not in done.stderr
     assert "Not looked for: overlap (there is no column started_at" in done.stdout
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(cli, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_what_the_energy_covers_is_always_said(grid: Path) -> None:
+    assert "\nEnergy covers: gpu.\n" in invoke("fit", grid, "--form", "cached")
+    frame = pd.read_csv(grid)
+    frame["cpu_energy_j"] = frame["gpu_energy_j"].where(frame["model_name"] == "small")
+    frame.to_csv(grid, index=False)
+    shown = invoke("fit", grid, "--form", "cached", "--boundary", "gpu+cpu")
+    assert "Energy covers DIFFERENT things, which are not to be compared: gpu of large; gpu+cpu of small." in shown
+
+
+def test_analysis_of_variance_pools_the_models(grid: Path) -> None:
+    shown = invoke("fit", grid, "--form", "cached", "--anova").splitlines()
+    assert "Analysis of variance of 32 rows, type II, token counts as categories" in shown
+    assert [line.split()[:2] for line in shown[-8:]] == [
+        [target, effect]
+        for target in ("energy", "runtime")
+        for effect in ("input_tokens", "output_tokens", "input_tokens:output_tokens", "residual")
+    ]
+
+
+def test_report_leaves_a_page_and_a_picture_of_each_fit(grid: Path, tmp_path: Path) -> None:
+    invoke("fit", grid, "--form", "cached", "--report", tmp_path / "report")
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "report.html",
+        *(f"residuals-{name}-{target}.svg" for name in ("large", "small") for target in ("energy", "runtime")),
+    ]
+
+
+def test_models_learn_from_further_rows(grid: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models.json"
+    invoke("fit", grid, "--form", "cached", "-o", models)
+    frame = pd.read_csv(grid)
+    further = tmp_path / "further.csv"
+    frame[frame["model_name"] == "small"].assign(gpu_energy_j=lambda rows: rows["gpu_energy_j"] * 1.1).to_csv(
+        further, index=False
+    )
+    invoke("fit", further, "--update", models)
+    assert [(model.model_name, model.energy.n_obs) for model in load_models(models)] == [("large", 16), ("small", 32)]
+    refused = CliRunner().invoke(cli, ["fit", str(further), "--update", str(models), "--form", "paper"])
+    assert "--form = paper: models that learn keep what they were fitted with" in str(refused.exception)

@@ -1,0 +1,147 @@
+"""Fitted models as ``llmpower fit`` shows them: a table, what is behind each line, and the analysis of variance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from llmpower.cli.layout import aligned
+
+if TYPE_CHECKING:
+    from llmpower.modelling import Anova, Fit, HeldOut, WorkloadModel
+
+SIMULATED = "SIMULATED: joules of a simulated device, marked below. They say nothing about real hardware."
+
+
+def warnings_of(model: WorkloadModel) -> list[str]:
+    """What concerns both targets once, the rest by target."""
+    energy, runtime = model.energy.warnings, model.runtime.warnings
+    return [
+        *(warning for warning in energy if warning in runtime),
+        *(f"energy: {warning}" for warning in energy if warning not in runtime),
+        *(f"runtime: {warning}" for warning in runtime if warning not in energy),
+    ]
+
+
+def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
+    """A line for each target of each model, and what the energies cover."""
+    header = ("MODEL", "SYSTEM", "TARGET", "FORM", "n", "R²", "F", "p", "MAPE", "MEDIAN", "WORST", "≤0")
+    rows = []
+    for model in models:
+        system = f"{model.system or '–'}{' SIMULATED' if model.simulated else ''}"
+        for target, fit in (("energy [J]", model.energy), ("runtime [s]", model.runtime)):
+            rows.append(
+                (
+                    *(model.model_name, system, target, fit.label, str(fit.n_obs)),
+                    *(_number(fit.r_squared, ".4f"), _number(fit.f_statistic, ".4g"), _number(fit.f_pvalue, ".3g")),
+                    *(_percent(fit.heldout.mape), _percent(fit.heldout.median_ape), _percent(fit.heldout.worst_ape)),
+                    _number(fit.heldout.negative_predictions, "d"),
+                )
+            )
+    return [
+        *([SIMULATED] if any(model.simulated for model in models) else []),
+        *aligned(header, rows, right="n R² F p MAPE MEDIAN WORST ≤0"),
+        "R², F and p as statsmodels prints them. MAPE, MEDIAN, WORST: absolute error on (τin, τout) cells held out",
+        "one at a time; ≤0: held-out cells predicted at or below zero.",
+        _boundaries(models),
+    ]
+
+
+def detail_lines(models: Sequence[WorkloadModel]) -> Iterator[str]:
+    """Formula, coefficients, errors and why this form, for each target of each model."""
+    for model in models:
+        for target, fit in ((f"energy [J] ({_covers(model)})", model.energy), ("runtime [s]", model.runtime)):
+            yield f"{model.model_name}  {target} = {fit.formula}"
+            yield f"    {_coefficients(fit)}"
+            yield (
+                f"    R² centred {_number(fit.r_squared_centered, '.4f')},"
+                f" uncentred {_number(fit.r_squared_uncentered, '.4f')} on the raw scale;"
+                f" fitted on {fit.input_range[0]} to {fit.input_range[1]} input"
+                f" and {fit.output_range[0]} to {fit.output_range[1]} output tokens{_batches(fit)}"
+            )
+            yield f"    {_errors(fit)}"
+            if fit.estimator:
+                yield f"    by {fit.estimator}"
+            if fit.alternatives:
+                yield f"    {_choice(fit)}"
+
+
+def anova_lines(tables: Sequence[Anova]) -> Iterator[str]:
+    """One table for all rows of both targets."""
+    rows = []
+    for table in tables:
+        for effect in table.effects:
+            figures = (f"{effect.sum_of_squares:.6g}", str(effect.degrees), f"{effect.f_statistic:.2f}")
+            rows.append((table.target, effect.name, *figures, f"{effect.f_pvalue:.3g}"))
+        rows.append(
+            (table.target, "residual", f"{table.residual_sum_of_squares:.6g}", str(table.residual_degrees), "", "")
+        )
+    yield f"Analysis of variance of {tables[0].n_obs} rows, type II, token counts as categories"
+    yield from aligned(("TARGET", "EFFECT", "SUM OF SQUARES", "DF", "F", "p"), rows, right="DF F p")
+
+
+def _boundaries(models: Sequence[WorkloadModel]) -> str:
+    kinds: dict[str, list[str]] = {}
+    for model in models:
+        kinds.setdefault(_covers(model), []).append(model.model_name)
+    if len(kinds) == 1:
+        return f"Energy covers: {next(iter(kinds))}."
+    found = "; ".join(f"{covers} of {', '.join(names)}" for covers, names in kinds.items())
+    return f"Energy covers DIFFERENT things, which are not to be compared: {found}."
+
+
+def _covers(model: WorkloadModel) -> str:
+    return model.boundary or "energy_j as the file has it"
+
+
+def _batches(fit: Fit) -> str:
+    return "" if fit.batch_range is None else f" a request, {fit.batch_range[0]} to {fit.batch_range[1]} at a time"
+
+
+def _coefficients(fit: Fit) -> str:
+    """Each with its standard error and 95 % interval; one without is held at zero, or left no degree of freedom."""
+    return ",  ".join(
+        f"{term} {value:.6g}" + ("" if math.isnan(error) else f" ± {error:.2g}{_interval(low, high)}")
+        for term, value, error, (low, high) in zip(
+            fit.terms, fit.coefficients, fit.std_errors, fit.coefficient_intervals(), strict=True
+        )
+    )
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+
+
+def _errors(fit: Fit) -> str:
+    """What the table has no room for: bias, the tail, extrapolation, and the floor."""
+    heldout, extrapolation = fit.heldout, fit.extrapolation
+    parts = []
+    if heldout.bias is not None:
+        parts.append(f"held out: total off by {100 * heldout.bias:+.1f} %")
+    if heldout.p95_ape is not None:
+        parts.append(f"95 % of errors below {_percent(heldout.p95_ape)}")
+    if extrapolation is not None and extrapolation.mape is not None:
+        worst = _percent(extrapolation.worst_ape)
+        parts.append(f"one length held out at a time: MAPE {_percent(extrapolation.mape)}, worst {worst}")
+    noise = "unknown, no cell was repeated" if fit.replicate_noise is None else _percent(fit.replicate_noise)
+    return "; ".join([*parts, f"noise of a trial: {noise}"])
+
+
+def _choice(fit: Fit) -> str:
+    """Why this form, and how the others did."""
+    others = ", ".join(f"{other.form} {_verdict(other.heldout)}" for other in fit.alternatives)
+    return f"chosen by held-out error: {fit.choice or fit.label}; others: {others}"
+
+
+def _verdict(heldout: HeldOut) -> str:
+    negative = f" with {heldout.negative_predictions} cells ≤ 0" if heldout.negative_predictions else ""
+    return f"{_percent(heldout.mape)}{negative}"
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "–" if value is None else format(value, spec)
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
