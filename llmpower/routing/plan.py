@@ -38,7 +38,8 @@ from llmpower.routing.workload import IntArray, Workload
 class ModelLoad:
     """One model's part of a plan: queries, tokens, joules, seconds, and its accuracy where known.
 
-    An accuracy that differs by class of query is the mean over the whole workload's queries, whoever serves them.
+    An accuracy that differs by class of query stands in ``accuracy_by_class``; ``accuracy`` is then the mean over the
+    whole workload's queries, whoever serves them.
     """
 
     queries: int
@@ -46,6 +47,7 @@ class ModelLoad:
     energy_j: float
     runtime_s: float
     accuracy: float | None
+    accuracy_by_class: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -272,18 +274,25 @@ def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: list[FloatArra
 
 
 def _loads(costs: Costs, assigned: IntArray, loads: Loads) -> list[ModelLoad]:
+    classes, workload = costs.workload.classes, costs.workload
     accuracy: list[float | None] = [None] * len(costs.choices)
+    by_class: list[dict[str, float]] = [{} for _ in costs.choices]
     if costs.accuracy is not None:
-        of_class = np.bincount(costs.workload.cell_class, costs.workload.count, len(costs.workload.classes))
-        accuracy = list((of_class @ costs.accuracy / costs.workload.n_queries).tolist())
+        of_class = np.bincount(workload.cell_class, workload.count, len(classes))
+        accuracy = list((of_class @ costs.accuracy / workload.n_queries).tolist())
+        by_class = [
+            {name: float(value) for name, value in zip(classes, values, strict=True) if name}
+            for values in costs.accuracy.T
+        ]
     return [
         ModelLoad(*figures)
         for figures in zip(
             assigned.sum(axis=0).tolist(),
-            (costs.workload.tokens @ assigned).tolist(),
+            (workload.tokens @ assigned).tolist(),
             loads.energy_j.tolist(),
             loads.runtime_s.tolist(),
             accuracy,
+            by_class,
             strict=True,
         )
     ]

@@ -145,6 +145,7 @@ def make_policy(plan: RoutingPlan) -> RoutingPolicy:
                 energy=PolicyFit.of(choice.model.energy),
                 runtime=PolicyFit.of(choice.model.runtime),
                 accuracy=load.accuracy,
+                accuracy_by_class=load.accuracy_by_class,
             )
         )
     return RoutingPolicy(
@@ -159,20 +160,27 @@ def make_policy(plan: RoutingPlan) -> RoutingPolicy:
 
 
 def output_lengths(workload: Workload) -> tuple[OutputLengths, ...]:
-    """Moments of τout by the power of two at or below τin, over the queries of a workload."""
-    τin, τout = workload.input_tokens, workload.output_tokens.astype(np.float64)
+    """Moments of τout by the power of two at or below τin, over all queries and over those of each class."""
+    everything = np.full(workload.n_cells, True)
+    entries = _lengths(workload, None, everything)
+    for number, name in enumerate(workload.classes):
+        if name:
+            entries += _lengths(workload, name, workload.cell_class == number)
+    return tuple(entries)
+
+
+def _lengths(workload: Workload, query_class: str | None, cells: NDArray[np.bool_]) -> list[OutputLengths]:
+    τin, τout, count = workload.input_tokens[cells], workload.output_tokens[cells], workload.count[cells]
     # frexp's exponent is the number of binary digits: 0 for 0, 1 for 1, 2 for 2 and 3, 3 for 4 to 7.
     digits = np.frexp(τin)[1]
-    queries = np.bincount(digits, workload.count)
-    moments = [np.bincount(digits, workload.count * τout**power) for power in (1, 2, 3)]
-    return tuple(
+    queries = np.bincount(digits, count)
+    sums = [np.bincount(digits, count * τout.astype(np.float64) ** power) for power in (1, 2, 3)]
+    return [
         OutputLengths(
-            query_class=None,
-            input_from=2 ** (int(bucket) - 1) if bucket else 0,
-            queries=int(queries[bucket]),
-            mean=float(moments[0][bucket] / queries[bucket]),
-            mean_square=float(moments[1][bucket] / queries[bucket]),
-            mean_cube=float(moments[2][bucket] / queries[bucket]),
+            query_class,
+            2 ** (int(bucket) - 1) if bucket else 0,
+            int(queries[bucket]),
+            *(float(powers[bucket] / queries[bucket]) for powers in sums),
         )
         for bucket in np.flatnonzero(queries)
-    )
+    ]

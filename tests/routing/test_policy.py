@@ -15,7 +15,16 @@ from json_places import changed, places
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.routing import RoutingPolicy, Workload, load_policy, make_policy, models_per_query, route, save_policy
+from llmpower.routing import (
+    AccuracyTable,
+    RoutingPolicy,
+    Workload,
+    load_policy,
+    make_policy,
+    models_per_query,
+    route,
+    save_policy,
+)
 from llmpower.routing.policy import output_lengths
 from llmpower.routing.policy_document import dump_policy
 
@@ -74,6 +83,20 @@ def test_classes_may_have_accuracies_of_their_own(policy: RoutingPolicy) -> None
     assert other.costs(50, 50).tolist() == policy.costs(50, 50).tolist()
     assert other.costs(50, 50, "code").tolist() == policy.costs(50, 50).tolist()
     assert other.costs(50, 50, "chat")[2] < policy.costs(50, 50)[2]
+
+
+def test_a_plan_hands_on_what_it_knows_of_classes(models: Models, accuracy: dict[str, float]) -> None:
+    workload = Workload.from_tokens([8, 8, 90], [10, 20, 30], query_class=["chat", "chat", None])
+    table = AccuracyTable(accuracy, by_class={"small": {"chat": 0.9}})
+    policy = make_policy(route(models, workload, table, zeta=0))
+    by_name = {model.name: model for model in policy.models}
+    assert by_name["small"].accuracy_by_class == {"chat": 0.9}
+    assert by_name["small"].accuracy == pytest.approx((0.9 + 0.9 + 0.5) / 3)
+    assert [policy.models[int(policy.choose(8, 10, name))].name for name in ("chat", None)] == ["small", "small"]
+    assert [(entry.query_class, entry.input_from, entry.mean) for entry in policy.output_lengths] == [
+        *((None, 8, 15), (None, 64, 30)),
+        ("chat", 8, 15),
+    ]
 
 
 def test_moments_of_the_output_are_those_of_the_queries() -> None:
