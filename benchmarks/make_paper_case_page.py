@@ -81,6 +81,12 @@ def paper_case_page() -> str:
         without_figure(cases["azure", "paper", True], cases["azure", "auto", True]),
         "## The Azure conversations, no shares\n",
         without_figure(cases["azure", "paper", False], azure),
+        "## At equal accuracy, no shares\n",
+        paragraph(
+            "The cheapest plan that reaches an accuracy (`route --accuracy-floor`) beside the cheapest mix that does,"
+            " in kWh."
+        ),
+        at_equal_accuracy(document["equal_accuracy"]),
         "## How the queries were reconstructed\n",
         reconstruction(document["reconstruction"]),
         "## What is saved, by the spread of the answers' lengths\n",
@@ -132,6 +138,21 @@ def without_figure(published: dict[str, Any], preferred: dict[str, Any]) -> str:
         (f"{ours['zeta']:.1f}", *plan(ours), *plan(theirs))
         for ours, theirs in zip(published["rows"], preferred["rows"], strict=True)
     ]
+    return table(head, rows)
+
+
+def at_equal_accuracy(cases: list[dict[str, Any]]) -> str:
+    """Accuracy; plan, mix and saving of every case."""
+    names = {"paper": "published form", "auto": "held-out form"}
+    titles = [f"{of['workload'].replace('azure', 'Azure')}, {names[of['form']]}: plan" for of in cases]
+    head = ("accuracy", *(cell for title in titles for cell in (title, "mix", "saved")))
+    rows = []
+    for at, first in enumerate(cases[0]["rows"]):
+        cells = [
+            (f"{row['energy_kwh']:.3f}", f"{row['mix_kwh']:.3f}", f"{percent(row['saving'])} %")
+            for row in (of["rows"][at] for of in cases)
+        ]
+        rows.append((f"{first['floor_pct']:.0f} %", *(cell for of in cells for cell in of)))
     return table(head, rows)
 
 

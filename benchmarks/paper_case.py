@@ -27,12 +27,15 @@ from case_study.workload import J_PER_KWH, compared, published_workload, reconst
 
 from llmpower.modelling import WorkloadModel, fit
 from llmpower.routing import AccuracyTable, RoutingPlan, Workload, read_accuracy, route
+from llmpower.routing.goals import AccuracyFloor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 LLAMAS = ("Llama-2-7B", "Llama-2-13B", "Llama-2-70B")
 FORMS = ("paper", "auto")
 ZETAS = tuple(step / 10 for step in range(11))
+# Mean accuracies over tokens, between those of the smallest and the largest model.
+FLOORS = (0.52, 0.54, 0.56, 0.58, 0.60, 0.62, 0.64)
 # The spread of log τout; answers of the Azure conversations have 0.86.
 SPREADS = (0.4, 0.7, 1.0)
 SPREAD = 0.7
@@ -74,6 +77,11 @@ def main() -> None:
         },
         "figure": figure[figure["method"] == "Offline"].drop(columns="method").to_dict("records"),
         "cases": cases,
+        "equal_accuracy": [
+            equal_accuracy(name, workload, form, models[form], accuracy)
+            for name, workload in workloads.items()
+            for form in FORMS
+        ],
         "spreads": [
             {"spread": spread, "form": form, "shares": shares}
             | savings(published_workload(found, spread), models[form], accuracy, shares)
@@ -110,6 +118,19 @@ def case(
     }
 
 
+def equal_accuracy(
+    name: str, workload: Workload, form: str, models: Sequence[WorkloadModel], accuracy: AccuracyTable
+) -> dict[str, Any]:
+    """The cheapest plan of each accuracy beside the cheapest mix, without shares."""
+    kept, _ = priceable(workload, models)
+    rows = []
+    for floor in FLOORS:
+        plan = route(models, kept, accuracy, zeta=AccuracyFloor(floor), only=LLAMAS, draws=0)
+        mix_kwh = plan.baselines["best_blind_mix"].energy_j / J_PER_KWH
+        rows.append(plan_row(plan) | {"floor_pct": 100 * floor, "mix_kwh": mix_kwh})
+    return {"workload": name, "form": form, "rows": rows}
+
+
 def savings(
     workload: Workload, models: Sequence[WorkloadModel], accuracy: AccuracyTable, shares: bool
 ) -> dict[str, Any]:
@@ -142,7 +163,6 @@ def plan_row(plan: RoutingPlan) -> dict[str, Any]:
     """What a plan comes to, and what it saves at equal accuracy over the best query-blind mix."""
     interval, bootstrap = plan.saving.interval, plan.bootstrap
     assert interval is not None
-    assert bootstrap is not None
     baseline_j = plan.baselines[plan.saving.against].energy_j
     return {
         "zeta": plan.zeta,
@@ -150,7 +170,7 @@ def plan_row(plan: RoutingPlan) -> dict[str, Any]:
         "saving": plan.saving.fraction,
         "saving_low": interval.low_j / baseline_j,
         "saving_high": interval.high_j / baseline_j,
-        "reassigned_share": bootstrap.reassigned_share,
+        "reassigned_share": None if bootstrap is None else bootstrap.reassigned_share,
         "shares": dict(plan.shares),
     }
 
