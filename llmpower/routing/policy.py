@@ -8,9 +8,9 @@ and a policy is all that the argmin needs: coefficients, accuracies, scaling, ζ
 a share holds queries off a model and negative where it draws them in. As policy.json it goes to a gateway in any
 language.
 
-Who decides does not know τout yet. Every form is a polynomial in it, of the third degree at most, so its expectation
-needs the moments E[τout], E[τout²], E[τout³] of queries like this one: ``output_lengths`` has them by class and input
-length, learnt from the workload that the plan was made for.
+Who decides does not know τout yet. Forms without a kink are polynomials in it, of the third degree at most, so their
+expectation needs the moments E[τout], E[τout²], E[τout³] of queries like this one: ``output_lengths`` has them by class
+and input length, learnt from the workload that the plan was made for.
 """
 
 from __future__ import annotations
