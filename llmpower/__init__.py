@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmpower.inprocess import Monitor
-    from llmpower.modelling import fit
+    from llmpower.modelling import fit, screen
     from llmpower.routing import route
     from llmpower.spans import instrument, last_span, span, uninstrument
 
@@ -23,11 +23,12 @@ _PUBLIC = {
     "instrument": "llmpower.spans",
     "last_span": "llmpower.spans",
     "route": "llmpower.routing",
+    "screen": "llmpower.modelling",
     "span": "llmpower.spans",
     "uninstrument": "llmpower.spans",
 }
 
-__all__ = ["Monitor", "__version__", "fit", "instrument", "last_span", "route", "span", "uninstrument"]
+__all__ = ["Monitor", "__version__", "fit", "instrument", "last_span", "route", "screen", "span", "uninstrument"]
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import llmpower
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import fit, load_measurements, screen
 from llmpower.modelling.screening import KINDS, parse_kinds
@@ -66,6 +67,11 @@ def test_findings_are_refused_on_request(faulty: pd.DataFrame) -> None:
         screening.refuse(["not_measured"])
     with pytest.raises(FitError, match="--refuse = negative_energy"):
         screening.refuse(parse_kinds(["all"], "--refuse"))
+
+
+def test_it_is_a_public_name() -> None:
+    assert llmpower.screen is screen
+    assert "screen" in llmpower.__all__
 
 
 def test_screening_changes_nothing(faulty: pd.DataFrame) -> None:
