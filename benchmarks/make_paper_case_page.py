@@ -80,6 +80,7 @@ def paper_case_page() -> str:
         ),
         without_figure(cases["azure", "paper", True], cases["azure", "auto", True]),
         "## The Azure conversations, no shares\n",
+        "![The plan at the knee of the frontier, beside its baselines](../benchmarks/results/paper_case_azure.svg)\n",
         without_figure(cases["azure", "paper", False], azure),
         "## At equal accuracy, no shares\n",
         paragraph(

@@ -26,7 +26,16 @@ from case_study.picture import draw
 from case_study.workload import J_PER_KWH, compared, published_workload, reconstruct
 
 from llmpower.modelling import WorkloadModel, fit
-from llmpower.routing import AccuracyTable, RoutingPlan, Workload, read_accuracy, route
+from llmpower.report.plan_plot import save_plan_plot
+from llmpower.routing import (
+    AccuracyTable,
+    RoutingPlan,
+    Workload,
+    frontier_table,
+    read_accuracy,
+    route,
+    trace_frontier,
+)
 from llmpower.routing.goals import AccuracyFloor
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +101,9 @@ def main() -> None:
     }
     out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     draw(document, out.with_suffix(".svg"))
+    plan = route(models["auto"], azure, accuracy, only=LLAMAS)
+    points = frontier_table(trace_frontier(models["auto"], azure, accuracy, only=LLAMAS))
+    save_plan_plot(plan, points, out.with_name(f"{out.stem}_azure.svg"))
     for row in cases:
         print(f"{row['workload']:>9} {row['form']:>5} shares={row['shares']!s:5} saves {span(row)}")
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
@@ -46,6 +48,33 @@ def test_accuracies_by_class(tmp_path: Path, models: list[WorkloadModel]) -> Non
     assert accuracies(table, choices, ("chat", "code")).tolist() == [[0.5, 0.7], [0.9, 0.6]]
     with pytest.raises(InputError, match="--accuracy = b: has a fit but no accuracy for queries of class ''"):
         accuracies(table, choices, ("", "code"))
+
+
+cells = st.text("ab.,0123456789-eE ", max_size=4) | st.sampled_from(["", "a", "0.5", "1", "nan", "inf", "1e400", '"'])
+
+
+@given(
+    columns=st.lists(st.sampled_from(["query_class", "share", "num_gpus", "other"]), unique=True),
+    rows=st.lists(st.lists(cells, min_size=6, max_size=6), max_size=4),
+)
+def test_whatever_a_file_says_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[str], rows: list[list[str]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "drawn-accuracy.csv"
+    header = ["model_name", "accuracy", *columns]
+    path.write_text("\n".join([",".join(header), *(",".join(row[: len(header)]) for row in rows)]) + "\n")
+    try:
+        table = read_accuracy(path)
+    except InputError:
+        return
+    values = [
+        *table.accuracy.values(),
+        *table.shares.values(),
+        *(a for of in table.by_class.values() for a in of.values()),
+    ]
+    assert all(0 <= value <= 1 for value in values)
+    assert all(gpus >= 1 for gpus in table.num_gpus.values())
+    assert table.models
 
 
 @pytest.mark.parametrize(

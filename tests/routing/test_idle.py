@@ -6,12 +6,14 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import Workload, make_policy, route
 from llmpower.routing.costs import predict_costs
-from llmpower.routing.idle import Idle, parse_idle_watts
+from llmpower.routing.idle import Idle, cheapest_set, parse_idle_watts
 from llmpower.routing.shares import query_limits
 from llmpower.routing.solver import solve
 
@@ -84,6 +86,36 @@ def test_refusals(models: Models, accuracy: dict[str, float], idle: Idle, compla
 def test_unloading_needs_to_know_what_waiting_costs(models: Models, accuracy: dict[str, float]) -> None:
     with pytest.raises(InputError, match="--allow-unload = no idle energy: "):
         route(models, WORKLOAD, accuracy, allow_unload=True)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_no_set_is_better_than_the_one_that_is_found(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 5))
+    whole = st.integers(0, 6)
+    charges = np.array(data.draw(st.lists(whole, min_size=n, max_size=n)), float)
+    paid = np.array(data.draw(st.lists(st.lists(whole, min_size=n, max_size=n), min_size=1, max_size=6)), float)
+    low = np.array(data.draw(st.lists(st.sampled_from([0, 0, 0, 1]), min_size=n, max_size=n)))
+    high = np.full(n, len(paid))
+    # What matters of an optimum: it takes each query's cheapest, and fewer choices never make it cheaper.
+    found = cheapest_set(charges, low, high, len(paid), lambda loaded: float(paid[:, loaded].min(axis=1).sum()))
+    totals = [
+        paid[:, loaded].min(axis=1).sum() + charges[list(loaded)].sum()
+        for size in range(1, n + 1)
+        for loaded in combinations(range(n), size)
+        if set(np.flatnonzero(low)) <= set(loaded)
+    ]
+    assert paid[:, found].min(axis=1).sum() + charges[found].sum() == min(totals)
+    assert set(np.flatnonzero(low)) <= set(found.tolist())
+
+
+@given(st.lists(st.text("ab=0123456789.e-", max_size=6), max_size=4))
+def test_any_text_is_watts_or_refused(texts: list[str]) -> None:
+    try:
+        watts, by_model = parse_idle_watts(texts)
+    except InputError:
+        return
+    assert len(by_model) + (watts is not None) == len(texts)
 
 
 def test_watts_are_for_all_or_for_one() -> None:
