@@ -39,6 +39,9 @@ UNKNOWN_TOLERANCE = 0.1
 MAX_RELATIVE_STD = 0.2
 """A less certain energy says little, and its logarithm is biased."""
 
+MOST = 1e6
+"""A factor beyond this is another unit, and how far beyond tells nothing."""
+
 LOOK_S = 10.0
 """How often the file is looked at."""
 
@@ -161,11 +164,12 @@ class Comparison:
             batch = np.array([span.batch_size for span in spans])
             τin = np.array([span.input_tokens for span in spans]) / batch
             τout = np.array([span.output_tokens for span in spans]) / batch
-            predicted_j = batch * fit.predict(τin, τout, batch)
-            known = fit.inside(τin, τout, batch) & (predicted_j > 0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                predicted_j = batch * fit.predict(τin, τout, batch)
+            known = fit.inside(τin, τout, batch) & (predicted_j > 0) & np.isfinite(predicted_j)
             for pair, of_range, expected_j in zip(pairs, known.tolist(), predicted_j.tolist(), strict=True):
                 if of_range:
-                    self._note(pair, math.log(pair.energy_j / expected_j))
+                    self._note(pair, _bounded(math.log(pair.energy_j) - math.log(expected_j)))
                 else:
                     self._outcomes["outside_range"] += 1
 
@@ -211,8 +215,8 @@ def tolerance_of(fit: Fit) -> float:
     value is √(2/π)·ν where it is normal and which the mean of many requests does not have. Where no trial was repeated
     ν is not known, and the whole of the MAPE is allowed.
     """
-    mape = UNKNOWN_TOLERANCE if fit.heldout.mape is None else fit.heldout.mape
-    noise = fit.replicate_noise or 0.0
+    mape = UNKNOWN_TOLERANCE if fit.heldout.mape is None else min(fit.heldout.mape, MOST)
+    noise = min(fit.replicate_noise or 0.0, MOST)
     return math.log1p(max(math.sqrt(max(mape**2 - 2 / math.pi * noise**2, 0.0)), LEAST_TOLERANCE))
 
 
@@ -229,6 +233,11 @@ def _frozen(key: Key, model: WorkloadModel, chart: Chart) -> ModelDrift:
         spans=chart.spans,
         drifted=chart.drifted,
     )
+
+
+def _bounded(log_ratio: float) -> float:
+    most = math.log(MOST)
+    return min(max(log_ratio, -most), most)
 
 
 def _of_system(model: WorkloadModel, system: str) -> bool:

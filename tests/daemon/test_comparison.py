@@ -100,6 +100,15 @@ def test_an_energy_of_unknown_parts_is_not_compared(tmp_path: Path, make_measure
     assert outcomes(compare(file, make_measurement(1))) == {"other_boundary": 1}
 
 
+@pytest.mark.parametrize("joules_per_token", [-1.0, 0.0, 1e308, 5e-324])
+def test_no_model_is_too_absurd(tmp_path: Path, make_measurement: Make, joules_per_token: float) -> None:
+    """Nothing, less than nothing, more than a float holds: the daemon goes on."""
+    file = write_models(tmp_path, make_model(joules_per_token=joules_per_token))
+    state = compare(file, make_measurement(1), make_measurement(2)).state()
+    assert state.outcomes["compared"] + state.outcomes["outside_range"] == 2
+    assert all(math.isfinite(chart.ratio) for chart in state.charts)
+
+
 def test_each_system_has_its_own_model(tmp_path: Path, make_measurement: Make) -> None:
     file = write_models(tmp_path, make_model(system="1× old"), make_model(system="1× new", joules_per_token=2.5))
     (chart,) = compare(file, make_measurement(1, system="1× new")).state().charts
@@ -151,6 +160,7 @@ def test_a_model_claims_what_its_held_out_error_is() -> None:
         (0.001, None, 0.02),
         (0.05, 0.05, 0.05 * math.sqrt(1 - 2 / math.pi)),
         (0.05, 0.2, 0.02),
+        (1e308, 1e308, 1e6 * math.sqrt(1 - 2 / math.pi)),
     ):
         fit = make_fit(1.0, heldout=HeldOut(mape, mape, mape, 0), replicate_noise=noise)
         assert math.expm1(tolerance_of(fit)) == pytest.approx(tolerance)
