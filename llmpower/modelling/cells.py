@@ -34,11 +34,14 @@ class Cells:
     @classmethod
     def collapse(cls, design: FloatArray, cells: NDArray[np.intp], y: FloatArray, w: FloatArray) -> Cells:
         """From the design of the cells (m, n_terms), each row's cell, its value and its weight > 0."""
-        m = len(design)
-        W = np.bincount(cells, w, m)
+        return cls.of_sums(design, sums(cells, w, len(design)), sums(cells, w * y, len(design)))
+
+    @classmethod
+    def of_sums(cls, design: FloatArray, W: FloatArray, Wz: FloatArray) -> Cells:
+        """From the design of the cells, and Σw and Σwy of each, which all forms share; shape (m,)."""
         root = np.sqrt(W)
         A = design * root[:, np.newaxis]
-        b = np.bincount(cells, w * y, m) / root
+        b = Wz / root
         return cls(A, b, A.T @ A, A.T @ b)
 
     def determined(self) -> bool:
@@ -50,6 +53,11 @@ class Cells:
         return solve_normal(self.G, self.g, non_negative=non_negative)
 
 
+def sums(cells: NDArray[np.intp], values: FloatArray, n_cells: int) -> FloatArray:
+    """The sum of the rows of each cell, shape (n_cells,)."""
+    return np.asarray(np.bincount(cells, values, n_cells), dtype=np.float64)
+
+
 def solve_normal(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatArray:
     """β from the normal equations Gβ = g; G positive definite, columns of any scale.
 
@@ -57,10 +65,12 @@ def solve_normal(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatAr
     active sets) on the n_terms rows of Lᵀ(Dβ) = L⁻¹D⁻¹g.
     """
     D = np.sqrt(np.diag(G))
-    L = np.linalg.cholesky(G / np.outer(D, D))
+    scaled = G / (D[:, np.newaxis] * D)
+    free: FloatArray = np.linalg.solve(scaled, g / D)
+    if not non_negative or free.min() >= 0:
+        return free / D
+    L = np.linalg.cholesky(scaled)
     target = np.linalg.solve(L, g / D)
-    if not non_negative:
-        return np.asarray(np.linalg.solve(L.T, target) / D)
     from scipy.optimize import nnls
 
     β: FloatArray = nnls(L.T, target)[0] / D

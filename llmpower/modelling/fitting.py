@@ -18,16 +18,10 @@ from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.estimators import jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.forms import FORM_NAMES, Batched, FloatArray, Form, Phases, make_form
 from llmpower.modelling.groups import Group, Target, group_rows
-from llmpower.modelling.heldout import (
-    absolute_errors,
-    held_out_errors,
-    leave_one_length_out,
-    predict_held_out,
-    replicate_noise,
-)
-from llmpower.modelling.models import LEAVE_ONE_CELL_OUT, Alternative, Fit, HeldOut, WorkloadModel
+from llmpower.modelling.heldout import compare, leave_one_length_out, predict_held_out, replicate_noise, with_quantiles
+from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
-from llmpower.modelling.regression import Regression, moments_of, regress
+from llmpower.modelling.regression import Regression, design_of, moments_of, regress, weigh
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,25 +90,45 @@ def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False) -> W
                 f"every row of {group.model_name} has this, so its effect cannot be told; measure other lengths too"
             )
             raise FitError(column, f"{tokens[0]:.0f}", advice)
+    designs = _Designs(group)
     return WorkloadModel(
         model_name=group.model_name,
         system=group.system,
         simulated=group.simulated,
-        energy=_best(group, group.energy, forms, robust=robust),
-        runtime=_best(group, group.runtime, forms, robust=robust),
+        energy=_best(group, group.energy, forms, designs, robust=robust),
+        runtime=_best(group, group.runtime, forms, designs, robust=robust),
         boundary=group.boundary,
     )
 
 
-def _best(group: Group, target: Target, forms: Sequence[Form], *, robust: bool) -> Fit:
+class _Designs:
+    """The design of each form, made once for both targets; that of ``batched`` differs between them."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._made: dict[str, FloatArray] = {}
+
+    def of(self, form: Form, target: Target) -> FloatArray:
+        """φ of the group's cells."""
+        if isinstance(form, Batched):
+            return design_of(self._group, target, form)
+        if form.label not in self._made:
+            self._made[form.label] = design_of(self._group, target, form)
+        return self._made[form.label]
+
+
+def _best(group: Group, target: Target, forms: Sequence[Form], designs: _Designs, *, robust: bool) -> Fit:
     """The form to keep; the others are its alternatives, best first."""
     candidates: list[Candidate] = []
     refused: dict[str, FitError] = {}
-    for form in forms:
-        if len(forms) > 1 and not _applies(form, group, target):
-            continue
+    forms = [form for form in forms if len(forms) == 1 or _applies(form, group, target)]
+    made = [designs.of(form, target) for form in forms]
+    relative = [design for form, design in zip(forms, made, strict=True) if form.non_negative]
+    weighting = weigh(group, target, relative)
+    for form, design in zip(forms, made, strict=True):
         try:
-            candidates.append(_candidate(group, target, form, robust=robust))
+            regression = regress(group, target, form, design=design, weighting=weighting, robust=robust)
+            candidates.append(_candidate(group, target, regression))
         except FitError as error:
             refused[form.label] = error
     if not candidates:
@@ -137,14 +151,14 @@ def _applies(form: Form, group: Group, target: Target) -> bool:
     return target.phases is not None if isinstance(form, Phases) else True
 
 
-def _candidate(group: Group, target: Target, form: Form, *, robust: bool) -> Candidate:
-    regression = regress(group, target, form, robust=robust)
+def _candidate(group: Group, target: Target, regression: Regression) -> Candidate:
+    """With what forms are compared by; medians, which cost more than all of that, are for the one that is chosen."""
     held_out = predict_held_out(regression)
     if held_out is None:
         return Candidate(regression, HeldOut(None, None, None, None), None, None)
     predicted, folds = held_out
-    errors = absolute_errors(predicted, target.y, group.cells)
-    return Candidate(regression, held_out_errors(predicted, target.y, group.cells, LEAVE_ONE_CELL_OUT), errors, folds)
+    heldout, errors = compare(predicted, target.y, group.cells)
+    return Candidate(regression, heldout, errors, folds)
 
 
 def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: bool) -> Fit:
@@ -170,7 +184,7 @@ def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: boo
         r_squared_uncentered=moments.raw.r_squared(β, centered=False),
         f_statistic=statistics.f_statistic,
         f_pvalue=statistics.f_pvalue,
-        heldout=candidate.heldout,
+        heldout=candidate.heldout if candidate.errors is None else with_quantiles(candidate.heldout, candidate.errors),
         input_range=input_range,
         output_range=output_range,
         warnings=tuple(_doubts(group, candidate, robust=robust)),

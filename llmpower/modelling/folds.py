@@ -32,15 +32,16 @@ def without_each_cell(cells: Cells, β: FloatArray, *, non_negative: bool) -> Fl
     ``β`` is what :meth:`Cells.solve` gives.
     """
     A, b, G, g = cells.A, cells.b, cells.G, cells.g
-    everywhere = _leverage(A, A @ inverse(G))
-    if everywhere.max() > 1 - SINGULAR:
-        return None
     free = β > 0 if non_negative else np.ones(len(β), dtype=bool)
+    if not free.all() and _leverage(A, _times(A, inverse(G))).max() > 1 - SINGULAR:
+        return None
     if not free.any():
         return np.tile(β, (len(A), 1))
     A_free = A if free.all() else A[:, free]
-    H = A_free @ inverse(G[np.ix_(free, free)])
-    h = everywhere if free.all() else _leverage(A_free, H)
+    H = _times(A_free, inverse(G[np.ix_(free, free)]))
+    h = _leverage(A_free, H)
+    if h.max() > 1 - SINGULAR:
+        return None
     step = (b - A_free @ β[free]) / (1 - h)
     folds = np.zeros_like(A)
     folds[:, free] = β[free] - H * step[:, np.newaxis]
@@ -60,8 +61,13 @@ def without(cells: Cells, out: NDArray[np.intp], *, non_negative: bool) -> Float
     return solve_normal(G, cells.g - A.T @ b, non_negative=non_negative)
 
 
+def _times(A: FloatArray, inverted: FloatArray) -> FloatArray:
+    """H = A·G⁻¹, each column contiguous as those of A are."""
+    return np.asarray((inverted @ A.T).T)
+
+
 def _leverage(A: FloatArray, H: FloatArray) -> FloatArray:
-    return np.asarray(np.einsum("ij,ij->i", A, H))
+    return np.asarray(np.einsum("ij,ij->j", A.T, H.T))
 
 
 def _leaves_the_face(cells: Cells, folds: FloatArray, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -73,7 +79,7 @@ def _leaves_the_face(cells: Cells, folds: FloatArray, free: NDArray[np.bool_]) -
     if free.all():
         return np.asarray(wrong)
     A, b, G, g = cells.A, cells.b, cells.G, cells.g
-    residual = b - np.einsum("ij,ij->i", A, folds)
+    residual = b - _leverage(A, folds)
     gradient = g[~free] - folds @ G[:, ~free] - A[:, ~free] * residual[:, np.newaxis]
     scale = np.sqrt(np.diag(G))[~free] * np.sqrt(b @ b)
     return np.asarray(wrong | (gradient > KKT_TOLERANCE * scale).any(axis=1))

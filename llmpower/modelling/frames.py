@@ -1,15 +1,82 @@
-"""A column of a frame as an array."""
+"""A table's columns as arrays: what a fit looks at, in the order of its models, and nothing else of the table.
+
+Fitting asks only for numbers, and for arrays that lie together. A frame of a million rows and a score of columns takes
+seconds to split by model; these take a sort of small numbers and one gather a column.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmpower.modelling.linear import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Columns by name, all of one length: numbers as floats (NaN where empty), flags as booleans.
+
+    ``system`` numbers the words of ``systems``.
+    """
+
+    columns: dict[str, Array]
+    systems: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def __len__(self) -> int:
+        return len(self.columns["runtime_s"])
+
+    def take(self, rows: Array) -> Rows:
+        """These rows, by position or by a mask."""
+        return Rows({name: column[rows] for name, column in self.columns.items()}, self.systems)
+
+    def between(self, start: int, end: int) -> Rows:
+        """Rows that lie together, as views."""
+        return Rows({name: column[start:end] for name, column in self.columns.items()}, self.systems)
+
+    def numbers(self) -> dict[str, FloatArray]:
+        """The columns of numbers."""
+        return {name: column for name, column in self.columns.items() if column.dtype == np.float64}
+
+    def names_of(self, column: str) -> list[object]:
+        """The distinct values of a column that are there, sorted; words for ``system``."""
+        distinct = np.unique(self.columns[column])
+        if column == "system":
+            return [self.systems[number] for number in distinct]
+        return [value for value in distinct.tolist() if value == value]
+
+
+def read_rows(measurements: pd.DataFrame, checked: pd.DataFrame, numbers: Sequence[str]) -> Rows:
+    """``numbers`` and flags of a table, as checked where they were; a column that is missing is left out."""
+    import pandas as pd
+
+    columns: dict[str, Array] = {
+        name: floats(checked if name in checked.columns else measurements, name)
+        for name in numbers
+        if name in measurements.columns
+    }
+    columns["simulated"] = checked["simulated"].to_numpy(dtype=bool)
+    if "allocated" in measurements.columns:
+        columns["allocated"] = _true(measurements["allocated"])
+    if "quality" in measurements.columns:
+        columns["modelled"] = (measurements["quality"] == "modelled").to_numpy(dtype=bool, na_value=False)
+    codes, names = pd.factorize(words(measurements, "system"), sort=True)
+    columns["system"] = codes
+    return Rows(columns, tuple(names))
 
 
 def floats(rows: pd.DataFrame, column: str) -> FloatArray:
@@ -20,3 +87,19 @@ def floats(rows: pd.DataFrame, column: str) -> FloatArray:
     if values.dtype.kind not in "iuf":
         values = pd.to_numeric(values, errors="coerce")
     return values.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def words(rows: pd.DataFrame, column: str) -> pd.Series[str]:
+    """The column as words, empty where a row does not say or there is no such column."""
+    import pandas as pd
+
+    if column not in rows.columns:
+        return pd.Series("", index=rows.index, dtype="str")
+    values = rows[column]
+    return values.fillna("").astype(str) if values.isna().any() or values.dtype != "str" else values
+
+
+def _true(flags: pd.Series[Any]) -> Array:
+    if flags.dtype == bool:
+        return flags.to_numpy()
+    return flags.astype("string").str.lower().isin(["true", "1", "1.0"]).to_numpy(dtype=bool)

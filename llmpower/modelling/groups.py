@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.boundary import Boundary
-from llmpower.modelling.frames import floats
+from llmpower.modelling.frames import Rows, read_rows
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.measurements import REQUIRED, check_measurements
+from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Watts outside these say that a header lies about its unit: no server runs a model on less or on more.
 PLAUSIBLE_WATTS = (1.0, 1e5)
-# Columns that a fit looks at beside the required ones and the energies.
-CONSULTED = ("system", "simulated", "batch_size", "concurrency", "allocated", "quality", "time_to_first_token_s")
+# Columns of numbers that a fit looks at beside the energies.
+NUMBERS = ("input_tokens", "output_tokens", "runtime_s", "time_to_first_token_s", "batch_size", "concurrency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,32 +97,50 @@ def group_rows(measurements: pd.DataFrame, group_by: Sequence[str] | None, bound
         if column not in measurements.columns and column != "system":
             found = ", ".join(map(str, measurements.columns))
             raise InputError("--group-by", column, f"is no column here; there are: {found}")
-    # A table has a score of columns and a copy is made of it: of those that matter.
-    wanted = {*REQUIRED, *CONSULTED, *covered.consulted(), *columns}
-    rows = check_measurements(measurements[[c for c in measurements.columns if c in wanted]], covered.parts_name)
-    _system(rows)
+    # A table has a score of columns; only those that are checked are copied, and only numbers go on from here.
+    wanted = {*REQUIRED, *energy_columns(covered.parts_name), "energy_j", "simulated"}
+    checked = check_measurements(measurements[[c for c in measurements.columns if c in wanted]], covered.parts_name)
+    rows = read_rows(measurements, checked, sorted({*NUMBERS, *covered.consulted()}))
+    codes, keys = _keys(measurements, rows, columns)
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(keys) + 1))
+    rows = rows if (order[:-1] < order[1:]).all() else rows.take(order)
     return [
-        _group(dict(zip(columns, values, strict=True)), part, covered)
-        for values, part in rows.groupby(columns, sort=True, dropna=False, observed=True)
+        _group(dict(zip(columns, values, strict=True)), rows.between(start, end), covered)
+        for values, start, end in zip(keys, ends[:-1], ends[1:], strict=True)
     ]
 
 
-def _system(rows: pd.DataFrame) -> None:
-    """Make the column one of words, empty where a row does not say."""
-    if "system" not in rows.columns:
-        rows["system"] = ""
-    elif rows["system"].isna().any() or rows["system"].dtype.kind in "iufb":
-        rows["system"] = rows["system"].fillna("").astype(str)
+def _keys(
+    measurements: pd.DataFrame, rows: Rows, columns: Sequence[str]
+) -> tuple[NDArray[np.integer[Any]], list[tuple[object, ...]]]:
+    """Each row's group, numbered in the order of their keys, and the keys."""
+    import pandas as pd
+
+    codes, parts = np.zeros(len(rows), dtype=np.int64), []
+    for name in columns:
+        if name == "system":
+            of_column, values = rows["system"], list(rows.systems)
+        else:
+            of_column, found = pd.factorize(measurements[name], sort=True, use_na_sentinel=False)
+            values = list(found)
+        codes = codes * len(values) + of_column
+        parts.append(values)
+    numbers, present = pd.factorize(codes, sort=True)
+    places = np.unravel_index(present, [len(values) for values in parts])
+    keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
+    # Small numbers are sorted by counting.
+    return numbers.astype(np.int16 if len(keys) < 2**15 else np.int64), keys
 
 
-def _group(values: dict[str, object], rows: pd.DataFrame, boundary: Boundary) -> Group:
+def _group(values: dict[str, object], rows: Rows, boundary: Boundary) -> Group:
     further = ", ".join(f"{key}={_word(value)}" for key, value in values.items() if key not in ("model_name", "system"))
     name = f"{values['model_name']} [{further}]" if further else str(values["model_name"])
-    if rows["simulated"].nunique() > 1:
-        counts = f"{int(rows['simulated'].sum())} of {len(rows)} rows"
+    simulated = int(rows["simulated"].sum())
+    if 0 < simulated < len(rows):
         advice = f"{name}: real and simulated rows do not mix; add --where 'simulated == False'"
-        raise FitError("simulated", counts, advice)
-    energy_j, covers = boundary.energy(name, rows)
+        raise FitError("simulated", f"{simulated} of {len(rows)} rows", advice)
+    energy_j, covers = boundary.energy(name, rows.numbers())
     warnings = []
     kept = energy_j > 0
     if not kept.all():
@@ -133,20 +151,20 @@ def _group(values: dict[str, object], rows: pd.DataFrame, boundary: Boundary) ->
             warnings.append(f"{below} of {len(rows)} rows left out: nothing is left above the idle share")
         if not kept.any():
             raise FitError(covers or "energy_j", "empty", f"no row of {name} has energy left; see --boundary")
-        rows, energy_j = rows[kept], energy_j[kept]
+        rows, energy_j = rows.take(kept), energy_j[kept]
     batch_size, sharing = _sharing(rows)
-    tokens = [rows["input_tokens"].to_numpy(), rows["output_tokens"].to_numpy()]
+    tokens = [rows["input_tokens"], rows["output_tokens"]]
     shared = [column for column in (batch_size, sharing) if (column != column[0]).any()]
     cells, first = _number(*tokens, *shared)
     pooled = tuple(_pooled(rows, values))
     return Group(
         model_name=name,
-        system=" + ".join(sorted(rows["system"].unique())),
-        simulated=bool(rows["simulated"].iloc[0]),
+        system=" + ".join(map(str, rows.names_of("system"))),
+        simulated=simulated > 0,
         boundary=covers,
         cells=cells,
-        cell_input_tokens=tokens[0][first].astype(np.float64),
-        cell_output_tokens=tokens[1][first].astype(np.float64),
+        cell_input_tokens=tokens[0][first],
+        cell_output_tokens=tokens[1][first],
         cell_batch_size=batch_size[first],
         cell_sharing=sharing[first],
         energy=_energy_target(rows, energy_j, boundary, (*warnings, *pooled)),
@@ -154,11 +172,11 @@ def _group(values: dict[str, object], rows: pd.DataFrame, boundary: Boundary) ->
     )
 
 
-def _energy_target(rows: pd.DataFrame, energy_j: FloatArray, boundary: Boundary, warnings: tuple[str, ...]) -> Target:
-    std_j = boundary.std(rows)
+def _energy_target(rows: Rows, energy_j: FloatArray, boundary: Boundary, warnings: tuple[str, ...]) -> Target:
+    std_j = boundary.std(rows.numbers())
     phases = None
-    if boundary.name == "gpu" and {"prefill_energy_j", "decode_energy_j"} <= set(rows.columns):
-        phases = _phases(floats(rows, "prefill_energy_j"), floats(rows, "decode_energy_j"))
+    if boundary.name == "gpu" and "prefill_energy_j" in rows and "decode_energy_j" in rows:
+        phases = _phases(rows["prefill_energy_j"], rows["decode_energy_j"])
     return Target(
         name="energy",
         unit="J",
@@ -170,10 +188,10 @@ def _energy_target(rows: pd.DataFrame, energy_j: FloatArray, boundary: Boundary,
     )
 
 
-def _runtime_target(rows: pd.DataFrame, warnings: tuple[str, ...]) -> Target:
-    y, phases = floats(rows, "runtime_s"), None
-    if "time_to_first_token_s" in rows.columns:
-        first = floats(rows, "time_to_first_token_s")
+def _runtime_target(rows: Rows, warnings: tuple[str, ...]) -> Target:
+    y, phases = rows["runtime_s"], None
+    if "time_to_first_token_s" in rows:
+        first = rows["time_to_first_token_s"]
         phases = _phases(first, y - first)
     return Target("runtime", "s", y, None, phases, "time_to_first_token_s", warnings)
 
@@ -183,15 +201,12 @@ def _phases(prefill: FloatArray, decode: FloatArray) -> tuple[FloatArray, FloatA
     return (prefill, decode) if ((prefill > 0) & (decode > 0)).any() else None
 
 
-def _sharing(rows: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+def _sharing(rows: Rows) -> tuple[FloatArray, FloatArray]:
     """Requests in a row, and requests that its decode steps served; 1 where a row does not say."""
-    counts = []
-    for column in ("batch_size", "concurrency"):
-        if column in rows.columns:
-            values = floats(rows, column)
-            counts.append(np.where(values >= 1, values, 1.0))
-        else:
-            counts.append(np.ones(len(rows)))
+    counts = [
+        np.where(rows[column] >= 1, rows[column], 1.0) if column in rows else np.ones(len(rows))
+        for column in ("batch_size", "concurrency")
+    ]
     return counts[0], counts[0] * counts[1]
 
 
@@ -212,31 +227,21 @@ def _number(*columns: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np
     return cells.astype(np.intp, copy=False), first
 
 
-def _pooled(rows: pd.DataFrame, values: dict[str, object]) -> Iterator[str]:
+def _pooled(rows: Rows, values: dict[str, object]) -> Iterator[str]:
     for column in ("system", "batch_size", "concurrency"):
-        if column in rows.columns and column not in values and rows[column].nunique() > 1:
-            found = ", ".join(map(_word, sorted(rows[column].dropna().unique())))
+        if column in rows and column not in values and len(names := rows.names_of(column)) > 1:
+            found = ", ".join(map(_word, names))
             yield f"pools {column} {found}; separate them with --group-by model_name,{column}"
 
 
-def _doubts(rows: pd.DataFrame, energy_j: FloatArray) -> Iterator[str]:
-    watts = float(np.median(energy_j / rows["runtime_s"].to_numpy()))
+def _doubts(rows: Rows, energy_j: FloatArray) -> Iterator[str]:
+    watts = float(np.median(energy_j / rows["runtime_s"]))
     if not PLAUSIBLE_WATTS[0] <= watts <= PLAUSIBLE_WATTS[1]:
         yield f"median power is {watts:.3g} W: check that energies are in joules and runtimes in seconds"
-    if "allocated" in rows.columns:
-        allocated = _count_true(rows["allocated"])
-        if allocated:
-            yield f"{allocated} of {len(rows)} energies are shares by rule (allocated), not measured alone"
-    if "quality" in rows.columns:
-        modelled = int((rows["quality"] == "modelled").sum())
-        if modelled:
-            yield f"{modelled} of {len(rows)} energies saw fewer than two ticks of the counter (quality modelled)"
-
-
-def _count_true(flags: pd.Series[Any]) -> int:
-    if flags.dtype == bool:
-        return int(flags.sum())
-    return int(flags.astype("string").str.lower().isin(["true", "1", "1.0"]).sum())
+    if "allocated" in rows and (allocated := int(rows["allocated"].sum())):
+        yield f"{allocated} of {len(rows)} energies are shares by rule (allocated), not measured alone"
+    if "modelled" in rows and (modelled := int(rows["modelled"].sum())):
+        yield f"{modelled} of {len(rows)} energies saw fewer than two ticks of the counter (quality modelled)"
 
 
 def _word(value: object) -> str:

@@ -90,7 +90,8 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
         advice = f"is missing; an energy of boundary {boundary} needs it (or energy_j), name its header with --column"
         raise FitError("column", energy_columns(boundary)[0], advice)
 
-    checked = frame.copy()
+    # Columns are replaced here, never changed in place, so what both frames have stays one.
+    checked = frame.copy(deep=False)
     _refuse(frame, "model_name", frame["model_name"].isna(), "every row needs a model's name")
     for column in ("input_tokens", "output_tokens"):
         values = _numbers(frame, column)
@@ -140,6 +141,8 @@ def _flags(frame: pd.DataFrame) -> pd.Series[bool]:
 
     if "simulated" not in frame.columns:
         return pd.Series(False, index=frame.index)
+    if frame["simulated"].dtype == bool:
+        return frame["simulated"]
     words = frame["simulated"].astype("string").str.lower()
     known = words.isna() | words.isin(["true", "false", "1", "0", "1.0", "0.0"])
     _refuse(frame, "simulated", ~known, "is neither true nor false")

@@ -31,7 +31,8 @@ class Moments:
         wy = w * y
         W, Wz = np.bincount(cells, w, len(design)), np.bincount(cells, wy, len(design))
         gram = design.T @ (design * W[:, np.newaxis])
-        return cls(len(y), float(w.sum()), float(wy.sum()), float(wy @ y), gram, design.T @ Wz)
+        # Not wy @ y: over so many rows BLAS would start its threads, and wait longer for them than it works.
+        return cls(len(y), float(w.sum()), float(wy.sum()), float((wy * y).sum()), gram, design.T @ Wz)
 
     def residual(self, β: FloatArray) -> float:
         """Σw(y − Xβ)² ≥ 0."""

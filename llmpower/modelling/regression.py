@@ -6,7 +6,7 @@ side by side; so everything here is a list of blocks, and a prediction is the fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from llmpower.modelling.forms import Batched, Phases
 from llmpower.modelling.groups import Group, Target
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.moments import FitMoments, Moments
-from llmpower.modelling.weights import row_factors
+from llmpower.modelling.weights import Weighting, huber, uncertain
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Regression:
 
     def without_each_cell(self) -> FloatArray | None:
         """Coefficients without cell c, shape (m, n_terms); ``None`` when some cell cannot be spared."""
+        if len(self.blocks) == 1:
+            return without_each_cell(self.blocks[0].cells, self.coefficients, non_negative=self.form.non_negative)
         folds = np.tile(self.coefficients, (len(self.design), 1))
         for block in self.blocks:
             part = without_each_cell(block.cells, self.coefficients[block.terms], non_negative=self.form.non_negative)
@@ -75,24 +77,57 @@ class Regression:
         return np.concatenate(known) if len(known) == len(parts) else None
 
 
-def regress(group: Group, target: Target, form: Form, *, robust: bool = False) -> Regression:
+def regress(
+    group: Group,
+    target: Target,
+    form: Form,
+    *,
+    design: FloatArray | None = None,
+    weighting: Weighting | None = None,
+    robust: bool = False,
+) -> Regression:
     """Fit ``form`` to ``target``.
+
+    ``design`` and ``weighting`` spare what several forms or targets share; by default they are made for this form.
 
     Raises:
         FitError: the rows cannot carry the form: fewer cells than terms, terms that cannot be told apart, columns that
             it needs missing or constant.
     """
+    design = design_of(group, target, form) if design is None else design
     if isinstance(form, Phases):
-        return _phases(group, target, form, robust=robust)
-    design = design_of(group, target, form)
+        return _phases(group, target, form, design, robust=robust)
     if not form.non_negative:
         ones = np.ones(len(target.y))
         cells = Cells.collapse(design, group.cells, target.y, ones)
-        refuse_undetermined(group, form, len(form.terms), cells)
-        β = cells.solve(non_negative=False)
-        return Regression(form, design, (_whole(cells),), ones, β)
-    cells, u = _relative(group, form, design, target.y, group.cells, target.relative_variance, robust=robust)
+        refuse_undetermined(group, form, cells)
+        return Regression(form, design, (_whole(cells),), ones, cells.solve(non_negative=False))
+    if weighting is None:
+        weighting = weigh(group, target, [design])
+    cells = Cells.of_sums(design, weighting.W, weighting.Wz)
+    refuse_undetermined(group, form, cells)
+    u = weighting.factors
+    if robust:
+        u, cells = _robust(design, target.y, group.cells, u)
     return Regression(form, design, (_whole(cells),), u, cells.solve(non_negative=True))
+
+
+def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weighting:
+    """What rows count for relative least squares, by the design that misses least where rows say how sure they are."""
+    n = len(target.y)
+    plain = Weighting.of(group.cells, target.y, np.ones(n), group.n_cells)
+    if target.relative_variance is None:
+        return plain
+    scatter = []
+    for design in designs:
+        cells = Cells.of_sums(design, plain.W, plain.Wz)
+        degrees = n - design.shape[1]
+        if degrees > 0 and cells.determined():
+            # Σr² = Σu − βᵀg at the optimum, with bounds or without.
+            scatter.append((n - float(cells.solve(non_negative=True) @ cells.g)) / degrees)
+    if not scatter:
+        return plain
+    return Weighting.of(group.cells, target.y, uncertain(target.relative_variance, min(scatter)), group.n_cells)
 
 
 def design_of(group: Group, target: Target, form: Form) -> FloatArray:
@@ -110,9 +145,9 @@ def design_of(group: Group, target: Target, form: Form) -> FloatArray:
     return np.asarray(φ * requests[:, np.newaxis])
 
 
-def refuse_undetermined(group: Group, form: Form, n_terms: int, cells: Cells) -> None:
+def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
     """Refuse what cannot be solved, with the reason."""
-    n_cells = len(cells.b)
+    n_cells, n_terms = cells.A.shape
     if n_cells < n_terms:
         advice = f"{group.model_name}: fewer (input, output) cells than the {n_terms} terms of form {form.label}"
         raise FitError("cells", n_cells, f"{advice}; measure more cells")
@@ -121,40 +156,42 @@ def refuse_undetermined(group: Group, form: Form, n_terms: int, cells: Cells) ->
         raise FitError("form", form.label, advice)
 
 
-def _relative(
-    group: Group,
-    form: Form,
-    design: FloatArray,
-    y: FloatArray,
-    cells: NDArray[np.intp],
-    relative_variance: FloatArray | None,
-    *,
-    robust: bool,
-) -> tuple[Cells, FloatArray]:
-    """The collapsed problem with each row's weight u/y², and u."""
-    base = 1 / y**2
-    plain = Cells.collapse(design, cells, y, base)
-    refuse_undetermined(group, form, design.shape[1], plain)
-    if relative_variance is None and not robust:
-        return plain, np.ones(len(y))
+def _robust(design: FloatArray, y: FloatArray, cells: NDArray[np.intp], base: FloatArray) -> tuple[FloatArray, Cells]:
+    """Huber's factors, and the collapsed problem with them."""
+    inverse_square = 1 / y**2
 
     def residuals(u: FloatArray) -> FloatArray:
-        β = Cells.collapse(design, cells, y, u * base).solve(non_negative=True)
+        β = Cells.collapse(design, cells, y, u * inverse_square).solve(non_negative=True)
         return np.asarray(1 - (design @ β)[cells] / y)
 
-    u = row_factors(residuals, relative_variance, len(y), design.shape[1], robust=robust)
-    return Cells.collapse(design, cells, y, u * base), u
+    u = huber(residuals, base)
+    return u, Cells.collapse(design, cells, y, u * inverse_square)
 
 
-def _phases(group: Group, target: Target, form: Phases, *, robust: bool) -> Regression:
-    design = form.design(group.cell_input_tokens, group.cell_output_tokens)
+def _phases(group: Group, target: Target, form: Phases, design: FloatArray, *, robust: bool) -> Regression:
     blocks = []
     for terms, y, rows in _phase_rows(group, target, form, design):
-        present, cells = np.unique(group.cells[rows], return_inverse=True)
-        part, _ = _relative(group, form, design[present, terms], y[rows], cells, None, robust=robust)
-        blocks.append(Block(terms, present, part))
+        phase = design[:, terms]
+        if rows.all():
+            present, cells, part = np.arange(group.n_cells), group.cells, y
+        else:
+            part = y[rows]
+            present, cells = _renumbered(group.cells[rows], group.n_cells)
+            phase = phase[present]
+        weighting = Weighting.of(cells, part, np.ones(len(part)), len(present))
+        solved = Cells.of_sums(phase, weighting.W, weighting.Wz)
+        refuse_undetermined(group, form, solved)
+        if robust:
+            _, solved = _robust(phase, part, cells, weighting.factors)
+        blocks.append(Block(terms, present, solved))
     β = np.concatenate([block.cells.solve(non_negative=True) for block in blocks])
     return Regression(form, design, tuple(blocks), np.ones(len(target.y)), β)
+
+
+def _renumbered(cells: NDArray[np.intp], n_cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The cells that there are rows of, and each row's number among them."""
+    there = np.bincount(cells, minlength=n_cells) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[cells]
 
 
 def moments_of(group: Group, target: Target, form: Form, design: FloatArray, factors: FloatArray) -> FitMoments:
@@ -210,7 +247,9 @@ def _phase_rows(
             target.phase_columns, "missing", f"{group.model_name}: form phases needs both phases; take form cached"
         )
     for terms, y in zip((slice(0, form.N_PREFILL), slice(form.N_PREFILL, None)), target.phases, strict=True):
-        yield terms, y, (y > 0) & (design[group.cells, terms].sum(axis=1) > 0)
+        something = design[:, terms].sum(axis=1) > 0
+        told = y > 0
+        yield terms, y, told if something.all() else told & something[group.cells]
 
 
 def _whole(cells: Cells) -> Block:

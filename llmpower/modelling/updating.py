@@ -32,7 +32,7 @@ from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
 from llmpower.modelling.regression import Part, design_of, moments_of, parts_of
-from llmpower.modelling.weights import row_factors
+from llmpower.modelling.weights import huber, uncertain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,8 +97,10 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     u = np.ones(len(target.y))
     if form.non_negative:
         missed = 1 - asked[group.cells] / target.y
-        robust = "Huber" in old.estimator
-        u = row_factors(lambda _: missed, target.relative_variance, len(u), len(form.terms), robust=robust)
+        if target.relative_variance is not None:
+            u = uncertain(target.relative_variance, float(missed @ missed) / len(missed))
+        if "Huber" in old.estimator:
+            u = huber(lambda _: missed, u)
     new = moments_of(group, target, form, design, u)
     moments = FitMoments(
         old.moments.estimate + new.estimate, old.moments.relative + new.relative, old.moments.raw + new.raw

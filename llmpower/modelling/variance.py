@@ -57,7 +57,9 @@ def anova(measurements: pd.DataFrame, boundary: str = "gpu") -> tuple[Anova, Ano
     Raises:
         FitError: one length alone, no cell with two rows, or more lengths than categories can be.
     """
-    energy_j, _ = Boundary.parse(boundary).energy("these rows", measurements)
+    covered = Boundary.parse(boundary)
+    columns = {name: floats(measurements, name) for name in covered.consulted() if name in measurements.columns}
+    energy_j, _ = covered.energy("these rows", columns)
     known = ~np.isnan(energy_j)
     inputs = np.unique(floats(measurements, "input_tokens")[known], return_inverse=True)[1]
     outputs = np.unique(floats(measurements, "output_tokens")[known], return_inverse=True)[1]

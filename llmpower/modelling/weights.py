@@ -8,8 +8,9 @@ decide everything. So
 
     u = (ω² + v̄)/(ω² + v),     ω² = max(0, Σr²/(n − p) − v̄)
 
-with r the relative residuals of the fit with u = 1: Hedges' moment estimator, as random-effects meta-analysis has it
-(Hedges and Olkin 1985). Where the form misses by more than the meter does, rows count about the same.
+with r the relative residuals, with u = 1, of the form that misses least, so that all forms are judged by one measure:
+Hedges' moment estimator, as random-effects meta-analysis has it (Hedges and Olkin 1985). Where the form misses by more
+than the meter does, rows count about the same.
 
 **Outliers.** On request, Huber's weights: rows within k = 1.345 scales keep theirs, those beyond get k·scale/|r|,
 iterated; the scale is the median of |r| over 0.6745. Least squares loses 5 % of its efficiency to them where errors
@@ -19,9 +20,12 @@ are normal (Huber 1964).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from llmpower.modelling.cells import sums
 from llmpower.modelling.linear import FloatArray
 
 HUBER_K = 1.345
@@ -33,32 +37,39 @@ Solve = Callable[[FloatArray], FloatArray]
 """Row factors u → relative residuals (y − ŷ)/y of the fit with them, both of shape (n_obs,)."""
 
 
-def row_factors(
-    solve: Solve, relative_variance: FloatArray | None, n_obs: int, n_terms: int, *, robust: bool
-) -> FloatArray:
-    """Factors u of every row, shape (n_obs,), mean of order 1.
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """u of every row, shape (n_obs,), with Σw and Σwy of every cell, shape (n_cells,), for w = u/y²."""
+
+    factors: FloatArray
+    W: FloatArray
+    Wz: FloatArray
+
+    @classmethod
+    def of(cls, cells: NDArray[np.intp], y: FloatArray, factors: FloatArray, n_cells: int) -> Weighting:
+        """From rows."""
+        wy = factors / y
+        return cls(factors, sums(cells, wy / y, n_cells), sums(cells, wy, n_cells))
+
+
+def uncertain(relative_variance: FloatArray, scatter: float) -> FloatArray:
+    """Hedges' factors; ``scatter`` is Σr²/(n − p) of the form that misses least with u = 1.
 
     ``relative_variance`` is (s/y)², NaN where a row has none: it is then taken to be as sure as the median of others.
     """
-    u = np.ones(n_obs)
-    if relative_variance is not None and not np.isnan(relative_variance).all():
-        v = np.where(np.isnan(relative_variance), np.nanmedian(relative_variance), relative_variance)
-        u = _uncertain(solve(u), v, n_terms)
-    return _huber(solve, u) if robust else u
-
-
-def _uncertain(residual: FloatArray, v: FloatArray, n_terms: int) -> FloatArray:
-    """Hedges' weights; all rows alike where residuals leave no degree of freedom to tell ω² by."""
-    degrees = len(v) - n_terms
-    if degrees <= 0 or v.max() == 0:
-        return np.ones(len(v))
-    ω2 = max(0.0, float(residual @ residual) / degrees - float(v.mean()))
+    known = relative_variance[~np.isnan(relative_variance)]
+    if len(known) == 0 or known.max() == 0:
+        return np.ones(len(relative_variance))
+    middle = float(np.median(known))
+    v = relative_variance if len(known) == len(relative_variance) else np.nan_to_num(relative_variance, nan=middle)
+    mean = float(v.mean())
     # Where the meter explains all of the scatter, a row that claims to be exact must not count for infinitely many.
-    floor = max(ω2, float(np.median(v)) * 1e-2)
-    return np.asarray((floor + v.mean()) / (floor + v))
+    ω2 = max(scatter - mean, 0.01 * middle)
+    return np.asarray((ω2 + mean) / (ω2 + v))
 
 
-def _huber(solve: Solve, base: FloatArray) -> FloatArray:
+def huber(solve: Solve, base: FloatArray) -> FloatArray:
+    """Huber's factors on top of ``base``."""
     u = base
     for _ in range(ITERATIONS):
         size = np.abs(solve(u))

@@ -12,7 +12,7 @@ from llmpower.modelling.forms import Paper, Recompute, make_form
 from llmpower.modelling.groups import Group, group_rows
 from llmpower.modelling.heldout import (
     MAX_LENGTHS,
-    absolute_errors,
+    compare,
     held_out_errors,
     leave_one_length_out,
     predict_held_out,
@@ -36,7 +36,7 @@ def test_summary_is_of_rows_and_negative_predictions_of_cells() -> None:
     predicted, y = held_out[0], rows.energy.y
     ape = abs(predicted[rows.cells] - y) / y
     heldout = held_out_errors(predicted, y, rows.cells, "leave_one_cell_out")
-    np.testing.assert_allclose(absolute_errors(predicted, y, rows.cells), ape)
+    np.testing.assert_allclose(compare(predicted, y, rows.cells)[1], ape)
     assert heldout.mape == pytest.approx(ape.mean())
     assert heldout.median_ape == pytest.approx(np.median(ape))
     assert heldout.p95_ape == pytest.approx(np.quantile(ape, 0.95))
