@@ -43,7 +43,10 @@ class Bootstrap:
 
 
 def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draws: int, solve: Solve) -> Bootstrap:
-    """Plan ``draws`` times again; ``limits`` (n_choices,) each and ``zeta`` are the plan's own."""
+    """Plan ``draws`` times again; ``limits`` (n_choices,) each and ``zeta`` are the plan's own.
+
+    What is unloaded stays so: its highest number of queries is 0.
+    """
     costs, limits = _represented(costs, limits)
     count, n_queries = costs.workload.count, costs.workload.n_queries
     plan = solve(costs.per_query(zeta), count, *limits)

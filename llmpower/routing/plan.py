@@ -204,6 +204,7 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
     outcome = costs.summed(loads, zeta)
     compared = baselines(costs, outcome, zeta)
     Φ = summed_design(costs, solution.assigned)
+    of_loaded = limits[0], np.where(np.isin(np.arange(len(names)), loaded), limits[1], 0)
     return RoutingPlan(
         **{field.name: getattr(outcome, field.name) for field in fields(Outcome)},
         workload=workload,
@@ -226,7 +227,7 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
         threshold=compared.threshold,
         energy=interval(costs, Φ),
         saving=_saving(costs, outcome, compared, Φ),
-        bootstrap=bootstrap(costs, limits, zeta, draws, _assign) if draws else None,
+        bootstrap=bootstrap(costs, of_loaded, zeta, draws, _assign) if draws else None,
         extrapolated_queries=int(workload.count[costs.extrapolated].sum()),
         extrapolated_energy_j=float(
             np.vdot(*(array[costs.extrapolated] for array in (solution.assigned, costs.energy_j)))

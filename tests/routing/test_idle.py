@@ -63,6 +63,8 @@ def test_the_loaded_set_is_the_best_of_all(
 def test_what_is_unloaded_has_no_price(models: Models, accuracy: dict[str, float]) -> None:
     plan = route(models, WORKLOAD, accuracy, zeta=0.9, idle=Idle(1e6, 50, num_gpus=GPUS), allow_unload=True)
     assert plan.unloaded == ("large", "medium")
+    # Whatever else the models might cost, there is nowhere else to go.
+    assert plan.bootstrap.reassigned_share_p95 == 0
     assert list(plan.prices) == [model.name for model in make_policy(plan).models] == ["small"]
 
 
