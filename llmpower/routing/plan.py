@@ -22,32 +22,17 @@ from llmpower.routing.accuracy import AccuracyTable, Weighting
 from llmpower.routing.baselines import Baselines, baselines
 from llmpower.routing.bootstrap import Bootstrap, bootstrap
 from llmpower.routing.choices import Choice
-from llmpower.routing.costs import Costs, Loads, Outcome, Scaling, predict_costs
+from llmpower.routing.costs import Costs, Outcome, Scaling, predict_costs
 from llmpower.routing.dominance import never_chosen
 from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose
 from llmpower.routing.idle import Idle, cheapest_set
+from llmpower.routing.loads import ModelLoad, model_loads
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.solver import Solution, solve
 from llmpower.routing.thresholds import ThresholdRule
 from llmpower.routing.tradeoff import Tradeoff
 from llmpower.routing.uncertainty import Interval, Saving, interval, saving, summed_design
 from llmpower.routing.workload import IntArray, Workload
-
-
-@dataclass(frozen=True, slots=True)
-class ModelLoad:
-    """One model's part of a plan: queries, tokens, joules, seconds, and its accuracy where known.
-
-    An accuracy that differs by class of query stands in ``accuracy_by_class``; ``accuracy`` is then the mean over the
-    whole workload's queries, whoever serves them.
-    """
-
-    queries: int
-    tokens: int
-    energy_j: float
-    runtime_s: float
-    accuracy: float | None
-    accuracy_by_class: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +207,7 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
         prices={names[K]: float(solution.prices[K]) for K in loaded},
         optimality_gap=solution.optimality_gap,
         solve_s=solve_s,
-        models=dict(zip(names, _loads(costs, solution.assigned, loads), strict=True)),
+        models=dict(zip(names, model_loads(costs, solution.assigned, loads), strict=True)),
         baselines=compared.outcomes,
         threshold=compared.threshold,
         energy=interval(costs, Φ),
@@ -272,31 +257,6 @@ def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: list[FloatArra
     other = summed_design(costs, np.outer(costs.workload.count, mix))
     ΔΦ = [theirs - ours for theirs, ours in zip(other, Φ, strict=True)]
     return saving(costs, plan, against, compared.outcomes[against], ΔΦ)
-
-
-def _loads(costs: Costs, assigned: IntArray, loads: Loads) -> list[ModelLoad]:
-    classes, workload = costs.workload.classes, costs.workload
-    accuracy: list[float | None] = [None] * len(costs.choices)
-    by_class: list[dict[str, float]] = [{} for _ in costs.choices]
-    if costs.accuracy is not None:
-        of_class = np.bincount(workload.cell_class, workload.count, len(classes))
-        accuracy = list((of_class @ costs.accuracy / workload.n_queries).tolist())
-        by_class = [
-            {name: float(value) for name, value in zip(classes, values, strict=True) if name}
-            for values in costs.accuracy.T
-        ]
-    return [
-        ModelLoad(*figures)
-        for figures in zip(
-            assigned.sum(axis=0).tolist(),
-            (workload.tokens @ assigned).tolist(),
-            loads.energy_j.tolist(),
-            loads.runtime_s.tolist(),
-            accuracy,
-            by_class,
-            strict=True,
-        )
-    ]
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
