@@ -183,8 +183,17 @@ def plan_row(plan: RoutingPlan) -> dict[str, Any]:
         "saving_low": interval.low_j / baseline_j,
         "saving_high": interval.high_j / baseline_j,
         "reassigned_share": None if bootstrap is None else bootstrap.reassigned_share,
+        "threshold_excess": threshold_excess(plan),
         "shares": dict(plan.shares),
     }
+
+
+def threshold_excess(plan: RoutingPlan) -> float | None:
+    """What the best token threshold falls short by, as joules at the plan's ζ over the plan's energy."""
+    if not plan.zeta or "hybrid_threshold" not in plan.baselines:
+        return None
+    objective = plan.baselines["hybrid_threshold"].objective - plan.objective
+    return objective * plan.scaling.energy_max_j / plan.zeta / plan.energy_j
 
 
 def outcome_row(outcome: Any) -> dict[str, Any]:
