@@ -5,6 +5,11 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import llmpower
 
 AUTOLOAD = Path(__file__).parents[2] / "llmpower" / "spans" / "autoload"
 
@@ -45,6 +50,40 @@ def test_a_program_whose_transformers_cannot_be_instrumented_runs(tmp_path: Path
     assert (result.stdout, result.returncode) == ("GenerationMixin\n", 0)
     assert result.stderr.count("\n") == 1
     assert "spans are not recorded" in result.stderr
+
+
+def test_an_environment_without_msgspec_is_lent_it_and_its_spans_arrive(tmp_path: Path, receiver: Any) -> None:
+    # As a service's environment has them: side by side.
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    for package in (llmpower, msgspec):
+        folder = Path(str(package.__file__)).parent
+        (ours / folder.name).symlink_to(folder)
+    utils = tmp_path / "theirs" / "transformers" / "generation" / "utils.py"
+    utils.parent.mkdir(parents=True)
+    for folder in (utils.parent, utils.parents[1]):
+        (folder / "__init__.py").touch()
+    utils.write_text(FAKE_TRANSFORMERS)
+    venv.create(tmp_path / "venv", symlinks=True)
+    program = """
+import importlib.util, sys
+print(*(importlib.util.find_spec(name) is None for name in ("msgspec", "llmpower", "click", "numpy")))
+import transformers.generation.utils
+import llmpower, msgspec
+with llmpower.span(model_name="lent"):
+    pass
+print(msgspec.__file__, *(importlib.util.find_spec(name) is None for name in ("click", "numpy")))
+"""
+    run = f"import sys; sys.path.insert(0, {str(ours)!r}); from llmpower.cli.main import main; main()"
+    command = [sys.executable, "-c", run, "run", f"--socket={receiver.path}", "--"]
+    command += [str(tmp_path / "venv" / "bin" / "python"), "-c", program]
+    environ = os.environ | {"PYTHONPATH": str(utils.parents[2])}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    before, after = done.stdout.splitlines()
+    assert before == "True True True True", "it has none of ours"
+    assert after == f"{ours / 'msgspec' / '__init__.py'} True True", "and nothing else afterwards"
+    assert [span.model_name for span in receiver.wait_for_spans(1)] == ["lent"]
 
 
 def test_an_environment_without_llmpower_takes_ours_and_nothing_from_beside_it(tmp_path: Path) -> None:
