@@ -1,9 +1,9 @@
 """What measuring costs the program that is measured: generate() plain, with llmpower, and in a Zeus window.
 
-A random Llama of two layers (hidden 64) generates in one process, on one thread of one processor; a real daemon on a
-simulated card takes its spans through the spool. Calls are made in lockstep and compared token by token
-(costs/lockstep.py), and no arm changes anything between calls (costs/arms.py). "plain again" is a second plain call: its
-difference is the benchmark's own noise, and where that is wider than a bar the run says that it has resolved nothing.
+A random Llama of two layers (hidden 64) generates in one process, on one processor; a real daemon on a simulated card
+takes its spans through the spool. Calls are made in lockstep and compared token by token (costs/lockstep.py), and no
+arm changes anything between calls (costs/arms.py). "plain again" is a second plain call: its difference is the
+benchmark's own noise, and where that is wider than a bar the run says that it has resolved nothing.
 
 Calls of one new token show what a call costs, those of 64 what a usual one does. What llmpower executes is also timed
 by itself, without generate() (costs/path.py): that resolves a microsecond a token where calls do not. A bar holds when

@@ -64,3 +64,8 @@ def processes() -> ModuleType:
 @pytest.fixture
 def overhead() -> ModuleType:
     return load("overhead")
+
+
+@pytest.fixture
+def lockstep() -> ModuleType:
+    return load("costs.lockstep")

@@ -1,31 +1,79 @@
-"""The benchmark of the overhead: medians with intervals that can be checked by hand, bars that can fail."""
+"""The benchmark of the overhead: turns that are taken, figures that can be checked by hand, bars that can fail."""
 
 from __future__ import annotations
 
+import random
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 
-def test_the_median_of_few_has_all_that_was_seen_around_it(overhead: ModuleType) -> None:
-    assert overhead.median([3.0, 1.0, 2.0]) == overhead.Median(2.0, 1.0, 3.0)
+def test_calls_take_turns_at_every_token_in_an_order_that_turns_round(lockstep: ModuleType) -> None:
+    ran = []
+
+    def call(arm: str) -> Any:
+        def generate(stop: Any) -> None:
+            ran.append(arm)
+            for _ in range(3):
+                assert stop(None, "scores") == "scores"
+                ran.append(arm)
+
+        return generate
+
+    pieces = lockstep.run_round({arm: call(arm) for arm in "abc"}, list("abc"))
+    assert "".join(ran) == "abccbaabccba"
+    assert {arm: found.shape for arm, found in pieces.items()} == dict.fromkeys("abc", (2, 4))
+    assert all((found >= 0).all() for found in pieces.values())
 
 
-def test_the_interval_is_that_of_the_order_statistics(overhead: ModuleType) -> None:
-    # Of a hundred, the 40th and the 61st: what tables of the binomial give for 95 %.
-    found = overhead.median([float(value) for value in range(1, 101)])
+def test_rounds_are_kept_by_clock_and_arm_without_the_first(lockstep: ModuleType) -> None:
+    rounds = []
+    calls = {arm: lambda stop: stop(None, None) for arm in ("one", "other")}
+    found = lockstep.run_rounds(calls, 0.0, random.Random(1), between=lambda: rounds.append(None))
+    assert found.keys() == {"wall", "processor"}
+    assert len(rounds) == 2
+    assert all(found["wall"][arm].shape == (1, 2) for arm in calls)
+
+
+def test_a_stall_in_a_piece_of_a_call_changes_nothing(lockstep: ModuleType) -> None:
+    rounds = np.full((9, 4), 2.0)
+    rounds[3, 1] = 1000.0
+    assert lockstep.undisturbed_s(rounds) == 8.0
+    found = lockstep.estimate_s(rounds)
+    assert (found.value, found.low, found.high) == (8.0, 8.0, 8.0)
+
+
+def test_the_interval_holds_what_the_median_of_others_would_be(lockstep: ModuleType) -> None:
+    # Of a hundred, about the 40th and the 61st: what tables of the binomial give for 95 %.
+    found = lockstep.median(np.arange(1.0, 101.0))
     assert found.value == 50.5
-    assert (found.low, found.high) == pytest.approx((40, 61), abs=1)
+    assert (found.low, found.high) == pytest.approx((40.5, 60.5), abs=2.5)
 
 
 @pytest.mark.parametrize(
-    ("extra_us", "failing"), [(100, []), (400, ["token_us"]), (1100, ["share_percent", "token_us"])]
+    ("extra_us", "path_us", "noise_us", "failing", "unresolved"),
+    [
+        (100, 100, 10, [], []),
+        (900, 400, 10, ["token_us"], []),
+        (1100, 100, 10, ["share_percent"], []),
+        (100, 100, 1500, [], ["share_percent"]),
+    ],
 )
-def test_the_bars_are_those_of_a_call_of_64_tokens(overhead: ModuleType, extra_us: float, failing: list[str]) -> None:
-    base_s = 0.1
+def test_the_bars_are_those_of_a_call_of_64_tokens(
+    overhead: ModuleType, extra_us: float, path_us: float, noise_us: float, failing: list[str], unresolved: list[str]
+) -> None:
     rows = []
-    for tokens, extra_s in ((1, 1.0), (64, extra_us / 1e6)):
-        seconds = {"plain": [base_s] * 9, "llmpower": [base_s + extra_s] * 9}
-        rows += overhead.summarise(seconds, tokens, "wall") + overhead.summarise(seconds, tokens, "processor")
-    judged = overhead.judge(rows)
+    for tokens, factor in ((1, 1000.0), (64, 1.0)):
+        plain = np.full((9, 4), 0.1 / 4)
+        seconds = {
+            "plain": plain,
+            "plain again": plain + factor * noise_us / 4e6,
+            "llmpower": plain + factor * extra_us / 4e6,
+        }
+        rows += overhead.summarise({"wall": seconds, "processor": seconds}, tokens)
+    own_path = {"tokens": 64, "after_a_call": {"all_us": {"value": path_us, "interval": [path_us, path_us]}}}
+    judged = overhead.judge(rows, own_path)
     assert [name for name, verdict in judged.items() if not verdict["holds"]] == failing
+    assert [name for name, verdict in judged.items() if not verdict["resolved"]] == unresolved
