@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.lengths import Law, Moments, OutputLengthLearner, exactly, two_points
@@ -90,7 +91,7 @@ class Resolving:
         self._prices = price_sample(costs, left_low, left_high, self._quotas.remaining).tolist()
 
 
-def optimum(costs: FloatArray, low: Sequence[int], high: Sequence[int]) -> IntArray:
+def optimum(costs: FloatArray, low: ArrayLike, high: ArrayLike) -> IntArray:
     """The choices of an optimal plan, (n_queries,), for ``costs`` (n_queries, n_models)."""
     solution = solve(costs, np.ones(len(costs), np.int64), np.asarray(low), np.asarray(high))
     return np.asarray(solution.assigned.argmax(axis=1))

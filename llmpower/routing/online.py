@@ -166,7 +166,7 @@ class OnlineRouter:
         costs = self._costs.sample([query[0] for query in queries], laws, [query[2] for query in queries])
         low, high = self._quotas.limits
         prices = price_sample(costs, low, high, self._quotas.period)
-        answer = response(costs, prices, self._quotas.bound)
+        answer = response(costs, prices, self._quotas.shares)
         with self._lock:
             self._set_prices(prices.tolist(), answer.tolist())
         return True
@@ -183,9 +183,11 @@ class OnlineRouter:
                 period=self._quotas.period,
                 served=self._quotas.served.copy(),
                 base=self._base.copy(),
+                prices=self._prices.copy(),
                 response=[row.copy() for row in self._response],
                 sum_of_prices=self._sum_of_prices.copy(),
                 refreshed=self._refreshed,
+                until_refresh=self._until_refresh,
                 until_learning=self._until_learning,
                 memory=list(self._memory),
                 lengths=self._lengths.state(),
@@ -210,6 +212,7 @@ class OnlineRouter:
                 self._quotas.begin(state.served)
                 self._set_prices(state.base, state.response)
                 self._sum_of_prices, self._refreshed = state.sum_of_prices, state.refreshed
+                self._prices, self._until_refresh = state.prices, state.until_refresh
                 self._until_learning = state.until_learning
         if not same:
             self.learn()

@@ -30,9 +30,11 @@ class RouterState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     period: int
     served: list[int]
     base: list[float]
+    prices: list[float]
     response: list[list[float]]
     sum_of_prices: list[float]
     refreshed: int
+    until_refresh: int
     until_learning: int
     memory: list[tuple[int, float | None, str | None]]
     lengths: list[tuple[str | None, int, int, float, float, float, float]]
@@ -66,7 +68,14 @@ def load_state(path: Path, option: str = "--state") -> RouterState:
         raise InputError(option, path, f"cannot be read ({error.strerror}); {advice}") from error
     except msgspec.DecodeError as error:
         raise InputError(option, path, f"is no router's state ({error}); {advice}") from error
-    lists: tuple[Sized, ...] = (state.base, state.served, state.sum_of_prices, state.response, *state.response)
+    lists: tuple[Sized, ...] = (
+        state.base,
+        state.prices,
+        state.served,
+        state.sum_of_prices,
+        state.response,
+        *state.response,
+    )
     if len({len(values) for values in lists}) > 1 or sum(state.served) >= max(state.period, 1):
         raise InputError(option, path, f"is no router's state (its lists do not fit each other); {advice}")
     return state

@@ -71,13 +71,13 @@ class Quotas:
         return list(self._low), list(self._high)
 
     @property
-    def bound(self) -> list[int]:
-        """The models that a share concerns, as numbers."""
-        return [
-            number
+    def shares(self) -> dict[int, float]:
+        """The middle of each model's limits, in 0..1, of the models that have some, by number."""
+        return {
+            number: (low + high) / 2 / self.period
             for number, (low, high) in enumerate(zip(self._low, self._high, strict=True))
             if low > 0 or high < self.period
-        ]
+        }
 
     def deviations(self) -> list[float]:
         """Queries that each model has had beyond its line: above 0 too many, below too few, 0 within a band."""

@@ -7,12 +7,13 @@ much of the way from chance to the optimum a router goes,
     closed = (random − router) / (random − optimum)
 
 where both ends have the same numbers of queries a model, and so must what is compared: it is ``None`` for whoever does
-not keep the shares. ``random`` stands for the mean of all draws; the draw that is replayed gives its waits.
+not keep the shares (in a last period that the trace does not fill, nobody is held to them). ``random`` stands for the
+mean of all draws; the draw that is replayed gives its waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from time import perf_counter_ns
 from typing import Any
@@ -90,6 +91,7 @@ def simulate(
     history: float = 0.2,
     period: int | None = None,
     servers: Mapping[str, int] | None = None,
+    only: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
     """Replay ``trace`` under every strategy.
@@ -101,6 +103,7 @@ def simulate(
         period: queries over which shares are kept; by default all that are replayed, as if their number were known.
         servers: by model's name, how many queries each serves at a time; by default as many as the optimal plan keeps
             busy for :data:`UTILISATION` of the time.
+        only: the strategies to replay, by name; by default all.
         progress: called with strategies done and their number.
 
     Raises:
@@ -114,8 +117,7 @@ def simulate(
     past, rest = trace.split(int(history * len(trace)))
     period = len(rest) if period is None else period
     arena = _Arena(policy, rest)
-    quotas = Quotas([model.share_range for model in policy.models], len(rest))
-    low, high = quotas.limits
+    low, high = _limits(policy, len(rest), period)
     best = optimum(arena.costs, low, high)
     counts = np.bincount(best, minlength=len(policy.models))
     n_servers = _servers(policy, servers or {}, servers_for(rest, arena.runtime_s, best, UTILISATION))
@@ -146,6 +148,7 @@ def simulate(
     }
     for number, model in enumerate(policy.models):
         contenders[f"single:{model.name}"] = lambda number=number: Fixed(np.full(len(rest), number))  # type: ignore[misc]
+    contenders = {name: contender for name, contender in contenders.items() if not only or name in only}
     random_objective = float(arena.costs.mean(axis=0) @ counts)
     span = random_objective - float(arena.costs[np.arange(len(rest)), best].sum())
     strategies = {}
@@ -154,7 +157,8 @@ def simulate(
         played = replay(rest, arena.runtime_s, n_servers, timed)
         objective = random_objective if name == "random" else arena.objective(played)
         served = np.bincount(played.choices, minlength=len(policy.models))
-        kept = bool((served >= low).all() and (served <= high).all())
+        # A period that the trace does not fill has no end to be held to.
+        kept = bool((served >= low - len(rest) % period).all() and (served <= high + len(rest) % period).all())
         closed = (random_objective - objective) / span if kept and span > 0 else None
         p50, p99 = timed.percentiles_us() if name.startswith("online") else (None, None)
         strategies[name] = arena.strategy(played, objective, closed, kept, p50, p99)
@@ -256,6 +260,17 @@ class _Timed:
     def percentiles_us(self) -> tuple[float, float]:
         p50, p99 = np.percentile(self._ns, (50, 99)) / 1000
         return float(p50), float(p99)
+
+
+def _limits(policy: RoutingPolicy, n_queries: int, period: int) -> tuple[IntArray, IntArray]:
+    """Lowest and highest number of queries of each model, (n_models,), over whole periods and what is left of one."""
+    ranges = [model.share_range for model in policy.models]
+    each = np.array(Quotas(ranges, period).limits)
+    whole, left = divmod(n_queries, period)
+    limits = whole * each
+    if left:
+        limits = limits + np.array(Quotas(ranges, left).limits)
+    return limits[0], limits[1]
 
 
 def _servers(policy: RoutingPolicy, asked: Mapping[str, int], otherwise: IntArray) -> IntArray:

@@ -71,7 +71,7 @@ def test_within_a_band_nothing_deviates() -> None:
     for model in (0, 1, 1):
         quotas.count(model)
     assert quotas.deviations() == [0, 0]
-    assert quotas.bound == [0]
+    assert quotas.shares == {0: pytest.approx(0.4)}
     quotas.count(1)
     quotas.count(1)
     quotas.count(1)
