@@ -14,7 +14,7 @@ PARALLEL ?= -n 2 --dist loadfile
 CSOURCES = $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-serve test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
+.PHONY: help demo test test-system test-serve test-litellm test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,16 @@ test-c:
 test-serve: $(VENV)/.installed-dev ## A real transformers serve under llmpower run, its usage against our tokens (2 minutes)
 	$(PIP) -e '.[serving]'
 	LLMPOWER_SERVE_TESTS=1 $(BIN)/python -m pytest tests/serve $(ARGS)
+
+# LiteLLM pins much of what it runs on, so it has an environment of its own.
+.venv-litellm/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[litellm]'
+	@touch $@
+
+test-litellm: $(VENV)/.installed-dev .venv-litellm/.installed ## LiteLLM's proxy routed by a policy before two transformers serve (3 minutes)
+	$(PIP) -e '.[serving]'
+	LLMPOWER_LITELLM=.venv-litellm $(BIN)/python -m pytest tests/litellm $(ARGS)
 
 fuzz: $(VENV)/.installed-dev ## 100,000 hostile datagrams at a real daemon, and a million at the codec (a few minutes)
 	$(PIP) -e '.[fuzz]'
@@ -108,6 +118,6 @@ test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed ## The daemon beside the re
 	LLMPOWER_VLLM=$(VLLM) $(BIN)/python -m pytest tests/system/vllm -s $(ARGS)
 
 clean: ## Remove everything that was built
-	rm -rf build dist demo $(VENV) *.egg-info llmpower/*/*.so llmpower/sampling/simulated/*.so.* \
+	rm -rf build dist demo $(VENV) .venv-litellm *.egg-info llmpower/*/*.so llmpower/sampling/simulated/*.so.* \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	$(MAKE) --no-print-directory -C csrc/tests clean

@@ -21,13 +21,14 @@ FLOORS = (
     ("tables",),
     ("sampling", "spans", "attribution", "store", "metrics", "modelling", "service"),
     ("profiling", "routing", "daemon"),
-    ("report", "inprocess"),
+    ("report", "inprocess", "gateways"),
     ("cli",),
 )
 ALLOWED_ABOVE_THE_GROUND = {
     "profiling": {"spans", "store"},
     "routing": {"modelling"},
     "report": {"modelling", "routing"},
+    "gateways": {"routing"},
     "inprocess": {"sampling", "spans", "store", "daemon"},
 }
 TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers/", "profiling/")

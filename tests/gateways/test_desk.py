@@ -1,0 +1,92 @@
+"""The desk turns characters into tokens, learns in the background, and keeps what it learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from online_policies import make, queries
+
+from llmpower.exceptions import InputError
+from llmpower.gateways.desk import Desk, from_environment
+from llmpower.modelling import WorkloadModel, fit
+from llmpower.routing import OnlineRouter, RoutingPolicy, save_policy
+
+PAST = queries(1000, 1)
+
+
+@pytest.fixture(scope="module")
+def policy() -> RoutingPolicy:
+    import pandas as pd
+
+    rows = [
+        (name, τin, τout, p1 * τin + d0 * τout, (p1 * τin + d0 * τout) / 300)
+        for name, p1, d0 in (("small", 0.1, 4.0), ("large", 0.5, 40.0))
+        for τin in (8, 64, 512)
+        for τout in (8, 64, 512)
+    ]
+    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
+    models: list[WorkloadModel] = fit(pd.DataFrame(rows, columns=columns), form="cached")
+    return make(models, {"small": 0.5, "large": 0.7}, PAST, shares={"small": 0.5, "large": 0.5})
+
+
+def test_shares_are_kept_of_requests_known_by_their_characters(policy: RoutingPolicy) -> None:
+    desk = Desk(OnlineRouter(policy, period=400))
+    chosen = []
+    for τin, τout in zip(PAST[0][:400].tolist(), PAST[1][:400].tolist(), strict=True):
+        chosen.append(desk.choose(6 * τin, "chat"))
+        desk.complete(6 * τin, τin, τout, "chat")
+    desk.close()
+    assert chosen.count("small") == chosen.count("large") == 200
+
+
+def test_how_many_characters_make_a_token_is_learnt(policy: RoutingPolicy) -> None:
+    class Recording(OnlineRouter):
+        def choose(self, input_tokens: int, *arguments: object, **options: object):  # type: ignore[no-untyped-def]
+            self.seen = input_tokens
+            return super().choose(input_tokens, *arguments, **options)  # type: ignore[arg-type]
+
+    router = Recording(policy)
+    desk = Desk(router)
+    desk.choose(1000)
+    assert router.seen == 250
+    for _ in range(600):
+        desk.complete(1000, 500, 10)
+    desk.choose(1000)
+    assert router.seen == pytest.approx(500, abs=5)
+    desk.close()
+
+
+def test_what_was_learnt_is_there_after_a_restart(policy: RoutingPolicy, tmp_path: Path) -> None:
+    save_policy(policy, tmp_path / "policy.json")
+    environment = {
+        "LLMPOWER_GATEWAY_POLICY": str(tmp_path / "policy.json"),
+        "LLMPOWER_GATEWAY_STATE": str(tmp_path / "state.json"),
+        "LLMPOWER_GATEWAY_PERIOD": "400",
+        "LLMPOWER_GATEWAY_MODEL": "auto",
+    }
+    first = from_environment(environment)
+    assert first.alias == "auto"
+    for _ in range(300):
+        first.choose(400)
+        first.complete(400, 100, 7)
+    first.close()
+    second = from_environment(environment)
+    assert sum(second.router.served.values()) == 300
+    assert second.router.served == first.router.served
+    assert second.choose(400) == first.choose(400)
+    assert second.router.prices == first.router.prices
+
+
+@pytest.mark.parametrize(
+    ("environment", "error"),
+    [
+        ({}, "LLMPOWER_GATEWAY_POLICY = not set"),
+        ({"LLMPOWER_GATEWAY_POLICY": "absent.json"}, "LLMPOWER_GATEWAY_POLICY = absent.json: cannot be read"),
+        ({"LLMPOWER_GATEWAY_POLICY": "p", "LLMPOWER_GATEWAY_PERIOD": "many"}, "LLMPOWER_GATEWAY_PERIOD = many"),
+    ],
+    ids=["no policy", "absent policy", "period"],
+)
+def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], error: str) -> None:
+    with pytest.raises(InputError, match=error):
+        from_environment(environment)
