@@ -66,6 +66,10 @@ def _accuracy(outcome: Outcome, costs: Costs) -> float:
 def round_robin(workload: Workload, n_models: int) -> IntArray:
     """Queries of each cell on each model, shape (n_cells, n_models); a row of n queries takes n turns."""
     n_cells = workload.n_cells
+    if workload.n_queries == len(workload.row_cells):
+        places = workload.row_cells * n_models
+        places += np.resize(np.arange(n_models), len(places))
+        return np.bincount(places, minlength=n_cells * n_models).reshape(n_cells, n_models)
     rounds, rest = np.divmod(workload.row_counts, n_models)
     # Whole rounds are as many turns for each; what is left of a row goes to the next models in turn.
     assigned = np.zeros((n_cells, n_models), np.int64)

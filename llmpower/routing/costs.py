@@ -14,7 +14,7 @@ for accuracy in every workload.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from llmpower.routing.choices import Choice, candidates
 from llmpower.routing.idle import Idle
 from llmpower.routing.workload import IntArray, Workload
 
+CELLS_AT_ONCE = 2**13
 CELLS_NAMED = 3
 
 
@@ -260,12 +261,20 @@ def design(fit: Fit, input_tokens: IntArray, output_tokens: IntArray) -> FloatAr
     return make_form(fit.form, intercept="intercept" in fit.terms).design(input_tokens, output_tokens)
 
 
+def designs(fit: Fit, workload: Workload) -> Iterator[tuple[slice, FloatArray]]:
+    """φ of the workload's cells, a stretch of them after the other: as many as a processor's cache holds."""
+    for start in range(0, workload.n_cells, CELLS_AT_ONCE):
+        cells = slice(start, start + CELLS_AT_ONCE)
+        yield cells, design(fit, workload.input_tokens[cells], workload.output_tokens[cells])
+
+
 def _predict(what: str, unit: str, choices: Sequence[Choice], fits: Sequence[Fit], workload: Workload) -> FloatArray:
     """Predictions for the workload's cells, shape (n_cells, n_choices), every one of them positive."""
     predicted = np.empty((workload.n_cells, len(fits)))
     for columns in by_form(fits):
-        φ = design(fits[columns[0]], workload.input_tokens, workload.output_tokens)
-        predicted[:, columns] = φ @ np.column_stack([fits[column].coefficients for column in columns])
+        coefficients = np.column_stack([fits[column].coefficients for column in columns])
+        for cells, φ in designs(fits[columns[0]], workload):
+            predicted[cells, columns] = φ @ coefficients
     if not (predicted.min() > 0 and predicted.max() < np.inf):
         for choice, fit, of_choice in zip(choices, fits, predicted.T, strict=True):
             _refuse_nonsense(f"{what} of {choice.name} [{unit}]", fit, of_choice, workload)

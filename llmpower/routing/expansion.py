@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.routing.plan import RoutingPlan
-from llmpower.routing.workload import IntArray
+from llmpower.routing.workload import IntArray, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +26,13 @@ def models_per_query(plan: RoutingPlan) -> list[str]:
 
 def choice_per_query(plan: RoutingPlan) -> IntArray:
     """As :func:`models_per_query`, as numbers in ``plan.choices``, shape (n_queries,)."""
-    _, models, counts = _segments(plan)
-    return models if len(models) == plan.workload.n_queries else np.repeat(models, counts)
+    return choices_of_rows(plan.workload, plan.assigned)
+
+
+def choices_of_rows(workload: Workload, assigned: IntArray) -> IntArray:
+    """As :func:`choice_per_query`, of an assignment (n_cells, n_choices) that is no plan yet."""
+    _, models, counts = _stretches(workload, assigned)
+    return models if len(models) == workload.n_queries else np.repeat(models, counts)
 
 
 def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +42,7 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     already is kept as ``workload_model_name`` or ``workload_system``. With a column ``count``, a row
     divided among models appears once for each, with its part of the count.
     """
-    rows, models, counts = _segments(plan)
+    rows, models, counts = _stretches(plan.workload, plan.assigned)
     table = frame.iloc[rows].reset_index(drop=True)
     if "count" in table.columns:
         table["count"] = counts
@@ -81,9 +86,8 @@ def _classes(plan: RoutingPlan, cells: IntArray) -> dict[str, NDArray[np.object_
     return {"query_class": np.array(plan.workload.classes, dtype=object)[plan.workload.cell_class[cells]]}
 
 
-def _segments(plan: RoutingPlan) -> tuple[IntArray, IntArray, IntArray]:
+def _stretches(workload: Workload, assigned: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Row, model and number of queries of each stretch of queries that share both, in input order."""
-    workload, assigned = plan.workload, plan.assigned
     model_of_cell, models_in_cell = np.zeros(workload.n_cells, np.int64), np.zeros(workload.n_cells, np.int64)
     for model in range(assigned.shape[1]):
         served = assigned[:, model] > 0
@@ -94,7 +98,7 @@ def _segments(plan: RoutingPlan) -> tuple[IntArray, IntArray, IntArray]:
     divided = np.flatnonzero(models_in_cell[workload.row_cells] > 1)
     if not len(divided):
         return rows, models, workload.row_counts
-    part_rows, part_models, part_counts = _divide(plan, divided)
+    part_rows, part_models, part_counts = _divide(workload, assigned, divided)
     if len(part_rows) == len(divided):
         models[part_rows] = part_models
         return rows, models, workload.row_counts
@@ -105,18 +109,17 @@ def _segments(plan: RoutingPlan) -> tuple[IntArray, IntArray, IntArray]:
     return rows[order], models[order], counts[order]
 
 
-def _divide(plan: RoutingPlan, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """:func:`_segments` of all rows of some cells.
+def _divide(workload: Workload, assigned: IntArray, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """:func:`_stretches` of all rows of some cells.
 
     Lay the queries out cell by cell, once divided into rows and once into models: both divisions end where a cell
     ends, so every stretch between two neighbouring ends belongs to one row and one model.
     """
-    workload, n_models = plan.workload, len(plan.model_names)
     rows = rows[np.argsort(workload.row_cells[rows], kind="stable")]
     row_ends = np.cumsum(workload.row_counts[rows])
-    model_ends = np.cumsum(plan.assigned[np.unique(workload.row_cells[rows])].ravel())
+    model_ends = np.cumsum(assigned[np.unique(workload.row_cells[rows])].ravel())
     ends = np.union1d(row_ends, model_ends[model_ends > 0])
     row = rows[np.searchsorted(row_ends, ends)]
-    model = np.searchsorted(model_ends, ends) % n_models
+    model = np.searchsorted(model_ends, ends) % assigned.shape[1]
     order = np.argsort(row, kind="stable")
     return row[order], model[order], np.diff(ends, prepend=0)[order]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.costs import Costs, Outcome, by_form, design
+from llmpower.routing.costs import Costs, Outcome, by_form, designs
 from llmpower.routing.workload import IntArray
 
 CONFIDENCE = 0.95
@@ -71,11 +71,11 @@ def saving(costs: Costs, plan: Outcome, against: str, other: Outcome, ΔΦ: list
 def summed_design(costs: Costs, assigned: IntArray | FloatArray) -> list[FloatArray]:
     """Φ_K of each choice, each of shape (n_terms,): Σ_c x_cK·φ_K(c) for ``assigned`` x (n_cells, n_choices)."""
     workload, fits = costs.workload, [choice.model.energy for choice in costs.choices]
-    sums = [np.zeros(0)] * len(fits)
+    sums = [np.zeros(len(fit.terms)) for fit in fits]
     for columns in by_form(fits):
-        φ = design(fits[columns[0]], workload.input_tokens, workload.output_tokens)
-        for column in columns:
-            sums[column] = np.asarray(assigned[:, column] @ φ)
+        for cells, φ in designs(fits[columns[0]], workload):
+            for column, of_cells in zip(columns, assigned[cells, columns].T @ φ, strict=True):
+                sums[column] += of_cells
     return sums
 
 

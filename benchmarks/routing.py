@@ -1,0 +1,241 @@
+"""Routing at any size beside its peers: PuLP with CBC, OR-Tools' network simplex, and pandas as a measure of a file.
+
+    python benchmarks/routing.py [--parts pulp,flow,frontier,file] [--queries N,…] [--json FILE]
+
+Lengths are lognormal like those of chats, costs those of seven servers with a KV cache; shares are exact. ``pulp``
+solves the published formulation, a binary a query and model, at 10,000 × 3. ``flow`` goes from arrays of token counts
+in memory to a model for each query, each size in a process of its own, and OR-Tools solves the same cells where
+.venv-bench has it. ``frontier`` needs the Azure conversations below LLMPOWER_REFERENCE_DATA. ``file`` is ``llmpower
+route`` from Parquet to Parquet, beside pandas reading and writing it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmpower.modelling import WorkloadModel, fit, save_models
+from llmpower.routing import Workload, read_workload, trace_frontier
+from llmpower.routing.costs import Costs, predict_costs
+from llmpower.routing.expansion import choices_of_rows
+from llmpower.routing.shares import query_limits
+from llmpower.routing.solver import solve
+
+LENGTHS = (8, 64, 512, 2048, 8192)
+SERVERS = ((0.1, 4.0), (0.16, 5.0), (0.2, 8.0), (0.3, 9.0), (0.4, 16.0), (0.5, 25.0), (0.9, 40.0))
+ACCURACY = {f"m{number}": 0.50 + 0.03 * number for number in range(7)}
+SHARES = dict(zip(ACCURACY, (0.1, 0.1, 0.2, 0.15, 0.15, 0.1, 0.2), strict=True))
+TIMEOUT_S = 150
+HERE = Path(__file__)
+
+
+def main() -> None:
+    """Run the parts that are asked for and print their figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default="pulp,flow,frontier,file")
+    parser.add_argument("--queries", default="500000,5000000,20000000", help="Sizes for the part flow.")
+    parser.add_argument("--flow-once", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--costs-into", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--ortools", type=Path, default=Path(".venv-bench/bin/python"), help="A Python that has it.")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.flow_once:
+        print(json.dumps(flow_once(arguments.flow_once, arguments.costs_into)))
+        return
+    parts = arguments.parts.split(",")
+    found: dict[str, Any] = {"what": "seconds, each part in one run on one machine", "processors": os.cpu_count()}
+    if "pulp" in parts:
+        found["pulp"] = against_pulp()
+    if "flow" in parts:
+        found["flow"] = [against_ortools(int(size), arguments.ortools) for size in arguments.queries.split(",")]
+    if "frontier" in parts:
+        found["frontier"] = frontier()
+    if "file" in parts:
+        found["file"] = against_pandas(5_000_000)
+    print(json.dumps(found, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def make_models(n_models: int = 7) -> list[WorkloadModel]:
+    """Servers with a KV cache, each dearer than the one before, by other factors in τin and τout."""
+    rows = [
+        (f"m{number}", τin, τout, p1 * τin + d0 * τout + 1e-5 * d0 * τin * τout, (p1 * τin + d0 * τout) / 300)
+        for number, (p1, d0) in enumerate(SERVERS[:n_models])
+        for τin in LENGTHS
+        for τout in LENGTHS
+    ]
+    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
+    return fit(pd.DataFrame(rows, columns=columns), form="cached")
+
+
+def make_tokens(n_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token counts of chats."""
+    rng = np.random.default_rng(0)
+    return tuple(  # type: ignore[return-value]
+        np.clip(rng.lognormal(mean, spread, n_queries), 8, most).astype(np.int64)
+        for mean, spread, most in ((6.5, 1.1, 8192), (5.0, 0.9, 4096))
+    )
+
+
+def problem(workload: Workload, models: list[WorkloadModel]) -> tuple[Costs, np.ndarray, np.ndarray]:
+    """Costs and the limits of exact shares."""
+    names = [model.model_name for model in models]
+    total = sum(SHARES[name] for name in names)
+    costs = predict_costs(models, workload, {name: ACCURACY[name] for name in names})
+    shares = {name: SHARES[name] / total for name in names}
+    return costs, *query_limits(shares, costs.model_names, workload.n_queries)
+
+
+def against_pulp() -> dict[str, Any]:
+    """10,000 queries and 3 models, a binary for each pair."""
+    import pulp
+
+    workload = Workload.from_tokens(*make_tokens(10_000))
+    costs, low, high = problem(workload, make_models(3))
+    paid = costs.per_query(0.5)
+    ours_s = []
+    for _ in range(5):
+        start_s = time.perf_counter()
+        solution = solve(paid, workload.count, low, high)
+        ours_s.append(time.perf_counter() - start_s)
+    queries = np.repeat(paid, workload.count, axis=0)
+    start_s = time.perf_counter()
+    program = pulp.LpProblem(sense=pulp.LpMinimize)
+    x = [[pulp.LpVariable(f"x_{q}_{k}", cat="Binary") for k in range(3)] for q in range(len(queries))]
+    program += pulp.lpSum(queries[q, k] * x[q][k] for q in range(len(queries)) for k in range(3))
+    for of_query in x:
+        program += pulp.lpSum(of_query) == 1
+    for k in range(3):
+        program += pulp.lpSum(of_query[k] for of_query in x) == int(low[k])
+    program.solve(pulp.PULP_CBC_CMD(msg=False))
+    theirs_s = time.perf_counter() - start_s
+    ours, theirs = float((solution.assigned * paid).sum()), float(pulp.value(program.objective))
+    return {
+        "ours_s": min(ours_s),
+        "pulp_cbc_s": theirs_s,
+        "ratio": theirs_s / min(ours_s),
+        "objective_difference": abs(ours - theirs) / abs(ours),
+    }
+
+
+def flow_once(n_queries: int, costs_into: Path | None) -> dict[str, Any]:
+    """From token counts to a model for each query; the peak is of the whole process, imports and counts included."""
+    models, tokens = make_models(), make_tokens(n_queries)
+    marks = [time.perf_counter()]
+    workload = Workload.from_tokens(*tokens)
+    marks.append(time.perf_counter())
+    costs, low, high = problem(workload, models)
+    paid = costs.per_query(0.5)
+    marks.append(time.perf_counter())
+    solution = solve(paid, workload.count, low, high)
+    marks.append(time.perf_counter())
+    chosen = choices_of_rows(workload, solution.assigned)
+    marks.append(time.perf_counter())
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert np.bincount(chosen).tolist() == low.tolist()
+    if costs_into is not None:
+        for name, array in (("costs", paid), ("count", workload.count), ("queries", low)):
+            np.save(costs_into / f"{name}.npy", array)
+    names = ("collapse_s", "predict_s", "solve_s", "read_back_s")
+    return {
+        "queries": n_queries,
+        "cells": workload.n_cells,
+        "models": len(models),
+        **dict(zip(names, np.diff(marks).round(4).tolist(), strict=True)),
+        "total_s": marks[-1] - marks[0],
+        "optimality_gap": solution.optimality_gap,
+        "objective": float((solution.assigned * paid).sum()),
+        "peak_bytes": peak_bytes,
+    }
+
+
+def against_ortools(n_queries: int, python: Path) -> dict[str, Any]:
+    """Ours from tokens to models, and theirs on the cells that ours had."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, str(HERE), "--flow-once", str(n_queries), "--costs-into", directory]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        if n_queries <= 5_000_000 and python.exists():
+            flow = [str(python), str(HERE.parent / "routing" / "ortools_flow.py"), directory]
+            try:
+                theirs = subprocess.run(flow, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
+                found["ortools"] = json.loads(theirs.stdout)
+            except subprocess.TimeoutExpired:
+                found["ortools"] = {"solved": False, "s": None, "more_than_s": TIMEOUT_S}
+    print(json.dumps(found), file=sys.stderr)
+    return found
+
+
+def frontier() -> dict[str, Any] | None:
+    """The front of the Azure conversations under exact shares, to a thousandth of its extent."""
+    trace = Path(os.environ.get("LLMPOWER_REFERENCE_DATA", "")) / "azure" / "AzureLLMInferenceTrace_conv.csv"
+    if not trace.is_file():
+        return None
+    workload = read_workload(trace, {"input_tokens": "ContextTokens", "output_tokens": "GeneratedTokens"})
+    start_s = time.perf_counter()
+    points = trace_frontier(make_models(), workload, ACCURACY, shares=SHARES)
+    return {"cells": workload.n_cells, "models": 7, "points": len(points), "s": time.perf_counter() - start_s}
+
+
+def against_pandas(n_queries: int) -> dict[str, Any]:
+    """``llmpower route``, its start included, beside reading and writing the same file in a process that has pandas."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        τin, τout = make_tokens(n_queries)
+        seconds = np.sort(np.random.default_rng(1).uniform(0, 86400, n_queries))
+        when = pd.Timestamp("2026-01-01") + pd.to_timedelta(seconds, unit="s")
+        pd.DataFrame({"timestamp": when, "input_tokens": τin, "output_tokens": τout}).to_parquet(
+            directory / "in.parquet"
+        )
+        save_models(make_models(), directory / "models.json")
+        pd.DataFrame({"model_name": ACCURACY.keys(), "accuracy": ACCURACY.values(), "share": SHARES.values()}).to_csv(
+            directory / "accuracy.csv", index=False
+        )
+        start_s = time.perf_counter()
+        pd.read_parquet(directory / "in.parquet").to_parquet(directory / "copy.parquet")
+        pandas_s = time.perf_counter() - start_s
+        files = {
+            "--models": "models.json",
+            "--workload": "in.parquet",
+            "--accuracy": "accuracy.csv",
+            "-o": "plan.parquet",
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "llmpower.cli.main",
+            "route",
+            "--zeta",
+            "0.5",
+            "--shares-from-accuracy",
+            "--json",
+        ]
+        for option, file in files.items():
+            command += [option, str(directory / file)]
+        start_s = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        route_s = time.perf_counter() - start_s
+        solve_s = json.loads(done.stdout)["solve_s"]
+    return {
+        "rows": n_queries,
+        "pandas_s": pandas_s,
+        "route_s": route_s,
+        "solve_s": solve_s,
+        "ratio": route_s / pandas_s,
+    }
+
+
+if __name__ == "__main__":
+    main()
