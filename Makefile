@@ -88,11 +88,12 @@ memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Val
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
-bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the peers, each a ratio measured in one run (8 minutes)
+bench: $(VENV)/.installed-dev .venv-bench/.installed ## Benchmarks beside the peers, each a ratio measured in one run (12 minutes)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scrape.py
 	$(BIN)/python benchmarks/accuracy.py --quick
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/routing.py
 
 bench-daemon: $(VENV)/.installed-dev .venv-bench/.installed ## The daemon's own cost and its bars, beside nvitop-exporter (35 minutes; ARGS="--minutes 1": 6)
 	$(BIN)/python benchmarks/daemon.py $(ARGS)
