@@ -24,6 +24,7 @@ struct load {
     double *end_s, *energy_j;
     /* CPU drive, when steps is 0: the latest HISTORY polls. */
     double idle_w, max_w, processors, ticks_per_s;
+    char *group; /* whose busy time, as a file of its control group; NULL is the machine */
     struct point *history;
     size_t polls;
 };
@@ -114,8 +115,23 @@ static double waveform_power_w(const struct load *load, double time_s) {
 
 /* --- CPU drive -------------------------------------------------------------------------------------------------- */
 
-/* Seconds that this machine's processors have been busy since boot; negative when the kernel does not say. */
+/* Seconds that a control group has run; negative when the file says neither nanoseconds nor usage_usec. */
+static double group_busy_s(const char *path) {
+    FILE *stream = fopen(path, "re");
+    if (!stream) return -1;
+    unsigned long long used;
+    double busy = -1;
+    if (fscanf(stream, "usage_usec %llu", &used) == 1)
+        busy = (double)used * 1e-6;
+    else if (fscanf(stream, "%llu", &used) == 1)
+        busy = (double)used * 1e-9;
+    fclose(stream);
+    return busy;
+}
+
+/* Seconds that processors have been busy, for the group or for all; negative when the kernel does not say. */
 static double busy_s(const struct load *load) {
+    if (load->group) return group_busy_s(load->group);
     FILE *stream = fopen("/proc/stat", "re");
     if (!stream) return -1;
     unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
@@ -167,12 +183,13 @@ static double power_between_w(const struct load *load, const struct point *befor
            ((double)(after->time_ns - before->time_ns) * 1e-9);
 }
 
-static bool open_cpu(struct load *load, char *error, size_t error_size) {
+static bool open_cpu(struct load *load, const char *group, char *error, size_t error_size) {
+    if (group && !(load->group = strdup(group))) return false;
     load->processors = (double)sysconf(_SC_NPROCESSORS_ONLN);
     load->ticks_per_s = (double)sysconf(_SC_CLK_TCK);
     load->history = calloc(HISTORY, sizeof *load->history);
     if (load->history && busy_s(load) >= 0) return true;
-    snprintf(error, error_size, "the CPU drive needs /proc/stat");
+    snprintf(error, error_size, "the CPU drive needs %s", group ? group : "/proc/stat");
     return false;
 }
 
@@ -189,9 +206,12 @@ struct load *load_open(const char *text, unsigned int gpu, double idle_w, double
     double power_w;
     char rest;
     bool good;
-    snprintf(error, error_size, "\"%s\" is none of cpu, constant:W, square:LOW,HIGH,PERIOD_S[,DUTY], file:PATH", text);
+    snprintf(error, error_size,
+             "\"%s\" is none of cpu, cpu:PATH, constant:W, square:LOW,HIGH,PERIOD_S[,DUTY], file:PATH", text);
     if (strcmp(text, "cpu") == 0)
-        good = open_cpu(load, error, error_size);
+        good = open_cpu(load, NULL, error, error_size);
+    else if (strncmp(text, "cpu:", 4) == 0)
+        good = open_cpu(load, text + 4, error, error_size);
     else if (strncmp(text, "constant:", 9) == 0)
         good = sscanf(text + 9, "%lf%c", &power_w, &rest) == 1 && append_step(load, 1, power_w);
     else if (strncmp(text, "square:", 7) == 0)
@@ -209,6 +229,7 @@ void load_close(struct load *load) {
     free(load->end_s);
     free(load->energy_j);
     free(load->history);
+    free(load->group);
     free(load);
 }
 

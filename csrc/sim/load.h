@@ -14,6 +14,8 @@ struct load;
 
 /* From the text of LLMPOWER_SIM_LOAD:
  *   cpu                            busy time of this machine (idle_w .. max_w)
+ *   cpu:PATH                       that of a control group, by its cpuacct.usage (v1) or cpu.stat (v2): what a
+ *                                  neighbour runs costs nothing
  *   constant:WATTS
  *   square:LOW,HIGH,PERIOD_S[,DUTY]  DUTY is the share of the period at HIGH, 0.5 if left out
  *   file:PATH                      lines "SECONDS WATTS", each a step of that length; # begins a comment.

@@ -1,5 +1,6 @@
 /* test_load.c - the true energy of waveforms, and texts that are none. */
 #include <math.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "../sim/load.h"
@@ -40,9 +41,41 @@ static void test_a_file_for_each_gpu(void) {
     CHECK(rmdir(directory) == 0);
 }
 
+/* A second of the group's on one of n processors is a second at an n-th of what lies between idle and maximum. */
+static void test_a_control_group(const char *format, unsigned long long second) {
+    char path[] = "/tmp/llmpower-load-XXXXXX", text[64], error[256];
+    CHECK(close(mkstemp(path)) == 0);
+    snprintf(text, sizeof text, "cpu:%s", path);
+    CHECK(load_open(text, 0, 50, 250, error, sizeof error) == NULL && strstr(error, path)); /* empty */
+    struct load *load = NULL;
+    for (unsigned long long busy_s = 7; busy_s <= 8; busy_s++) {
+        FILE *file = fopen(path, "w");
+        CHECK(file && fprintf(file, format, busy_s * second) > 0 && fclose(file) == 0);
+        if (!load) load = load_open(text, 0, 50, 250, error, sizeof error);
+        CHECK(load && load_known_until(load, (int64_t)busy_s * SECOND) == (int64_t)busy_s * SECOND);
+    }
+    double power_w;
+    CHECK(load_power_w(load, 15 * SECOND / 2, &power_w));
+    CHECK(fabs(power_w - (50 + 200.0 / (double)sysconf(_SC_NPROCESSORS_ONLN))) < 1e-6);
+    CHECK(unlink(path) == 0); /* the group is gone: nothing runs in it */
+    CHECK(load_known_until(load, 9 * SECOND) == 9 * SECOND);
+    CHECK(load_power_w(load, 17 * SECOND / 2, &power_w) && fabs(power_w - 50) < 1e-6);
+    load_close(load);
+}
+
 static void test_nonsense(void) {
-    const char *texts[] = {"",           "cpus",          "constant:",      "constant:-1",  "constant:1x",
-                           "square:1,2", "square:1,2,-1", "square:1,2,3,4", "constant:nan", "file:/nonexistent"};
+    const char *texts[] = {"",
+                           "cpus",
+                           "cpu:",
+                           "cpu:/none",
+                           "constant:",
+                           "constant:-1",
+                           "constant:1x",
+                           "square:1,2",
+                           "square:1,2,-1",
+                           "square:1,2,3,4",
+                           "constant:nan",
+                           "file:/nonexistent"};
     char error[256];
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         CHECK(load_open(texts[i], 0, 0, 0, error, sizeof error) == NULL);
@@ -74,6 +107,8 @@ static void test_power(void) {
 int main(void) {
     test_waveforms();
     test_a_file_for_each_gpu();
+    test_a_control_group("%llu\n", 1000000000);
+    test_a_control_group("usage_usec %llu\nuser_usec 1\n", 1000000);
     test_nonsense();
     test_power();
     puts("load: ok");
