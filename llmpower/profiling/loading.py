@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 from transformers.utils.logging import set_verbosity_error
 
 from llmpower.exceptions import InputError
@@ -96,13 +96,25 @@ def load_model(source: Source, *, device: str = "auto", dtype: str = "auto") -> 
         dtype = "bfloat16" if on_cuda else "float32"
     placement = {"device_map": "auto"} if on_cuda else {}
     with _one_line(source):
-        model: Any = AutoModelForCausalLM.from_pretrained(source.location, dtype=dtype, **placement, **_file(source))
+        kind = _kind_of(AutoConfig.from_pretrained(source.location, **_file(source)))
+        model: Any = kind.from_pretrained(source.location, dtype=dtype, **placement, **_file(source))
     return model.eval()
 
 
 def quieten_transformers() -> None:
     """Keep a library's advice on decoding and downloads out of a campaign's own words, for the whole process."""
     set_verbosity_error()  # type: ignore[no-untyped-call] # transformers leaves it untyped
+
+
+def _kind_of(config: Any) -> Any:
+    """What generates text from text: a decoder, one behind an encoder, or one that would read pictures too.
+
+    Of a model behind an encoder the decoder could be loaded alone, and would answer nothing. Code that comes with a
+    model is nobody's kind here, and is loaded as a decoder.
+    """
+    decoders = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    kinds = (AutoModelForSeq2SeqLM, *decoders) if getattr(config, "is_encoder_decoder", False) else decoders
+    return next((kind for kind in kinds if type(config) in kind._model_mapping), AutoModelForCausalLM)
 
 
 def _file(source: Source) -> dict[str, str]:

@@ -3,13 +3,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from llmpower.exceptions import InputError
-from llmpower.profiling import Cell, check_lengths, find_model, load_model, read_config
+from llmpower.profiling import Cell, Generation, check_lengths, find_model, load_model, read_config
 from llmpower.profiling.loading import Source
+from llmpower.spans import SpanClient
 
 
 def test_a_folder_loads_and_is_called_by_its_name(tiny_llama_directory: Path) -> None:
@@ -18,6 +21,34 @@ def test_a_folder_loads_and_is_called_by_its_name(tiny_llama_directory: Path) ->
     model = load_model(source, device="cpu", dtype="bfloat16")
     assert model.dtype == torch.bfloat16
     assert not model.training
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_a_model_with_an_encoder_is_loaded_whole_and_measured(family: str, tmp_path: Path, receiver: Any) -> None:
+    if family == "bart":
+        made: Any = BartForConditionalGeneration(
+            BartConfig(
+                vocab_size=64,
+                d_model=16,
+                encoder_layers=1,
+                decoder_layers=1,
+                encoder_attention_heads=2,
+                decoder_attention_heads=2,
+                encoder_ffn_dim=16,
+                decoder_ffn_dim=16,
+                forced_eos_token_id=None,
+            )
+        )
+    else:
+        made = T5ForConditionalGeneration(
+            T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+        )
+    made.save_pretrained(tmp_path / family)
+    model = load_model(find_model(str(tmp_path / family)), device="cpu")
+    assert type(model) is type(made)
+    with Generation(model, SpanClient(receiver.path, retry_after_s=0), model_name=family) as generation:
+        span = generation.measure(Cell(7, 5, 2))
+    assert (span.input_tokens, span.output_tokens) == (14, 10)
 
 
 def test_a_hub_name_is_taken_as_it_is() -> None:
