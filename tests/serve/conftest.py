@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "system"), str(HERE.parent / "spans")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "system"), str(HERE.parent / "spans")]
+
+from servers import Daemon  # noqa: E402 (it is on the path now)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,3 +33,10 @@ def serving() -> None:
     if missing:
         say = f"{', '.join(missing)} not installed; make test-serve installs and runs this"
         (pytest.fail if os.environ.get("LLMPOWER_SERVE_TESTS") else pytest.skip)(say)
+
+
+@pytest.fixture
+def daemon(socket_directory: Path) -> Iterator[Daemon]:
+    daemon = Daemon("s", socket_directory, LLMPOWER_SIM_LOAD="square:100,300,0.7")
+    yield daemon
+    assert daemon.end() == 0, daemon.log

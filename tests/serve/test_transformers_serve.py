@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import word_tokenizer
-from servers import LLMPOWER, Daemon, Program, free_port, wait_until
+from servers import Daemon, wait_until
+from transformers_server import Server
 
 from llmpower.store import iter_rows
 
@@ -21,49 +18,6 @@ pytestmark = pytest.mark.usefixtures("serving")
 
 WORDS = [f"w{number}" for number in range(5, 120)]
 COLUMNS = ("input_tokens", "output_tokens", "model_name", "allocated", "time_to_first_token_s", "prefill_energy_j")
-
-
-class Server(Program):
-    """``transformers serve`` under ``llmpower run``."""
-
-    def __init__(self, directory: Path, model: Path, daemon: Daemon, *options: str) -> None:
-        self.port = free_port()
-        self.model = model
-        serve = [str(Path(sys.executable).with_name("transformers")), "serve", str(model), "--device", "cpu"]
-        serve += ["--port", str(self.port), "--host", "127.0.0.1", *options]
-        command = [*LLMPOWER, "run", f"--socket={daemon.socket}", "--", *serve]
-        super().__init__("serve", directory, command, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-        wait_until(lambda: self._healthy() or not self.runs, "the server answers", 280)
-        assert self.runs, self.log
-
-    def post(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        """The answer's JSON documents: one, or those of a stream."""
-        body = {"model": str(self.model), **body}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=120) as response:
-            text = response.read().decode()
-        if not body.get("stream"):
-            return [json.loads(text)]
-        lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
-        return [json.loads(line) for line in lines]
-
-    def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
-
-
-@pytest.fixture
-def daemon(socket_directory: Path) -> Iterator[Daemon]:
-    daemon = Daemon("s", socket_directory, LLMPOWER_SIM_LOAD="square:100,300,0.7")
-    yield daemon
-    assert daemon.end() == 0, daemon.log
 
 
 @pytest.fixture
