@@ -35,6 +35,7 @@ from llmpower.routing import OnlineRouter, RoutingPolicy, Trace, Workload, make_
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "online.json"
+FIGURE = HERE.parent / "docs" / "images" / "online.svg"
 THREE = {"Llama-2-7B": 0.05, "Llama-2-13B": 0.2, "Llama-2-70B": 0.75}
 ZETAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 PERIODS = (1000, 3000, 5000, 15000)
@@ -83,7 +84,7 @@ def main() -> None:
         document["cases"] = [_closed(policy, trace, name) for (name, _), policy in policies.items()]
         document["periods"] = [_periods(policies[name, 0.5], trace, name) for name in cases]
     write_text(arguments.json, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    _draw(document, arguments.json.with_suffix(".svg"))
+    _draw(document, FIGURE if arguments.json == RESULTS else arguments.json.with_suffix(".svg"))
     sys.exit("\n".join(_failures(document)) or None)
 
 
