@@ -36,7 +36,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory, run_cli: Run) -> Path:
     made = run_cli(
         *("route", "--models", directory / "models.json", "--workload", directory / "trace.csv"),
         *("--accuracy", directory / "accuracy.csv", "--column", "input_tokens=ContextTokens", "--share", "large=0.25"),
-        *("--share", "small=0.75", "--policy", directory / "policy.json"),
+        *("--share", "small=0.75", "--policy", directory / "policy.json", "--zeta", "0.5"),
     )
     assert made.returncode == 0, made.stderr
     return directory
