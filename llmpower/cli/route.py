@@ -31,6 +31,9 @@ WEIGHTINGS = ("tokens", "queries")
     "--share", "share_texts", multiple=True, metavar="MODEL=F|LOW:HIGH", help="Fraction of the queries, or a band."
 )
 @click.option("--shares-from-accuracy", is_flag=True, help="Take exact shares from that file's column share.")
+@click.option(
+    "--max-runtime", "max_runtime_s", type=float, metavar="S", help="Send no query where it would take over S seconds."
+)
 @click.option("--zeta", type=float, help="0 is accuracy alone, 1 energy alone. One of --zeta to --knee.")
 @click.option("--energy-budget", type=float, metavar="J", help="The most accuracy for at most so many joules.")
 @click.option("--accuracy-floor", type=float, metavar="A", help="The least energy at a mean accuracy of at least A.")
@@ -81,6 +84,7 @@ def command(
     only: tuple[str, ...],
     share_texts: tuple[str, ...],
     shares_from_accuracy: bool,
+    max_runtime_s: float | None,
     zeta: float | None,
     energy_budget: float | None,
     accuracy_floor: float | None,
@@ -110,14 +114,16 @@ def command(
     --accuracy only --zeta 1 can be asked for. What a ζ means depends on the scaling, which one long query sets: say
     joules or an accuracy instead, and the plan comes with the bound that not even divided queries could better. A
     model that was fitted on several systems is as many choices, named MODEL@SYSTEM. Accuracies may differ by
-    query_class, a column of both files. --idle-watts charges loaded models num_gpus (a column of --accuracy) × W ×
-    --horizon.
+    query_class, a column of both files. --max-runtime holds for the predicted runtime of a query by itself, without
+    waiting; LATE is the part of the queries that baselines are late for. --idle-watts charges loaded models num_gpus
+    (a column of --accuracy) × W × --horizon.
 
     \b
     Example:
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv -o plan.csv
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --energy-budget 5e6
       llmpower route --models models.json --workload queries.csv --zeta 1 --share Llama-2-70B=0.1:0.3
+      llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --max-runtime 20
       llmpower route --models models.json --workload azure.csv --accuracy accuracy.csv --shares-from-accuracy \\
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --plot plan.png
     """
@@ -145,6 +151,9 @@ def command(
         check_plot(plot_path)
         if accuracy_path is None:
             raise InputError("--plot", plot_path, "a frontier is of energy and accuracy; give --accuracy")
+    if policy_path is not None and max_runtime_s is not None:
+        advice = "a policy decides before it knows how long an answer takes, so it cannot keep this; leave one out"
+        raise InputError("--policy", "with --max-runtime", advice)
     goal = _goal(zeta, energy_budget, accuracy_floor, joules_per_point, knee)
     shares = parse_shares(share_texts)
     models = load_models(models_path)
@@ -171,6 +180,7 @@ def command(
         accuracy_weighting=accuracy_weighting,
         idle=idle,
         allow_unload=allow_unload,
+        max_runtime_s=max_runtime_s,
         max_extrapolation=max_extrapolation,
         draws=draws,
     )
@@ -188,6 +198,7 @@ def command(
             shares=shares,
             only=only,
             accuracy_weighting=accuracy_weighting,
+            max_runtime_s=max_runtime_s,
             progress=_show_progress if sys.stderr.isatty() else None,
         )
         if frontier_path is not None:

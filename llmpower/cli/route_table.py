@@ -24,8 +24,9 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
     if plan.simulated:
         lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
     outcomes: dict[str, Outcome] = {"plan": plan, **plan.baselines}
+    limited = plan.max_runtime_s is not None
     lines += aligned(
-        ("", "ENERGY", "SAVED", "ACC/TOKEN", "ACC/QUERY", "RUNTIME"),
+        ("", "ENERGY", "SAVED", "ACC/TOKEN", "ACC/QUERY", "RUNTIME", *(["LATE"] if limited else [])),
         [
             (
                 name,
@@ -34,10 +35,11 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
                 _percent(outcome.accuracy_token_weighted),
                 _percent(outcome.accuracy_query_mean),
                 _duration(outcome.runtime_s),
+                *([_late(plan, outcome)] if limited else []),
             )
             for name, outcome in outcomes.items()
         ],
-        right="ENERGY SAVED ACC/TOKEN ACC/QUERY RUNTIME",
+        right="ENERGY SAVED ACC/TOKEN ACC/QUERY RUNTIME LATE",
     )
     lines.append("")
     lines += aligned(
@@ -73,7 +75,10 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
     # Without accuracies the table has said already which model costs least.
     for name in plan.never_chosen if plan.accuracy_query_mean is not None else ():
         forced = "only its share sends queries there" if plan.models[name].queries else "it serves none"
-        yield f"no ζ ever chooses {name}: others are as good for fewer joules on every query; {forced}"
+        why = "others are as good for fewer joules on every query"
+        if plan.max_runtime_s is not None:
+            why = "on every query it would be late, or others are as good for fewer joules"
+        yield f"no ζ ever chooses {name}: {why}; {forced}"
 
 
 def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
@@ -82,6 +87,8 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
         energy_j = plan.bound.energy_j
         bound = _percent(plan.bound.accuracy) if energy_j is None else f"{energy_j / divisor:,.2f} {unit}"
         yield f"no plan does better than {bound}, though it divided queries"
+    if plan.max_runtime_s is not None:
+        yield f"every query is predicted to take at most {plan.max_runtime_s:.6g} s by itself; LATE would take longer"
     if (energy := plan.energy) is not None:
         yield (
             f"energy of the plan's queries: 95 % from {energy.low_j / divisor:,.2f} to {energy.high_j / divisor:,.2f}"
@@ -91,6 +98,8 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     line = f"saved against {saving.against}: {saving.energy_j / divisor:,.2f} {unit} ({100 * saving.fraction:.1f} %)"
     if (saved := saving.interval) is not None:
         line += f", 95 % from {saved.low_j / divisor:,.2f} to {saved.high_j / divisor:,.2f} {unit}"
+    if (against := plan.baselines[saving.against]).late_queries:
+        line += f"; that is late for {_late(plan, against)} of the queries"
     yield line
     if (again := plan.bootstrap) is not None:
         yield (
@@ -105,6 +114,10 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
             f"hybrid_threshold: up to {rule.threshold} {rule.tokens.replace('_', ' ')} to {rule.below}, longer ones to"
             f" {rule.above}"
         )
+
+
+def _late(plan: RoutingPlan, outcome: Outcome) -> str:
+    return _percent((outcome.late_queries or 0) / plan.workload.n_queries)
 
 
 def _rate(plan: RoutingPlan) -> str:

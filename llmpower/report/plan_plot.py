@@ -82,7 +82,7 @@ def plan_figure(plan: RoutingPlan, points: pd.DataFrame) -> Any:
     for marker, (name, outcome) in zip(MARKERS, others.items(), strict=False):
         colour = COLOURS[2] if name == "hybrid_threshold" else COLOURS[3]
         at = (_accuracy(plan, outcome), outcome.energy_j)
-        axes.plot(*at, marker=marker, color=colour, linestyle="none", label=LABELS[name])
+        axes.plot(*at, marker=marker, color=colour, linestyle="none", label=LABELS[name] + _late(outcome))
     label = f"plan, ζ = {plan.zeta:.3g}"
     error = None if plan.energy is None else [[plan.energy_j - plan.energy.low_j], [plan.energy.high_j - plan.energy_j]]
     axes.errorbar(
@@ -108,12 +108,17 @@ def _draw_singles(axes: Axes, plan: RoutingPlan, colour: str) -> None:
     accuracy = np.array([_accuracy(plan, single) for single in singles])
     energy_j = np.array([single.energy_j for single in singles])
     axes.plot(accuracy, energy_j, marker="o", color=colour, linestyle="none", label="one model for all")
-    for name, x, y in zip(plan.model_names, accuracy, energy_j, strict=True):
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 5), fontsize="x-small")
+    for name, single, x, y in zip(plan.model_names, singles, accuracy, energy_j, strict=True):
+        axes.annotate(name + _late(single), (x, y), textcoords="offset points", xytext=(5, 5), fontsize="x-small")
     # Less accuracy than the cheapest model's saves nothing. From there on the least is a line from corner to corner.
     x = np.unique(accuracy[accuracy >= accuracy[energy_j == energy_j.min()].max()])
     y = [best_blind_mix(energy_j, accuracy, least) @ energy_j for least in x]
     axes.plot(x, y, color=colour, linestyle="--", label="blind mixes")
+
+
+def _late(outcome: Outcome) -> str:
+    """Said of what breaks a limit on latency, and so is no alternative."""
+    return " (late)" if outcome.late_queries else ""
 
 
 def _accuracy(plan: RoutingPlan, outcome: Outcome) -> float:

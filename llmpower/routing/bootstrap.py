@@ -5,6 +5,8 @@ again at the same ζ, scaling and shares. What counts is the share of the querie
 the old plan would cost where the new coefficients are the truth: many queries may move and nothing be lost, when
 choices are nearly equal. Forms whose terms are costs keep them from falling below zero.
 
+A limit on latency stays as it is: it is the energy that is drawn anew.
+
 A large workload is represented by 5,000 of its queries, taken at equal steps through the cells in order: a share is
 then known to a fraction of a percent, and the draws take no longer for millions. The draws are the same in every run.
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmpower.exceptions import InfeasibleError
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FORMS, FloatArray
 from llmpower.routing.costs import Costs, design
@@ -33,7 +36,8 @@ class Bootstrap:
     """Over ``draws``: the mean and 95th percentile of the share of queries that would go elsewhere.
 
     ``regret`` is the mean of what the plan costs more than the draw's own optimum, in units of the objective, over the
-    spread of objectives from the draw's best to its worst choice for every query: 0 is nothing lost, 1 all there is.
+    spread of objectives from the draw's best to its worst choice for every query, of those that are allowed: 0 is
+    nothing lost, 1 all there is.
     """
 
     draws: int
@@ -49,7 +53,8 @@ def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
     """
     costs, limits = _represented(costs, limits)
     count, n_queries = costs.workload.count, costs.workload.n_queries
-    plan = solve(costs.per_query(zeta), count, *limits)
+    plan, limits = _nearly(solve, costs.per_query(zeta), count, *limits)
+    allowed = np.True_ if costs.late is None else ~costs.late
     rng = np.random.default_rng(SEED)
     tokens = (costs.workload.input_tokens, costs.workload.output_tokens)
     designs = [design(choice.model.energy, *tokens) for choice in costs.choices]
@@ -65,8 +70,9 @@ def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
         paid = costs.scaled(energy_j, zeta)
         best = solve(paid, count, *limits)
         moved[draw] = np.abs(best - plan).sum() / 2 / n_queries
-        spread = float(count @ (paid.max(axis=1) - paid.min(axis=1)))
-        regrets[draw] = ((plan - best) * paid).sum() / spread if spread else 0.0
+        dearest, cheapest = paid.max(axis=1, where=allowed, initial=-np.inf), paid.min(axis=1)
+        spread = float(count @ (dearest - cheapest))
+        regrets[draw] = ((plan - best) * np.where(allowed, paid, 0)).sum() / spread if spread else 0.0
     return Bootstrap(draws, float(moved.mean()), float(np.quantile(moved, 0.95)), float(regrets.mean()))
 
 
@@ -96,6 +102,25 @@ def _represented(costs: Costs, limits: tuple[IntArray, IntArray]) -> tuple[Costs
     )
     low, high = limits
     return represented, (low * QUERIES // N, -(-high * QUERIES // N))
+
+
+def _nearly(
+    solve: Solve, paid: FloatArray, count: IntArray, low: IntArray, high: IntArray
+) -> tuple[IntArray, tuple[IntArray, IntArray]]:
+    """The plan, and the limits that it keeps: those given, or the nearest ones that a sample can keep.
+
+    Where a limit on latency leaves a share just enough queries, a sample may hold a few too few of them.
+    """
+    slack = 0
+    while True:
+        # What is unloaded stays so.
+        limits = np.maximum(low - slack, 0), np.where(high > 0, high + slack, 0)
+        try:
+            return solve(paid, count, *limits), limits
+        except InfeasibleError:
+            if slack > QUERIES:
+                raise
+            slack = 2 * slack or 1
 
 
 def _root(fit: Fit) -> FloatArray:

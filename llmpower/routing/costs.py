@@ -9,7 +9,8 @@ Scaling, over all queries and choices, with the least taken as 0:
     ê = e / max e,   â = a / max a,   cost = ζ·ê − (1−ζ)·â
 
 so ζ = 1 is energy alone and ζ = 0 accuracy alone. One query sets each maximum, so a ζ means another exchange of joules
-for accuracy in every workload.
+for accuracy in every workload. A pair of query and choice that a limit on latency forbids costs infinity, and still
+counts in the scaling, so that a ζ means the same with a limit and without.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Outcome:
     are sums of what the models predict (seconds of all queries one after the other). ``idle_energy_j`` is what the
     loaded models are charged for waiting, ``None`` where they are not. ``accuracy_token_weighted`` is
     Σ A_K·(τin+τout) / Σ (τin+τout), ``accuracy_query_mean`` Σ A_K / N; both ``None`` where no accuracy was given.
-    ``shares`` are fractions of the queries by model name.
+    ``shares`` are fractions of the queries by model name. ``late_queries`` are predicted to take longer than they may:
+    expected queries where chance divides them, ``None`` where nothing is asked.
     """
 
     objective: float
@@ -63,6 +65,7 @@ class Outcome:
     accuracy_query_mean: float | None
     shares: Mapping[str, float]
     idle_energy_j: float | None
+    late_queries: float | None
 
     @property
     def total_energy_j(self) -> float:
@@ -75,6 +78,7 @@ class Loads:
     """What each choice is given, each of shape (n_choices,): queries, J, s, and accuracies summed over queries.
 
     ``accuracy_tokens`` is Σ A_K·(τin+τout) and ``accuracy_queries`` Σ A_K; both are 0 where there are no accuracies.
+    ``late`` are queries that take longer than they may; 0 where nothing is asked.
     """
 
     queries: FloatArray
@@ -82,6 +86,7 @@ class Loads:
     runtime_s: FloatArray
     accuracy_tokens: FloatArray
     accuracy_queries: FloatArray
+    late: FloatArray
 
     def weighted(self, weights: FloatArray) -> Loads:
         """Each choice given the fraction ``weights`` (n_choices,) of this."""
@@ -91,6 +96,7 @@ class Loads:
             self.runtime_s * weights,
             self.accuracy_tokens * weights,
             self.accuracy_queries * weights,
+            self.late * weights,
         )
 
 
@@ -100,7 +106,8 @@ class Costs:
 
     ``energy_j`` and ``runtime_s`` have shape (n_cells, n_choices), ``accuracy`` (n_classes, n_choices) or ``None``;
     ``extrapolated`` (n_cells,) marks cells outside the fitted range of at least one choice. ``idle_j`` (n_choices,) is
-    what each is charged while it is loaded, or ``None``; all are, unless they are ``unloadable`` and given no query.
+    what each is charged while it is loaded, or ``None``; all are, unless they are ``unloadable`` and given no query. No
+    query may go where it is predicted to take longer than ``max_runtime_s``, if that is given.
     """
 
     choices: tuple[Choice, ...]
@@ -113,6 +120,12 @@ class Costs:
     scaling: Scaling
     idle_j: FloatArray | None = None
     unloadable: bool = False
+    max_runtime_s: float | None = None
+
+    @property
+    def late(self) -> NDArray[np.bool_] | None:
+        """Where a query would take longer than it may (n_cells, n_choices); ``None`` where nothing is asked."""
+        return None if self.max_runtime_s is None else self.runtime_s > self.max_runtime_s
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -120,7 +133,7 @@ class Costs:
         return tuple(choice.name for choice in self.choices)
 
     def per_query(self, zeta: float) -> FloatArray:
-        """ζ·ê − (1−ζ)·â of one query of each cell on each choice, shape (n_cells, n_choices)."""
+        """ζ·ê − (1−ζ)·â of one query of each cell on each choice (n_cells, n_choices); ∞ where it would be late."""
         return self.scaled(self.energy_j, zeta)
 
     def scaled(self, energy_j: FloatArray, zeta: float) -> FloatArray:
@@ -131,6 +144,8 @@ class Costs:
             a = self.query_accuracy()
             a *= (1 - ζ) / (self.scaling.accuracy_max or 1.0)
             costs -= a
+        if (late := self.late) is not None:
+            costs[late] = np.inf
         return costs
 
     def query_accuracy(self) -> FloatArray:
@@ -151,12 +166,14 @@ class Costs:
                 here = slice(None) if len(self.accuracy) == 1 else self.workload.cell_class == number
                 accuracy_tokens += accuracy * (tokens[here] @ assigned[here])
                 accuracy_queries += accuracy * assigned[here].sum(axis=0)
+        late = self.late
         return Loads(
             queries=queries,
             energy_j=np.einsum("ck,ck->k", assigned, self.energy_j),
             runtime_s=np.einsum("ck,ck->k", assigned, self.runtime_s),
             accuracy_tokens=accuracy_tokens,
             accuracy_queries=accuracy_queries,
+            late=np.zeros_like(queries) if late is None else np.einsum("ck,ck->k", assigned, late).astype(np.float64),
         )
 
     def all_on_each(self) -> Loads:
@@ -186,6 +203,7 @@ class Costs:
             accuracy_query_mean=query_mean,
             shares=dict(zip(self.model_names, (loads.queries / n_queries).tolist(), strict=True)),
             idle_energy_j=idle_j,
+            late_queries=None if self.max_runtime_s is None else float(loads.late.sum()),
         )
 
 
@@ -198,13 +216,17 @@ def predict_costs(
     weighting: Weighting = "tokens",
     idle: Idle | None = None,
     allow_unload: bool = False,
+    max_runtime_s: float | None = None,
 ) -> Costs:
     """Predict the workload on the models of ``only``, or on all; charge what they draw ``idle``, if given.
 
     Raises:
         InputError: no model, an unknown one in ``only`` or ``accuracy``, one without an accuracy, models that cannot
-            be compared, a prediction at or below zero, or models to unload that nothing is charged for.
+            be compared, a prediction at or below zero, models to unload that nothing is charged for, or a limit
+            ``max_runtime_s`` on a query's predicted runtime that is no positive number.
     """
+    if max_runtime_s is not None and not 0 < max_runtime_s < np.inf:
+        raise InputError("--max-runtime", max_runtime_s, "is the longest that a query may take, in seconds above 0")
     if allow_unload and idle is None:
         advice = "needs what waiting costs to decide what is worth loading; give --idle-watts and --horizon"
         raise InputError("--allow-unload", "no idle energy", advice)
@@ -234,6 +256,7 @@ def predict_costs(
         scaling=Scaling(float(energy_j.max()), _accuracy_max(values, workload, weighting)),
         idle_j=None if idle is None else idle.energy_j(choices),
         unloadable=allow_unload,
+        max_runtime_s=max_runtime_s,
     )
 
 
@@ -281,16 +304,21 @@ def _predict(what: str, unit: str, choices: Sequence[Choice], fits: Sequence[Fit
     return predicted
 
 
+def lengths(workload: Workload, cells: IntArray) -> str:
+    """The first few of these cells, for a message."""
+    shown = ", ".join(f"{workload.input_tokens[cell]} + {workload.output_tokens[cell]}" for cell in cells[:CELLS_NAMED])
+    return f"{shown} tokens (input + output)"
+
+
 def _refuse_nonsense(what: str, fit: Fit, predicted: FloatArray, workload: Workload) -> None:
     wrong = ~((predicted > 0) & np.isfinite(predicted))
     if wrong.any():
         queries = 100 * workload.count[wrong].sum() / workload.n_queries
         worst = np.flatnonzero(wrong)
-        worst = worst[np.argsort(predicted[worst], kind="stable")][:CELLS_NAMED]
-        cells = ", ".join(f"{workload.input_tokens[cell]} + {workload.output_tokens[cell]}" for cell in worst)
+        worst = worst[np.argsort(predicted[worst], kind="stable")]
         advice = (
             f"the form {fit.form} predicts nothing positive for {wrong.sum()} of {workload.n_cells} cells"
-            f" ({queries:.2g} % of the queries), lowest for {cells} tokens (input + output); fit again with"
+            f" ({queries:.2g} % of the queries), lowest for {lengths(workload, worst)}; fit again with"
             " another form (llmpower fit --form auto), or leave those queries out"
         )
         raise InputError(what, f"{predicted[worst[0]]:.4g}", advice)

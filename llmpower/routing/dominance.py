@@ -6,7 +6,8 @@ At r joules for a unit of accuracy a query goes to the least e_K − r·a_K. K i
 
 the left side no less than 0 and the right side no less than 0, and no choice as accurate costs less: K is a corner of
 the query's own frontier of energy and accuracy. A choice that is a corner for no query is used only because a share
-says so, and an operator wants to know that before paying for its GPUs.
+says so, and an operator wants to know that before paying for its GPUs. A limit on latency takes choices out of a
+query's frontier: e = ∞ where it would be late.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def never_chosen(costs: Costs) -> tuple[str, ...]:
     for start in range(0, workload.n_cells, CHUNK):
         cells = slice(start, start + CHUNK)
         e = costs.energy_j[cells]
+        if costs.max_runtime_s is not None:
+            e = np.where(costs.runtime_s[cells] > costs.max_runtime_s, np.inf, e)
         # How long a query is scales all of its accuracies alike and moves no corner.
         a = np.zeros_like(e) if costs.accuracy is None else costs.accuracy[workload.cell_class[cells]]
         missing -= {K for K in missing if _corner(e, a, K).any()}
@@ -39,12 +42,12 @@ def never_chosen(costs: Costs) -> tuple[str, ...]:
 def _corner(e: FloatArray, a: FloatArray, K: int) -> NDArray[np.bool_]:
     """For which queries some r ≥ 0 picks K, of energies and accuracies of shape (n_queries, n_choices)."""
     least_r, most_r = np.zeros(len(e)), np.full(len(e), np.inf)
-    possible = np.full(len(e), True)
+    possible = np.isfinite(e[:, K])
     for L in range(e.shape[1]):
         if L == K:
             continue
-        dearer, better = e[:, K] - e[:, L], a[:, K] - a[:, L]
         with np.errstate(divide="ignore", invalid="ignore"):
+            dearer, better = e[:, K] - e[:, L], a[:, K] - a[:, L]
             r = dearer / better
         least_r = np.where(better > 0, np.maximum(least_r, r), least_r)
         most_r = np.where(better < 0, np.minimum(most_r, r), most_r)

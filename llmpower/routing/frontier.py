@@ -15,6 +15,7 @@ from llmpower.modelling import WorkloadModel
 from llmpower.routing.accuracy import AccuracyTable, Weighting
 from llmpower.routing.costs import Outcome, predict_costs
 from llmpower.routing.goals import Knee, check_goal
+from llmpower.routing.latency import refuse_late
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.tradeoff import Tradeoff
 from llmpower.routing.workload import Workload
@@ -42,6 +43,7 @@ def trace_frontier(
     shares: Mapping[str, Share] | None = None,
     only: Collection[str] = (),
     accuracy_weighting: Weighting = "tokens",
+    max_runtime_s: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FrontierPoint]:
     """Optimal plans by rising ζ, so that the front is nowhere further from the line through them than ``tolerance``.
@@ -52,8 +54,12 @@ def trace_frontier(
     if not 0 < tolerance < 1:
         raise InputError("tolerance", tolerance, "is a fraction above 0")
     check_goal(Knee(), accuracy)
-    costs = predict_costs(models, workload, accuracy, only=only, weighting=accuracy_weighting)
-    tradeoff = Tradeoff(costs, query_limits(shares or {}, costs.model_names, workload.n_queries))
+    costs = predict_costs(
+        models, workload, accuracy, only=only, weighting=accuracy_weighting, max_runtime_s=max_runtime_s
+    )
+    limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
+    refuse_late(costs, limits)
+    tradeoff = Tradeoff(costs, limits)
     return [
         FrontierPoint(
             **{field.name: getattr(point.outcome, field.name) for field in fields(Outcome)},

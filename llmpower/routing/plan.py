@@ -26,6 +26,7 @@ from llmpower.routing.costs import Costs, Outcome, Scaling, predict_costs
 from llmpower.routing.dominance import never_chosen
 from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose
 from llmpower.routing.idle import Idle, cheapest_set
+from llmpower.routing.latency import refuse_late
 from llmpower.routing.loads import ModelLoad, model_loads
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.solver import Solution, solve
@@ -40,7 +41,8 @@ class RoutingPlan(Outcome):
     """An outcome with the assignment that leads to it.
 
     ``assigned`` has shape (n_cells, n_models): queries of each of the workload's cells on each of ``model_names``, the
-    names of ``choices``; ``limits`` are the lowest and highest numbers of queries asked for, each (n_models,).
+    names of ``choices``; ``limits`` are the lowest and highest numbers of queries asked for, each (n_models,);
+    ``max_runtime_s`` is the longest that a query was allowed to take, if anything was asked.
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solver.Solution` has them:
     a query goes to the least of ζ·ê − (1−ζ)·â + price. ``joules_per_point`` is what a percentage point of the mean
     accuracy is worth at ζ; ``None`` where none is known or ζ is 0. ``bound`` is what fractions of queries could reach
@@ -56,6 +58,7 @@ class RoutingPlan(Outcome):
     choices: tuple[Choice, ...]
     assigned: IntArray
     limits: tuple[IntArray, IntArray]
+    max_runtime_s: float | None
     zeta: float
     joules_per_point: float | None
     bound: Bound | None
@@ -96,6 +99,7 @@ class RoutingPlan(Outcome):
             "energy_low_j": None if self.energy is None else self.energy.low_j,
             "energy_high_j": None if self.energy is None else self.energy.high_j,
             "accuracy_weighting": self.accuracy_weighting,
+            "max_runtime_s": self.max_runtime_s,
             "zeta": self.zeta,
             "joules_per_point": self.joules_per_point,
             "bound": None if self.bound is None else asdict(self.bound),
@@ -131,6 +135,7 @@ def route(
     accuracy_weighting: Weighting = "tokens",
     idle: Idle | None = None,
     allow_unload: bool = False,
+    max_runtime_s: float | None = None,
     max_extrapolation: float = 1.0,
     draws: int = 20,
 ) -> RoutingPlan:
@@ -149,6 +154,8 @@ def route(
         accuracy_weighting: whether a query's accuracy counts by its tokens, as in the paper, or once.
         idle: what loaded models are charged for waiting; nothing by default.
         allow_unload: leave a model out where its queries are not worth what its waiting costs.
+        max_runtime_s: no query may go to a model on which it is predicted to take longer, by itself; any may by
+            default.
         max_extrapolation: the largest fraction of the queries, and of the energy, that may lie outside what the models
             were fitted on. Any by default, and up to half on the command line.
         draws: how often to plan again with other coefficients, for :class:`~llmpower.routing.bootstrap.Bootstrap`.
@@ -156,15 +163,23 @@ def route(
     Raises:
         InputError: an argument is out of range, models cannot be compared, a form predicts ≤ 0, or more is extrapolated
             than may be.
-        InfeasibleError: no division of the queries meets the shares.
+        InfeasibleError: no division of the queries meets the shares, or none does within ``max_runtime_s``.
     """
     check_goal(zeta, accuracy)
     if not 0 <= max_extrapolation <= 1:
         raise InputError("--max-extrapolation", max_extrapolation, "is a fraction from 0 to 1")
     costs = predict_costs(
-        models, workload, accuracy, only=only, weighting=accuracy_weighting, idle=idle, allow_unload=allow_unload
+        models,
+        workload,
+        accuracy,
+        only=only,
+        weighting=accuracy_weighting,
+        idle=idle,
+        allow_unload=allow_unload,
+        max_runtime_s=max_runtime_s,
     )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
+    refuse_late(costs, limits)
     plan = make_plan(costs, limits, choose(costs, limits, zeta), draws)
     if max(plan.extrapolated_share, plan.extrapolated_energy_share) > max_extrapolation:
         advice = (
@@ -197,6 +212,7 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
         choices=costs.choices,
         assigned=solution.assigned,
         limits=limits,
+        max_runtime_s=costs.max_runtime_s,
         zeta=zeta,
         joules_per_point=Tradeoff(costs, limits).joules_per_point(zeta)
         if costs.accuracy is not None and zeta
@@ -233,7 +249,8 @@ def _solve(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> tupl
 
     def optimum(loaded: NDArray[np.intp]) -> float:
         solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
-        return float(np.vdot(solution.assigned, paid[:, loaded]))
+        taken = solution.assigned > 0  # elsewhere a cost may be infinite
+        return float(solution.assigned[taken] @ paid[:, loaded][taken])
 
     charges = zeta * costs.idle_j / costs.scaling.energy_max_j
     loaded = cheapest_set(charges, low, high, costs.workload.n_queries, optimum)
@@ -268,4 +285,5 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "accuracy_query_mean": outcome.accuracy_query_mean,
         "shares": dict(outcome.shares),
         "idle_energy_j": outcome.idle_energy_j,
+        "late_queries": outcome.late_queries,
     }

@@ -4,12 +4,13 @@ Wilkins, Keshav and Mortier ("Hybrid Heterogeneous Clusters Can Lower the Energy
 Workloads", 2024) send queries of at most T tokens to the frugal machine and all others to the fast one, by input or by
 output tokens, with T = 32 from their measurements. As a baseline the rule is given every chance: all ordered pairs of
 choices, both kinds of tokens, every T, and the objective of the plan itself. What is left between it and the plan is
-what looking at both lengths and at more than two choices is worth.
+what looking at both lengths and at more than two choices is worth. Under a limit on latency, rules with the fewest late
+queries come first: with none, where there is such a rule.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,25 +35,31 @@ class ThresholdRule:
 def best_threshold(costs: Costs, zeta: float) -> tuple[ThresholdRule, IntArray] | None:
     """The rule of least Σ ζ·ê − (1−ζ)·â and what it assigns (n_cells, n_choices); ``None`` where no rule divides.
 
-    With P_K(T) the cost on K of all queries of at most T tokens, a rule costs P_A(T) + P_B(∞) − P_B(T).
+    With P_K(T) the cost on K of all queries of at most T tokens, a rule costs P_A(T) + P_B(∞) − P_B(T). Late queries
+    are counted alike.
     """
     workload, names = costs.workload, costs.model_names
     if len(names) < 2:
         return None
-    paid = costs.per_query(zeta) * workload.count[:, np.newaxis]
-    best: tuple[float, ThresholdRule, IntArray] | None = None
+    count = workload.count[:, np.newaxis]
+    # Costs as they are without a limit: infinite ones would leave nothing to tell rules apart that break it.
+    paid = replace(costs, max_runtime_s=None).per_query(zeta) * count
+    late = None if costs.late is None else costs.late * count
+    best: tuple[tuple[float, float], ThresholdRule, IntArray] | None = None
     for kind, tokens in (("input_tokens", workload.input_tokens), ("output_tokens", workload.output_tokens)):
         values, P = _cumulative(tokens, paid)
         if len(values) < 2:
             continue
+        L = np.zeros_like(P) if late is None else _cumulative(tokens, late)[1]
         for A, below in enumerate(names):
             for B, above in enumerate(names):
                 if A == B:
                     continue
-                rules = P[:-1, A] + P[-1, B] - P[:-1, B]
-                at = int(rules.argmin())
-                if best is None or rules[at] < best[0]:
-                    best = float(rules[at]), ThresholdRule(kind, int(values[at]), below, above), tokens
+                rules, late_queries = (sums[:-1, A] + sums[-1, B] - sums[:-1, B] for sums in (P, L))
+                at = int(np.where(late_queries == late_queries.min(), rules, np.inf).argmin())
+                key = float(late_queries[at]), float(rules[at])
+                if best is None or key < best[0]:
+                    best = key, ThresholdRule(kind, int(values[at]), below, above), tokens
     if best is None:
         return None
     _, rule, tokens = best
@@ -63,7 +70,7 @@ def best_threshold(costs: Costs, zeta: float) -> tuple[ThresholdRule, IntArray] 
     return rule, assigned
 
 
-def _cumulative(tokens: IntArray, paid: FloatArray) -> tuple[IntArray, FloatArray]:
+def _cumulative(tokens: IntArray, paid: FloatArray | IntArray) -> tuple[IntArray, FloatArray]:
     """The numbers of tokens that occur, ascending, and the sums of ``paid`` up to each (n_values, n_choices)."""
     if tokens.max() < DENSE_TOKENS:
         present = np.flatnonzero(np.bincount(tokens))

@@ -212,6 +212,27 @@ def test_what_is_dominated_uncertain_and_idle_is_said(run_route: Run) -> None:
     assert "of the plan's energy, 29.00 kJ are charged for loaded models that wait" in done.stdout
 
 
+def test_who_is_late_is_said(run_route: Run, tmp_path: Path) -> None:
+    front = tmp_path / "front.csv"
+    options = ("--accuracy", "{d}/accuracy.csv", "--max-runtime", "9", "--bootstrap", "2")
+    done = run_route(*options, "--zeta", "0", "--frontier", str(front), "--plot", str(tmp_path / "plan.svg"))
+    assert (done.returncode, done.stderr) == (0, "")
+    late = {line.split()[0]: line.split()[-2:] for line in done.stdout.split("MODEL")[0].splitlines()[4:] if line}
+    # The large model takes 66.7 s for one query of the four.
+    assert late["plan"] == late["single:small"] == late["hybrid_threshold"] == ["0.00", "%"]
+    assert late["single:large"] == ["25.00", "%"]
+    assert late["random"] == ["12.50", "%"]
+    assert "every query is predicted to take at most 9 s by itself" in done.stdout
+    assert "(late)" in (tmp_path / "plan.svg").read_text()
+    document = json.loads(run_route(*options, "--json").stdout)
+    assert (document["max_runtime_s"], document["late_queries"]) == (9, 0)
+    assert document["baselines"]["single:large"]["late_queries"] == 1
+    # The front is that of the plans within the limit: the plan of most accuracy ends it.
+    best = float(json.loads(run_route(*options, "--zeta", "0", "--json").stdout)["accuracy_token_weighted"])
+    assert pd.read_csv(front)["accuracy_token_weighted"].max() == pytest.approx(best)
+    assert json.loads(run_route("--zeta", "1", "--json").stdout)["late_queries"] is None
+
+
 def test_unloading_is_part_of_the_answer(run_route: Run, tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     options = ("--idle-watts", "50", "--horizon", "1e6", "--allow-unload", "--policy", str(policy))
@@ -256,6 +277,10 @@ def test_simulated_is_said(run_route: Run) -> None:
         (["--zeta", "1", "--idle-watts", "x", "--horizon", "5"], "--idle-watts = x: write W or MODEL=W"),
         (["--zeta", "1", "--idle-watts", "5", "--horizon", "5"], "num_gpus = missing: large has none"),
         (["--zeta", "1", "--allow-unload"], "--allow-unload = no idle energy"),
+        (["--zeta", "1", "--max-runtime", "-1"], "--max-runtime = -1.0: is the longest that a query may take"),
+        (["--zeta", "1", "--max-runtime", "nan"], "--max-runtime = nan: is the longest that a query may take"),
+        (["--zeta", "1", "--max-runtime", "1"], "--max-runtime = 1 s: 1 of 4 queries take longer on every model"),
+        (["--zeta", "1", "--max-runtime", "9", "--policy", "{d}/p.json"], "--policy = with --max-runtime: a policy"),
         (["--zeta", "1", "--max-extrapolation", "2"], "--max-extrapolation = 2.0: is a fraction"),
         (["--zeta", "1", "--bootstrap", "-1"], "Invalid value for '--bootstrap'"),
         (["--accuracy", "{d}/accuracy.csv", "--plot", "{d}/plan.pdf"], "plan.pdf: cannot tell the format"),
