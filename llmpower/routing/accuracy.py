@@ -71,7 +71,7 @@ def read_accuracy(path: Path) -> AccuracyTable:
     by_class: dict[str, dict[str, float]] = {}
     classes = frame["query_class"] if "query_class" in frame.columns else pd.Series("", frame.index)
     for row, (name, query_class, value) in enumerate(
-        zip(frame["model_name"], classes.fillna("").astype(str), frame["accuracy"], strict=True), start=1
+        zip(frame["model_name"], classes.astype("string").fillna(""), frame["accuracy"], strict=True), start=1
     ):
         if pd.isna(name):
             raise InputError("model_name", "empty", f"row {row} of {path} needs a model's name")
