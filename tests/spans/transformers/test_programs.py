@@ -164,6 +164,7 @@ def test_a_call_inside_a_call_is_part_of_it(tiny_llama: Any, client: SpanClient,
     (one,) = receiver.wait_for_spans(1)
     assert (one.input_tokens, one.output_tokens) == (7, 4)
     assert len(receiver.messages) == 2
+    uninstrument(other)  # or the library's hooks stay until the garbage collector comes by
 
 
 class Instruments(LogitsProcessor):
