@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all.
+"""Outputs appear whole or not at all; and whether a file is still the one that was read.
 
 Every file that llmpower writes for a user goes through :func:`replacing`: it is written beside its place under a
 temporary name and moved there by ``rename(2)``, so a reader never sees half of it and a failed command leaves the
@@ -52,3 +52,12 @@ def write_text(path: Path, text: str, option: str = "--out") -> None:
     """Write ``text`` (UTF-8) to ``path`` by rename; errors as :func:`replacing`."""
     with replacing(path, option) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """What is another after a file has changed: time of the change, inode, size; ``None`` where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -23,6 +23,7 @@ import numpy as np
 
 from llmpower.daemon.drift import Chart
 from llmpower.exceptions import InputError
+from llmpower.files import file_state
 from llmpower.metrics import MAX_MODEL_NAMES, DriftState, ModelDrift
 from llmpower.modelling.document import load_models
 from llmpower.modelling.models import Fit, WorkloadModel
@@ -98,7 +99,7 @@ class Comparison:
         self._outcomes: Counter[str] = Counter()
         self._waiting: list[_Pair] = []
         self._models: dict[str, list[WorkloadModel]] = {}
-        self._seen = _state(file)
+        self._seen = file_state(file)
         self._looked_s = now_s()
         self._take(load_models(file, OPTION))
 
@@ -186,7 +187,7 @@ class Comparison:
 
     def _look(self) -> None:
         self._looked_s = self._now_s()
-        state = _state(self._file)
+        state = file_state(self._file)
         if state == self._seen:
             return
         self._seen = state
@@ -260,11 +261,3 @@ def _energy(measurement: Measurement, parts: Sequence[str], *, net: bool) -> tup
         joules = [None if j is None or i is None else j - i for j, i in zip(joules, idle, strict=True)]
     energy_j = None if None in joules else sum(joules)
     return energy_j, None if None in deviations else math.hypot(*deviations)
-
-
-def _state(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

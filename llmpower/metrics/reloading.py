@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from llmpower.exceptions import InputError
+from llmpower.files import file_state
 from llmpower.metrics.web_config import WebConfig, load_web_config
 
 
@@ -50,12 +51,4 @@ class ReloadingWebConfig:
 
 
 def _states(files: tuple[Path, ...]) -> tuple[tuple[int, int, int] | None, ...]:
-    return tuple(_state(file) for file in files)
-
-
-def _state(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return tuple(file_state(file) for file in files)
