@@ -26,11 +26,12 @@ def some_step(seed: int, count: int) -> Members:
 def test_a_step_costs_its_requests_their_shapley_values(law: Law, seed: int, count: int) -> None:
     step = some_step(seed, count)
     (energy_j,), _ = energy_and_time(law, step)
-    exact_j, true_j = exact_values(law, step), true_costs(law, step, np.random.default_rng(seed))
+    exact_j, chance = exact_values(law, step), np.random.default_rng(seed)
+    drawn_j = np.array([true_costs(law, step, chance) for _ in range(1 if law.closed else 100)])
     assert exact_j.sum() == pytest.approx(energy_j)
-    assert true_j.sum() == pytest.approx(energy_j)
-    # Drawn orders scatter around it; where there is a closed form it is the same.
-    assert np.abs(true_j - exact_j).mean() <= (1e-9 if law.closed else 0.2) * exact_j.mean()
+    assert drawn_j.sum(axis=1) == pytest.approx(energy_j)
+    # Drawn orders scatter around it, so that the mean of many comes near; where there is a closed form it is the same.
+    assert np.abs(drawn_j.mean(axis=0) - exact_j).mean() <= (1e-9 if law.closed else 0.05) * exact_j.mean()
 
 
 @pytest.mark.parametrize("law", [LAWS[0], LAWS[3], LAWS[7], LAWS[8]], ids=lambda law: law.name)
