@@ -200,6 +200,12 @@ static void throttle(struct worker *worker, int64_t now_ns) {
     }
 }
 
+static int64_t clock_ns(clockid_t clock) {
+    struct timespec time;
+    if (clock_gettime(clock, &time)) return 0;
+    return time.tv_sec * SECOND_NS + time.tv_nsec;
+}
+
 static void look_at_clocks(struct worker *worker, int64_t before_ns) {
     struct timespec boot;
     clock_gettime(CLOCK_BOOTTIME, &boot);
@@ -216,7 +222,7 @@ static void *run(void *argument) {
     budget_pause(&worker->budget, throttled_ns); /* the time until now passed without a thread */
     for (;;) {
         struct channel *channel = earliest(worker);
-        if (!sleep_until(worker, channel->deadline_ns)) return NULL;
+        if (!sleep_until(worker, channel->deadline_ns)) break;
         int64_t now_ns = llmpower_monotonic_ns();
         if (atomic_exchange_explicit(&worker->replan, false, memory_order_relaxed)) {
             throttle(worker, now_ns);
@@ -235,6 +241,9 @@ static void *run(void *argument) {
             throttled_ns = now_ns;
         }
     }
+    /* By itself, because nobody can ask for the time of a thread that has ended. */
+    atomic_fetch_add(&worker->statistics.ended_cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID));
+    return NULL;
 }
 
 /* --- From outside ----------------------------------------------------------------------------------------------- */
@@ -295,9 +304,7 @@ int worker_start(struct worker *worker) {
 
 static int64_t thread_cpu_ns(const struct worker *worker) {
     clockid_t clock;
-    struct timespec used;
-    if (pthread_getcpuclockid(worker->thread, &clock) || clock_gettime(clock, &used)) return 0;
-    return used.tv_sec * SECOND_NS + used.tv_nsec;
+    return pthread_getcpuclockid(worker->thread, &clock) ? 0 : clock_ns(clock);
 }
 
 void worker_tell_to_stop(struct worker *worker) {
@@ -319,13 +326,11 @@ void worker_rest(struct worker *worker, bool resting) {
 
 bool worker_join(struct worker *worker, const struct timespec *limit) {
     if (!worker->running) return true;
-    int64_t cpu_ns = thread_cpu_ns(worker);
     worker->running = false;
     if (pthread_timedjoin_np(worker->thread, NULL, limit)) {
         pthread_detach(worker->thread);
         return false;
     }
-    atomic_fetch_add(&worker->statistics.ended_cpu_ns, cpu_ns);
     return true;
 }
 

@@ -116,6 +116,17 @@ def test_stop_and_start_again_and_close_twice() -> None:
         sampler.drain()
 
 
+def test_what_threads_used_is_known_after_they_have_ended() -> None:
+    used_s = [0.0]
+    with open_simulated(1000.0, gpus=4) as sampler:
+        for _ in range(20):
+            sampler.start()
+            time.sleep(0.02)
+            sampler.stop()
+            used_s.append(sampler.statistics().cpu_time_s)
+    assert (np.diff(used_s) > 0).all()
+
+
 def test_a_thousand_starts_leave_neither_threads_nor_descriptors() -> None:
     def footprint() -> tuple[int, int]:
         return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (counts, not paths)
