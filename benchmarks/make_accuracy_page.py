@@ -132,7 +132,7 @@ def _tools(tools: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _thread(found: Mapping[str, Any]) -> str:
     head = ["sampler", "beside", "time", "ticks held", "late p50", "p99", "longest", "samples/s", "CPU a sample"]
-    head += ["samples lost", "stolen", "program"]
+    head += ["samples lost", "stolen", "bare timer", "program"]
     lines = [head, ["---"] * 2 + ["--:"] * (len(head) - 2)]
     for row in found["rows"]:
         late_s = (row[f"lateness_{each}_s"] for each in ("p50", "p99", "max"))
@@ -140,11 +140,15 @@ def _thread(found: Mapping[str, Any]) -> str:
         cost = [f"{row['samples_per_s']:.0f}", f"{row['cpu_per_sample_s'] * 1e6:.1f} µs", str(row["lost"])]
         # Measured since it was seen what a host takes; an older file does not say.
         cost.append(f"{row['stolen_share']:.1%}" if "stolen_share" in row else "–")
+        bare = row.get("bare_held_share")
+        cost.append("–" if bare is None else f"{bare:.2%}, p99 {row['bare_lateness_p99_s'] * 1e3:.2f} ms")
         kept = [f"{row['seconds']:.0f} s", f"{row['held_share']:.2%}"]
         lines.append([row["sampler"], row["program"], *kept, *late, *cost, f"{-row['program_slowed']:+.1%}"])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     where = f"{found['date']}, {found['machine']}"
-    return f"## The sampling thread\n\n`benchmarks/sampling_thread.py`: {found['what']}. {where}.\n\n{table}\n"
+    heading = f"## The sampling thread\n\n`benchmarks/sampling_thread.py`: {found['what']}. {where}."
+    said = "*Stolen* is what the host gave to others, *bare timer* what a thread that reads nothing held beside ours."
+    return f"{heading} {said}\n\n{table}\n"
 
 
 def _card(found: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ llmpower puts its reads where updates are due, a thousand a second and field on 
 a grid. llmpower runs with its limit on time inside driver calls lifted, so that this limit is not what is measured.
 
 On a virtual machine no thread runs while the host runs somebody else: *stolen* is the share of its processors' time for
-which the kernel says that this was so.
+which the kernel says that this was so. What the machine allows at all is shown by *bare*: the share of its own ticks
+that ``cyclictest`` (Debian's rt-tests), a timer thread in C that reads nothing, held in the same seconds beside ours.
 
     python benchmarks/sampling_thread.py [--minutes 10] [--seconds 30]
 
@@ -25,6 +26,8 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +46,7 @@ from llmpower.sampling import Sampler, simulated_library, simulation
 GPUS, RATE_HZ = 8, 1000.0
 SETTINGS = {"preset": "h100", "gpus": GPUS, "load": "square:60,300,0.73"}
 DRAIN_S = 0.25
+BARE_US = 100_000
 SAMPLERS = ("none", "llmpower", "nvidia-ml-py")
 PROGRAMS = ("busy loop", "generate()")
 
@@ -65,6 +69,8 @@ class Outcome:
     lost: int
     work_per_s: float
     stolen_share: float
+    bare_held_share: float | None
+    bare_lateness_p99_s: float | None
 
 
 def main() -> None:
@@ -101,13 +107,16 @@ def main() -> None:
 
 def _print(outcomes: list[Outcome], idle: dict[str, float]) -> None:
     head = ["sampler", "beside", "time", "held", "p50", "p99", "max", "samples/s"]
-    lines = [[*head, "CPU/sample", "lost", "stolen", "program"]]
+    lines = [[*head, "CPU/sample", "lost", "stolen", "bare", "bare p99", "program"]]
     for o in outcomes:
         late_s = (o.lateness_p50_s, o.lateness_p99_s, o.lateness_max_s)
         late = ["–" if each is None else f"{each * 1e3:.2f} ms" for each in late_s]
         cost = [f"{o.samples_per_s:.0f}", f"{o.cpu_per_sample_s * 1e6:.2f} µs", str(o.lost), f"{o.stolen_share:.2%}"]
+        bare = ["–", "–"]
+        if o.bare_held_share is not None and o.bare_lateness_p99_s is not None:
+            bare = [f"{o.bare_held_share:.2%}", f"{o.bare_lateness_p99_s * 1e3:.2f} ms"]
         program = f"{o.work_per_s / idle[o.program] - 1:+.1%}"
-        lines.append([o.sampler, o.program, f"{o.seconds:.0f} s", f"{o.held_share:.2%}", *late, *cost, program])
+        lines.append([o.sampler, o.program, f"{o.seconds:.0f} s", f"{o.held_share:.2%}", *late, *cost, *bare, program])
     for line in lines:
         print(f"{line[0]:14}{line[1]:13}" + "".join(f"{text:>12}" for text in line[2:]))
 
@@ -132,9 +141,36 @@ def _run(results: Connection, sampler: str, program: str, seconds: float) -> Non
     work = _busy_loop if program == PROGRAMS[0] else _make_generate()
     measure = {"none": _alone, "llmpower": _beside_ours, "nvidia-ml-py": _beside_nvml}[sampler]
     begin_s, stolen_s = time.monotonic(), _stolen_s()
+    bare = _start_bare(seconds) if sampler == "llmpower" else None
     found = measure(work, seconds)
     stolen_share = (_stolen_s() - stolen_s) / (time.monotonic() - begin_s) / (os.cpu_count() or 1)
-    results.send({"sampler": sampler, "program": program, "seconds": seconds, "stolen_share": stolen_share} | found)
+    found |= {"sampler": sampler, "program": program, "seconds": seconds, "stolen_share": stolen_share}
+    results.send(found | _end_bare(bare))
+
+
+def _start_bare(seconds: float) -> subprocess.Popen[str] | None:
+    """A thread in C that waits for the same deadlines and does nothing; ``None`` without rt-tests."""
+    if shutil.which("cyclictest") is None:
+        return None
+    command = ["cyclictest", "--threads=1", "--policy=other", f"--interval={1e6 / RATE_HZ:.0f}"]
+    command += [f"--histogram={BARE_US}", "--quiet", f"--duration={seconds:.0f}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _end_bare(bare: subprocess.Popen[str] | None) -> dict[str, float | None]:
+    """What it held, by its histogram of microseconds; what was later still it counts on a line of its own."""
+    if bare is None:
+        return {"bare_held_share": None, "bare_lateness_p99_s": None}
+    lines = bare.communicate()[0].splitlines()
+    counts = np.zeros(BARE_US + 1, np.int64)
+    for line in lines:
+        if line and not line.startswith("#"):
+            late_us, count = line.split()
+            counts[int(late_us)] = int(count)
+    (counts[-1],) = (int(line.split(":")[1]) for line in lines if line.startswith("# Histogram Overflows"))
+    below = np.cumsum(counts) / counts.sum()
+    held_us = round(1e6 / RATE_HZ)
+    return {"bare_held_share": float(below[held_us]), "bare_lateness_p99_s": float(np.argmax(below >= 0.99)) / 1e6}
 
 
 def _stolen_s() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,4 +23,7 @@ def test_both_samplers_beside_a_busy_loop(benchmarks: Path, tmp_path: Path) -> N
         assert 0 < row["lateness_p50_s"] <= row["lateness_p99_s"]
         assert row["cpu_per_sample_s"] > 0
         assert 0 <= row["stolen_share"] <= 1
+        bare = row["sampler"] == "llmpower" and shutil.which("cyclictest")
+        assert (row["bare_held_share"] is not None) == (row["bare_lateness_p99_s"] is not None) == bool(bare)
+        assert 0 <= (row["bare_held_share"] or 0) <= 1
     assert rows[0]["lost"] == 0
