@@ -91,7 +91,7 @@ routing.cdef(_declarations("routing/routing.h"))
 routing.set_source(
     ROUTING,
     '#include "routing.h"',
-    sources=["csrc/routing/pricing.c", "csrc/routing/exchange.c"],
+    sources=[f"csrc/routing/{name}.c" for name in ("cells", "pricing", "exchange", "sums")],
     include_dirs=["csrc/routing"],
     depends=["csrc/routing/routing.h"],
     extra_compile_args=FLAGS,

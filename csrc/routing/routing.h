@@ -1,4 +1,5 @@
-/* routing.h - what routing asks of C: passes over all cells at given prices, and the exchange that ends on the optimum.
+/* routing.h - what routing asks of C: rows to cells and back, passes over all cells at given prices, sums of what is
+ * assigned, and the exchange that ends on the optimum.
  *
  * Plain declarations: C includes this file, cffi reads it. Arrays belong to the caller; matrices are row-major, a row a
  * cell and a column a model. A cost of INFINITY forbids the pair. Nothing here allocates but llmpower_exchange, nothing
@@ -14,6 +15,43 @@ enum llmpower_exchange_status {
     LLMPOWER_EXCHANGE_STUCK = 1,     /* no path leads from where there is too much to where there is too little */
     LLMPOWER_EXCHANGE_NO_MEMORY = 2, /* the arrays are left in between */
 };
+
+/* Sets in bits, which are 0, the bit (τin·n_out + τout)·n_classes + class of each row, and counts in ranks the bits of
+ * the words before each; query_class is NULL where there is one class. Returns how many bits are set: the cells. */
+size_t llmpower_mark(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class,
+                     size_t n_rows, uint64_t n_out, uint64_t n_classes, uint64_t *bits, uint32_t *ranks,
+                     size_t n_words);
+
+/* The cells that llmpower_mark found, in ascending order, with their queries; and the cell of each row. row_counts is
+ * NULL where each row is one query, cell_class where query_class is. */
+void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class,
+                     const int64_t *row_counts, size_t n_rows, uint64_t n_out, uint64_t n_classes, const uint64_t *bits,
+                     const uint32_t *ranks, size_t n_words, int64_t *cell_input, int64_t *cell_output,
+                     int64_t *cell_class, int64_t *count, uint32_t *row_cells);
+
+/* Round robin: query i, in the order of the rows, is added to model i mod n_models of its cell. Each row is one. */
+void llmpower_turns(const uint32_t *row_cells, size_t n_rows, size_t n_models, int64_t *assigned);
+
+/* Of each cell the last model that has queries of it, and how many models have some. */
+void llmpower_models(const int64_t *assigned, size_t n_cells, size_t n_models, uint16_t *model, uint16_t *models);
+
+/* Each row's cell's number. */
+void llmpower_read_back(const uint16_t *of_cell, const uint32_t *row_cells, size_t n_rows, uint16_t *of_row);
+
+/* All of each cell's queries on its choice, and none elsewhere. */
+void llmpower_assign(const uint16_t *choice, const int64_t *count, size_t n_cells, size_t n_models, int64_t *assigned);
+
+/* Adds Σ x·value of each model to sums (n_models), a cell after the other, so that parts make the same bits. */
+void llmpower_add(const int64_t *assigned, const double *values, size_t n_cells, size_t n_models, double *sums);
+
+/* Adds Σ x and Σ x·tokens of each class and model to queries and of_tokens (n_classes × n_models); cell_class is NULL
+ * where there is one class. */
+void llmpower_count(const int64_t *assigned, const int64_t *tokens, const int64_t *cell_class, size_t n_cells,
+                    size_t n_models, int64_t *queries, int64_t *of_tokens);
+
+/* Adds count·value of each cell to the row of sums (keys × n_models) that its key names. */
+void llmpower_tally(const int64_t *keys, const int64_t *count, const double *values, size_t n_cells, size_t n_models,
+                    double *sums);
 
 /* Each cell's model of least cost + price, the first of equals, into choice; the second best into runner_up, and by how
  * much it is dearer into margin (INFINITY where there is none); the queries on each model into loads. */

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmpower.routing.accuracy import AccuracyTable, read_accuracy
-    from llmpower.routing.costs import Outcome, Scaling
     from llmpower.routing.expansion import cells_table, models_per_query, rows_table
     from llmpower.routing.frontier import frontier_table, trace_frontier
     from llmpower.routing.online import OnlineRouter
+    from llmpower.routing.outcome import Outcome, Scaling
     from llmpower.routing.plan import RoutingPlan, route
     from llmpower.routing.policy import RoutingPolicy, make_policy
     from llmpower.routing.policy_document import load_policy, save_policy
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "AccuracyTable": "accuracy",
     "OnlineRouter": "online",
-    "Outcome": "costs",
+    "Outcome": "outcome",
     "RoutingPlan": "plan",
     "RoutingPolicy": "policy",
-    "Scaling": "costs",
+    "Scaling": "outcome",
     "Trace": "replay",
     "Workload": "workload",
     "cells_table": "expansion",

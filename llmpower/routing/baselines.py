@@ -15,23 +15,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.costs import Costs, Outcome
-from llmpower.routing.thresholds import ThresholdRule, best_threshold
+from llmpower.routing import kernels
+from llmpower.routing.costs import Costs
+from llmpower.routing.outcome import Loads, Outcome
 from llmpower.routing.workload import IntArray, Workload
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baselines:
-    """``outcomes`` by name, in the order above; the mix's probabilities by choice and the rule, where there are any."""
+    """``outcomes`` by name, in the order above; and the mix's probabilities by choice, where there is one."""
 
     outcomes: dict[str, Outcome]
     best_blind_mix: FloatArray | None
-    threshold: ThresholdRule | None
 
 
-def baselines(costs: Costs, plan: Outcome, zeta: float) -> Baselines:
-    """All of them; no ``best_blind_mix`` where there are no accuracies, and no threshold where nothing divides."""
-    n_models, everything = len(costs.choices), costs.all_on_each()
+def baselines(
+    costs: Costs, plan: Outcome, zeta: float, everything: Loads, turns: Loads, threshold: Loads | None = None
+) -> Baselines:
+    """All of them, from the loads with everything on each choice, in turns, and by the best threshold, if there is one.
+
+    There is no ``best_blind_mix`` where there are no accuracies.
+    """
+    n_models = len(costs.choices)
 
     def blind(weights: FloatArray) -> Outcome:
         return costs.summed(everything.weighted(weights), zeta)
@@ -39,7 +44,7 @@ def baselines(costs: Costs, plan: Outcome, zeta: float) -> Baselines:
     found = {
         f"single:{name}": blind(weights) for name, weights in zip(costs.model_names, np.eye(n_models), strict=True)
     }
-    found["round_robin"] = costs.summed(costs.loads(round_robin(costs.workload, n_models)), zeta)
+    found["round_robin"] = costs.summed(turns, zeta)
     found["random"] = blind(np.full(n_models, 1 / n_models))
     accuracy = plan.accuracy_token_weighted if costs.weighting == "tokens" else plan.accuracy_query_mean
     mix = None
@@ -49,11 +54,9 @@ def baselines(costs: Costs, plan: Outcome, zeta: float) -> Baselines:
         mix = best_blind_mix(everything.energy_j, of_single, accuracy, charges)
         found["best_blind_mix"] = blind(mix)
     found["same_shares_blind"] = blind(np.array(list(plan.shares.values())))
-    rule = None
-    if (best := best_threshold(costs, zeta)) is not None:
-        rule, assigned = best
-        found["hybrid_threshold"] = costs.summed(costs.loads(assigned), zeta)
-    return Baselines(found, mix, rule)
+    if threshold is not None:
+        found["hybrid_threshold"] = costs.summed(threshold, zeta)
+    return Baselines(found, mix)
 
 
 def _accuracy(outcome: Outcome, costs: Costs) -> float:
@@ -67,9 +70,7 @@ def round_robin(workload: Workload, n_models: int) -> IntArray:
     """Queries of each cell on each model, shape (n_cells, n_models); a row of n queries takes n turns."""
     n_cells = workload.n_cells
     if workload.n_queries == len(workload.row_cells):
-        places = workload.row_cells * n_models
-        places += np.resize(np.arange(n_models), len(places))
-        return np.bincount(places, minlength=n_cells * n_models).reshape(n_cells, n_models)
+        return kernels.turns(workload.row_cells, n_cells, n_models)
     rounds, rest = np.divmod(workload.row_counts, n_models)
     # Whole rounds are as many turns for each; what is left of a row goes to the next models in turn.
     assigned = np.zeros((n_cells, n_models), np.int64)
@@ -78,7 +79,7 @@ def round_robin(workload: Workload, n_models: int) -> IntArray:
     turn = (np.cumsum(workload.row_counts) - workload.row_counts) % n_models
     for step in range(int(rest.max())):
         rows = slice(None) if (rest > step).all() else rest > step
-        places = workload.row_cells[rows] * n_models + (turn[rows] + step) % n_models
+        places = workload.row_cells[rows].astype(np.int64) * n_models + (turn[rows] + step) % n_models
         assigned += np.bincount(places, minlength=assigned.size).reshape(assigned.shape)
     return assigned
 

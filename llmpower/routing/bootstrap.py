@@ -21,14 +21,15 @@ import numpy as np
 from llmpower.exceptions import InfeasibleError
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FORMS, FloatArray
-from llmpower.routing.costs import Costs, design
+from llmpower.routing.costs import Costs
+from llmpower.routing.predictions import design
 from llmpower.routing.workload import IntArray, Workload
 
 QUERIES = 5000
 SEED = 20240707
 
-Solve = Callable[[FloatArray, IntArray, IntArray, IntArray], IntArray]
-"""Costs (n_cells, n_choices), count, low, high → queries assigned (n_cells, n_choices)."""
+Solve = Callable[[FloatArray, IntArray, IntArray, IntArray, FloatArray | None], tuple[IntArray, FloatArray]]
+"""Costs (n_cells, n_choices), count, low, high, prices to begin with → queries assigned (as costs), prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
     """
     costs, limits = _represented(costs, limits)
     count, n_queries = costs.workload.count, costs.workload.n_queries
-    plan, limits = _nearly(solve, costs.per_query(zeta), count, *limits)
+    plan, prices, limits = _nearly(solve, costs.per_query(zeta), count, *limits)
     allowed = np.True_ if costs.late is None else ~costs.late
     rng = np.random.default_rng(SEED)
     tokens = (costs.workload.input_tokens, costs.workload.output_tokens)
@@ -68,7 +69,7 @@ def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
             ]
         )
         paid = costs.scaled(energy_j, zeta)
-        best = solve(paid, count, *limits)
+        best, _ = solve(paid, count, *limits, prices)
         moved[draw] = np.abs(best - plan).sum() / 2 / n_queries
         dearest, cheapest = paid.max(axis=1, where=allowed, initial=-np.inf), paid.min(axis=1)
         spread = float(count @ (dearest - cheapest))
@@ -88,7 +89,7 @@ def _represented(costs: Costs, limits: tuple[IntArray, IntArray]) -> tuple[Costs
         input_tokens=workload.input_tokens[cells],
         output_tokens=workload.output_tokens[cells],
         count=count.astype(np.int64),
-        row_cells=np.arange(len(cells)),
+        row_cells=np.arange(len(cells), dtype=np.uint32),
         row_counts=count.astype(np.int64),
         cell_class=workload.cell_class[cells],
         classes=workload.classes,
@@ -97,7 +98,7 @@ def _represented(costs: Costs, limits: tuple[IntArray, IntArray]) -> tuple[Costs
         costs,
         workload=fewer,
         energy_j=costs.energy_j[cells],
-        runtime_s=costs.runtime_s[cells],
+        runtime_s=None if costs.runtime_s is None else costs.runtime_s[cells],
         extrapolated=costs.extrapolated[cells],
     )
     low, high = limits
@@ -106,8 +107,8 @@ def _represented(costs: Costs, limits: tuple[IntArray, IntArray]) -> tuple[Costs
 
 def _nearly(
     solve: Solve, paid: FloatArray, count: IntArray, low: IntArray, high: IntArray
-) -> tuple[IntArray, tuple[IntArray, IntArray]]:
-    """The plan, and the limits that it keeps: those given, or the nearest ones that a sample can keep.
+) -> tuple[IntArray, FloatArray, tuple[IntArray, IntArray]]:
+    """The plan, its prices, and the limits that it keeps: those given, or the nearest ones that a sample can keep.
 
     Where a limit on latency leaves a share just enough queries, a sample may hold a few too few of them.
     """
@@ -116,7 +117,7 @@ def _nearly(
         # What is unloaded stays so.
         limits = np.maximum(low - slack, 0), np.where(high > 0, high + slack, 0)
         try:
-            return solve(paid, count, *limits), limits
+            return *solve(paid, count, *limits, None), limits
         except InfeasibleError:
             if slack > QUERIES:
                 raise

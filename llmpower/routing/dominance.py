@@ -30,6 +30,7 @@ def never_chosen(costs: Costs) -> tuple[str, ...]:
         cells = slice(start, start + CHUNK)
         e = costs.energy_j[cells]
         if costs.max_runtime_s is not None:
+            assert costs.runtime_s is not None
             e = np.where(costs.runtime_s[cells] > costs.max_runtime_s, np.inf, e)
         # How long a query is scales all of its accuracies alike and moves no corner.
         a = np.zeros_like(e) if costs.accuracy is None else costs.accuracy[workload.cell_class[cells]]

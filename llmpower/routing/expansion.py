@@ -6,11 +6,13 @@ its models, by name. A row that stands for several queries may itself be divided
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmpower.routing import kernels
+from llmpower.routing.kernels import Choices
 from llmpower.routing.plan import RoutingPlan
 from llmpower.routing.workload import IntArray, Workload
 
@@ -24,14 +26,14 @@ def models_per_query(plan: RoutingPlan) -> list[str]:
     return names
 
 
-def choice_per_query(plan: RoutingPlan) -> IntArray:
+def choice_per_query(plan: RoutingPlan) -> Choices:
     """As :func:`models_per_query`, as numbers in ``plan.choices``, shape (n_queries,)."""
     return choices_of_rows(plan.workload, plan.assigned)
 
 
-def choices_of_rows(workload: Workload, assigned: IntArray) -> IntArray:
+def choices_of_rows(workload: Workload, assigned: IntArray) -> Choices:
     """As :func:`choice_per_query`, of an assignment (n_cells, n_choices) that is no plan yet."""
-    _, models, counts = _stretches(workload, assigned)
+    _, models, counts = stretches(workload, assigned)
     return models if len(models) == workload.n_queries else np.repeat(models, counts)
 
 
@@ -44,20 +46,26 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows, models, counts = _stretches(plan.workload, plan.assigned)
-    # As a rule no row is divided, and then nothing needs to be copied.
-    whole = len(rows) == len(frame) and (rows == np.arange(len(frame))).all()
-    table = (frame if whole else frame.iloc[rows]).reset_index(drop=True)
+    rows, models, counts = stretches(plan.workload, plan.assigned)
+    table = (frame if rows is None else frame.iloc[rows]).reset_index(drop=True)
     if "count" in table.columns:
         table["count"] = counts
-    for column, values in _names(plan).items():
+    for column, (names, codes) in name_columns(plan).items():
         if column in table.columns:
             table[f"workload_{column}"] = table.pop(column)
         # A few names, millions of times: categories take a byte a row in memory and in Parquet.
-        names = list(dict.fromkeys(values))
-        codes = np.array([names.index(value) for value in values])
         table[column] = pd.Categorical.from_codes(codes[models], pd.Index(names))
     return table
+
+
+def name_columns(plan: RoutingPlan) -> dict[str, tuple[list[str], NDArray[Any]]]:
+    """By column that a plan adds to its rows: the names that occur, and which of them each choice has."""
+    found: dict[str, tuple[list[str], NDArray[Any]]] = {}
+    for column, values in _names(plan).items():
+        names: list[str] = list(dict.fromkeys(values))
+        kind = np.int8 if len(names) < 2**7 else np.int32
+        found[column] = names, np.array([names.index(value) for value in values], kind)
+    return found
 
 
 def cells_table(plan: RoutingPlan) -> pd.DataFrame:
@@ -93,31 +101,31 @@ def _classes(plan: RoutingPlan, cells: IntArray) -> dict[str, NDArray[np.object_
     return {"query_class": np.array(plan.workload.classes, dtype=object)[plan.workload.cell_class[cells]]}
 
 
-def _stretches(workload: Workload, assigned: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Row, model and number of queries of each stretch of queries that share both, in input order."""
-    model_of_cell, models_in_cell = np.zeros(workload.n_cells, np.int64), np.zeros(workload.n_cells, np.int64)
-    for model in range(assigned.shape[1]):
-        served = assigned[:, model] > 0
-        model_of_cell[served] = model
-        models_in_cell += served
-    rows, models = np.arange(len(workload.row_cells)), model_of_cell[workload.row_cells]
+def stretches(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, Choices, IntArray]:
+    """Row, model and number of queries of each stretch of queries that share both, in input order.
+
+    No rows where each is one stretch: as a rule none is divided, and then nothing needs to be copied.
+    """
+    model_of_cell, models_in_cell = kernels.models_of_cells(assigned)
+    models = kernels.read_back(model_of_cell, workload.row_cells)
     # Few cells are divided, and only their rows need care.
-    divided = np.flatnonzero(models_in_cell[workload.row_cells] > 1)
+    several = models_in_cell > 1
+    divided = np.flatnonzero(several[workload.row_cells]) if several.any() else np.zeros(0, np.int64)
     if not len(divided):
-        return rows, models, workload.row_counts
+        return None, models, workload.row_counts
     part_rows, part_models, part_counts = _divide(workload, assigned, divided)
     if len(part_rows) == len(divided):
         models[part_rows] = part_models
-        return rows, models, workload.row_counts
-    rows = np.concatenate([np.delete(rows, divided), part_rows])
+        return None, models, workload.row_counts
+    rows = np.concatenate([np.delete(np.arange(len(models)), divided), part_rows])
     order = np.argsort(rows, kind="stable")
-    models = np.concatenate([np.delete(models, divided), part_models])
+    models = np.concatenate([np.delete(models, divided), part_models.astype(np.uint16)])
     counts = np.concatenate([np.delete(workload.row_counts, divided), part_counts])
     return rows[order], models[order], counts[order]
 
 
 def _divide(workload: Workload, assigned: IntArray, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """:func:`_stretches` of all rows of some cells.
+    """:func:`stretches` of all rows of some cells.
 
     Lay the queries out cell by cell, once divided into rows and once into models: both divisions end where a cell
     ends, so every stretch between two neighbouring ends belongs to one row and one model.

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing.accuracy import AccuracyTable, Weighting
-from llmpower.routing.costs import Outcome, predict_costs
+from llmpower.routing.costs import predict_costs
 from llmpower.routing.goals import Knee, check_goal
 from llmpower.routing.latency import refuse_late
+from llmpower.routing.outcome import Outcome
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.tradeoff import Tradeoff
 from llmpower.routing.workload import Workload

@@ -1,11 +1,12 @@
 """Routing's door to C: cffi's module, and nothing but calls that turn NumPy arrays into pointers and back.
 
-The three functions of ``csrc/routing/routing.h``, which says what they do. Their arguments are checked here, because C
+The functions of ``csrc/routing/routing.h``, which says what they do. Their arguments are checked here, because C
 cannot: every array is contiguous, of the type that C reads, and as long as it says.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,154 @@ from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import _exchange  # compiled from csrc/routing/routing.h
-from llmpower.routing.workload import IntArray
 
 # The package's __getattr__ makes every name of it an object for mypy, this module's too.
 extension: Any = _exchange
 ffi: Any = extension.ffi
 lib: Any = extension.lib
 
+IntArray = NDArray[np.int64]
 Choices = NDArray[np.uint16]
+Numbers = NDArray[np.uint32]
 MODELS_END = 2**16
 CELLS_END = 2**32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collapsed:
+    """Cells in ascending order, each (n_cells,), and the cell of each row (n_rows,)."""
+
+    input_tokens: IntArray
+    output_tokens: IntArray
+    cell_class: IntArray
+    count: IntArray
+    row_cells: Numbers
+
+
+def collapse(
+    input_tokens: IntArray,
+    output_tokens: IntArray,
+    query_class: IntArray | None,
+    row_counts: IntArray | None,
+    size: int,
+) -> Collapsed:
+    """The distinct rows of up to three columns (n_rows,) of numbers ≥ 0, of which ``size`` could occur.
+
+    ``query_class`` and ``row_counts`` may be left out: one class, one query a row.
+    """
+    n_rows = len(input_tokens)
+    assert n_rows < CELLS_END
+    n_out = int(output_tokens.max()) + 1
+    n_classes = 1 if query_class is None else int(query_class.max()) + 1
+    n_words = -(-size // 64)
+    bits, ranks = np.zeros(n_words, np.uint64), np.empty(n_words, np.uint32)
+    columns = [
+        ffi.NULL if column is None else _int64(column, (n_rows,))
+        for column in (input_tokens, output_tokens, query_class)
+    ]
+    table = (ffi.from_buffer("uint64_t[]", bits), ffi.from_buffer("uint32_t[]", ranks), n_words)
+    n_cells = int(lib.llmpower_mark(*columns, n_rows, n_out, n_classes, *table))
+    cells_in, cells_out, count = (np.empty(n_cells, np.int64) for _ in range(3))
+    # Where there is one class, one 0 says it of all cells.
+    cell_class = np.broadcast_to(np.int64(0), n_cells) if query_class is None else np.empty(n_cells, np.int64)
+    row_cells = np.empty(n_rows, np.uint32)
+    lib.llmpower_number(
+        *columns,
+        ffi.NULL if row_counts is None else _int64(row_counts, (n_rows,)),
+        n_rows,
+        n_out,
+        n_classes,
+        *table,
+        _int64(cells_in, (n_cells,)),
+        _int64(cells_out, (n_cells,)),
+        ffi.NULL if query_class is None else _int64(cell_class, (n_cells,)),
+        _int64(count, (n_cells,)),
+        ffi.from_buffer("uint32_t[]", row_cells),
+    )
+    return Collapsed(cells_in, cells_out, cell_class, count, row_cells)
+
+
+def turns(row_cells: Numbers, n_cells: int, n_models: int) -> IntArray:
+    """Round robin's assignment (n_cells, n_models): row i, which is one query, goes to model i mod n_models."""
+    assigned = np.zeros((n_cells, n_models), np.int64)
+    lib.llmpower_turns(
+        ffi.from_buffer("uint32_t[]", row_cells), len(row_cells), n_models, _int64(assigned, assigned.shape)
+    )
+    return assigned
+
+
+def models_of_cells(assigned: IntArray) -> tuple[Choices, Choices]:
+    """Of each cell the last model that has queries of it, and how many models have some; each (n_cells,)."""
+    n_cells, n_models = _shape(assigned)
+    model, models = np.empty(n_cells, np.uint16), np.empty(n_cells, np.uint16)
+    pointers = (ffi.from_buffer("uint16_t[]", array) for array in (model, models))
+    lib.llmpower_models(_int64(assigned, assigned.shape), n_cells, n_models, *pointers)
+    return model, models
+
+
+def read_back(of_cell: Choices, row_cells: Numbers) -> Choices:
+    """``of_cell[row_cells]`` (n_rows,)."""
+    of_row = np.empty(len(row_cells), np.uint16)
+    lib.llmpower_read_back(
+        ffi.from_buffer("uint16_t[]", of_cell),
+        ffi.from_buffer("uint32_t[]", row_cells),
+        len(row_cells),
+        ffi.from_buffer("uint16_t[]", of_row),
+    )
+    return of_row
+
+
+def assign(choice: Choices, count: IntArray, n_models: int) -> IntArray:
+    """The assignment (n_cells, n_models) of every cell's ``count`` to its ``choice``."""
+    assigned = np.empty((len(choice), n_models), np.int64)
+    lib.llmpower_assign(
+        ffi.from_buffer("uint16_t[]", choice),
+        _int64(count, (len(choice),)),
+        *_shape(assigned),
+        _int64(assigned, assigned.shape),
+    )
+    return assigned
+
+
+def add(assigned: IntArray, values: FloatArray, sums: FloatArray) -> None:
+    """Add Σ_c x_cK·v_cK of each model to ``sums`` (n_models,), both of shape (n_cells, n_models)."""
+    n_cells, n_models = _shape(values)
+    lib.llmpower_add(
+        _int64(assigned, values.shape), _double(values, values.shape), n_cells, n_models, _double(sums, (n_models,))
+    )
+
+
+def count(assigned: IntArray, tokens: IntArray, cell_class: IntArray, queries: IntArray, of_tokens: IntArray) -> None:
+    """Add Σ_c x_cK and Σ_c x_cK·tokens_c of each class and model to ``queries`` and ``of_tokens``.
+
+    Both have shape (n_classes, n_models).
+    """
+    n_cells, n_models = _shape(assigned)
+    shape = (len(queries), n_models)
+    lib.llmpower_count(
+        _int64(assigned, assigned.shape),
+        _int64(tokens, (n_cells,)),
+        ffi.NULL if len(queries) == 1 else _int64(cell_class, (n_cells,)),
+        n_cells,
+        n_models,
+        _int64(queries, shape),
+        _int64(of_tokens, shape),
+    )
+
+
+def tally(keys: IntArray, n_keys: int, count: IntArray, values: FloatArray) -> FloatArray:
+    """Σ count_c·v_cK over the cells of each key 0 … n_keys − 1, shape (n_keys, n_models)."""
+    n_cells, n_models = _shape(values)
+    found = np.zeros((n_keys, n_models))
+    lib.llmpower_tally(
+        _int64(keys, (n_cells,)),
+        _int64(count, (n_cells,)),
+        _double(values, values.shape),
+        n_cells,
+        n_models,
+        _double(found, found.shape),
+    )
+    return found
 
 
 def price(costs: FloatArray, count: IntArray, prices: FloatArray) -> tuple[Choices, Choices, FloatArray, IntArray]:
@@ -84,8 +223,8 @@ def exchange(costs: FloatArray, low: IntArray, high: IntArray, assigned: IntArra
     return bool(status == lib.LLMPOWER_EXCHANGE_DONE)
 
 
-def _shape(costs: FloatArray) -> tuple[int, int]:
-    n_cells, n_models = costs.shape
+def _shape(matrix: FloatArray | IntArray) -> tuple[int, int]:
+    n_cells, n_models = matrix.shape
     assert 0 < n_models < MODELS_END
     assert n_cells < CELLS_END
     return n_cells, n_models

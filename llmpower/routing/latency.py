@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import InfeasibleError
-from llmpower.routing.costs import Costs, lengths
+from llmpower.routing.costs import Costs
+from llmpower.routing.predictions import lengths
 from llmpower.routing.solver import solve
 from llmpower.routing.workload import IntArray
 
@@ -36,6 +37,7 @@ def refuse_late(costs: Costs, limits: Limits) -> None:
     """
     if (late := costs.late) is None:
         return
+    assert costs.runtime_s is not None
     workload, limit = costs.workload, f"{costs.max_runtime_s:.6g} s"
     nowhere = np.flatnonzero(late.all(axis=1))
     if len(nowhere):
@@ -87,14 +89,16 @@ def _feasible(patterns: _Patterns, low: IntArray, high: IntArray) -> bool:
 
 def _least_limit(costs: Costs, limits: Limits) -> str:
     """The least limit under which there is a plan, rounded up so that it may be given as it stands."""
+    runtime_s = costs.runtime_s
+    assert runtime_s is not None
 
     def will_do(limit_s: float) -> bool:
-        return _feasible(_patterns(costs.runtime_s > limit_s, costs.workload.count), *limits)
+        return _feasible(_patterns(runtime_s > limit_s, costs.workload.count), *limits)
 
     # Every query needs one model at least; below that nothing has to be looked at.
-    least_s = costs.runtime_s.min(axis=1).max()
+    least_s = runtime_s.min(axis=1).max()
     if not will_do(least_s):
-        candidates_s = np.unique(costs.runtime_s[costs.runtime_s > least_s])
+        candidates_s = np.unique(runtime_s[runtime_s > least_s])
         least_s = candidates_s[bisect_left(candidates_s, True, key=will_do)]
     rounded = Context(prec=6, rounding=ROUND_CEILING).create_decimal(float(least_s))
     return f"{float(rounded):.6g} s"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmpower.routing.costs import Costs, Loads
-from llmpower.routing.workload import IntArray
+from llmpower.routing.costs import Costs
+from llmpower.routing.outcome import Loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class ModelLoad:
     accuracy_by_class: Mapping[str, float]
 
 
-def model_loads(costs: Costs, assigned: IntArray, loads: Loads) -> list[ModelLoad]:
-    """Of ``assigned`` (n_cells, n_choices) and what it comes to, in the order of the choices."""
+def model_loads(costs: Costs, loads: Loads) -> list[ModelLoad]:
+    """Of what a plan comes to, in the order of the choices."""
     classes, workload = costs.workload.classes, costs.workload
     accuracy: list[float | None] = [None] * len(costs.choices)
     by_class: list[dict[str, float]] = [{} for _ in costs.choices]
@@ -42,8 +42,8 @@ def model_loads(costs: Costs, assigned: IntArray, loads: Loads) -> list[ModelLoa
     return [
         ModelLoad(*figures)
         for figures in zip(
-            assigned.sum(axis=0).tolist(),
-            (workload.tokens @ assigned).tolist(),
+            loads.queries.astype(np.int64).tolist(),
+            loads.tokens.astype(np.int64).tolist(),
             loads.energy_j.tolist(),
             loads.runtime_s.tolist(),
             accuracy,

@@ -19,20 +19,21 @@ from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.accuracy import AccuracyTable, Weighting
-from llmpower.routing.baselines import Baselines, baselines
+from llmpower.routing.baselines import Baselines, baselines, round_robin
 from llmpower.routing.bootstrap import Bootstrap, bootstrap
 from llmpower.routing.choices import Choice
-from llmpower.routing.costs import Costs, Outcome, Scaling, predict_costs
+from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.dominance import never_chosen
 from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose
 from llmpower.routing.idle import Idle, cheapest_set
 from llmpower.routing.latency import refuse_late
 from llmpower.routing.loads import ModelLoad, model_loads
+from llmpower.routing.outcome import Outcome, Scaling
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.solver import Solution, solve
-from llmpower.routing.thresholds import ThresholdRule
+from llmpower.routing.thresholds import ThresholdRule, best_threshold
 from llmpower.routing.tradeoff import Tradeoff
-from llmpower.routing.uncertainty import Interval, Saving, interval, saving, summed_design
+from llmpower.routing.uncertainty import Designs, Interval, Saving, interval, saving, summed_designs
 from llmpower.routing.workload import IntArray, Workload
 
 
@@ -194,16 +195,23 @@ def route(
 def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, draws: int = 0) -> RoutingPlan:
     """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,)."""
     workload, names, zeta = costs.workload, costs.model_names, chosen.zeta
+    paid = costs.per_query(zeta)
     started = perf_counter()
     if chosen.solution is None:
-        solution, loaded = _solve(costs, limits, zeta)
+        solution, loaded = _solve(costs, limits, zeta, paid)
     else:
         solution, loaded = chosen.solution, np.arange(len(names))
     solve_s = perf_counter() - started
-    loads = costs.loads(solution.assigned)
+    rule = best_threshold(costs, zeta, paid)
+    del paid  # memory that is given back is taken again at once, and new memory takes time
+    turns = round_robin(workload, len(names))
+    loads, of_turns, *of_rule, everything = costs.all_loads(
+        solution.assigned, turns, *([] if rule is None else [rule.choice])
+    )
+    del turns
     outcome = costs.summed(loads, zeta)
-    compared = baselines(costs, outcome, zeta)
-    Φ = summed_design(costs, solution.assigned)
+    compared = baselines(costs, outcome, zeta, everything, of_turns, *of_rule)
+    Φ = summed_designs(costs, solution.assigned)
     of_loaded = limits[0], np.where(np.isin(np.arange(len(names)), loaded), limits[1], 0)
     return RoutingPlan(
         **{field.name: getattr(outcome, field.name) for field in fields(Outcome)},
@@ -223,16 +231,14 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
         prices={names[K]: float(solution.prices[K]) for K in loaded},
         optimality_gap=solution.optimality_gap,
         solve_s=solve_s,
-        models=dict(zip(names, model_loads(costs, solution.assigned, loads), strict=True)),
+        models=dict(zip(names, model_loads(costs, loads), strict=True)),
         baselines=compared.outcomes,
-        threshold=compared.threshold,
-        energy=interval(costs, Φ),
+        threshold=None if rule is None else rule.rule,
+        energy=interval(costs, Φ.plan),
         saving=_saving(costs, outcome, compared, Φ),
         bootstrap=bootstrap(costs, of_loaded, zeta, draws, _assign) if draws else None,
         extrapolated_queries=int(workload.count[costs.extrapolated].sum()),
-        extrapolated_energy_j=float(
-            np.vdot(*(array[costs.extrapolated] for array in (solution.assigned, costs.energy_j)))
-        ),
+        extrapolated_energy_j=float((solution.assigned[costs.extrapolated] * costs.energy_j[costs.extrapolated]).sum()),
         never_chosen=never_chosen(costs),
         unloaded=tuple(name for K, name in enumerate(names) if K not in loaded),
         simulated=costs.choices[0].model.simulated,
@@ -240,9 +246,11 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
     )
 
 
-def _solve(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> tuple[Solution, NDArray[np.intp]]:
+def _solve(
+    costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, paid: FloatArray
+) -> tuple[Solution, NDArray[np.intp]]:
     """The optimum and the choices that are loaded for it: all, or the set whose waiting is worth its while."""
-    paid, count, (low, high) = costs.per_query(zeta), costs.workload.count, limits
+    count, (low, high) = costs.workload.count, limits
     everything = np.arange(len(costs.choices))
     if costs.idle_j is None or not costs.unloadable:
         return solve(paid, count, low, high), everything
@@ -260,19 +268,21 @@ def _solve(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float) -> tupl
     return Solution(assigned, prices, solution.optimality_gap), loaded
 
 
-def _assign(paid: FloatArray, count: IntArray, low: IntArray, high: IntArray) -> IntArray:
-    return solve(paid, count, low, high).assigned
+def _assign(
+    paid: FloatArray, count: IntArray, low: IntArray, high: IntArray, prices: FloatArray | None
+) -> tuple[IntArray, FloatArray]:
+    solution = solve(paid, count, low, high, prices=prices)
+    return solution.assigned, solution.prices
 
 
-def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: list[FloatArray]) -> Saving:
+def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: Designs) -> Saving:
     """Against the best blind mix; without accuracies, against the single model of least energy."""
     against, mix = "best_blind_mix", compared.best_blind_mix
     if mix is None:
         singles = [compared.outcomes[f"single:{name}"].total_energy_j for name in costs.model_names]
         mix = np.eye(len(singles))[int(np.argmin(singles))]
         against = f"single:{costs.model_names[int(np.argmin(singles))]}"
-    other = summed_design(costs, np.outer(costs.workload.count, mix))
-    ΔΦ = [theirs - ours for theirs, ours in zip(other, Φ, strict=True)]
+    ΔΦ = [w * of_all - ours for w, of_all, ours in zip(mix, Φ.everything, Φ.plan, strict=True)]
     return saving(costs, plan, against, compared.outcomes[against], ΔΦ)
 
 

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FloatArray, Form, make_form
 from llmpower.routing.accuracy import Weighting
-from llmpower.routing.costs import Scaling
+from llmpower.routing.outcome import Scaling
 
 if TYPE_CHECKING:
     from llmpower.routing.plan import RoutingPlan

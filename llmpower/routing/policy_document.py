@@ -19,7 +19,7 @@ from llmpower.exceptions import InputError
 from llmpower.files import write_text
 from llmpower.modelling.document import load_by_term, load_form, load_range
 from llmpower.routing.accuracy import WEIGHTINGS, Weighting
-from llmpower.routing.costs import Scaling
+from llmpower.routing.outcome import Scaling
 from llmpower.routing.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
 
 SCHEMA = "llmpower.policy/1"

@@ -156,8 +156,7 @@ def _optimum(problem: _Problem, prices: FloatArray) -> Solution | None:
         choice, runner_up, margin, loads = kernels.price(problem.costs, problem.count, prices)
         if np.isnan(margin).any():
             raise InfeasibleError("cell", int(np.argmax(np.isnan(margin))), "no model may take it; allow one")
-        assigned = np.zeros(problem.costs.shape, np.int64)
-        assigned[np.arange(problem.n_cells), choice] = problem.count
+        assigned = kernels.assign(choice, problem.count, problem.n_models)
         wanted = np.where(prices > 0, high, np.where(prices < 0, low, np.clip(loads, low, high)))
         to_move = int(np.maximum(loads - wanted, 0).sum())
         all_cells = False

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
+from llmpower.routing import kernels
 from llmpower.routing.costs import Costs
+from llmpower.routing.kernels import Choices
 from llmpower.routing.workload import IntArray
 
 # Sums by number of tokens are kept for every number up to here; beyond, for those that occur.
-DENSE_TOKENS = 2**22
+DENSE_TOKENS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,23 @@ class ThresholdRule:
     above: str
 
 
-def best_threshold(costs: Costs, zeta: float) -> tuple[ThresholdRule, IntArray] | None:
-    """The rule of least Σ ζ·ê − (1−ζ)·â and what it assigns (n_cells, n_choices); ``None`` where no rule divides.
+@dataclass(frozen=True, slots=True, eq=False)
+class BestThreshold:
+    """A rule, and each cell's choice under it (n_cells,)."""
+
+    rule: ThresholdRule
+    choice: Choices
+    costs: Costs
+
+    def assigned(self) -> IntArray:
+        """Queries of each cell on each choice (n_cells, n_choices)."""
+        return kernels.assign(self.choice, self.costs.workload.count, len(self.costs.choices))
+
+
+def best_threshold(costs: Costs, zeta: float, paid: FloatArray | None = None) -> BestThreshold | None:
+    """The rule of least Σ ζ·ê − (1−ζ)·â; ``None`` where no rule divides.
+
+    ``paid`` is ``costs.per_query(zeta)``, where somebody has it already.
 
     With P_K(T) the cost on K of all queries of at most T tokens, a rule costs P_A(T) + P_B(∞) − P_B(T). Late queries
     are counted alike.
@@ -41,16 +58,16 @@ def best_threshold(costs: Costs, zeta: float) -> tuple[ThresholdRule, IntArray] 
     workload, names = costs.workload, costs.model_names
     if len(names) < 2:
         return None
-    count = workload.count[:, np.newaxis]
     # Costs as they are without a limit: infinite ones would leave nothing to tell rules apart that break it.
-    paid = replace(costs, max_runtime_s=None).per_query(zeta) * count
-    late = None if costs.late is None else costs.late * count
+    if paid is None or costs.max_runtime_s is not None:
+        paid = replace(costs, max_runtime_s=None).per_query(zeta)
+    late = None if costs.late is None else costs.late.astype(np.float64)
     best: tuple[tuple[float, float], ThresholdRule, IntArray] | None = None
     for kind, tokens in (("input_tokens", workload.input_tokens), ("output_tokens", workload.output_tokens)):
-        values, P = _cumulative(tokens, paid)
+        values, P = _cumulative(tokens, workload.count, paid)
         if len(values) < 2:
             continue
-        L = np.zeros_like(P) if late is None else _cumulative(tokens, late)[1]
+        L = np.zeros_like(P) if late is None else _cumulative(tokens, workload.count, late)[1]
         for A, below in enumerate(names):
             for B, above in enumerate(names):
                 if A == B:
@@ -63,19 +80,17 @@ def best_threshold(costs: Costs, zeta: float) -> tuple[ThresholdRule, IntArray] 
     if best is None:
         return None
     _, rule, tokens = best
-    assigned = np.zeros((workload.n_cells, len(names)), np.int64)
-    short = tokens <= rule.threshold
-    assigned[short, names.index(rule.below)] = workload.count[short]
-    assigned[~short, names.index(rule.above)] = workload.count[~short]
-    return rule, assigned
+    choice = np.where(tokens <= rule.threshold, names.index(rule.below), names.index(rule.above))
+    return BestThreshold(rule, choice.astype(np.uint16), costs)
 
 
-def _cumulative(tokens: IntArray, paid: FloatArray | IntArray) -> tuple[IntArray, FloatArray]:
-    """The numbers of tokens that occur, ascending, and the sums of ``paid`` up to each (n_values, n_choices)."""
+def _cumulative(tokens: IntArray, count: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The numbers of tokens that occur, ascending, and the sums of ``count``·``values`` up to each (n, n_choices)."""
     if tokens.max() < DENSE_TOKENS:
+        sums = kernels.tally(tokens, int(tokens.max()) + 1, count, values)
         present = np.flatnonzero(np.bincount(tokens))
-        sums = np.column_stack([np.bincount(tokens, column)[present] for column in paid.T])
+        sums = sums[present]
     else:
         present, place = np.unique(tokens, return_inverse=True)
-        sums = np.column_stack([np.bincount(place, column) for column in paid.T])
+        sums = kernels.tally(place, len(present), count, values)
     return present, sums.cumsum(axis=0)

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.costs import Costs, Outcome
+from llmpower.routing.costs import Costs
+from llmpower.routing.outcome import Outcome
 from llmpower.routing.solver import solve
 from llmpower.routing.workload import IntArray
 

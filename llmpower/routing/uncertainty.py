@@ -22,7 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.costs import Costs, Outcome, by_form, designs
+from llmpower.routing.costs import Costs
+from llmpower.routing.outcome import Outcome
+from llmpower.routing.predictions import by_form, designs
 from llmpower.routing.workload import IntArray
 
 CONFIDENCE = 0.95
@@ -68,15 +70,28 @@ def saving(costs: Costs, plan: Outcome, against: str, other: Outcome, ΔΦ: list
     )
 
 
-def summed_design(costs: Costs, assigned: IntArray | FloatArray) -> list[FloatArray]:
-    """Φ_K of each choice, each of shape (n_terms,): Σ_c x_cK·φ_K(c) for ``assigned`` x (n_cells, n_choices)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Designs:
+    """Σ_c x_cK·φ_K(c) of each choice K, each (n_terms,), by what x is: the plan's queries, or all of them."""
+
+    plan: list[FloatArray]
+    everything: list[FloatArray]
+
+
+def summed_designs(costs: Costs, assigned: IntArray) -> Designs:
+    """Of ``assigned`` (n_cells, n_choices), and of all queries on each choice."""
     workload, fits = costs.workload, [choice.model.energy for choice in costs.choices]
-    sums = [np.zeros(len(fit.terms)) for fit in fits]
+    found = Designs([np.zeros(0) for _ in fits], [np.zeros(0) for _ in fits])
     for columns in by_form(fits):
+        x = slice(None) if len(columns) == len(fits) else columns
+        of_plan, of_all = np.zeros((len(columns), len(fits[columns[0]].terms))), np.zeros(len(fits[columns[0]].terms))
         for cells, φ in designs(fits[columns[0]], workload):
-            for column, of_cells in zip(columns, assigned[cells, columns].T @ φ, strict=True):
-                sums[column] += of_cells
-    return sums
+            # Products of floats are left to BLAS, those of integers are not.
+            of_plan += assigned[cells, x].T.astype(np.float64) @ φ
+            of_all += workload.count[cells].astype(np.float64) @ φ
+        for column, of_column in zip(columns, of_plan, strict=True):
+            found.plan[column], found.everything[column] = of_column, of_all
+    return found
 
 
 def interval(costs: Costs, Φ: list[FloatArray], certain_j: float = 0.0) -> Interval | None:

@@ -9,27 +9,32 @@ A class of queries (what they are for: chat, code, …) on which models are not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llmpower.exceptions import InputError
+from llmpower.routing import kernels
+from llmpower.routing.kernels import Collapsed, IntArray
 from llmpower.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-IntArray = NDArray[np.int64]
+__all__ = ["OPTIONAL", "REQUIRED", "IntArray", "Workload", "read_workload"]
+
+N = TypeVar("N", np.int64, np.uint32)
 
 REQUIRED = ("input_tokens", "output_tokens")
+OPTIONAL = ("count", "query_class")
 # Two token counts must fit into one 64-bit key, and no context is anywhere near this long.
 TOKENS_END = 2**31
-# Possible cells, in all and for each row, up to which a table of them is made: 5 bytes an entry.
-TABLE_END = 2**27
-TABLE_ENTRIES_PER_ROW = 32
+# Possible cells, in all and for each row, up to which a bitmap of them is made: 1.5 bits each.
+BITMAP_END = 2**32
+BITS_PER_ROW = 2**10
 KEY_END = 2**63
 # Sums of queries and of tokens stay exact in float64 up to here.
 QUERIES_END = 2**53
@@ -47,7 +52,7 @@ class Workload:
     input_tokens: IntArray
     output_tokens: IntArray
     count: IntArray
-    row_cells: IntArray
+    row_cells: NDArray[np.uint32]
     row_counts: IntArray
     cell_class: IntArray
     classes: tuple[str, ...] = ("",)
@@ -68,37 +73,35 @@ class Workload:
             InputError: no rows, rows of different lengths, a token count that is empty, negative or no whole number,
                 a row without any token, or a count below 1. The error names column, value and row (from 1).
         """
-        columns = {
-            "input_tokens": np.asarray(input_tokens),
-            "output_tokens": np.asarray(output_tokens),
-            "count": np.ones(np.shape(input_tokens), np.int64) if count is None else np.asarray(count),
-        }
-        names, class_of_row = _classes(query_class, columns["input_tokens"].shape)
-        if len({values.shape for values in (*columns.values(), class_of_row)}) > 1 or columns["count"].ndim != 1:
+        columns = {"input_tokens": np.asarray(input_tokens), "output_tokens": np.asarray(output_tokens)}
+        if count is not None:
+            columns["count"] = np.asarray(count)
+        shape = columns["input_tokens"].shape
+        names, class_of_row = _classes(query_class)
+        further = () if class_of_row is None else (class_of_row,)
+        if len({values.shape for values in (*columns.values(), *further)}) > 1 or len(shape) != 1:
             shapes = ", ".join(f"{name} {values.shape}" for name, values in columns.items())
             raise InputError("workload", shapes, "give one value a query in each column")
-        if not columns["count"].size:
+        if shape == (0,):
             raise InputError("workload", "0 rows", "there is nothing to route; give a file with a row a query")
         tokens_in = _whole("input_tokens", columns["input_tokens"], 0, TOKENS_END)
         tokens_out = _whole("output_tokens", columns["output_tokens"], 0, TOKENS_END)
-        row_counts = _whole("count", columns["count"], 1, QUERIES_END)
-        without_tokens = (tokens_in | tokens_out) == 0
-        if without_tokens.any():
-            advice = f"row {np.argmax(without_tokens) + 1} has no input tokens either, so it is no query; leave it out"
+        row_counts = None if count is None else _whole("count", columns["count"], 1, QUERIES_END)
+        # Where every query has tokens of both kinds, or of one, none is without any.
+        if tokens_in.min() == 0 and tokens_out.min() == 0 and (without := (tokens_in | tokens_out) == 0).any():
+            advice = f"row {np.argmax(without) + 1} has no input tokens either, so it is no query; leave it out"
             raise InputError("output_tokens", 0, advice)
-        if (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
+        if row_counts is not None and (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
             raise InputError("count", f"{total:.3g} in all", "that many cannot be counted exactly; scale them down")
 
-        (cells_in, cells_out, cell_class), row_cells = _collapse((tokens_in, tokens_out, class_of_row))
-        # Up to QUERIES_END sums of whole numbers are exact in float64.
-        count_of_cell = np.bincount(row_cells, None if count is None else row_counts, len(cells_in))
+        found = _collapse(tokens_in, tokens_out, class_of_row, row_counts)
         return cls(
-            input_tokens=_frozen(cells_in),
-            output_tokens=_frozen(cells_out),
-            count=_frozen(count_of_cell.astype(np.int64)),
-            row_cells=_frozen(row_cells),
-            row_counts=_frozen(row_counts),
-            cell_class=_frozen(cell_class),
+            input_tokens=_frozen(found.input_tokens),
+            output_tokens=_frozen(found.output_tokens),
+            count=_frozen(found.count),
+            row_cells=_frozen(found.row_cells),
+            row_counts=np.broadcast_to(np.int64(1), shape) if row_counts is None else _frozen(row_counts),
+            cell_class=_frozen(found.cell_class),
             classes=names,
         )
 
@@ -109,7 +112,7 @@ class Workload:
         Errors as above.
         """
         tokens = (frame["input_tokens"].to_numpy(), frame["output_tokens"].to_numpy())
-        further = (frame[name].to_numpy() if name in frame.columns else None for name in ("count", "query_class"))
+        further = (frame[name].to_numpy() if name in frame.columns else None for name in OPTIONAL)
         return cls.from_tokens(*tokens, *further)
 
     @property
@@ -137,50 +140,47 @@ def read_workload(path: Path, columns: Mapping[str, str] | None = None) -> Workl
     return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"))
 
 
-def _frozen(array: IntArray) -> IntArray:
+def _frozen(array: NDArray[N]) -> NDArray[N]:
     """A view that nobody writes through; the array itself may be the caller's own."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
-def _collapse(columns: tuple[IntArray, IntArray, IntArray]) -> tuple[tuple[IntArray, IntArray, IntArray], IntArray]:
-    """The distinct rows of three columns of numbers ≥ 0, in ascending order, and which of them each row is.
+def _collapse(
+    tokens_in: IntArray, tokens_out: IntArray, class_of_row: IntArray | None, row_counts: IntArray | None
+) -> Collapsed:
+    """The distinct rows, in ascending order, and which of them each row is.
 
-    Where a table of all that could occur fits into memory, a row is looked up there; sorting takes several times as
-    long.
+    Where a bitmap of all that could occur fits into memory, a row is looked up there; sorting takes ten times as long.
     """
-    tokens_in, tokens_out, class_of_row = columns
-    n_out, n_classes = int(tokens_out.max()) + 1, int(class_of_row.max()) + 1
+    n_out = int(tokens_out.max()) + 1
+    n_classes = 1 if class_of_row is None else int(class_of_row.max()) + 1
     size = (int(tokens_in.max()) + 1) * n_out * n_classes
+    if size <= min(BITMAP_END, BITS_PER_ROW * len(tokens_in)):
+        return kernels.collapse(tokens_in, tokens_out, class_of_row, row_counts, size)
     if size >= KEY_END:
         # Ranks of the token counts serve as well, and there are no more of them than rows.
         values_in, tokens_in = np.unique(tokens_in, return_inverse=True)
         values_out, tokens_out = np.unique(tokens_out, return_inverse=True)
-        (ranks_in, ranks_out, cell_class), row_cells = _collapse((tokens_in, tokens_out, class_of_row))
-        return (values_in[ranks_in], values_out[ranks_out], cell_class), row_cells
+        found = _collapse(tokens_in, tokens_out, class_of_row, row_counts)
+        return replace(found, input_tokens=values_in[found.input_tokens], output_tokens=values_out[found.output_tokens])
     key = tokens_in * n_out
     key += tokens_out
-    if n_classes > 1:
+    if class_of_row is not None:
         key *= n_classes
         key += class_of_row
-    if size <= min(TABLE_END, TABLE_ENTRIES_PER_ROW * len(key)):
-        present = np.zeros(size, bool)
-        present[key] = True
-        found = np.flatnonzero(present)
-        place = np.empty(size, np.int32)
-        place[found] = np.arange(len(found), dtype=np.int32)
-        row_cells = place[key].astype(np.int64)
-    else:
-        found, row_cells = np.unique(key, return_inverse=True)
-    cells, cell_class = np.divmod(found, n_classes)
-    return (cells // n_out, cells % n_out, cell_class), row_cells
+    distinct, row_cells = np.unique(key, return_inverse=True)
+    cells, cell_class = np.divmod(distinct, n_classes)
+    # Up to QUERIES_END sums of whole numbers are exact in float64.
+    count = np.bincount(row_cells, row_counts, len(cells)).astype(np.int64)
+    return Collapsed(cells // n_out, cells % n_out, cell_class, count, row_cells.astype(np.uint32))
 
 
-def _classes(query_class: ArrayLike | None, shape: tuple[int, ...]) -> tuple[tuple[str, ...], IntArray]:
-    """Names of the classes in order, and each row's number among them."""
+def _classes(query_class: ArrayLike | None) -> tuple[tuple[str, ...], IntArray | None]:
+    """Names of the classes in order, and each row's number among them; ``None`` where nobody asks."""
     if query_class is None:
-        return ("",), np.zeros(shape, np.int64)
+        return ("",), None
     values = np.asarray(query_class, dtype=object)
     names, numbers = np.unique(
         np.array(["" if _is_empty(value) else str(value) for value in values.ravel()]), return_inverse=True
@@ -195,7 +195,7 @@ def _whole(column: str, values: NDArray[Any], low: int, end: int) -> IntArray:
         InputError: for the first value that is not one.
     """
     if values.dtype.kind in "iu" and values.size and values.min() >= low and values.max() < end:
-        return values.astype(np.int64, copy=False)
+        return np.ascontiguousarray(values, np.int64)
     numbers = np.array([_number(value) for value in values]) if values.dtype.kind in "OUSM" else values.astype(float)
     wrong = ~((numbers >= low) & (numbers < end) & (numbers == np.floor(numbers)))
     if wrong.any():

@@ -35,6 +35,7 @@ LIMIT_S = 20.0
 
 def feasible(costs: Costs, limit_s: float, low: NDArray[np.int64], high: NDArray[np.int64]) -> bool:
     """Whether HiGHS finds an assignment of the cells; the matrix is totally unimodular, so fractions do not matter."""
+    assert costs.runtime_s is not None
     n_cells, n_models = costs.runtime_s.shape
     loads = np.kron(np.ones((1, n_cells)), np.eye(n_models))
     result = linprog(
@@ -70,6 +71,7 @@ def test_a_limit_is_kept_or_cannot_be(
     except InfeasibleError:
         return
     costs = predict_costs(models, workload, accuracy, max_runtime_s=limit_s)
+    assert costs.runtime_s is not None
     if feasible(costs, limit_s, *limits):
         plan = route(models, workload, accuracy, shares=shares, max_runtime_s=limit_s, draws=2)
         assert costs.runtime_s[plan.assigned > 0].max() <= limit_s
@@ -132,7 +134,8 @@ def test_a_limit_that_nothing_reaches_changes_nothing(models: Models, accuracy: 
 
 def test_late_queries_of_baselines_are_counted(models: Models, accuracy: Accuracy) -> None:
     plan = route(models, WORKLOAD, accuracy, max_runtime_s=LIMIT_S)
-    costs = predict_costs(models, WORKLOAD, accuracy)
+    costs = predict_costs(models, WORKLOAD, accuracy, max_runtime_s=LIMIT_S)
+    assert costs.runtime_s is not None
     late = (costs.runtime_s > LIMIT_S).T @ WORKLOAD.count
     assert [plan.baselines[f"single:{name}"].late_queries for name in plan.model_names] == late.tolist()
     assert plan.baselines["random"].late_queries == pytest.approx(late.mean())
@@ -143,6 +146,7 @@ def test_late_queries_of_baselines_are_counted(models: Models, accuracy: Accurac
 @pytest.mark.parametrize("limit_s", [14.0, 20.0, 60.0])
 def test_the_threshold_breaks_the_limit_least(models: Models, accuracy: Accuracy, limit_s: float) -> None:
     costs = predict_costs(models, WORKLOAD, accuracy, max_runtime_s=limit_s)
+    assert costs.runtime_s is not None
     paid = replace(costs, max_runtime_s=None).per_query(0.4)
     keys = []
     for tokens in (WORKLOAD.input_tokens, WORKLOAD.output_tokens):
@@ -154,7 +158,7 @@ def test_the_threshold_breaks_the_limit_least(models: Models, accuracy: Accuracy
                 keys.append((late, WORKLOAD.count @ paid[cells, to]))
     best = best_threshold(costs, 0.4)
     assert best is not None
-    _, assigned = best
+    assigned = best.assigned()
     late, cost = min(keys)
     assert costs.loads(assigned).late.sum() == late
     assert (assigned * paid).sum() == pytest.approx(cost)
@@ -190,6 +194,7 @@ def test_a_model_that_is_always_late_is_never_chosen(models: Models, accuracy: A
     table = AccuracyTable({"small": 0.5, "medium": 0.4, "large": 0.3})
     assert never_chosen(predict_costs(models, workload, table)) == ("large", "medium")
     costs = predict_costs(models, workload, table, max_runtime_s=10)
+    assert costs.runtime_s is not None
     assert never_chosen(replace(costs, runtime_s=costs.runtime_s[:, ::-1])) == ("large", "small")
 
 

@@ -34,7 +34,9 @@ def test_no_rule_is_better(models: Models, accuracy: dict[str, float], zeta: flo
     rng = np.random.default_rng(seed)
     workload = Workload.from_tokens(rng.integers(1, 40, 30), rng.integers(1, 40, 30), rng.integers(1, 5, 30))
     costs = predict_costs(models, workload, accuracy)
-    rule, assigned = best_threshold(costs, zeta)
+    best = best_threshold(costs, zeta)
+    assert best is not None
+    rule, assigned = best.rule, best.assigned()
     assert (assigned * costs.per_query(zeta)).sum() == pytest.approx(every_rule(costs, zeta))
     assert (assigned.sum(axis=1) == workload.count).all()
     tokens = getattr(workload, rule.tokens)
@@ -45,8 +47,9 @@ def test_no_rule_is_better(models: Models, accuracy: dict[str, float], zeta: flo
 
 def test_lengths_beyond_any_table(models: Models, accuracy: dict[str, float]) -> None:
     workload = Workload.from_tokens([8, 2**30], [8, 8])
-    rule, _ = best_threshold(predict_costs(models, workload, accuracy), 0.5)
-    assert (rule.tokens, rule.threshold) == ("input_tokens", 8)
+    best = best_threshold(predict_costs(models, workload, accuracy), 0.5)
+    assert best is not None
+    assert (best.rule.tokens, best.rule.threshold) == ("input_tokens", 8)
 
 
 def test_nothing_to_divide(models: Models, accuracy: dict[str, float]) -> None:

@@ -1,0 +1,35 @@
+/* sums.c - what an assignment comes to: for every model, over the cells in their order, so that equal inputs give
+ * equal bits.
+ *
+ * Nearly every cell is on one model, so of its row all but one number is skipped. */
+#include "routing.h"
+
+void llmpower_add(const int64_t *assigned, const double *values, size_t n_cells, size_t n_models, double *sums) {
+    for (size_t c = 0; c < n_cells; c++) {
+        const int64_t *x = assigned + c * n_models;
+        const double *value = values + c * n_models;
+        for (size_t k = 0; k < n_models; k++)
+            if (x[k]) sums[k] += (double)x[k] * value[k];
+    }
+}
+
+void llmpower_count(const int64_t *assigned, const int64_t *tokens, const int64_t *cell_class, size_t n_cells,
+                    size_t n_models, int64_t *queries, int64_t *of_tokens) {
+    for (size_t c = 0; c < n_cells; c++) {
+        const int64_t *x = assigned + c * n_models;
+        size_t row = cell_class ? (size_t)cell_class[c] * n_models : 0;
+        for (size_t k = 0; k < n_models; k++) {
+            queries[row + k] += x[k];
+            of_tokens[row + k] += x[k] * tokens[c];
+        }
+    }
+}
+
+void llmpower_tally(const int64_t *keys, const int64_t *count, const double *values, size_t n_cells, size_t n_models,
+                    double *sums) {
+    for (size_t c = 0; c < n_cells; c++) {
+        double n = (double)count[c], *sum = sums + (size_t)keys[c] * n_models;
+        const double *value = values + c * n_models;
+        for (size_t k = 0; k < n_models; k++) sum[k] += value[k] * n;
+    }
+}
