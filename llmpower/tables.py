@@ -2,14 +2,15 @@
 
 The suffix decides the format. Foreign headers are renamed on the way in (``NAME=HEADER``), so nobody has to edit
 a file to use it. pandas is imported on first use: the daemon and the light commands load this module without it, and
-:func:`write_rows` does without altogether.
+:func:`write_rows` and :func:`read_records` do without where they can.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def read_table(
     """
     import pandas as pd
 
-    try:
+    with refusing(path, what):
         match path.suffix:
             case ".csv":
                 # "None" and "NA" can be names of models; only the empty cell means absent.
@@ -63,33 +64,83 @@ def read_table(
                 frame = pd.read_json(path, lines=True)
             case suffix:
                 raise InputError(what, path, f"files ending in {suffix!r} are not read; use one of {_formats()}")
+    renamed = our_names(list(frame.columns), columns or {}, required, path)
+    return frame.rename(columns=renamed)
+
+
+def read_records(path: Path, *, required: Sequence[str] = (), what: str = "table") -> list[dict[str, object]]:
+    """A small table as a dict a row, ``None`` where a cell is empty; a CSV's cells are text, and pandas is not loaded.
+
+    Raises:
+        InputError: as :func:`read_table`.
+    """
+    if path.suffix != ".csv":
+        frame = read_table(path, required=required, what=what)
+        return [
+            {str(name): None if value is None or value != value else value for name, value in record.items()}
+            for record in frame.astype(object).to_dict("records")
+        ]
+    with refusing(path, what), path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file, strict=True) if row]
+        if not rows:
+            raise ValueError("No columns to parse from file")
+        header, *body = rows
+        our_names(header, {}, required, path)
+        if wrong := [number for number, row in enumerate(body, start=1) if len(row) > len(header)]:
+            raise ValueError(f"row {wrong[0]} has more cells than the header")
+    absent = dict.fromkeys(header)
+    return [
+        absent | {name: None if cell in ("", "nan", "NaN") else cell for name, cell in zip(header, row, strict=False)}
+        for row in body
+    ]
+
+
+@contextmanager
+def refusing(path: Path, what: str) -> Iterator[None]:
+    """What goes wrong while a file is read, in our words: an :class:`InputError`, as :func:`read_table` raises."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise InputError(what, path, "no such file; check the path") from error
     except ImportError as error:
         raise InputError(what, path, "Parquet needs pyarrow; pip install 'llmpower[parquet]'") from error
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
         reason = str(error).splitlines()[0]
         raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({reason}); check the file") from error
 
-    for name, header in (columns or {}).items():
-        if header not in frame.columns:
-            found = ", ".join(map(str, frame.columns))
-            raise InputError("--column", f"{name}={header}", f"{path} has no such header; it has: {found}")
-        if name != header and name in frame.columns:
+
+def our_names(found: Sequence[str], columns: Mapping[str, str], required: Sequence[str], path: Path) -> dict[str, str]:
+    """Our name for each header that ``columns`` (name → header) gives another one.
+
+    Raises:
+        InputError: a header is not there or would be there twice, or a ``required`` name is missing.
+    """
+    for name, header in columns.items():
+        if header not in found:
+            raise InputError("--column", f"{name}={header}", f"{path} has no such header; it has: {_listed(found)}")
+        if name != header and name in found:
             advice = f"{path} has a column {name} already; leave the option out, or rename one of the two"
             raise InputError("--column", f"{name}={header}", advice)
-    frame = frame.rename(columns={header: name for name, header in (columns or {}).items()})
-    missing = [name for name in required if name not in frame.columns]
+    renamed = {header: name for name, header in columns.items()}
+    names = [renamed.get(name, name) for name in found]
+    missing = [name for name in required if name not in names]
     if missing:
-        found = ", ".join(map(str, frame.columns))
-        advice = f"{path} lacks this column (it has: {found}); name its header with --column {missing[0]}=HEADER"
+        advice = (
+            f"{path} lacks this column (it has: {_listed(names)}); name its header with --column {missing[0]}=HEADER"
+        )
         raise InputError("column", missing[0], advice)
-    return frame
+    return renamed
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names))
 
 
 def write_table(frame: pd.DataFrame, path: Path, option: str = "-o") -> None:
     """Write a frame by rename, in the format that the suffix names; errors as :func:`read_table`."""
-    _check_suffix(path, option)
+    check_suffix(path, option)
     with replacing(path, option) as temporary:
         match path.suffix:
             case ".csv":
@@ -129,7 +180,8 @@ def write_rows(header: Sequence[str], rows: Iterable[Sequence[object]], path: Pa
     return count
 
 
-def _check_suffix(path: Path, option: str) -> None:
+def check_suffix(path: Path, option: str) -> None:
+    """Refuse a name that says no format in which tables are written."""
     if path.suffix not in FORMATS:
         raise InputError(option, path, f"cannot tell the format from the name; end it in one of {_formats()}")
 

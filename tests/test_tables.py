@@ -7,7 +7,7 @@ import pytest
 
 from llmpower.exceptions import InputError
 from llmpower.files import replacing, write_text
-from llmpower.tables import FORMATS, STREAMED, parse_columns, read_table, write_rows, write_table
+from llmpower.tables import FORMATS, STREAMED, parse_columns, read_records, read_table, write_rows, write_table
 
 FRAME = pd.DataFrame({"model_name": ["None", "b"], "input_tokens": [1, 2], "gpu_energy_j": [1.5, None]})
 
@@ -87,3 +87,33 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_text(tmp_path / "absent" / "x.txt", "text")
     with pytest.raises(InputError, match="cannot tell the format"):
         write_table(FRAME, tmp_path / "out.xlsx")
+
+
+def test_records_of_a_small_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeffname,value,note\na,0.5,\n\nb,nan\n", encoding="utf-8")
+    assert read_records(path, required=("name",)) == [
+        {"name": "a", "value": "0.5", "note": None},
+        {"name": "b", "value": None, "note": None},
+    ]
+    (tmp_path / "a.jsonl").write_text('{"name": "a", "value": 0.5}\n{"name": "b", "value": null}\n')
+    assert read_records(tmp_path / "a.jsonl") == [{"name": "a", "value": 0.5}, {"name": "b", "value": None}]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "cannot be read as csv (No columns to parse from file)"),
+        (b"name,value\na,1,2\n", "cannot be read as csv (row 1 has more cells than the header)"),
+        (b'name\n"a\n', "cannot be read as csv (unexpected end of data)"),
+        (b"name\n\xff\n", "cannot be read as csv ("),
+        (b"value\n1\n", "lacks this column (it has: value)"),
+    ],
+    ids=["empty", "ragged", "quote", "bytes", "missing"],
+)
+def test_records_that_cannot_be_read(tmp_path: Path, content: bytes, complaint: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_records(path, required=("name",))
+    assert complaint in str(caught.value)

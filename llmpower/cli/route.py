@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -131,19 +133,17 @@ def command(
     from llmpower.modelling import load_models
     from llmpower.report.plan_plot import check_plot, save_plan_plot
     from llmpower.routing import (
-        Workload,
         cells_table,
         frontier_table,
         make_policy,
         read_accuracy,
         route,
-        rows_table,
         save_policy,
         trace_frontier,
     )
+    from llmpower.routing.rows import Rows
     from llmpower.routing.shares import parse_shares
-    from llmpower.routing.workload import REQUIRED
-    from llmpower.tables import parse_columns, read_table, write_table
+    from llmpower.tables import parse_columns, write_table
 
     if cells and out is None:
         raise InputError("--cells", "without -o", "it says how the plan is written; name a file with -o")
@@ -154,6 +154,8 @@ def command(
     if policy_path is not None and max_runtime_s is not None:
         advice = "a policy decides before it knows how long an answer takes, so it cannot keep this; leave one out"
         raise InputError("--policy", "with --max-runtime", advice)
+    # scipy takes as long to load as a million rows, which can be read meanwhile.
+    Thread(target=import_module, args=("scipy.special",), daemon=True).start()
     goal = _goal(zeta, energy_budget, accuracy_floor, joules_per_point, knee)
     shares = parse_shares(share_texts)
     models = load_models(models_path)
@@ -167,8 +169,8 @@ def command(
             raise InputError("--share", share_texts[0], "shares come from the accuracy file already; leave one out")
         shares = {name: share for name, share in table.shares.items() if not only or name in only}
     idle = _idle(idle_watts, horizon_s, table)
-    frame = read_table(workload_path, columns=parse_columns(columns), required=REQUIRED, what="--workload")
-    workload = Workload.from_frame(frame)
+    rows = Rows(workload_path, parse_columns(columns))
+    workload = rows.workload()
 
     plan = route(
         models,
@@ -187,7 +189,10 @@ def command(
     for warning in warnings(plan):
         click.echo(f"llmpower: warning: {warning}", err=True)
     if out is not None:
-        write_table(cells_table(plan) if cells else rows_table(plan, frame), out)
+        if cells:
+            write_table(cells_table(plan), out)
+        else:
+            rows.save(plan, out)
     if policy_path is not None:
         save_policy(make_policy(plan), policy_path)
     if frontier_path is not None or plot_path is not None:

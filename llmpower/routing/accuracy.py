@@ -17,17 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.choices import Choice, find
-from llmpower.tables import read_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from llmpower.tables import read_records
 
 Weighting = Literal["tokens", "queries"]
 WEIGHTINGS: tuple[Weighting, ...] = ("tokens", "queries")
@@ -62,26 +59,25 @@ def read_accuracy(path: Path) -> AccuracyTable:
         InputError: the file cannot be read, has no rows, names a model (and class) twice or not at all, or holds an
             accuracy or share that is not in 0..1 or a number of GPUs that is none. An empty share or number is none.
     """
-    import pandas as pd
-
-    frame = read_table(path, required=("model_name", "accuracy"), what="--accuracy")
-    if not len(frame):
+    records = read_records(path, required=("model_name", "accuracy"), what="--accuracy")
+    if not records:
         raise InputError("--accuracy", path, "holds no rows; give a row a model: model_name, accuracy")
     accuracy: dict[str, float] = {}
     by_class: dict[str, dict[str, float]] = {}
-    classes = frame["query_class"] if "query_class" in frame.columns else pd.Series("", frame.index)
-    for row, (name, query_class, value) in enumerate(
-        zip(frame["model_name"], classes.astype("string").fillna(""), frame["accuracy"], strict=True), start=1
-    ):
-        if pd.isna(name):
+    for row, record in enumerate(records, start=1):
+        name, query_class = record["model_name"], record.get("query_class")
+        if name is None:
             raise InputError("model_name", "empty", f"row {row} of {path} needs a model's name")
-        known, key = (by_class.setdefault(str(name), {}), query_class) if query_class else (accuracy, str(name))
+        if query_class is None:
+            known, key = accuracy, str(name)
+        else:
+            known, key = by_class.setdefault(str(name), {}), str(query_class)
         if key in known:
-            of = f" for {query_class}" if query_class else ""
+            of = "" if query_class is None else f" for {query_class}"
             raise InputError("model_name", name, f"row {row} of {path} repeats it{of}; keep one row a model")
-        known[key] = _fraction("accuracy", value, f"row {row} of {path}")
+        known[key] = _fraction("accuracy", record["accuracy"], f"row {row} of {path}")
     return AccuracyTable(
-        accuracy, _of_models(frame, "share", _fraction, path), by_class, _of_models(frame, "num_gpus", _gpus, path)
+        accuracy, _of_models(records, "share", _fraction, path), by_class, _of_models(records, "num_gpus", _gpus, path)
     )
 
 
@@ -103,16 +99,16 @@ def accuracies(table: AccuracyTable, choices: Sequence[Choice], classes: Sequenc
     return values
 
 
-def _of_models(frame: pd.DataFrame, column: str, read: Any, path: Path) -> dict[str, Any]:
+def _of_models(records: Sequence[Mapping[str, object]], column: str, read: Any, path: Path) -> dict[str, Any]:
     """A column that says one thing of a model, however many rows it has; empty cells say nothing."""
     found: dict[str, Any] = {}
-    if column in frame.columns:
-        for row, (name, value) in enumerate(zip(frame["model_name"].astype(str), frame[column], strict=True), start=1):
-            if value is None or value != value:
-                continue
-            number = read(column, value, f"row {row} of {path}")
-            if found.setdefault(name, number) != number:
-                raise InputError(column, value, f"row {row} of {path} says another one of {name} than before; keep one")
+    for row, record in enumerate(records, start=1):
+        name, value = str(record["model_name"]), record.get(column)
+        if value is None:
+            continue
+        number = read(column, value, f"row {row} of {path}")
+        if found.setdefault(name, number) != number:
+            raise InputError(column, value, f"row {row} of {path} says another one of {name} than before; keep one")
     return found
 
 

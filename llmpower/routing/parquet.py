@@ -1,0 +1,154 @@
+"""Parquet to Parquet: a workload of any length, a row group at a time.
+
+A plan looks at two to four columns; the others are only handed through. So the file is read twice: what the plan looks
+at, as whole columns, and once there is a plan everything, a row group after the other, each written with its models
+before the next is read. No other rows are in memory, and pandas is not even loaded: memory that is used for the first
+time and modules that are imported take longer than routing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.exceptions import InputError
+from llmpower.files import file_state, replacing
+from llmpower.routing.expansion import name_columns, stretches
+from llmpower.routing.plan import RoutingPlan
+from llmpower.tables import our_names, refusing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+
+class ParquetRows:
+    """The rows of one file; ``columns`` maps our names to its headers.
+
+    Raises:
+        InputError: the file cannot be read, or lacks a column.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, str], required: Sequence[str], what: str) -> None:
+        self.path, self._what = path, what
+        with refusing(path, what):
+            import pyarrow.parquet as pq
+
+            self._state = file_state(path)
+            with pq.ParquetFile(path) as file:
+                # What pandas keeps of an index that nobody named is nobody's column.
+                self._headers = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+        self._renamed = our_names(self._headers, columns, required, path)
+
+    def columns(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """Those of the columns of these names that there are, whole; NaN or ``None`` where a cell is empty."""
+        with self._opened() as file:
+            return {name: _column(file, header) for header in self._headers if (name := self._name(header)) in names}
+
+    def save(self, plan: RoutingPlan, path: Path, option: str = "-o") -> None:
+        """Write the rows in their order, each with the model that it goes to, as :func:`rows_table` lays them out.
+
+        Raises:
+            InputError: the file cannot be written, or the workload is not what it was.
+        """
+        from pyarrow.parquet import ParquetWriter
+
+        columns = _PlanColumns(plan)
+        with self._opened() as file, replacing(path, option) as temporary, ExitStack() as stack:
+            sink: pq.ParquetWriter | None = None
+            first = 0
+            for group in range(file.num_row_groups):
+                rows = self._named(file.read_row_group(group, self._headers))
+                table = columns.beside(rows, first)
+                if sink is None:
+                    sink = stack.enter_context(ParquetWriter(temporary, table.schema))
+                sink.write_table(table)
+                first += len(rows)
+
+    def _opened(self) -> pq.ParquetFile:
+        from pyarrow.parquet import ParquetFile
+
+        if file_state(self.path) != self._state:
+            raise InputError(self._what, self.path, "has changed since it was read; leave it alone, and run this again")
+        return ParquetFile(self.path)
+
+    def _name(self, header: str) -> str:
+        return self._renamed.get(header, header)
+
+    def _named(self, table: pa.Table) -> pa.Table:
+        """Under our names, and without what pandas once noted of its columns."""
+        return table.rename_columns([self._name(header) for header in self._headers]).replace_schema_metadata()
+
+
+class _PlanColumns:
+    """What a plan adds to rows: who serves them."""
+
+    def __init__(self, plan: RoutingPlan) -> None:
+        self._rows, self._models, self._counts = stretches(plan.workload, plan.assigned)
+        self._columns = name_columns(plan)
+
+    def beside(self, table: pa.Table, first: int) -> pa.Table:
+        """With these rows, which begin with the workload's row ``first``; some of them may be divided."""
+        import pyarrow as pa
+
+        here = slice(first, first + len(table))
+        if self._rows is not None:
+            here = slice(*np.searchsorted(self._rows, (here.start, here.stop)).tolist())
+            table = table.take(_numbers(self._rows[here] - first))
+        if "count" in table.column_names:
+            table = table.set_column(table.column_names.index("count"), "count", _numbers(self._counts[here]))
+        for column, (names, codes) in self._columns.items():
+            if column in table.column_names:
+                old = table.column(column)
+                table = table.drop_columns([column]).append_column(f"workload_{column}", old)
+            values = pa.DictionaryArray.from_arrays(_numbers(codes[self._models[here]]), _texts(names))
+            table = table.append_column(column, values)
+        return table
+
+
+def _column(file: pq.ParquetFile, header: str) -> NDArray[Any]:
+    """A column as NumPy has it. Whole numbers are filled in a row group at a time: most columns that count are."""
+    import pyarrow as pa
+
+    kind = file.schema_arrow.field(header).type
+    if not pa.types.is_integer(kind):
+        column = file.read([header]).column(0)
+        if pa.types.is_dictionary(kind):
+            column = column.cast(kind.value_type)
+        found: NDArray[Any] = column.to_numpy()
+        return found
+    values, first = np.empty(file.metadata.num_rows, np.dtype(str(kind))), 0
+    for chunk in _chunks(file, header):
+        if chunk.null_count:
+            whole: NDArray[Any] = file.read([header]).column(0).to_numpy()
+            return whole
+        here = np.frombuffer(chunk.buffers()[1], values.dtype)[chunk.offset : chunk.offset + len(chunk)]
+        values[first : first + len(chunk)] = here
+        first += len(chunk)
+    return values
+
+
+def _chunks(file: pq.ParquetFile, header: str) -> Iterator[pa.Array]:
+    for group in range(file.num_row_groups):
+        yield from file.read_row_group(group, [header]).column(0).chunks
+
+
+def _numbers(values: NDArray[Any]) -> pa.Array:
+    """An array as it stands. Made from its buffer, as pyarrow loads pandas to ask whether an object is one of its."""
+    import pyarrow as pa
+
+    whole = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.type_for_alias(whole.dtype.name), len(whole), [None, pa.py_buffer(whole)])
+
+
+def _texts(values: Sequence[str]) -> pa.StringArray:
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))

@@ -1,0 +1,58 @@
+"""A workload's rows between their file and the plan's: read, collapsed into cells, and written with a model each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmpower.routing.expansion import rows_table
+from llmpower.routing.parquet import ParquetRows
+from llmpower.routing.plan import RoutingPlan
+from llmpower.routing.workload import OPTIONAL, REQUIRED, Workload
+from llmpower.tables import check_suffix, read_table, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Rows:
+    """One row a query, or a row with its ``count``; ``columns`` maps our names to the file's headers.
+
+    Parquet is read a row group at a time where it is written again, every other table through pandas.
+
+    Raises:
+        InputError: the file cannot be read, or lacks a column.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        self._path, self._columns = path, columns
+        self._parquet: ParquetRows | None = None
+        self._frame: pd.DataFrame | None = None
+        # What else may bear such a name, a directory of parts, is pandas' to read.
+        if path.suffix == ".parquet" and not path.is_dir():
+            self._parquet = ParquetRows(path, columns, REQUIRED, "--workload")
+
+    def workload(self) -> Workload:
+        """The cells; errors as :meth:`Workload.from_tokens`."""
+        if self._parquet is None:
+            return Workload.from_frame(self._read())
+        found = self._parquet.columns((*REQUIRED, *OPTIONAL))
+        return Workload.from_tokens(*(found[name] for name in REQUIRED), *(found.get(name) for name in OPTIONAL))
+
+    def save(self, plan: RoutingPlan, path: Path) -> None:
+        """Write the rows in their order, each with the model that it goes to.
+
+        Raises:
+            InputError: the file cannot be written, or its suffix says no format.
+        """
+        check_suffix(path, "-o")
+        if self._parquet is not None and path.suffix == ".parquet":
+            self._parquet.save(plan, path)
+        else:
+            write_table(rows_table(plan, self._read()), path)
+
+    def _read(self) -> pd.DataFrame:
+        if self._frame is None:
+            self._frame = read_table(self._path, columns=self._columns, required=REQUIRED, what="--workload")
+        return self._frame
