@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from two_models import measurements, two_models
 
 from llmpower.cli.route import WEIGHTINGS
 from llmpower.modelling import fit, load_models, save_models
@@ -22,7 +23,6 @@ from llmpower.routing import Workload, load_policy, read_accuracy, route
 from llmpower.routing.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-LENGTHS = (8, 64, 512)
 QUERIES = """ContextTokens,when,GeneratedTokens
 512,first,8
 8,second,500
@@ -35,17 +35,10 @@ COLUMNS = ("--column", "input_tokens=ContextTokens", "--column", "output_tokens=
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("route")
-    rows = [
-        (name, τin, τout, p1 * τin + d0 * τout, (p1 * τin + d0 * τout) / 300)
-        for name, p1, d0 in (("small", 0.1, 4.0), ("large", 0.5, 40.0))
-        for τin in LENGTHS
-        for τout in LENGTHS
-    ]
-    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
-    models = fit(pd.DataFrame(rows, columns=columns), form="cached")
+    models = two_models()
     save_models(models, directory / "models.json")
     save_models([replace(model, simulated=True) for model in models], directory / "simulated.json")
-    paper = fit(pd.DataFrame([row for row in rows if row[0] == "small"], columns=columns), form="paper")[0]
+    paper = fit(measurements(["small"]), form="paper")[0]
     short = replace(paper.energy, coefficients=[-3.9, 31.5, 0.04])
     save_models([replace(paper, energy=short)], directory / "paper.json")
     (directory / "queries.csv").write_text(QUERIES)
