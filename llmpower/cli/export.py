@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from llmpower.cli.progress import shown, told
 from llmpower.exceptions import InputError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -48,7 +49,7 @@ def command(
       llmpower export --since 2026-01-01 --model llama-7b -o january.parquet
     """
     from llmpower.daemon.config import find_store_path
-    from llmpower.store import iter_rows, read_measurements
+    from llmpower.store import count_rows, iter_rows, read_measurements
     from llmpower.tables import STREAMED, write_rows, write_table
     from llmpower.types import MEASUREMENT_COLUMNS
 
@@ -57,7 +58,10 @@ def command(
     if out.suffix in STREAMED:
         # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
         rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
-        count = write_rows(columns, rows, out)
+        with shown("export") as progress:
+            if progress is not None:
+                rows = told(rows, count_rows(store, since=since, until=until, model=model), progress)
+            count = write_rows(columns, rows, out)
     else:
         frame = read_measurements(store, columns=columns, since=since, until=until, model=model)
         write_table(frame, out)

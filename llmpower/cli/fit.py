@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from llmpower.cli.fitted import anova_lines, detail_lines, summary_lines, warnings_of
+from llmpower.cli.layout import echo_lines
+from llmpower.cli.progress import shown
 from llmpower.cli.screened import in_short
 from llmpower.cli.screened import summary_lines as screening_lines
 from llmpower.exceptions import InputError
@@ -118,7 +120,16 @@ def command(
         models = learn(load_models(update, "--update"), rows, group_by=columns_of_group)
         out = out or update
     else:
-        models = fit(rows, form=form, intercept=intercept, group_by=columns_of_group, boundary=boundary, robust=robust)
+        with shown("fit") as progress:
+            models = fit(
+                rows,
+                form=form,
+                intercept=intercept,
+                group_by=columns_of_group,
+                boundary=boundary,
+                robust=robust,
+                progress=progress,
+            )
     tables = anova(rows, boundary) if with_anova else ()
     if screening.findings:
         click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
@@ -135,7 +146,7 @@ def command(
         )
     else:
         lines = [*summary_lines(models), "", *detail_lines(models), "", *screening_lines(screening, left_out)]
-        click.echo("\n".join([*lines, *(["", *anova_lines(tables)] if tables else [])]))
+        echo_lines([*lines, *(["", *anova_lines(tables)] if tables else [])])
 
 
 def _read_store(path: Path) -> pd.DataFrame:
