@@ -30,7 +30,15 @@ COMMANDS = {
     "service": "Install the daemon as a systemd service, show it, remove it.",
     "simulate": "Replay a trace in time order: what the online router does, beside others and what was possible.",
     "status": "Show what the daemon is doing.",
+    "top": "Watch watts, requests and joules per token as they come.",
 }
+
+
+PROGRAM, PREFIX = "llmpower", "LLMPOWER"
+
+
+class _ReaderGone(Exception):
+    """Nobody reads our output any more."""
 
 
 class LazyGroup(click.Group):
@@ -48,15 +56,23 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a reader of our output who goes away is no failure, as Click would have it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List commands from the table, importing none."""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": "LLMPOWER", "max_content_width": 100})
-@click.version_option(__version__, prog_name="llmpower")
-def cli() -> None:
+@click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": PREFIX, "max_content_width": 100})
+@click.version_option(__version__, prog_name=PROGRAM)
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Joules per LLM request: measure them, model them, route by them.
 
     \b
@@ -66,12 +82,16 @@ def cli() -> None:
       llmpower run -- python serve.py        measure a program's generate() calls
       llmpower fit measurements.csv          e(τin, τout) and r(τin, τout) per model
     """
+    from llmpower.cli.layout import colours_wanted
+
+    # Whether output goes to a terminal Click asks by itself.
+    context.color = colours_wanted(os.environ)
 
 
 def main() -> None:
     """Entry point of the ``llmpower`` console script."""
     try:
-        status = cli(standalone_mode=False)
+        status = cli(prog_name=PROGRAM, standalone_mode=False)
     except LlmpowerError as error:
         print(f"{_priority()}llmpower: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -92,9 +112,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("llmpower: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away (`llmpower … | head`): that is its right, and no error of ours.
-        sys.stderr.close()
+    except _ReaderGone:
+        # `llmpower … | head`: that is its right. What Python still has to write goes nowhere, or it would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(status if isinstance(status, int) else 0)
 
