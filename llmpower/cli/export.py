@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from llmpower.cli.progress import shown, told
+from llmpower.cli.values import models_of_daemon
 from llmpower.exceptions import InputError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -32,7 +33,7 @@ def _moment(_: click.Context, param: click.Parameter, text: str | None) -> datet
 @click.option("--store", type=click.Path(path_type=Path), help="The daemon's database.  [default: where it keeps it]")
 @click.option("--since", callback=_moment, metavar="T", help="Leave out spans that began before T.")
 @click.option("--until", callback=_moment, metavar="T", help="Leave out spans that began at T or later.")
-@click.option("--model", metavar="NAME", help="Take this model's spans only.")
+@click.option("--model", metavar="NAME", shell_complete=models_of_daemon, help="Take this model's spans only.")
 @click.option("--with-uid", is_flag=True, help="Add a column uid: the user whose program sent the span.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="FILE.csv, .parquet or .jsonl.")
 def command(

@@ -13,6 +13,7 @@ from llmpower.cli.layout import echo_lines
 from llmpower.cli.progress import shown
 from llmpower.cli.screened import in_short
 from llmpower.cli.screened import summary_lines as screening_lines
+from llmpower.cli.values import FORMS
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from llmpower.modelling import WorkloadModel
 
-FORMS = (
-    *("auto", "paper", "paper+intercept", "quadratic"),
-    *("recompute", "recompute+call", "roofline", "cached", "batched", "phases"),
-)
 BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 
 

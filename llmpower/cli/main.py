@@ -7,15 +7,21 @@ none of them; ``tests/cli/test_help.py`` holds the lines here against the comman
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from llmpower import __version__
 from llmpower.exceptions import LlmpowerError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
+    "completion": "Print what makes a shell complete commands, options, files and names of models.",
     "daemon": "Sample power, receive spans, store joules, serve metrics.",
     "demo": "Run the whole chain on this machine: daemon, model, profile, fit, route, report.",
     "devices": "List every device with its sources, periods and call latencies.",
@@ -54,6 +60,7 @@ class LazyGroup(click.Group):
             return None
         command = import_module(f"llmpower.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
+        _name_variables(command, f"{PREFIX}_{cmd_name.upper()}")
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -62,6 +69,13 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _ReaderGone from error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell is offered, from the table: a key pressed must not import every command."""
+        from click.shell_completion import CompletionItem
+
+        commands = [CompletionItem(name, help=said) for name, said in COMMANDS.items() if name.startswith(incomplete)]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List commands from the table, importing none."""
@@ -86,6 +100,16 @@ def cli(context: click.Context) -> None:
 
     # Whether output goes to a terminal Click asks by itself.
     context.color = colours_wanted(os.environ)
+
+
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Give each option a variable by the name that users know it by; Click's own goes by the name in our code."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None:
+            option.envvar = f"{prefix}_{re.sub('[^A-Za-z0-9]+', '_', option.opts[-1].lstrip('-')).upper()}"
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            _name_variables(below, f"{prefix}_{name.upper()}")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower.cli.layout import ABSENT, aligned, echo_lines, percent
+from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ POLICIES = ("raise", "warn", "allow")
     "name",
     required=True,
     metavar="NAME",
+    shell_complete=models_of_file("path"),
     help="Which model of that file.",
 )
 @click.option("--system", metavar="NAME", help="Which system, where the model was fitted on several.")

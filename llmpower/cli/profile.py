@@ -19,6 +19,7 @@ from llmpower import phrases
 from llmpower.cli.campaigns import idle_text, plan_text, progress, record, summary
 from llmpower.cli.layout import echo_lines
 from llmpower.cli.targets import Options, check, local, served
+from llmpower.cli.values import forms
 
 if TYPE_CHECKING:
     from llmpower.profiling import Cell, Design, Journal, Meter, StoppingRule, Workload
@@ -47,6 +48,7 @@ IDLE_BEFORE, IDLE_AFTER = "idle_before_w", "idle_after_w"
 @click.option(
     "--form",
     metavar="NAME",
+    shell_complete=forms,
     help="What cells are chosen for.  [default: by the KV cache and batches]",
 )
 @click.option("--trials", type=click.IntRange(min=1), help="Of chosen cells, at most.  [default: a quarter of all]")

@@ -12,6 +12,7 @@ import click
 
 from llmpower.cli.layout import echo_lines
 from llmpower.cli.progress import shown
+from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ WEIGHTINGS = ("tokens", "queries")
     "--only",
     multiple=True,
     metavar="MODEL",
+    shell_complete=models_of_file("models_path"),
     help="Route to this model; repeat it for more.",
 )
 @click.option(
@@ -40,6 +42,7 @@ WEIGHTINGS = ("tokens", "queries")
     "share_texts",
     multiple=True,
     metavar="MODEL=F|LOW:HIGH",
+    shell_complete=models_of_file("models_path", after="="),
     help="Fraction of the queries, or a band.",
 )
 @click.option("--shares-from-accuracy", is_flag=True, help="Take exact shares from that file's column share.")

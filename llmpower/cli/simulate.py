@@ -10,6 +10,7 @@ import click
 
 from llmpower.cli.layout import aligned, echo_lines, energy_unit, number, percent
 from llmpower.cli.progress import shown
+from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     "server_texts",
     multiple=True,
     metavar="MODEL=N",
+    shell_complete=models_of_file("policy_path", after="="),
     help="Queries that a model serves at a time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
