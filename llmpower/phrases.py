@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from math import floor, log10
 
+PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
+"""Of the powers of a thousand, for :func:`quantity`."""
+
 
 def duration(seconds: float) -> str:
     """``12 s``, ``3 min 20 s``, ``2 h 3 min``, ``4 d 7 h``."""
@@ -26,3 +29,23 @@ def joules(energy_j: float, std_j: float | None) -> str:
     leading_one = std_j < 2 * 10**place
     decimals = max(0, -place + leading_one)
     return f"{energy_j:.{decimals}f} ± {std_j:.{decimals}f} J"
+
+
+def number(value: float) -> str:
+    """``0.01234``, ``12.34``, ``1,234``, ``1.234e-07``: four digits that count, and all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 999.95 else f"{value:.4g}"
+
+
+def quantity(value: float, unit: str) -> str:
+    """``12.3 kJ``, ``4.56 mJ``, ``0 J``: three digits and the prefix that leaves one to three before the point."""
+    if not value:
+        return f"0 {unit}"
+    power = min(max(floor(log10(abs(value) * 1.0005) / 3), -3), 4)
+    scaled = value / 1000.0**power
+    return f"{scaled:.{max(0, 2 - floor(log10(abs(scaled) * 1.0005)))}f} {PREFIXES[power]}{unit}"
+
+
+def percent(fraction: float) -> str:
+    """``1.2 %``, ``0.012 %``, ``34.5 %``: a decimal, and two digits that count where that is less."""
+    value = 100 * fraction
+    return f"{value:.1f} %" if abs(value) >= 0.95 or not value else f"{value:.2g} %"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmpower.phrases import duration, joules
+from llmpower.phrases import duration, joules, number, percent, quantity
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,38 @@ def test_durations_as_people_say_them(seconds: float, said: str) -> None:
 )
 def test_joules_to_the_digit_that_is_known(energy_j: float, std_j: float | None, said: str) -> None:
     assert joules(energy_j, std_j) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "0 J"),
+        (1.0, "1.00 J"),
+        (12.34, "12.3 J"),
+        (999.4, "999 J"),
+        (999.6, "1.00 kJ"),
+        (-1234.0, "-1.23 kJ"),
+        (1.5e6, "1.50 MJ"),
+        (0.00123, "1.23 mJ"),
+        (5e15, "5000 TJ"),
+    ],
+    ids=str,
+)
+def test_quantities_have_three_digits_and_a_prefix(value: float, said: str) -> None:
+    assert quantity(value, "J") == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0, "0"), (0.012345, "0.01235"), (999.94, "999.9"), (1234.5, "1,234"), (1e-7, "1e-07")],
+    ids=str,
+)
+def test_numbers_have_four_digits_that_count(value: float, said: str) -> None:
+    assert number(value) == said
+
+
+@pytest.mark.parametrize(
+    ("fraction", "said"), [(0.0, "0.0 %"), (0.345, "34.5 %"), (0.00123, "0.12 %"), (-0.5, "-50.0 %")], ids=str
+)
+def test_fractions_in_percent(fraction: float, said: str) -> None:
+    assert percent(fraction) == said
