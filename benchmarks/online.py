@@ -145,33 +145,37 @@ def _time_decisions(policy: RoutingPolicy, trace: Trace, name: str) -> dict[str,
 
 
 def _draw(document: dict[str, Any], path: Path) -> None:
-    import matplotlib as mpl
+    import altair as alt
 
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "llmpower"
-    from matplotlib import pyplot as plt
+    from llmpower.report import save_chart
+    from llmpower.report.style import QUIET, SERIES, values
 
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-    for panel, name in zip(panels, ("3", "7"), strict=True):
-        rows = [row for row in document["cases"] if row["models"] == name]
-        ζ = [row["zeta"] for row in rows]
-        for key, label, colour in (
-            ("online_lengths_known", "online, lengths known", "tab:blue"),
-            ("optimum_same_information", "optimum that knows what τin says", "0.5"),
-            ("online", "online, lengths learnt", "tab:green"),
-            ("re_solving", "re-solving, lengths learnt", "tab:orange"),
-        ):
-            style = "--" if key.startswith("optimum") else "-"
-            panel.plot(
-                ζ, [100 * (row["closed"][key] or np.nan) for row in rows], style, color=colour, label=label, marker="o"
-            )
-        panel.set_title(f"{name} models", fontsize=10)
-        panel.set_xlabel("ζ (1 is energy alone)")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("% of the way from random to optimum")
-    panels[0].set_ylim(50, 101)
-    panels[1].legend(fontsize=8, loc="lower right")
-    figure.savefig(path, metadata={"Date": None})
+    kinds = {
+        "online_lengths_known": ("online, lengths known", SERIES[0]),
+        "optimum_same_information": ("optimum that knows what τin says", QUIET),
+        "online": ("online, lengths learnt", SERIES[2]),
+        "re_solving": ("re-solving, lengths learnt", SERIES[1]),
+    }
+    names, colours = [name for name, _ in kinds.values()], [colour for _, colour in kinds.values()]
+    panels = []
+    for models in ("3", "7"):
+        points = [
+            {"zeta": row["zeta"], "closed": 100 * row["closed"][key], "kind": name}
+            for row in document["cases"]
+            if row["models"] == models
+            for key, (name, _) in kinds.items()
+            if row["closed"][key]
+        ]
+        chart = alt.Chart(values(points)).encode(
+            x=alt.X("zeta:Q", title="ζ (1 is energy alone)"),
+            y=alt.Y("closed:Q", title="% of the way from random to optimum").scale(domain=[50, 101], clamp=True),
+            color=alt.Color("kind:N", title=None).scale(domain=names, range=colours),
+        )
+        dash = alt.when("indexof(datum.kind, 'optimum') == 0").then(alt.value([5, 4])).otherwise(alt.value([1, 0]))
+        line = chart.mark_line().encode(strokeDash=dash)
+        panel = alt.layer(line, chart.mark_point(filled=True, size=30, opacity=1))
+        panels.append(panel.properties(width=330, height=220, title=f"{models} models"))
+    save_chart(alt.hconcat(*panels), path, "--json")
 
 
 def _failures(document: dict[str, Any]) -> list[str]:

@@ -38,7 +38,8 @@ HEAVY = (
     "pandas",
     "scipy",
     "statsmodels",
-    "matplotlib",
+    "altair",
+    "vl_convert",
     "pyarrow",
     "pycparser",
     "google.protobuf",  # with the first request by OpenTelemetry

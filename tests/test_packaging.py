@@ -52,7 +52,9 @@ def test_the_wheel_holds_what_runs_and_nothing_of_the_tests(wheel: Path) -> None
         "llmpower/sampling/simulated/libnvidia-ml.so.1",
         "llmpower/store/migrations/001_measurements.sql",
         "llmpower/spans/autoload/sitecustomize.py",
+        "llmpower/report/page.css",
         "llmpower/report/page.html",
+        "llmpower/report/page.js",
         "llmpower/service/systemd/llmpower.service",
         "llmpower/service/systemd/drop-ins/metrics-port.conf",
     ):

@@ -72,38 +72,35 @@ def _ratio(value: float | None) -> str:
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Error over span, one panel for each card and kind of load, as SVG."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    import altair as alt
+
+    from llmpower.report import save_chart
+    from llmpower.report.style import values
 
     presets = list(dict.fromkeys(row["preset"] for row in rows))
     kinds = list(dict.fromkeys((row["arrangement"], row["shape"]) for row in rows))
-    figure = Figure(figsize=(3.1 * len(presets) + 1, 2.5 * len(kinds) + 0.8), layout="constrained")
-    panels = figure.subplots(len(kinds), len(presets), sharex=True, sharey=True, squeeze=False)
-    peers = [tool for tool in PEER_ORDER if any(tool in row["tools"] for row in rows)]
-    for line, (arrangement, shape) in enumerate(kinds):
-        for column, preset in enumerate(presets):
-            panel = panels[line][column]
-            own = [r for r in rows if (r["preset"], r["arrangement"], r["shape"]) == (preset, arrangement, shape)]
-            for tool, colour in zip([*peers, OURS], [*COLOURS[: len(peers)], "#1d4ed8"], strict=True):
-                points = [
-                    (row["span_s"], 100 * row["tools"][tool]["error"])
-                    for row in own
-                    if tool in row["tools"] and row["tools"][tool]["error"]
-                ]
-                width = 2.4 if tool == OURS else 1.2
-                panel.plot(*zip(*points, strict=True), marker=".", lw=width, color=colour, label=tool)
-            panel.set_xscale("log")
-            panel.set_yscale("log")
-            panel.grid(True, which="major", alpha=0.3)
-            panel.set_title(f"{preset}, {shape}, {arrangement}", fontsize=8)
-            panel.tick_params(labelsize=7)
-    for panel in panels[-1]:
-        panel.set_xlabel("span, s", fontsize=8)
-    for panel in panels[:, 0]:
-        panel.set_ylabel("mean |error|, %", fontsize=8)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmpower"}):  # text stays text, and files compare
-        FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
+    tools = [*(tool for tool in PEER_ORDER if any(tool in row["tools"] for row in rows)), OURS]
+    colour = alt.Color("tool:N", title=None).scale(domain=tools, range=[*COLOURS[: len(tools) - 1], "#1d4ed8"])
+    decades = [10.0**power for power in range(-4, 5)]
+    panels = []
+    for arrangement, shape in kinds:
+        for preset in presets:
+            points = [
+                {"span": row["span_s"], "error": 100 * row["tools"][tool]["error"], "tool": tool}
+                for row in rows
+                if (row["preset"], row["arrangement"], row["shape"]) == (preset, arrangement, shape)
+                for tool in tools
+                if tool in row["tools"] and row["tools"][tool]["error"]
+            ]
+            chart = alt.Chart(values(points)).encode(
+                x=alt.X("span:Q", title="span [s]").scale(type="log").axis(values=[0.01, 0.1, 1, 10]),
+                y=alt.Y("error:Q", title="mean |error| [%]").scale(type="log").axis(values=decades, format="~r"),
+                color=colour,
+            )
+            width = alt.when(f"datum.tool == '{OURS}'").then(alt.value(2.6)).otherwise(alt.value(1.3))
+            panel = alt.layer(
+                chart.mark_line().encode(strokeWidth=width), chart.mark_point(filled=True, size=18, opacity=1)
+            )
+            panels.append(panel.properties(width=220, height=150, title=f"{preset}, {shape}, {arrangement}"))
+    whole = alt.concat(*panels, columns=len(presets), title=title).resolve_scale(x="shared", y="shared")
+    save_chart(whole, path, "--json")

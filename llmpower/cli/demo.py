@@ -70,8 +70,8 @@ def command(out: Path, quick: bool, port: int) -> None:
     asked = ["--models", str(models), "--workload", str(workload), "--accuracy", str(accuracy)]
     plan, frontier = out / "plan.csv", out / "frontier.csv"
     _step("A plan", ["route", *asked, "--zeta", "0.5", "--frontier", str(frontier), "-o", str(plan)])
-    made = ["--models", str(models), "--measurements", str(out / "measurements.csv"), "--frontier", str(frontier)]
-    _step("A report", ["report", *made, "-o", str(out / "report.html")])
+    measured = ["--measurements", str(out / "measurements.csv")]
+    _step("A report", ["report", *measured, *asked, "-o", str(out / "report.html")])
     click.echo(f"\nDone in {time.monotonic() - started_s:.0f} s. Open {out / 'report.html'} in a browser.")
 
 

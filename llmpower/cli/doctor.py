@@ -18,7 +18,7 @@ from llmpower.phrases import duration
 EXTRAS = {
     "transformers": (("torch", "transformers"), "measure generate() calls and profile models"),
     "parquet": (("pyarrow",), "read and write Parquet"),
-    "report": (("jinja2", "matplotlib"), "write the HTML report"),
+    "report": (("altair", "jinja2", "vl_convert"), "write the HTML report"),
 }
 
 METRICS_TIMEOUT_S = 5.0

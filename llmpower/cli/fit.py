@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llmpower.cli.fitted import anova_lines, detail_lines, summary_lines, warnings_of
-from llmpower.cli.layout import echo_lines
-from llmpower.cli.progress import shown
 from llmpower.cli.screened import in_short
 from llmpower.cli.screened import summary_lines as screening_lines
-from llmpower.cli.values import FORMS
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +18,10 @@ if TYPE_CHECKING:
 
     from llmpower.modelling import WorkloadModel
 
+FORMS = (
+    *("auto", "paper", "paper+intercept", "quadratic"),
+    *("recompute", "recompute+call", "roofline", "cached", "batched", "phases"),
+)
 BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 
 
@@ -117,16 +118,7 @@ def command(
         models = learn(load_models(update, "--update"), rows, group_by=columns_of_group)
         out = out or update
     else:
-        with shown("fit") as progress:
-            models = fit(
-                rows,
-                form=form,
-                intercept=intercept,
-                group_by=columns_of_group,
-                boundary=boundary,
-                robust=robust,
-                progress=progress,
-            )
+        models = fit(rows, form=form, intercept=intercept, group_by=columns_of_group, boundary=boundary, robust=robust)
     tables = anova(rows, boundary) if with_anova else ()
     if screening.findings:
         click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
@@ -136,14 +128,14 @@ def command(
     if out is not None:
         save_models(models, out, screening=screening.document(left_out))
     if report is not None:
-        _write_report(report, models, rows, columns_of_group, boundary)
+        _write_report(report, models, rows, columns_of_group, screening.document(left_out))
     if as_json:
         click.echo(
             json.dumps(dump_models(models, screening.document(left_out)), ensure_ascii=False, indent=2, allow_nan=False)
         )
     else:
         lines = [*summary_lines(models), "", *detail_lines(models), "", *screening_lines(screening, left_out)]
-        echo_lines([*lines, *(["", *anova_lines(tables)] if tables else [])])
+        click.echo("\n".join([*lines, *(["", *anova_lines(tables)] if tables else [])]))
 
 
 def _read_store(path: Path) -> pd.DataFrame:
@@ -161,19 +153,19 @@ def _refuse_beside_update(**given: object) -> None:
 
 
 def _write_report(
-    directory: Path, models: list[WorkloadModel], rows: pd.DataFrame, group_by: list[str] | None, boundary: str
+    directory: Path,
+    models: list[WorkloadModel],
+    rows: pd.DataFrame,
+    group_by: list[str] | None,
+    screening: dict[str, Any],
 ) -> None:
     """A page of the fits, and residuals of each as a picture."""
     from llmpower.files import write_text
-    from llmpower.report import render, residual_plots
+    from llmpower.report import make_directory, render, residual_charts, save_chart
 
-    # The page first: where matplotlib is missing it says so.
-    page = render(models, rows, title="Fitted models")
-
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError("--report", directory, f"cannot be made ({error.strerror}); name another directory") from error
-    for name, svg in residual_plots(models, rows, group_by=group_by, boundary=boundary):
-        write_text(directory / f"{name}.svg", svg, "--report")
+    # The page first: where nothing can be drawn it says so.
+    page = render(models, rows, group_by=group_by, screening=screening, title="Fitted models")
+    make_directory(directory, "--report")
+    for name, chart in residual_charts(models, rows, group_by=group_by):
+        save_chart(chart, directory / f"{name}.svg", "--report")
     write_text(directory / "report.html", page, "--report")

@@ -80,6 +80,35 @@ def load_models(path: str | PathLike[str], option: str = "--models") -> list[Wor
     return models
 
 
+def load_screening(path: str | PathLike[str], option: str = "--models") -> dict[str, Any] | None:
+    """What was found in the rows of the fit, as :meth:`llmpower.modelling.Screening.document`; ``None`` in older files.
+
+    Raises:
+        InputError: the file cannot be read, or a key is missing, unknown, or of the wrong kind.
+    """
+    root = read_document(path, SCHEMA, option=option, author="llmpower fit", remedy="fit again")
+    if (node := root.get("screening")) is None:
+        return None
+    node.only("rows", "rows_left_out", "findings", "not_looked_for")
+    texts, counts = ("kind", "model_name", "place", "example", "rule"), ("n_rows", "of_rows")
+    findings = []
+    for found in node.at("findings").items():
+        found.only(*texts, *counts, "left_out")
+        findings.append(
+            {name: found.at(name).text() for name in texts}
+            | {name: found.at(name).integer() for name in counts}
+            | {"left_out": found.at("left_out").flag()}
+        )
+    reasons = node.at("not_looked_for")
+    reasons.only(*reasons.value)
+    return {
+        "rows": node.at("rows").integer(),
+        "rows_left_out": node.at("rows_left_out").integer(),
+        "findings": findings,
+        "not_looked_for": {str(kind): reasons.at(kind).text() for kind in reasons.value},
+    }
+
+
 def _dump_model(model: WorkloadModel) -> dict[str, Any]:
     return {
         "model_name": model.model_name,

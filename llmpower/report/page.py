@@ -1,113 +1,152 @@
-"""The page: tables of fits, what the data are, and the plots, in one file that needs no network."""
+"""The page: fits, pictures, plans, findings and where it all comes from, in one file that needs no network.
+
+Everything is there as text before any script runs: pictures are ``<svg>``, every picture has its numbers in a table,
+and the plan at the knee is shown. The script moves the slider's plan, copies tables and saves pictures; the page's own
+policy (``Content-Security-Policy``) lets it load nothing from anywhere.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpower import __version__
 from llmpower.exceptions import LlmpowerError
-from llmpower.modelling import Fit, WorkloadModel
+from llmpower.modelling import WorkloadModel
+from llmpower.phrases import number, percent
+from llmpower.report import provenance, slider
+from llmpower.report.costs import Factors
+from llmpower.report.drawing import MISSING, check_drawing, inline_svg, themed
+from llmpower.report.figure import Figure
+from llmpower.report.fits import fit_details, fit_table
+from llmpower.report.judged import judge
+from llmpower.report.lengths import length_figures
+from llmpower.report.parts import part_figures
+from llmpower.report.plan_figures import plan_figures, zeta_words
+from llmpower.report.plans import Plans
+from llmpower.report.residuals import predicted_figures, residual_figures
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TEMPLATE = Path(__file__).with_name("page.html")
+FOLDER = Path(__file__).parent
+
+
+def make_figures(
+    models: Sequence[WorkloadModel],
+    measurements: pd.DataFrame | None = None,
+    plans: Plans | None = None,
+    group_by: Sequence[str] | None = None,
+) -> list[Figure]:
+    """All figures that these make possible, in the order of the page."""
+    figures = [] if plans is None else list(plan_figures(plans))
+    if measurements is not None and len(measurements):
+        judged = judge(models, measurements, group_by)
+        for made in (length_figures(judged), predicted_figures(judged), residual_figures(judged)):
+            figures += made
+        figures += part_figures(measurements)
+    return figures
 
 
 def render(
     models: Sequence[WorkloadModel],
     measurements: pd.DataFrame | None = None,
-    frontier: pd.DataFrame | None = None,
+    plans: Plans | None = None,
     *,
+    figures: Sequence[Figure] | None = None,
+    group_by: Sequence[str] | None = None,
+    screening: Mapping[str, Any] | None = None,
+    factors: Factors | None = None,
     title: str = "Energy per request",
 ) -> str:
     """The page's HTML.
 
     Args:
         models: what ``models.json`` holds.
-        measurements: the rows they were fitted to, with ``model_name``, ``input_tokens``, ``output_tokens`` and
-            ``gpu_energy_j``; without them there are no plots of data.
-        frontier: rows with ``zeta``, ``energy_j`` and ``accuracy_token_weighted``, as ``route --frontier`` writes.
+        measurements: the rows they were fitted to; without them there are no pictures of data.
+        plans: from :func:`llmpower.report.plan_steps` or :func:`llmpower.report.read_steps`, for the slider.
+        figures: what :func:`make_figures` made of these, where it was asked before.
+        group_by: the columns that models were fitted by, if others than ``model_name`` and ``system``.
+        screening: what was found in the measurements, as :meth:`llmpower.modelling.Screening.document` has it.
+        factors: what a kilowatt-hour costs and emits.
         title: heading of the page.
 
     Raises:
         LlmpowerError: the extra ``report`` is not installed.
+        FitError: a measurement cannot be what it claims.
     """
+    check_drawing()
     try:
-        from jinja2 import Environment
-
-        from llmpower.report import plots
+        from jinja2 import Environment, FileSystemLoader
     except ImportError as error:
-        raise LlmpowerError("the report needs matplotlib and jinja2; pip install 'llmpower[report]'") from error
+        raise LlmpowerError(MISSING) from error
 
-    figures = []
-    if measurements is not None and "gpu_energy_j" in measurements:
-        figures = [
-            ("Measured against predicted energy", plots.measured_against_predicted(models, measurements)),
-            ("Energy per output token", plots.energy_per_token(models, measurements)),
-        ]
-    if frontier is not None and len(frontier):
-        figures.append(("Energy against accuracy, by ζ", plots.frontier(frontier)))
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    made = make_figures(models, measurements, plans, group_by) if figures is None else figures
+    factors = factors or Factors()
+    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"cell": _cell, "full": _full, "percent": percent, "themed": themed, "zeta": zeta_words}
+    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return environment.get_template("page.html").render(
         title=title,
         version=__version__,
         simulated=any(model.simulated for model in models),
+        style=style,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         models=models,
-        fits=[_fit_row(model, target, unit, fit) for model in models for target, unit, fit in _targets(model)],
-        figures=figures,
-        data=None if measurements is None else _data_rows(measurements),
-        frontier=None if frontier is None else frontier.sort_values("zeta").to_dict("records"),
+        fits=fit_table(models),
+        details=list(fit_details(models)),
+        sections=_sections(made),
+        draw=_draw,
+        plans=plans,
+        readouts=[] if plans is None else slider.readouts(plans, factors),
+        share_rows=[] if plans is None else slider.share_rows(plans),
+        saved="" if plans is None else slider.saved(plans, plans.steps[plans.chosen]),
+        spoken="" if plans is None else slider.spoken(plans, plans.steps[plans.chosen]),
+        data="" if plans is None else _json(slider.document(plans)),
+        factors=factors,
+        screening=screening,
+        findings=None if screening is None else provenance.finding_table(screening),
+        origin=[] if measurements is None else provenance.origin_rows(measurements),
+        quality=None if measurements is None else provenance.quality_table(measurements),
+        quality_words=provenance.QUALITY,
+        boundary=list(provenance.boundary_lines(models)),
     )
 
 
-def _targets(model: WorkloadModel) -> tuple[tuple[str, str, Fit], ...]:
-    return (("energy", "J", model.energy), ("runtime", "s", model.runtime))
+def _draw(figure: Figure) -> list[tuple[str, str]]:
+    """Title and picture of each panel."""
+    return [(panel.title, inline_svg(panel.chart, f"{figure.name}-{n}")) for n, panel in enumerate(figure.panels)]
 
 
-def _fit_row(model: WorkloadModel, target: str, unit: str, fit: Fit) -> dict[str, Any]:
-    held = fit.heldout
-    terms = zip(fit.terms, fit.coefficients, fit.std_errors, strict=True)
-    return {
-        "model_name": model.model_name,
-        "system": model.system,
-        "simulated": model.simulated,
-        "target": f"{target} [{unit}]",
-        "boundary": model.boundary if target == "energy" else None,
-        "form": fit.form,
-        "coefficients": [
-            f"{term} = {value:.4g}" + ("" if math.isnan(error) else f" ± {error:.2g}") for term, value, error in terms
-        ],
-        "n_obs": fit.n_obs,
-        "r_squared": _number(fit.r_squared, ".4f"),
-        "f_statistic": _number(fit.f_statistic, ".4g"),
-        "mape": _percent(held.mape),
-        "worst": _percent(held.worst_ape),
-        "negative": _number(held.negative_predictions, "d"),
-        "ranges": f"{fit.input_range[0]}–{fit.input_range[1]} in, {fit.output_range[0]}–{fit.output_range[1]} out",
+def _sections(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
+    """Figures by the section of the page that they stand in."""
+    places = {
+        "plan": ("frontier", "map"),
+        "lengths": ("throughput", "energy-per-token"),
+        "fit": ("predicted-energy", "predicted-runtime", "residuals-energy", "residuals-runtime"),
+        "parts": ("phases", "idle"),
     }
+    return {section: [figure for figure in figures if figure.name in names] for section, names in places.items()}
 
 
-def _data_rows(measurements: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the measurements rest on: rows by model and quality, and how unsure they are in the median."""
-    rows = []
-    keys = [key for key in ("model_name", "quality", "method") if key in measurements]
-    for values, group in measurements.groupby(keys, dropna=False):
-        row: dict[str, Any] = dict(zip(keys, values, strict=True))
-        relative = None
-        if "gpu_energy_std_j" in group:
-            relative = (group["gpu_energy_std_j"] / group["gpu_energy_j"]).median()
-        row |= {"count": len(group), "median_j": _number(group["gpu_energy_j"].median(), ".4g")}
-        rows.append(row | {"relative_std": _percent(relative)})
-    return rows
+def _cell(value: str | float | None) -> str:
+    """A cell as people read it."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    return value if isinstance(value, str) else number(value)
 
 
-def _number(value: float | None, spec: str) -> str:
-    return "–" if value is None or not math.isfinite(value) else format(value, spec)
+def _full(value: str | float | None) -> str:
+    """A number as it is copied: to six digits, which is more than any measurement has."""
+    return "" if value is None or isinstance(value, str) or not math.isfinite(value) else f"{value:.6g}"
 
 
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.1f} %"
+def _json(document: Mapping[str, Any]) -> str:
+    """JSON that may stand inside a ``<script>``."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmpower.exceptions import InputError, LlmpowerError
-from llmpower.files import replacing
+from llmpower.exceptions import InputError
+from llmpower.report.drawing import check_drawing, check_suffix, save_chart
+from llmpower.report.style import INK, SERIES, values
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.baselines import best_blind_mix
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
-SUFFIXES = (".png", ".svg")
 LABELS = {
     "round_robin": "round robin",
     "random": "random",
@@ -28,7 +27,9 @@ LABELS = {
     "same_shares_blind": "same shares, blind",
     "hybrid_threshold": "token threshold",
 }
-MARKERS = ("v", "^", "D", "s", "X")
+SHAPES = ("triangle-down", "triangle-up", "diamond", "square", "cross")
+WIDTH, HEIGHT = 520, 340
+STAR = "M0,-1L.23,-.33L.94,-.33L.36,.07L.57,.74L0,.35L-.57,.74L-.36,.07L-.94,-.33L-.23,-.33Z"
 
 
 def check_plot(path: Path, option: str = "--plot") -> None:
@@ -38,12 +39,8 @@ def check_plot(path: Path, option: str = "--plot") -> None:
         InputError: the name ends in neither ``.png`` nor ``.svg``.
         LlmpowerError: the extra ``report`` is not installed.
     """
-    if path.suffix not in SUFFIXES:
-        raise InputError(option, path, f"cannot tell the format from the name; end it in {' or '.join(SUFFIXES)}")
-    try:
-        import matplotlib  # noqa: F401  # the question is whether it is there
-    except ImportError as error:
-        raise LlmpowerError("plots need matplotlib; pip install 'llmpower[report]'") from error
+    check_suffix(path, option)
+    check_drawing()
 
 
 def save_plan_plot(plan: RoutingPlan, points: pd.DataFrame, path: Path, option: str = "--plot") -> None:
@@ -52,68 +49,76 @@ def save_plan_plot(plan: RoutingPlan, points: pd.DataFrame, path: Path, option: 
     Raises:
         InputError: ``path`` cannot be written, or the plan has no accuracy to be drawn against.
     """
-    import matplotlib as mpl
-
     check_plot(path, option)
     if plan.accuracy_query_mean is None:
         raise InputError(option, path, "a frontier is of energy and accuracy; give --accuracy")
-    figure = plan_figure(plan, points)
-    # A fixed salt and no date: the same figures give the same file.
-    with replacing(path, option) as temporary, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmpower"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata, dpi=150)
+    save_chart(plan_chart(plan, points), path, option)
 
 
-def plan_figure(plan: RoutingPlan, points: pd.DataFrame) -> Any:
-    """The matplotlib figure."""
-    from matplotlib.ticker import EngFormatter, PercentFormatter
-
-    from llmpower.report.plots import COLOURS, new_figure
+def plan_chart(plan: RoutingPlan, points: pd.DataFrame) -> Any:
+    """The chart: frontier, blind mixes, single models, other dispatchers, and the plan with its interval."""
+    import altair as alt
 
     by_tokens = plan.accuracy_weighting == "tokens"
-    figure, axes = new_figure(f"accuracy, mean over {'tokens' if by_tokens else 'queries'}", "energy of the queries")
-    axes.yaxis.set_major_formatter(EngFormatter(unit="J"))
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=1))
     column = "accuracy_token_weighted" if by_tokens else "accuracy_query_mean"
     points = points.sort_values(column)
-    axes.plot(points[column], points["energy_j"], color=COLOURS[0], marker=".", label="frontier")
-    _draw_singles(axes, plan, COLOURS[1])
-    others = {name: outcome for name, outcome in plan.baselines.items() if name in LABELS}
-    for marker, (name, outcome) in zip(MARKERS, others.items(), strict=False):
-        colour = COLOURS[2] if name == "hybrid_threshold" else COLOURS[3]
-        at = (_accuracy(plan, outcome), outcome.energy_j)
-        axes.plot(*at, marker=marker, color=colour, linestyle="none", label=LABELS[name] + _late(outcome))
-    label = f"plan, ζ = {plan.zeta:.3g}"
-    error = None if plan.energy is None else [[plan.energy_j - plan.energy.low_j], [plan.energy.high_j - plan.energy_j]]
-    axes.errorbar(
-        _accuracy(plan, plan),
-        plan.energy_j,
-        yerr=error,
-        fmt="*",
-        markersize=11,
-        color="#000000",
-        capsize=3,
-        label=label,
-    )
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize="small")
+    front = [_at(x, y, "frontier") for x, y in zip(points[column], points["energy_j"], strict=True)]
+    singles = [
+        _at(_accuracy(plan, single), single.energy_j, "one model for all") | {"name": name + _late(single)}
+        for name, single in ((name, plan.baselines[f"single:{name}"]) for name in plan.model_names)
+    ]
+    others = [
+        _at(_accuracy(plan, outcome), outcome.energy_j, LABELS[name] + _late(outcome))
+        for name, outcome in plan.baselines.items()
+        if name in LABELS
+    ]
+    ours = _at(_accuracy(plan, plan), plan.energy_j, f"plan, ζ = {plan.zeta:.3g}")
+    mixes = _mixes(plan)
+    kinds = ["frontier", "blind mixes", "one model for all", *(str(at["kind"]) for at in (*others, ours))]
+    colours = [SERIES[0], SERIES[1], SERIES[1], *(_colour(str(other["kind"])) for other in others), INK]
+    shapes = ["circle", "stroke", "circle", *SHAPES[: len(others)], STAR]
+    dashes = [[1, 0], [5, 4], *([[1, 0]] * (len(kinds) - 2))]
+
+    x = alt.X("x:Q", title=f"accuracy, mean over {'tokens' if by_tokens else 'queries'}")
+    x = x.axis(format=".1%", tickCount=6).scale(zero=False, nice=False, padding=24)
+    y = alt.Y("y:Q", title="energy of the queries [J]").axis(format="~s").scale(zero=True)
+    colour = alt.Color("kind:N", title=None).scale(domain=kinds, range=colours)
+    shape = alt.Shape("kind:N", title=None).scale(domain=kinds, range=shapes)
+    dash = alt.StrokeDash("kind:N", legend=None).scale(domain=kinds, range=dashes)
+
+    layers = [
+        alt.Chart(values([*front, *mixes])).mark_line(strokeWidth=1.6).encode(x=x, y=y, color=colour, strokeDash=dash),
+        alt.Chart(values([*front, *singles, *others]))
+        .mark_point(filled=True, size=48, opacity=1)
+        .encode(x=x, y=y, color=colour, shape=shape),
+        alt.Chart(values(singles)).mark_text(dx=7, dy=-9, align="left", fontSize=10).encode(x=x, y=y, text="name:N"),
+    ]
+    if plan.energy is not None:
+        bar = ours | {"low": plan.energy.low_j, "high": plan.energy.high_j}
+        layers.append(alt.Chart(values([bar])).mark_rule(color=INK).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"))
+    star = alt.Chart(values([ours])).mark_point(filled=True, size=130, opacity=1)
+    layers.append(star.encode(x=x, y=y, color=colour, shape=shape))
     saved = f"{100 * plan.saving.fraction:.0f} % less than the best blind mix at equal accuracy"
-    axes.set_title(f"SIMULATED: {saved}" if plan.simulated else saved, fontsize="medium")
-    return figure
+    title = f"SIMULATED: {saved}" if plan.simulated else saved
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)
 
 
-def _draw_singles(axes: Axes, plan: RoutingPlan, colour: str) -> None:
-    """Each model alone, and the cheapest mixes of them at each accuracy."""
+def _mixes(plan: RoutingPlan) -> list[dict[str, float | str]]:
+    """The cheapest mixes of single models at each accuracy."""
     singles = [plan.baselines[f"single:{name}"] for name in plan.model_names]
     accuracy = np.array([_accuracy(plan, single) for single in singles])
     energy_j = np.array([single.energy_j for single in singles])
-    axes.plot(accuracy, energy_j, marker="o", color=colour, linestyle="none", label="one model for all")
-    for name, single, x, y in zip(plan.model_names, singles, accuracy, energy_j, strict=True):
-        axes.annotate(name + _late(single), (x, y), textcoords="offset points", xytext=(5, 5), fontsize="x-small")
     # Less accuracy than the cheapest model's saves nothing. From there on the least is a line from corner to corner.
-    x = np.unique(accuracy[accuracy >= accuracy[energy_j == energy_j.min()].max()])
-    y = [best_blind_mix(energy_j, accuracy, least) @ energy_j for least in x]
-    axes.plot(x, y, color=colour, linestyle="--", label="blind mixes")
+    corners = np.unique(accuracy[accuracy >= accuracy[energy_j == energy_j.min()].max()])
+    return [_at(least, best_blind_mix(energy_j, accuracy, least) @ energy_j, "blind mixes") for least in corners]
+
+
+def _at(accuracy: float, energy_j: float, kind: str) -> dict[str, float | str]:
+    return {"x": float(accuracy), "y": float(energy_j), "kind": kind}
+
+
+def _colour(kind: str) -> str:
+    return SERIES[2] if kind.startswith(LABELS["hybrid_threshold"]) else SERIES[3]
 
 
 def _late(outcome: Outcome) -> str:

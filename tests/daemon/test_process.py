@@ -168,5 +168,5 @@ def test_the_daemon_loads_nothing_heavy() -> None:
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    heavy = {"torch", "transformers", "pandas", "scipy", "statsmodels", "pyarrow", "matplotlib"}
+    heavy = {"torch", "transformers", "pandas", "scipy", "statsmodels", "pyarrow", "altair"}
     assert heavy & set(json.loads(loaded.stdout)) == set()

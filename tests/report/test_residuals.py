@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
 from llmpower.modelling import fit
-from llmpower.modelling.forms import Batched
-from llmpower.report import residual_plots
-
-LENGTHS = [8, 64, 512]
-
-
-def batches() -> pd.DataFrame:
-    rows = []
-    for τin in LENGTHS:
-        for τout in LENGTHS:
-            for size in (1, 2, 8):
-                joules = size * float(Batched().design(τin, τout, size) @ [60, 0.2, 1e-5, 15, 0.5, 0.01])
-                rows.append((size * τin, size * τout, size, joules / 300, joules))
-    columns = ["input_tokens", "output_tokens", "batch_size", "runtime_s", "gpu_energy_j"]
-    return pd.DataFrame(rows, columns=columns).assign(model_name="org/a", system="1× card")
+from llmpower.report import residual_charts, save_chart
+from llmpower.report.judged import judge
+from llmpower.report.residuals import LEAST_POINTS, MOST_POINTS, predicted_figures
 
 
-def test_each_target_of_each_model_has_a_picture() -> None:
-    rows = pd.concat([batches(), batches().assign(model_name="b", simulated=True)])
-    plots = dict(residual_plots(fit(rows), rows))
-    assert list(plots) == [
+def rows_of(name: str, simulated: bool = False, n: int = 81) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    τin, τout = random.integers(8, 2048, n), random.integers(8, 2048, n)
+    joules = 5 + 0.1 * τin + 2.0 * τout
+    columns = {"input_tokens": τin, "output_tokens": τout, "runtime_s": joules / 300, "gpu_energy_j": joules}
+    return pd.DataFrame(columns).assign(model_name=name, system="1× card", simulated=simulated)
+
+
+def test_each_target_of_each_model_has_a_picture(tmp_path: Path) -> None:
+    rows = pd.concat([rows_of("org/a"), rows_of("b", simulated=True)])
+    charts = dict(residual_charts(fit(rows, form="cached"), rows))
+    assert list(charts) == [
         "residuals-b-1-card-energy",
         "residuals-b-1-card-runtime",
         "residuals-org-a-1-card-energy",
         "residuals-org-a-1-card-runtime",
     ]
-    assert all(svg.startswith("<svg") for svg in plots.values())
-    assert "SIMULATED" in plots["residuals-b-1-card-energy"]
-    assert "SIMULATED" not in plots["residuals-org-a-1-card-energy"]
-    assert "predicted energy [J]" in plots["residuals-b-1-card-energy"]
-
-
-def test_the_same_rows_give_the_same_picture() -> None:
-    rows = batches()
-    models = fit(rows, group_by=["model_name", "batch_size"], form="cached")
-    options = {"group_by": ["model_name", "batch_size"]}
-    assert list(residual_plots(models, rows, **options)) == list(residual_plots(models, rows, **options))
+    drawn = []
+    for name in ("residuals-b-1-card-energy", "residuals-org-a-1-card-runtime"):
+        save_chart(charts[name], tmp_path / "residuals.svg", "--report")
+        drawn.append((tmp_path / "residuals.svg").read_text(encoding="utf-8"))
+    assert "SIMULATED" in drawn[0]
+    assert "SIMULATED" not in drawn[1]
+    assert "predicted energy [J]" in drawn[0]
+    assert "predicted runtime [s]" in drawn[1]
 
 
 def test_models_without_rows_have_none() -> None:
-    rows = batches()
-    assert list(residual_plots(fit(rows), rows.assign(model_name="other"))) == []
+    rows = rows_of("a")
+    assert list(residual_charts(fit(rows, form="cached"), rows.assign(model_name="other"))) == []
+
+
+def test_many_rows_become_few_points_and_none_is_lost() -> None:
+    rows = pd.concat([rows_of(f"model {number}", n=3000) for number in range(3)])
+    energy, _ = predicted_figures(judge(fit(rows, form="cached"), rows))
+    points = energy.table.rows
+    assert len(points) <= max(MOST_POINTS, 3 * LEAST_POINTS)
+    assert sum(int(point[4]) for point in points) == len(rows)  # type: ignore[arg-type]
+    assert f"({len(points):,} points of 9,000 rows)" in energy.caption
+    # The form is the truth here, so each point's measured median is what is predicted.
+    np.testing.assert_allclose([point[5] for point in points], [point[8] for point in points], rtol=1e-6)  # type: ignore[arg-type]

@@ -1,0 +1,169 @@
+"""Measurements beside what their models say of them, both of **one request**.
+
+A row may be a whole batch, whose tokens and joules are those of all its requests, while the form ``batched`` speaks of
+one request among B that share their steps. Compared as they stand, a model that is right would look wrong by a factor
+of B. So every row is divided by its batch first: its lengths and its joules, not its seconds, which each of its
+requests waits for. The same prediction is what the fit was judged by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from llmpower.modelling import Fit, WorkloadModel
+from llmpower.modelling.forms import Batched, FloatArray
+from llmpower.modelling.groups import Group, group_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TargetName = Literal["energy", "runtime"]
+FURTHER = re.compile(r"^(?P<base>.*) \[(?P<pairs>[^\[\]]+=[^\[\]]*)\]$")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """One target of one model over its rows, per request; arrays have shape (n_rows,), joules or seconds.
+
+    ``low`` and ``high`` bound the mean of such requests with 95 % confidence, as the fit has it; NaN where it left no
+    degree of freedom.
+    """
+
+    label: str
+    model: WorkloadModel
+    target: TargetName
+    fit: Fit
+    input_tokens: FloatArray
+    output_tokens: FloatArray
+    batch_size: FloatArray
+    sharing: FloatArray
+    measured: FloatArray
+    predicted: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    @property
+    def unit(self) -> str:
+        """J or s."""
+        return "J" if self.target == "energy" else "s"
+
+    @property
+    def residual(self) -> FloatArray:
+        """What was measured over what was predicted, less 1."""
+        return np.asarray(self.measured / self.predicted - 1)
+
+    def line(
+        self, input_tokens: FloatArray, output_tokens: FloatArray, batch_size: float, sharing: float
+    ) -> FloatArray:
+        """What the model says of other requests than those measured."""
+        sizes = np.full_like(input_tokens, batch_size), np.full_like(input_tokens, sharing)
+        return of_one_request(self.fit, self.target, input_tokens, output_tokens, *sizes)[0]
+
+
+def labels_of(models: Sequence[WorkloadModel]) -> list[str]:
+    """Names that tell the models apart, as a plan calls them: with the system where a model stands on several."""
+    times = Counter(model.model_name for model in models)
+    return [m.model_name if times[m.model_name] == 1 else f"{m.model_name}@{m.system}" for m in models]
+
+
+def judge(
+    models: Sequence[WorkloadModel], measurements: pd.DataFrame, group_by: Sequence[str] | None = None
+) -> list[Judged]:
+    """Both targets of every model that there are rows of, energy first.
+
+    ``group_by`` is that of the fit; by default what the models' names say.
+
+    Raises:
+        FitError: a row cannot be what it claims; it is named.
+    """
+    labels = {(model.model_name, model.system): label for model, label in zip(models, labels_of(models), strict=True)}
+    known = {(model.model_name, model.system): model for model in models}
+    columns = group_by if group_by is not None else grouping_of(models, measurements)
+    judged = []
+    for group in _groups(models, measurements, columns):
+        key = (group.model_name, group.system)
+        if key in known:
+            judged += [_judged(labels[key], known[key], group, target) for target in ("energy", "runtime")]
+    return sorted(judged, key=lambda j: labels_of(models).index(j.label))
+
+
+def grouping_of(models: Sequence[WorkloadModel], measurements: pd.DataFrame) -> list[str] | None:
+    """The columns that a fit with ``--group-by`` left in the models' names, ``llama [batch_size=4]``."""
+    found: dict[str, None] = {}
+    for model in models:
+        if match := FURTHER.match(model.model_name):
+            found |= dict.fromkeys(pair.partition("=")[0].strip() for pair in match["pairs"].split(", "))
+    if not found or not set(found) <= set(measurements.columns):
+        return None
+    systems = ["system"] if any(model.system for model in models) else []
+    return ["model_name", *systems, *found]
+
+
+def of_one_request(
+    fit: Fit,
+    target: TargetName,
+    input_tokens: FloatArray,
+    output_tokens: FloatArray,
+    batch_size: FloatArray,
+    sharing: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Prediction, low and high of one request of these lengths in a batch of ``batch_size``, ``sharing`` its steps.
+
+    A form that knows nothing of batches was fitted to the tokens of whole ones, and is asked for those.
+    """
+    seconds = target == "runtime"
+    if fit.form == Batched.name:
+        lengths, requests = (input_tokens, output_tokens), sharing
+        factor = sharing if seconds else np.ones_like(sharing)
+    else:
+        lengths, requests = (input_tokens * batch_size, output_tokens * batch_size), np.ones_like(sharing)
+        factor = np.ones_like(sharing) if seconds else 1 / batch_size
+    low, high = fit.interval(*lengths, batch_size=requests)
+    return fit.predict(*lengths, requests) * factor, low * factor, high * factor
+
+
+def _groups(
+    models: Sequence[WorkloadModel], measurements: pd.DataFrame, group_by: Sequence[str] | None
+) -> Iterator[Group]:
+    """The rows of each model, with joules of its own boundary."""
+    boundaries = list(dict.fromkeys(model.boundary for model in models))
+    for boundary in boundaries:
+        names = {base for m in models if m.boundary == boundary for base in (m.model_name, _base(m.model_name))}
+        rows = measurements[measurements["model_name"].isin(names)]
+        if len(rows):
+            yield from group_rows(rows, group_by, boundary or "gpu")
+
+
+def _base(name: str) -> str:
+    match = FURTHER.match(name)
+    return match["base"] if match else name
+
+
+def _judged(label: str, model: WorkloadModel, group: Group, target: TargetName) -> Judged:
+    fit = model.energy if target == "energy" else model.runtime
+    batch_size, cells = group.cell_batch_size, group.cells
+    lengths = group.cell_input_tokens / batch_size, group.cell_output_tokens / batch_size
+    predicted, low, high = of_one_request(fit, target, *lengths, batch_size, group.cell_sharing)
+    # A published form predicts negative joules for short queries; there is no ratio to such a figure.
+    predicted = np.where(predicted > 0, predicted, np.nan)
+    measured = group.energy.y / batch_size[cells] if target == "energy" else group.runtime.y
+    return Judged(
+        label=label,
+        model=model,
+        target=target,
+        fit=fit,
+        input_tokens=lengths[0][cells],
+        output_tokens=lengths[1][cells],
+        batch_size=batch_size[cells],
+        sharing=group.cell_sharing[cells],
+        measured=measured,
+        predicted=predicted[cells],
+        low=low[cells],
+        high=high[cells],
+    )

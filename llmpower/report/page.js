@@ -1,0 +1,181 @@
+"use strict";
+// Moves the slider's plan, copies tables, saves pictures, shows what a mark says. Everything else is there without it.
+(() => {
+  const $ = (selector, within = document) => within.querySelector(selector);
+  const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const live = $("#live");
+
+  function say(text) {
+    if (live) live.textContent = text;
+  }
+
+  // As llmpower.phrases.number and quantity have it.
+  function number(value) {
+    if (Math.abs(value) >= 999.95) return Math.round(value).toLocaleString("en-US");
+    return String(Number(value.toPrecision(4)));
+  }
+
+  function quantity(value, unit) {
+    if (!value) return `0 ${unit}`;
+    const power = Math.min(Math.max(Math.floor(Math.log10(Math.abs(value) * 1.0005) / 3), -3), 4);
+    const prefix = ["n", "µ", "m", "", "k", "M", "G", "T"][power + 3];
+    const scaled = value / 1000 ** power;
+    const decimals = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(scaled) * 1.0005)));
+    return `${scaled.toFixed(decimals)} ${prefix}${unit}`;
+  }
+
+  function percent(fraction) {
+    const value = 100 * fraction;
+    return Math.abs(value) >= 0.95 || !value ? `${value.toFixed(1)} %` : `${Number(value.toPrecision(2))} %`;
+  }
+
+  const source = $("#plan-data");
+  if (source) {
+    const plans = JSON.parse(source.textContent);
+    const slider = $("#zeta");
+    const factors = ["price", "carbon", "pue"].map((id) => $(`#${id}`));
+    // Marks are found once: those of all plans, and the one that is shown.
+    const movers = $$("svg")
+      .map((svg) => [$$(".plans_marks > *", svg), $(".chosen_marks > *", svg)])
+      .filter(([marks, chosen]) => marks.length && chosen);
+    const cells = $$("#map svg .map_marks > *");
+    const mapRows = $$("#map-table tbody tr");
+
+    function money(energyJ) {
+      const [price, carbon, pue] = factors.map((input) => (input.validity.valid ? input.valueAsNumber : NaN));
+      const kwh = (energyJ / plans.joules_per_kwh) * pue;
+      const known = (value, text) => (Number.isFinite(value) ? text(value) : "–");
+      return [
+        known(kwh * price, (value) => `${number(value)} €`),
+        known(kwh * carbon, (value) => quantity(value, "g")),
+      ];
+    }
+
+    function costs(step) {
+      for (const [attribute, energyJ] of [["readout", step.energy_j], ["other", plans.most_j]]) {
+        const texts = { total: money(energyJ), million: plans.queries ? money((energyJ / plans.queries) * 1e6) : [] };
+        const lines = [["cost", texts.total[0]], ["carbon", texts.total[1]], ["cost_million", texts.million[0]], ["carbon_million", texts.million[1]]];
+        for (const [key, text] of lines) {
+          const cell = $(`[data-${attribute}="${key}"]`);
+          if (cell && text !== undefined) cell.textContent = text;
+        }
+      }
+    }
+
+    function show() {
+      const place = slider.valueAsNumber;
+      const step = plans.steps[place];
+      $("#zeta-value").textContent = step.zeta;
+      $("#zeta-place").textContent = place + 1;
+      $("#saved").textContent = step.saved;
+      slider.setAttribute("aria-valuetext", step.say);
+      for (const [key, text] of Object.entries(step.texts)) $(`[data-readout="${key}"]`).textContent = text;
+      step.shares.forEach((share, model) => {
+        $(`[data-share="${model}"]`).textContent = percent(share);
+        $(`[data-bar="${model}"]`).style.width = `${100 * share}%`;
+      });
+      for (const [marks, chosen] of movers) chosen.setAttribute("transform", marks[place].getAttribute("transform"));
+      cells.forEach((cell, bin) => {
+        const model = step.map[bin];
+        cell.setAttribute("fill", `var(--c${model % plans.colours})`);
+        cell.setAttribute("opacity", 0.1 + 0.9 * step.parts[bin]);
+        const [, , , name, part] = mapRows[bin].children;
+        name.textContent = plans.models[model];
+        part.textContent = number(100 * step.parts[bin]);
+        part.dataset.value = 100 * step.parts[bin];
+      });
+      costs(step);
+    }
+
+    slider.addEventListener("input", show);
+    // A reader hears each step by the slider's own text; what follows from it, once it rests.
+    slider.addEventListener("change", () => {
+      const step = plans.steps[slider.valueAsNumber];
+      say(`${step.say}; ${step.saved}; ${money(step.energy_j).join(", ")}`);
+    });
+    for (const input of factors) {
+      input.addEventListener("input", () => costs(plans.steps[slider.valueAsNumber]));
+      input.addEventListener("change", () => say(money(plans.steps[slider.valueAsNumber].energy_j).join(", ")));
+    }
+    $("#knobs").addEventListener("submit", (event) => event.preventDefault());
+    // A browser that comes back to the page keeps its slider.
+    show();
+  }
+
+  function quoted(text) {
+    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }
+
+  function csv(table) {
+    const rows = $$("tr", table).map((row) => [...row.children].map((cell) => cell.dataset.value ?? (cell.textContent === "–" ? "" : cell.textContent)));
+    return rows.map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+  }
+
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Where there is no clipboard to be had, what is selected can still be copied.
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      if (!done) throw new Error("not copied");
+    }
+  }
+
+  function told(button, text) {
+    const before = button.dataset.label ?? button.textContent;
+    button.dataset.label = before;
+    button.textContent = text;
+    say(text);
+    setTimeout(() => { button.textContent = before; }, 1500);
+  }
+
+  for (const button of $$("[data-copy]")) {
+    button.addEventListener("click", () => {
+      copy(csv(document.getElementById(button.dataset.copy))).then(() => told(button, "Copied"), () => told(button, "Not copied"));
+    });
+  }
+
+  // A picture by itself has no style sheet: its properties become the colours that they are now.
+  function standalone(svg) {
+    const style = getComputedStyle(document.documentElement);
+    const copyOf = svg.cloneNode(true);
+    const back = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [name, value] of [["width", "100%"], ["height", "100%"], ["fill", "var(--paper)"]]) back.setAttribute(name, value);
+    copyOf.prepend(back);
+    return new XMLSerializer().serializeToString(copyOf).replace(/var\((--[a-z0-9]+)\)/g, (_, name) => style.getPropertyValue(name).trim());
+  }
+
+  for (const button of $$("[data-svg]")) {
+    button.addEventListener("click", () => {
+      $$(`#${button.dataset.svg} svg`).forEach((svg, place, all) => {
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(new Blob([standalone(svg)], { type: "image/svg+xml" }));
+        link.download = `${button.dataset.svg}${all.length > 1 ? `-${place + 1}` : ""}.svg`;
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+      });
+      told(button, "Saved");
+    });
+  }
+
+  const tip = $("#tip");
+  document.addEventListener("pointermove", (event) => {
+    const mark = event.target.closest?.("[data-tip]");
+    tip.hidden = !mark;
+    if (!mark) return;
+    tip.textContent = mark.dataset.tip;
+    tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
+    tip.style.top = `${event.clientY + 18 + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 10 : event.clientY + 18}px`;
+  });
+
+  // Whoever prints wants the details too; the numbers under figures stay folded.
+  const folded = () => $$("details:not(.numbers):not([open])");
+  let opened = [];
+  addEventListener("beforeprint", () => { opened = folded(); for (const details of opened) details.open = true; });
+  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+})();

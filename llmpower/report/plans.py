@@ -1,0 +1,199 @@
+"""The efficient plans of a workload, one after the other: what the page's slider moves along.
+
+Steps of the slider are plans and not steps of ζ. A front of energy and accuracy bends where ζ happens to be 0.98 or
+0.9995, since one long query sets the scaling; equal steps of ζ would jump from the first plan to the last
+(:mod:`llmpower.routing.tradeoff`). Each plan says its ζ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.modelling import WorkloadModel
+from llmpower.modelling.forms import FloatArray
+from llmpower.routing import AccuracyTable, Outcome, Workload
+from llmpower.routing.accuracy import Weighting
+from llmpower.routing.costs import Costs, predict_costs
+from llmpower.routing.goals import Knee, check_goal, choose
+from llmpower.routing.latency import refuse_late
+from llmpower.routing.shares import Share, query_limits
+from llmpower.routing.tradeoff import Point, Tradeoff
+from llmpower.routing.workload import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 4e-3
+"""Of the front's extent, by which it may lie below the line through the plans that are shown."""
+PARTS_OF_OCTAVE = 2
+MOST_BINS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One efficient plan. ``shares`` are fractions of the queries by model; a figure that is not known is ``None``."""
+
+    zeta: float
+    energy_j: float
+    runtime_s: float
+    accuracy_token_weighted: float | None
+    accuracy_query_mean: float | None
+    joules_per_point: float | None
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Map:
+    """Which model most queries of like lengths go to, at each step.
+
+    A bin holds queries whose lengths lie within half an octave; bounds and ``count`` have shape (n_bins,), ``model``
+    and ``share`` (that model's part of the bin's queries) shape (n_steps, n_bins).
+    """
+
+    input_low: FloatArray
+    input_high: FloatArray
+    output_low: FloatArray
+    output_high: FloatArray
+    count: FloatArray
+    model: NDArray[np.intp]
+    share: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plans:
+    """Plans by rising ζ, from most accuracy to least energy.
+
+    ``chosen`` is the step that is shown first. ``singles`` are each model alone by its accuracy and joules.
+    ``weighting`` says which mean accuracy was pursued. ``n_queries`` and ``mapped`` are ``None`` where a front was read
+    from a file, which does not know the queries.
+    """
+
+    steps: Sequence[Step]
+    model_names: Sequence[str]
+    weighting: Weighting
+    chosen: int
+    simulated: bool
+    singles: Mapping[str, Outcome]
+    n_queries: int | None = None
+    mapped: Map | None = None
+    limited: str = ""
+
+    def accuracy(self, step: Step | Outcome) -> float:
+        """The mean that was pursued; the other where a file has that alone."""
+        first, second = step.accuracy_token_weighted, step.accuracy_query_mean
+        if self.weighting == "queries":
+            first, second = second, first
+        found = first if first is not None else second
+        assert found is not None
+        return found
+
+
+def plan_steps(
+    models: Iterable[WorkloadModel],
+    workload: Workload,
+    accuracy: Mapping[str, float] | AccuracyTable | None,
+    *,
+    shares: Mapping[str, Share] | None = None,
+    only: Collection[str] = (),
+    weighting: Weighting = "tokens",
+    max_runtime_s: float | None = None,
+) -> Plans:
+    """Find the plans; arguments and errors as :func:`llmpower.route`."""
+    check_goal(Knee(), accuracy)
+    costs = predict_costs(models, workload, accuracy, only=only, weighting=weighting, max_runtime_s=max_runtime_s)
+    limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
+    refuse_late(costs, limits)
+    tradeoff = Tradeoff(costs, limits)
+    front = list(reversed(tradeoff.front(TOLERANCE)))
+    # The front keeps figures alone: what goes where is found again at each ζ, from the neighbours' prices.
+    points = [tradeoff.at(point.zeta, point) for point in front]
+    knee = choose(costs, limits, Knee()).zeta
+    (everything,), alone = costs.all_loads(), np.eye(len(costs.choices))
+    return Plans(
+        steps=[_step(point, tradeoff) for point in points],
+        model_names=costs.model_names,
+        weighting=weighting,
+        chosen=int(np.argmin([abs(point.zeta - knee) for point in points])),
+        simulated=costs.choices[0].model.simulated,
+        singles={
+            name: costs.summed(everything.weighted(weights), knee)
+            for name, weights in zip(costs.model_names, alone, strict=True)
+        },
+        n_queries=workload.n_queries,
+        mapped=_map(costs, points),
+        limited="" if max_runtime_s is None else f"no query is predicted to take over {max_runtime_s:g} s",
+    )
+
+
+def read_steps(frontier: pd.DataFrame, *, simulated: bool) -> Plans:
+    """Plans of a table that ``route --frontier`` wrote."""
+    table = frontier.sort_values("zeta")
+    names = [column.removeprefix("share:") for column in table.columns if column.startswith("share:")]
+    steps = [
+        Step(
+            zeta=float(row["zeta"]),
+            energy_j=float(row["energy_j"]),
+            runtime_s=float(row["runtime_s"]),
+            accuracy_token_weighted=_number(row.get("accuracy_token_weighted")),
+            accuracy_query_mean=_number(row.get("accuracy_query_mean")),
+            joules_per_point=_number(row.get("joules_per_point")),
+            shares={name: float(row[f"share:{name}"]) for name in names},
+        )
+        for row in table.to_dict("records")
+    ]
+    energy_j = np.array([step.energy_j for step in steps])
+    accuracy = np.array([step.accuracy_token_weighted or 0.0 for step in steps])
+    # The knee: furthest from the line between the ends, both aims scaled to what is achieved.
+    spans = np.ptp(energy_j) or 1.0, np.ptp(accuracy) or 1.0
+    chosen = int(np.argmax(accuracy / spans[1] - energy_j / spans[0]))
+    return Plans(steps, names, "tokens", chosen, simulated, {})
+
+
+def _step(point: Point, tradeoff: Tradeoff) -> Step:
+    outcome = point.outcome
+    return Step(
+        zeta=point.zeta,
+        energy_j=outcome.energy_j,
+        runtime_s=outcome.runtime_s,
+        accuracy_token_weighted=outcome.accuracy_token_weighted,
+        accuracy_query_mean=outcome.accuracy_query_mean,
+        joules_per_point=tradeoff.joules_per_point(point.zeta),
+        shares=outcome.shares,
+    )
+
+
+def _map(costs: Costs, points: Sequence[Point]) -> Map:
+    """Cells gathered into bins of half octaves, or wider ones where they would be too many."""
+    workload = costs.workload
+    parts = float(PARTS_OF_OCTAVE)
+    while True:
+        steps = [_octaves(tokens, parts) for tokens in (workload.input_tokens, workload.output_tokens)]
+        bins, of_cell = np.unique(np.stack(steps), axis=1, return_inverse=True)
+        if bins.shape[1] <= MOST_BINS or parts < 0.5:
+            break
+        parts /= 2
+    of_cell = of_cell.reshape(-1)
+    n_bins, n_models = bins.shape[1], len(costs.choices)
+    assigned = np.zeros((len(points), n_bins, n_models))
+    for step, point in enumerate(points):
+        for model in range(n_models):
+            assigned[step, :, model] = np.bincount(of_cell, point.assigned[:, model], n_bins)
+    count = assigned[0].sum(axis=1)
+    bounds = [np.asarray(2.0 ** ((axis + side) / parts)) for axis in bins for side in (-0.5, 0.5)]
+    low_in, high_in, low_out, high_out = bounds
+    largest = assigned.max(axis=2) / count
+    return Map(low_in, high_in, low_out, high_out, count, assigned.argmax(axis=2), largest)
+
+
+def _octaves(tokens: IntArray, parts: float) -> FloatArray:
+    """The bin of each length; none at all goes with one token."""
+    return np.asarray(np.rint(parts * np.log2(np.maximum(tokens, 1))))
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, float | int) and np.isfinite(value) else None

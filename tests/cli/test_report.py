@@ -1,0 +1,110 @@
+"""``llmpower report`` as users run it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from llmpower.modelling import fit, save_models, screen
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Measurements with a first call that is too dear, models of the others, queries and accuracies."""
+    path = tmp_path_factory.mktemp("report")
+    rows = [
+        {
+            "model_name": name,
+            "system": "1× card",
+            "input_tokens": tokens_in,
+            "output_tokens": tokens_out,
+            "runtime_s": factor * (0.1 + 0.02 * tokens_out),
+            "gpu_energy_j": factor * (20 + 0.1 * tokens_in + 5 * tokens_out),
+        }
+        for name, factor in (("small", 1.0), ("large", 3.0))
+        for tokens_in in (0, 64, 256)
+        for tokens_out in (8, 64, 256)
+        for _ in range(2)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[0, "gpu_energy_j"] *= 3
+    table.rename(columns={"input_tokens": "prompt"}).to_csv(path / "measurements.csv", index=False)
+    screening = screen(table)
+    assert {finding.kind for finding in screening.findings} >= {"warm_up"}
+    models = fit(screening.leave_out(table, ["warm_up"]), form="cached")
+    save_models(models, path / "models.json", screening=screening.document(["warm_up"]))
+    (path / "queries.csv").write_text("input_tokens,output_tokens,count\n8,16,30\n64,128,20\n200,200,5\n")
+    (path / "accuracy.csv").write_text("model_name,accuracy\nsmall,0.5\nlarge,0.6\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_report(run_cli: Run, directory: Path) -> Run:
+    def run(*options: object) -> subprocess.CompletedProcess[str]:
+        filled = [str(option).replace("{d}", str(directory)) for option in options]
+        return run_cli("report", "--models", directory / "models.json", *filled)
+
+    return run
+
+
+def test_page_and_pictures(run_report: Run, tmp_path: Path) -> None:
+    page, plots = tmp_path / "page.html", tmp_path / "deep" / "plots"
+    done = run_report(
+        *("--measurements", "{d}/measurements.csv", "--column", "input_tokens=prompt"),
+        *("--workload", "{d}/queries.csv", "--accuracy", "{d}/accuracy.csv", "--share", "small=0.2:0.8"),
+        *("--price-per-kwh", "0.19", "--plots", plots, "--title", "Our <cards>", "-o", page),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>Our &lt;cards&gt;</h1>" in text
+    assert 'id="price" min="0" step="any" inputmode="decimal" value="0.19"' in text
+    # What the fit left out is left out here, and said.
+    assert "warm_up" in text
+    assert ">left out</td>" in text
+    assert "35 rows" in text
+    names = {path.stem for path in plots.iterdir()}
+    assert {"frontier", "map", "throughput", "energy-per-token", "predicted-energy", "residuals-runtime"} <= names
+    for name in names:
+        assert (plots / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (plots / f"{name}.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert f"{len(names)} figures, each as PNG and SVG" in done.stderr
+
+
+def test_a_frontier_of_route_makes_a_slider(run_cli: Run, run_report: Run, directory: Path, tmp_path: Path) -> None:
+    front = tmp_path / "front.csv"
+    inputs = ("--workload", directory / "queries.csv", "--accuracy", directory / "accuracy.csv", "--bootstrap", "0")
+    assert run_cli("route", "--models", directory / "models.json", *inputs, "--frontier", front).returncode == 0
+    done = run_report("--frontier", front, "-o", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'type="range"' in text
+    # The findings of the fit are in models.json.
+    assert "warm_up" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pue", "0.5"], "--pue = 0.5: is a number from 1 up"),
+        (["--accuracy", "{d}/accuracy.csv"], "give --workload too"),
+        (["--workload", "{d}/queries.csv"], "give --accuracy too"),
+        (["--frontier", "{d}/queries.csv"], "column = zeta"),
+        (["--frontier", "{d}/queries.csv", "--only", "small"], "--only = small: the plans of --frontier"),
+        (["--measurements", "{d}/measurements.csv"], "column = input_tokens"),
+        (["--plots", "/dev/null/plots"], "--plots = /dev/null/plots: cannot be made"),
+        (["-o", "/nonexistent/page.html"], "-o = /nonexistent/page.html"),
+    ],
+    ids=["pue", "no workload", "no accuracy", "no frontier", "two fronts", "column", "plots", "page"],
+)
+def test_bad_input(run_report: Run, options: list[str], message: str) -> None:
+    done = run_report(*options)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert message in line
