@@ -14,7 +14,7 @@ PARALLEL ?= -n 2 --dist loadfile
 CSOURCES = $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-serve test-litellm test-c fuzz lint format typecheck memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
+.PHONY: help demo test test-system test-page test-serve test-litellm test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,10 @@ test-serve: $(VENV)/.installed-dev ## A real transformers serve under llmpower r
 	$(PYTHON) -m venv .venv-litellm
 	.venv-litellm/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[litellm]'
 	@touch $@
+
+test-page: $(VENV)/.installed-dev ## The report's page in a real Chromium (Debian: apt-get install chromium; 1 minute)
+	$(PIP) -e '.[browser]'
+	LLMPOWER_PAGE_TESTS=1 $(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
 test-litellm: $(VENV)/.installed-dev .venv-litellm/.installed ## LiteLLM's proxy routed by a policy before two transformers serve (3 minutes)
 	$(PIP) -e '.[serving]'
@@ -101,9 +105,6 @@ bench-daemon: $(VENV)/.installed-dev .venv-bench/.installed ## The daemon's own 
 wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/
 	$(PIP) build
 	$(BIN)/python -m build --quiet
-
-man: $(VENV)/.installed ## Man pages of all commands, in build/man
-	$(BIN)/python docs/make_man.py build/man
 
 deb: ## A Debian package for this release and its /usr/bin/python3, in dist/ (4 minutes)
 	debian/build.sh
