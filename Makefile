@@ -14,7 +14,7 @@ PARALLEL ?= -n 2 --dist loadfile
 CSOURCES = $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-page test-serve test-litellm test-c fuzz lint format typecheck memcheck bench bench-daemon wheel deb test-nspawn test-vllm clean
+.PHONY: help demo test test-system test-page test-serve test-litellm test-c fuzz lint format typecheck memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -105,6 +105,9 @@ bench-daemon: $(VENV)/.installed-dev .venv-bench/.installed ## The daemon's own 
 wheel: $(BIN)/python ## An abi3 wheel and the source distribution, in dist/
 	$(PIP) build
 	$(BIN)/python -m build --quiet
+
+man: $(VENV)/.installed ## Man pages of all commands, in build/man
+	$(BIN)/python docs/make_man.py build/man
 
 deb: ## A Debian package for this release and its /usr/bin/python3, in dist/ (4 minutes)
 	debian/build.sh

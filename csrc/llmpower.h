@@ -147,6 +147,10 @@ int32_t llmpower_device_of(const struct llmpower_sampler *sampler, const char *u
  * as long as the driver hangs. It may be called beside everything else, by one thread at a time. */
 int32_t llmpower_processes(struct llmpower_sampler *sampler, uint32_t device, uint32_t *pids, uint32_t *count);
 
+/* The power in uW above which a device slows itself down now, whoever has set that. Returns a status; *limit_uw is set
+ * when it is 0. What is said of llmpower_processes holds here too. */
+int32_t llmpower_power_limit(struct llmpower_sampler *sampler, uint32_t device, int64_t *limit_uw);
+
 /* Start or stop the threads, one for each source; both may be repeated. Return 0 or an enum llmpower_failure. */
 int llmpower_start(struct llmpower_sampler *sampler);
 int llmpower_stop(struct llmpower_sampler *sampler);

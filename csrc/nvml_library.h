@@ -27,6 +27,7 @@ struct nvml_library {
     nvmlReturn_t (*field_values)(nvmlDevice_t, int, nvmlFieldValue_t *);
     nvmlReturn_t (*mig_count)(nvmlDevice_t, unsigned int *);
     nvmlReturn_t (*mig_by_index)(nvmlDevice_t, unsigned int, nvmlDevice_t *);
+    nvmlReturn_t (*power_limit)(nvmlDevice_t, unsigned int *);
     nvmlReturn_t (*processes)(nvmlDevice_t, unsigned int *, void *); /* in the layout of nvml_processes.c */
 };
 

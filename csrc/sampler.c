@@ -169,19 +169,37 @@ int32_t llmpower_device_of(const struct llmpower_sampler *sampler, const char *u
     return -1;
 }
 
-int32_t llmpower_processes(struct llmpower_sampler *sampler, uint32_t device, uint32_t *pids, uint32_t *count) {
-    if (sampler->pid != getpid()) return -ECHILD;
+/* The source that a device is of, and its index there; NULL for a device that there is not. */
+static struct power_source *source_of(struct llmpower_sampler *sampler, uint32_t device, uint32_t *own) {
     for (uint32_t i = 0; i < sampler->worker_count; i++) {
-        const struct power_source *source = &sampler->workers[i].source;
-        uint32_t own = device - sampler->first_device[i]; /* huge for a device before the source's first */
-        if (own >= source->device_count) continue;
-        if (!source->processes) return -EOPNOTSUPP;
-        atomic_fetch_add(&sampler->visitors, 1);
-        int32_t status = source->processes(source->state, own, pids, LLMPOWER_MAX_PROCESSES, count);
-        atomic_fetch_sub(&sampler->visitors, 1);
-        return status;
+        *own = device - sampler->first_device[i]; /* huge for a device before the source's first */
+        if (*own < sampler->workers[i].source.device_count) return &sampler->workers[i].source;
     }
-    return -ENODEV;
+    return NULL;
+}
+
+int32_t llmpower_processes(struct llmpower_sampler *sampler, uint32_t device, uint32_t *pids, uint32_t *count) {
+    uint32_t own;
+    if (sampler->pid != getpid()) return -ECHILD;
+    struct power_source *source = source_of(sampler, device, &own);
+    if (!source) return -ENODEV;
+    if (!source->processes) return -EOPNOTSUPP;
+    atomic_fetch_add(&sampler->visitors, 1);
+    int32_t status = source->processes(source->state, own, pids, LLMPOWER_MAX_PROCESSES, count);
+    atomic_fetch_sub(&sampler->visitors, 1);
+    return status;
+}
+
+int32_t llmpower_power_limit(struct llmpower_sampler *sampler, uint32_t device, int64_t *limit_uw) {
+    uint32_t own;
+    if (sampler->pid != getpid()) return -ECHILD;
+    struct power_source *source = source_of(sampler, device, &own);
+    if (!source) return -ENODEV;
+    if (!source->power_limit) return -EOPNOTSUPP;
+    atomic_fetch_add(&sampler->visitors, 1);
+    int32_t status = source->power_limit(source->state, own, limit_uw);
+    atomic_fetch_sub(&sampler->visitors, 1);
+    return status;
 }
 
 size_t llmpower_drain(struct llmpower_sampler *sampler, struct llmpower_sample *out, size_t capacity) {

@@ -22,6 +22,8 @@ struct power_source {
     /* Who computes on a device now, see llmpower_processes; NULL where the source knows nothing of it. It may be called
      * while the source is read. */
     int32_t (*processes)(void *state, uint32_t device, uint32_t *pids, uint32_t capacity, uint32_t *count);
+    /* Above which power a device slows itself down, see llmpower_power_limit; the same holds for it. */
+    int32_t (*power_limit)(void *state, uint32_t device, int64_t *limit_uw);
     /* Give everything back. In a forked child, only what is the child's own: the driver's state is the parent's. */
     void (*close)(void *state, bool forked);
     void *state;

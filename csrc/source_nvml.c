@@ -151,6 +151,19 @@ static int32_t nvml_list_processes(void *state, uint32_t device, uint32_t *pids,
     return code == NVML_SUCCESS ? nvml_processes(&nvml->library, handle, pids, capacity, count) : code;
 }
 
+/* The same. */
+static int32_t nvml_power_limit(void *state, uint32_t device, int64_t *limit_uw) {
+    struct nvml *nvml = state;
+    nvmlDevice_t handle;
+    unsigned int limit_mw = 0;
+    if (!nvml->library.power_limit) return NVML_ERROR_FUNCTION_NOT_FOUND;
+    nvmlReturn_t code = handle_of(nvml, nvml->devices[device].uuid, &handle);
+    if (code == NVML_SUCCESS) code = nvml->library.power_limit(handle, &limit_mw);
+    if (code != NVML_SUCCESS) return code;
+    *limit_uw = (int64_t)limit_mw * 1000;
+    return limit_mw ? 0 : LLMPOWER_ZERO;
+}
+
 static void nvml_close(void *state, bool forked) {
     struct nvml *nvml = state;
     if (!forked) {
@@ -287,6 +300,7 @@ int source_nvml_open(struct power_source *source, const char *path, char *error,
     }
     *source = (struct power_source){.read = nvml_read,
                                     .processes = nvml_list_processes,
+                                    .power_limit = nvml_power_limit,
                                     .close = nvml_close,
                                     .state = nvml,
                                     .device_count = nvml->count,

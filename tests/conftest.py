@@ -182,6 +182,22 @@ def receiver(socket_directory: Path) -> Iterator[SpanReceiver]:
 
 
 @pytest.fixture
+def on_terminal() -> Iterator[Callable[..., Any]]:
+    """Starts programs on terminals (:class:`terminal.Terminal`), and leaves none behind."""
+    from terminal import Terminal
+
+    started: list[Terminal] = []
+
+    def start(*command: object, **options: Any) -> Terminal:
+        started.append(Terminal(*command, **options))
+        return started[-1]
+
+    yield start
+    for terminal in started:
+        terminal.close()
+
+
+@pytest.fixture
 def serve() -> Iterator[Callable[..., Any]]:
     """Starts servers of OpenAI's API (:class:`openai_server.Server`), which end with the test."""
     from openai_server import Server

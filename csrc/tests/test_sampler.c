@@ -240,6 +240,10 @@ static void test_powercap(const char *root) {
     CHECK(last_uj == 200);
     uint32_t pid, number;
     CHECK(llmpower_processes(sampler, 1, &pid, &number) == -EOPNOTSUPP); /* a CPU's are not listed */
+    int64_t limit_uw = 0;
+    CHECK(llmpower_power_limit(sampler, 0, &limit_uw) == 0 && limit_uw == 400000000); /* the A100's */
+    CHECK(llmpower_power_limit(sampler, 1, &limit_uw) == -EOPNOTSUPP);
+    CHECK(llmpower_power_limit(sampler, 2, &limit_uw) == -ENODEV && limit_uw == 400000000);
     llmpower_close(sampler);
 }
 

@@ -15,6 +15,8 @@ from math import hypot, sqrt
 from statistics import fmean
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from llmpower.attribution.division import divide
 from llmpower.attribution.edges import Edges
 from llmpower.attribution.experience import Levels
@@ -197,7 +199,24 @@ class CounterSeries:
             if regime == IDLE and len(near) < LEVELS:
                 near += self._idle
             pieces.append(Piece(duration_s, regime, self._level(near, tick, regime, mixed, flat), width_ns / 1e9))
+        if not mixed:
+            self._go_on(tick, asked.regime(first), pieces)
         return pieces
+
+    def _go_on(self, tick: int, regime: Regime, pieces: list[Piece]) -> None:
+        """Give open ends of a tick the level of the ticks beside it, into which their work reaches.
+
+        Both or none: of one alone, what is open at the other end would take up all that does not fit.
+        """
+        levels = [pieces[end].level or self._beside(tick + by, regime) for end, by in ((0, -1), (-1, 1))]
+        if all(levels):
+            pieces[0], pieces[-1] = (replace(pieces[end], level=levels[end]) for end in (0, -1))
+
+    def _beside(self, tick: int, regime: Regime) -> Level | None:
+        """What a tick drew of which a part is asked about; ``None`` where it may hold a step."""
+        if not self._edges.is_tick(tick) or (flat := self._flat(tick, regime)) is None:
+            return None
+        return flat._replace(std_w=hypot(flat.flicker_w, self._edges.shown(tick).timing_w))
 
     def _flat(self, tick: int, regime: Regime) -> Level | None:
         """The level of a tick in which one kind of work ran and power did not step."""

@@ -54,6 +54,10 @@ TIMED_APART = 2.0
 ALONE_STD = 0.3
 """Relative deviation of a tick's mean power from what went on at its end, when the power stepped inside."""
 
+MOST_SURPRISE, USUAL_SURPRISE = 4.0, 0.9205
+"""Of the square of a standardised residual what counts at most, and the mean of that if it is Gaussian: with Φ for the
+normal distribution 2Φ(2) − 1 − 4φ(2) + 4·2(1 − Φ(2))."""
+
 _SMOOTHEN = 0.01
 _LEARN = 0.2
 
@@ -196,7 +200,8 @@ class Steadiness:
     def judge(self, division: Division) -> None:
         """Take how a tick was divided: whether what was foretold of it came true."""
         if division.surprise is not None:
-            step = _SMOOTHEN * (1 - min(division.surprise, 16.0))
+            # One tick that was foretold badly, of which there are more than Gaussian ones, shall not say much.
+            step = _SMOOTHEN * (USUAL_SURPRISE - min(division.surprise, MOST_SURPRISE))
             self.smoothness = min(max(self.smoothness + step, 0.0), 1.0)
         if division.elsewhere is not None:
             least, _, most = ELSEWHERE

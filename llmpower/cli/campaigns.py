@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower import phrases
-from llmpower.cli.layout import aligned
+from llmpower.cli.layout import aligned, number
 
 if TYPE_CHECKING:
     from llmpower.profiling import Campaign, CellResult, Event, Plan
@@ -101,16 +101,16 @@ def summary(results: Sequence[CellResult], *, chosen: bool) -> list[str]:
             str(result.cell.batch_size),
             str(result.cell.concurrency),
             str(result.trials),
-            _figure(result.mean_runtime_s, ".4g"),
-            _figure(result.half_width_s, ".2g"),
-            _figure(result.mean_energy_j, ".4g"),
-            _figure(result.half_width_j, ".2g"),
+            number(result.mean_runtime_s, ".4g"),
+            number(result.half_width_s, ".2g"),
+            number(result.mean_energy_j, ".4g"),
+            number(result.half_width_j, ".2g"),
             result.skipped or ("" if chosen or result.is_narrow else "interval still wide"),
         )
         for result in shown
     ]
     header = ("τin", "τout", "BATCH", "AT A TIME", "TRIALS", "RUNTIME [s]", "± 95 % [s]", "ENERGY [J]", "± 95 % [J]")
-    return aligned((*header, "NOTE"), rows, right=" ".join(header).replace("AT A TIME", "")) if rows else []
+    return aligned((*header, "NOTE"), rows, right=header) if rows else []
 
 
 def idle_text(before_w: float | None, after_w: float | None) -> str | None:
@@ -146,7 +146,3 @@ def _said(event: Event) -> str:
 def _left(campaign: Campaign, pause_s: float) -> str:
     left_s = campaign.plan(pause_s).expected_s
     return "time left not known yet" if left_s is None else f"about {phrases.duration(left_s)} left"
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

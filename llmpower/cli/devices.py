@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpower.cli.layout import aligned
+from llmpower.cli.layout import ABSENT, aligned, echo_lines
 
 if TYPE_CHECKING:
     from llmpower.sampling import Backend
@@ -93,7 +94,7 @@ def command(backend: Backend, nvml_library: str | None, powercap_root: Path, sec
     if as_json:
         print(json.dumps({"devices": devices}, indent=2, allow_nan=False))
     else:
-        print("\n".join(_lines(devices)))
+        echo_lines(_lines(devices))
 
 
 def _watch(seconds: float, label: str) -> None:
@@ -104,52 +105,42 @@ def _watch(seconds: float, label: str) -> None:
             time.sleep(STEP_S)
 
 
-def _lines(devices: list[dict[str, Any]]) -> list[str]:
-    rows = [
-        (
-            device["name"] + (" (SIMULATED)" if device["simulated"] and "Simulated" not in device["name"] else ""),
-            device["kind"],
-            source["field"],
-            _milliseconds(source["period_s"], "none seen"),
-            _milliseconds(source["jitter_s"], ""),
-            _milliseconds(source["update_width_s"], "no change"),
-            _microseconds(source["latency_p50_s"]),
-            _microseconds(source["latency_p99_s"]),
-            f"{source['effective_hertz']:.3g} Hz",
-            source["status_text"],
-            device["uuid"],
-        )
-        for device in devices
-        for source in device["sources"]
-    ]
+def _lines(devices: list[dict[str, Any]]) -> Iterator[str]:
     header = (
-        "device",
-        "kind",
-        "source",
-        "period",
-        "jitter",
-        "known to",
-        "call p50",
-        "call p99",
-        "rate",
-        "reads",
-        "uuid",
+        *("device", "kind", "source", "period [ms]", "jitter [ms]", "known to [ms]"),
+        *("p50 [µs]", "p99 [µs]", "rate [Hz]", "reads", "uuid"),
     )
-    lines = aligned(header, rows, right="period")
-    lines += [
-        f"{device['uuid']} answers for the whole module: its power includes the module's CPU and memory"
-        for device in devices
-        if device["of_module"]
-    ]
+    yield from aligned(
+        header,
+        [
+            (
+                device["name"] + (" (SIMULATED)" if device["simulated"] and "Simulated" not in device["name"] else ""),
+                device["kind"],
+                source["field"],
+                _scaled(source["period_s"], 1e3, "none seen"),
+                _scaled(source["jitter_s"], 1e3),
+                _scaled(source["update_width_s"], 1e3, "no change"),
+                _scaled(source["latency_p50_s"], 1e6, "no read"),
+                _scaled(source["latency_p99_s"], 1e6, "no read"),
+                f"{source['effective_hertz']:.3g}",
+                source["status_text"],
+                device["uuid"],
+            )
+            for device in devices
+            for source in device["sources"]
+        ],
+        right=header[3:9],
+    )
+    yield "period: how often a reading moves; known to: how closely its updates are seen; p50, p99: what one read takes"
+    for device in devices:
+        if device["of_module"]:
+            yield f"{device['uuid']} answers for the whole module: its power includes the module's CPU and memory"
     if any(device["simulated"] for device in devices):
-        lines.append("SIMULATED: these GPUs are models of one, and none of their joules is real")
-    silent = [device["name"] for device in devices if not device["sources"]]
-    return lines + [f"{name} answers neither energy nor power" for name in silent]
+        yield click.style("SIMULATED: these GPUs are models of one, and none of their joules is real", fg="yellow")
+    for device in devices:
+        if not device["sources"]:
+            yield f"{device['name']} answers neither energy nor power"
 
 
-def _milliseconds(seconds: float | None, absent: str) -> str:
-    return absent if seconds is None else f"{seconds * 1e3:.1f} ms"
-
-
-def _microseconds(seconds: float | None) -> str:
-    return "no read" if seconds is None else f"{seconds * 1e6:.1f} µs"
+def _scaled(seconds: float | None, scale: float, absent: str = ABSENT) -> str:
+    return absent if seconds is None else f"{seconds * scale:.1f}"

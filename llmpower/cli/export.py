@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from llmpower.cli.progress import shown, told
+from llmpower.cli.values import models_of_daemon
 from llmpower.exceptions import InputError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -31,7 +33,7 @@ def _moment(_: click.Context, param: click.Parameter, text: str | None) -> datet
 @click.option("--store", type=click.Path(path_type=Path), help="The daemon's database.  [default: where it keeps it]")
 @click.option("--since", callback=_moment, metavar="T", help="Leave out spans that began before T.")
 @click.option("--until", callback=_moment, metavar="T", help="Leave out spans that began at T or later.")
-@click.option("--model", metavar="NAME", help="Take this model's spans only.")
+@click.option("--model", metavar="NAME", shell_complete=models_of_daemon, help="Take this model's spans only.")
 @click.option("--with-uid", is_flag=True, help="Add a column uid: the user whose program sent the span.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="FILE.csv, .parquet or .jsonl.")
 def command(
@@ -48,7 +50,7 @@ def command(
       llmpower export --since 2026-01-01 --model llama-7b -o january.parquet
     """
     from llmpower.daemon.config import find_store_path
-    from llmpower.store import iter_rows, read_measurements
+    from llmpower.store import count_rows, iter_rows, read_measurements
     from llmpower.tables import STREAMED, write_rows, write_table
     from llmpower.types import MEASUREMENT_COLUMNS
 
@@ -57,7 +59,10 @@ def command(
     if out.suffix in STREAMED:
         # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
         rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
-        count = write_rows(columns, rows, out)
+        with shown("export") as progress:
+            if progress is not None:
+                rows = told(rows, count_rows(store, since=since, until=until, model=model), progress)
+            count = write_rows(columns, rows, out)
     else:
         frame = read_measurements(store, columns=columns, since=since, until=until, model=model)
         write_table(frame, out)

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower.cli.fitted import anova_lines, detail_lines, summary_lines, warnings_of
+from llmpower.cli.layout import echo_lines
+from llmpower.cli.progress import shown
 from llmpower.cli.screened import in_short
 from llmpower.cli.screened import summary_lines as screening_lines
+from llmpower.cli.values import FORMS
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -18,10 +21,6 @@ if TYPE_CHECKING:
 
     from llmpower.modelling import WorkloadModel
 
-FORMS = (
-    *("auto", "paper", "paper+intercept", "quadratic"),
-    *("recompute", "recompute+call", "roofline", "cached", "batched", "phases"),
-)
 BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 
 
@@ -118,7 +117,16 @@ def command(
         models = learn(load_models(update, "--update"), rows, group_by=columns_of_group)
         out = out or update
     else:
-        models = fit(rows, form=form, intercept=intercept, group_by=columns_of_group, boundary=boundary, robust=robust)
+        with shown("fit") as progress:
+            models = fit(
+                rows,
+                form=form,
+                intercept=intercept,
+                group_by=columns_of_group,
+                boundary=boundary,
+                robust=robust,
+                progress=progress,
+            )
     tables = anova(rows, boundary) if with_anova else ()
     if screening.findings:
         click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
@@ -135,7 +143,7 @@ def command(
         )
     else:
         lines = [*summary_lines(models), "", *detail_lines(models), "", *screening_lines(screening, left_out)]
-        click.echo("\n".join([*lines, *(["", *anova_lines(tables)] if tables else [])]))
+        echo_lines([*lines, *(["", *anova_lines(tables)] if tables else [])])
 
 
 def _read_store(path: Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from llmpower.cli.layout import aligned
+from llmpower.cli.layout import ABSENT, aligned, number, percent
 
 if TYPE_CHECKING:
     from llmpower.modelling import Anova, Fit, HeldOut, WorkloadModel
@@ -26,24 +26,27 @@ def warnings_of(model: WorkloadModel) -> list[str]:
 
 def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
     """A line for each target of each model, and what the energies cover."""
-    header = ("MODEL", "SYSTEM", "TARGET", "FORM", "n", "R²", "F", "p", "MAPE", "MEDIAN", "WORST", "≤0")
+    header = (
+        *("MODEL", "SYSTEM", "TARGET", "FORM"),
+        *("n", "R²", "F", "p", "MAPE [%]", "MEDIAN [%]", "WORST [%]", "≤0"),
+    )
     rows = []
     for model in models:
-        system = f"{model.system or '–'}{' SIMULATED' if model.simulated else ''}"
+        system = f"{model.system or ABSENT}{' SIMULATED' if model.simulated else ''}"
         for target, fit in (("energy [J]", model.energy), ("runtime [s]", model.runtime)):
             rows.append(
                 (
                     *(model.model_name, system, target, fit.label, str(fit.n_obs)),
-                    *(_number(fit.r_squared, ".4f"), _number(fit.f_statistic, ".4g"), _number(fit.f_pvalue, ".3g")),
-                    *(_percent(fit.heldout.mape), _percent(fit.heldout.median_ape), _percent(fit.heldout.worst_ape)),
-                    _number(fit.heldout.negative_predictions, "d"),
+                    *(number(fit.r_squared, ".4f"), number(fit.f_statistic, ".4g"), number(fit.f_pvalue, ".3g")),
+                    *(percent(fit.heldout.mape), percent(fit.heldout.median_ape), percent(fit.heldout.worst_ape)),
+                    number(fit.heldout.negative_predictions, "d"),
                 )
             )
     return [
         *([SIMULATED] if any(model.simulated for model in models) else []),
-        *aligned(header, rows, right="n R² F p MAPE MEDIAN WORST ≤0"),
-        "R², F and p as statsmodels prints them. MAPE, MEDIAN, WORST: absolute error on (τin, τout) cells held out",
-        "one at a time; ≤0: held-out cells predicted at or below zero.",
+        *aligned(header, rows, right=header[4:]),
+        "R², F and p as statsmodels prints them. MAPE, MEDIAN, WORST: absolute error on (τin, τout) cells held out"
+        " one at a time; ≤0: held-out cells predicted at or below zero.",
         _boundaries(models),
     ]
 
@@ -55,8 +58,8 @@ def detail_lines(models: Sequence[WorkloadModel]) -> Iterator[str]:
             yield f"{model.model_name}  {target} = {fit.formula}"
             yield f"    {_coefficients(fit)}"
             yield (
-                f"    R² centred {_number(fit.r_squared_centered, '.4f')},"
-                f" uncentred {_number(fit.r_squared_uncentered, '.4f')} on the raw scale;"
+                f"    R² centred {number(fit.r_squared_centered, '.4f')},"
+                f" uncentred {number(fit.r_squared_uncentered, '.4f')} on the raw scale;"
                 f" fitted on {fit.input_range[0]} to {fit.input_range[1]} input"
                 f" and {fit.output_range[0]} to {fit.output_range[1]} output tokens{_batches(fit)}"
             )
@@ -78,7 +81,8 @@ def anova_lines(tables: Sequence[Anova]) -> Iterator[str]:
             (table.target, "residual", f"{table.residual_sum_of_squares:.6g}", str(table.residual_degrees), "", "")
         )
     yield f"Analysis of variance of {tables[0].n_obs} rows, type II, token counts as categories"
-    yield from aligned(("TARGET", "EFFECT", "SUM OF SQUARES", "DF", "F", "p"), rows, right="DF F p")
+    header = ("TARGET", "EFFECT", "SUM OF SQUARES", "DF", "F", "p")
+    yield from aligned(header, rows, right=header[2:])
 
 
 def _boundaries(models: Sequence[WorkloadModel]) -> str:
@@ -139,9 +143,5 @@ def _verdict(heldout: HeldOut) -> str:
     return f"{_percent(heldout.mape)}{negative}"
 
 
-def _number(value: float | None, spec: str) -> str:
-    return "–" if value is None else format(value, spec)
-
-
 def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+    return ABSENT if fraction is None else f"{percent(fraction)} %"

@@ -7,15 +7,21 @@ none of them; ``tests/cli/test_help.py`` holds the lines here against the comman
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from llmpower import __version__
 from llmpower.exceptions import LlmpowerError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
+    "completion": "Print what makes a shell complete commands, options, files and names of models.",
     "daemon": "Sample power, receive spans, store joules, serve metrics.",
     "demo": "Run the whole chain on this machine: daemon, model, profile, fit, route, report.",
     "devices": "List every device with its sources, periods and call latencies.",
@@ -30,7 +36,15 @@ COMMANDS = {
     "service": "Install the daemon as a systemd service, show it, remove it.",
     "simulate": "Replay a trace in time order: what the online router does, beside others and what was possible.",
     "status": "Show what the daemon is doing.",
+    "top": "Watch watts, requests and joules per token as they come.",
 }
+
+
+PROGRAM, PREFIX = "llmpower", "LLMPOWER"
+
+
+class _ReaderGone(Exception):
+    """Nobody reads our output any more."""
 
 
 class LazyGroup(click.Group):
@@ -46,7 +60,22 @@ class LazyGroup(click.Group):
             return None
         command = import_module(f"llmpower.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
+        _name_variables(command, f"{PREFIX}_{cmd_name.upper()}")
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a reader of our output who goes away is no failure, as Click would have it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell is offered, from the table: a key pressed must not import every command."""
+        from click.shell_completion import CompletionItem
+
+        commands = [CompletionItem(name, help=said) for name, said in COMMANDS.items() if name.startswith(incomplete)]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List commands from the table, importing none."""
@@ -54,9 +83,10 @@ class LazyGroup(click.Group):
             formatter.write_dl(sorted(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": "LLMPOWER", "max_content_width": 100})
-@click.version_option(__version__, prog_name="llmpower")
-def cli() -> None:
+@click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": PREFIX, "max_content_width": 100})
+@click.version_option(__version__, prog_name=PROGRAM)
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Joules per LLM request: measure them, model them, route by them.
 
     \b
@@ -66,12 +96,26 @@ def cli() -> None:
       llmpower run -- python serve.py        measure a program's generate() calls
       llmpower fit measurements.csv          e(τin, τout) and r(τin, τout) per model
     """
+    from llmpower.cli.layout import colours_wanted
+
+    # Whether output goes to a terminal Click asks by itself.
+    context.color = colours_wanted(os.environ)
+
+
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Give each option a variable by the name that users know it by; Click's own goes by the name in our code."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None:
+            option.envvar = f"{prefix}_{re.sub('[^A-Za-z0-9]+', '_', option.opts[-1].lstrip('-')).upper()}"
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            _name_variables(below, f"{prefix}_{name.upper()}")
 
 
 def main() -> None:
     """Entry point of the ``llmpower`` console script."""
     try:
-        status = cli(standalone_mode=False)
+        status = cli(prog_name=PROGRAM, standalone_mode=False)
     except LlmpowerError as error:
         print(f"{_priority()}llmpower: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -92,9 +136,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("llmpower: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away (`llmpower … | head`): that is its right, and no error of ours.
-        sys.stderr.close()
+    except _ReaderGone:
+        # `llmpower … | head`: that is its right. What Python still has to write goes nowhere, or it would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmpower.cli.layout import ABSENT, aligned, echo_lines, percent
+from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +25,14 @@ POLICIES = ("raise", "warn", "allow")
 
 @click.command()
 @click.option("--models", "path", type=click.Path(path_type=Path), required=True, help="File that llmpower fit wrote.")
-@click.option("--model", "name", required=True, metavar="NAME", help="Which model of that file.")
+@click.option(
+    "--model",
+    "name",
+    required=True,
+    metavar="NAME",
+    shell_complete=models_of_file("path"),
+    help="Which model of that file.",
+)
 @click.option("--system", metavar="NAME", help="Which system, where the model was fitted on several.")
 @click.option("--input-tokens", type=click.IntRange(min=0), required=True, help="Tokens of the prompt.")
 @click.option("--output-tokens", type=click.IntRange(min=0), required=True, help="Tokens to be generated.")
@@ -107,7 +116,7 @@ def command(
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(_lines(model, document)))
+        echo_lines(_lines(model, document))
 
 
 def _find(models: list[WorkloadModel], name: str, system: str | None) -> WorkloadModel:
@@ -131,23 +140,24 @@ def _bound(value: FloatArray) -> float | None:
 def _lines(model: WorkloadModel, document: dict[str, Any]) -> list[str]:
     where = f" on {model.system}" if model.system else ""
     together = f", {document['batch_size']} at a time" if document["batch_size"] > 1 else ""
-    lines = [
+    head = (
         f"{model.model_name}{where}: {document['input_tokens']} input, {document['output_tokens']} output tokens"
         f"{together}{'  SIMULATED' if model.simulated else ''}"
-    ]
+    )
+    header = ("", "PREDICTED", "95 % FROM", "TO", "HELD-OUT MAPE [%]", "95 % WITHIN [%]", "FORM")
+    rows = []
     for target, unit, fit in (("energy", "J", model.energy), ("runtime", "s", model.runtime)):
-        value, low, high = (document[f"{target}{bound}_{unit.lower()}"] for bound in ("", "_low", "_high"))
-        spread = "no interval" if low is None else f"95 % of the mean {_figure(low)} to {_figure(high)} {unit}"
-        mape, p95 = fit.heldout.mape, fit.heldout.p95_ape
-        held_out = "unknown" if mape is None else f"{100 * mape:.1f} %"
-        tail = "" if p95 is None else f", 95 % within {100 * p95:.0f} %"
-        covers = f" of {model.boundary or 'energy_j as the file had it'}" if target == "energy" else ""
-        lines.append(
-            f"{target:<8} {_figure(value)} {unit}{covers}  ({spread}; form {fit.label}, held-out MAPE {held_out}{tail})"
-        )
-    return lines
+        bounds = (document[f"{target}{bound}_{unit.lower()}"] for bound in ("", "_low", "_high"))
+        errors = percent(fit.heldout.mape), percent(fit.heldout.p95_ape, 0)
+        rows.append((f"{target} [{unit}]", *map(_figure, bounds), *errors, fit.label))
+    return [
+        head,
+        *aligned(header, rows, right=header[1:6]),
+        f"Energy covers {model.boundary or 'energy_j as the file had it'}. 95 % FROM and TO are of the mean over such"
+        " queries; 95 % of the cells that were held out from the fit came WITHIN so much.",
+    ]
 
 
-def _figure(value: float) -> str:
+def _figure(value: float | None) -> str:
     """Four digits, and no exponent where joules are many."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return ABSENT if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

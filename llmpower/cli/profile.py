@@ -17,7 +17,9 @@ import click
 
 from llmpower import phrases
 from llmpower.cli.campaigns import idle_text, plan_text, progress, record, summary
+from llmpower.cli.layout import echo_lines
 from llmpower.cli.targets import Options, check, local, served
+from llmpower.cli.values import forms
 
 if TYPE_CHECKING:
     from llmpower.profiling import Cell, Design, Journal, Meter, StoppingRule, Workload
@@ -43,7 +45,12 @@ IDLE_BEFORE, IDLE_AFTER = "idle_before_w", "idle_after_w"
     show_default=True,
     help="Every cell, or those that teach --form most, in a quarter of the trials.",
 )
-@click.option("--form", metavar="NAME", help="What cells are chosen for.  [default: by the KV cache and batches]")
+@click.option(
+    "--form",
+    metavar="NAME",
+    shell_complete=forms,
+    help="What cells are chosen for.  [default: by the KV cache and batches]",
+)
 @click.option("--trials", type=click.IntRange(min=1), help="Of chosen cells, at most.  [default: a quarter of all]")
 @click.option("--max-trials", type=click.IntRange(min=1), default=25, show_default=True, help="Of one cell, at most.")
 @click.option("--min-trials", type=click.IntRange(min=1), default=3, show_default=True, help="Of one cell, at least.")
@@ -169,7 +176,7 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
     elif not options["plan_only"]:
         lines = summary(campaign.results(), chosen=campaign.is_choosing)
         idle = idle_text(journal.notes.get(IDLE_BEFORE), journal.notes.get(IDLE_AFTER))
-        print("\n".join([*lines, *([idle] if idle else []), f"{target.name}: {campaign.trials} trials.", *notes]))
+        echo_lines([*lines, *([idle] if idle else []), f"{target.name}: {campaign.trials} trials.", *notes])
 
 
 def _design(cells: Sequence[Cell], rule: StoppingRule, options: Options) -> Design:

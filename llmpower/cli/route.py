@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmpower.cli.layout import echo_lines
+from llmpower.cli.progress import shown
+from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -28,9 +30,20 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option("--workload", "workload_path", type=click.Path(path_type=Path), required=True, help="A row a query.")
 @click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
 @click.option("--accuracy", "accuracy_path", type=click.Path(path_type=Path), help="model_name, accuracy from 0 to 1.")
-@click.option("--only", multiple=True, metavar="MODEL", help="Route to this model; repeat it for more.")
 @click.option(
-    "--share", "share_texts", multiple=True, metavar="MODEL=F|LOW:HIGH", help="Fraction of the queries, or a band."
+    "--only",
+    multiple=True,
+    metavar="MODEL",
+    shell_complete=models_of_file("models_path"),
+    help="Route to this model; repeat it for more.",
+)
+@click.option(
+    "--share",
+    "share_texts",
+    multiple=True,
+    metavar="MODEL=F|LOW:HIGH",
+    shell_complete=models_of_file("models_path", after="="),
+    help="Fraction of the queries, or a band.",
 )
 @click.option("--shares-from-accuracy", is_flag=True, help="Take exact shares from that file's column share.")
 @click.option(
@@ -196,16 +209,17 @@ def command(
     if policy_path is not None:
         save_policy(make_policy(plan), policy_path)
     if frontier_path is not None or plot_path is not None:
-        plans = trace_frontier(
-            models,
-            workload,
-            table,
-            shares=shares,
-            only=only,
-            accuracy_weighting=accuracy_weighting,
-            max_runtime_s=max_runtime_s,
-            progress=_show_progress if sys.stderr.isatty() else None,
-        )
+        with shown("frontier") as progress:
+            plans = trace_frontier(
+                models,
+                workload,
+                table,
+                shares=shares,
+                only=only,
+                accuracy_weighting=accuracy_weighting,
+                max_runtime_s=max_runtime_s,
+                progress=progress,
+            )
         if frontier_path is not None:
             write_table(frontier_table(plans), frontier_path, "--frontier")
         if plot_path is not None:
@@ -213,7 +227,7 @@ def command(
     if as_json:
         click.echo(json.dumps(plan.to_json(), ensure_ascii=False, indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(plan_lines(plan)))
+        echo_lines(plan_lines(plan))
 
 
 def _goal(
@@ -237,10 +251,6 @@ def _goal(
         first, second = list(asked)[:2]
         raise InputError(second, f"with {first}", "each chooses ζ by itself; leave one out")
     return next(iter(asked.values()), Knee())
-
-
-def _show_progress(done: int, total: int) -> None:
-    click.echo(f"\rfrontier: {done} of {total} plans ", err=True, nl=done == total)
 
 
 def _idle(watts: tuple[str, ...], horizon_s: float | None, table: AccuracyTable | None) -> Idle | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmpower.cli.layout import aligned
+from llmpower.cli.layout import ABSENT, aligned, energy_unit, percent
 from llmpower.routing import Outcome, RoutingPlan
 
 
 def plan_lines(plan: RoutingPlan) -> list[str]:
     """The tables, for a terminal."""
-    divisor, unit = _energy_unit(min(outcome.total_energy_j for outcome in (plan, *plan.baselines.values())))
-    largest, largest_unit = _energy_unit(plan.scaling.energy_max_j)
+    outcomes: dict[str, Outcome] = {"plan": plan, **plan.baselines}
+    divisor, unit = energy_unit(outcome.total_energy_j for outcome in outcomes.values())
+    largest, largest_unit = energy_unit([plan.scaling.energy_max_j])
     scaling = f"ê = e / {plan.scaling.energy_max_j / largest:.4g} {largest_unit}"
     if plan.scaling.accuracy_max is not None:
         scaling += f", â = a / {plan.scaling.accuracy_max:,.6g}, a weighted by {plan.accuracy_weighting}"
@@ -23,39 +24,43 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
     ]
     if plan.simulated:
         lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
-    outcomes: dict[str, Outcome] = {"plan": plan, **plan.baselines}
     limited = plan.max_runtime_s is not None
+    header = (
+        *("", f"ENERGY [{unit}]", "SAVED [%]", "ACC/TOKEN [%]", "ACC/QUERY [%]", "RUNTIME [s]"),
+        *(["LATE [%]"] if limited else []),
+    )
     lines += aligned(
-        ("", "ENERGY", "SAVED", "ACC/TOKEN", "ACC/QUERY", "RUNTIME", *(["LATE"] if limited else [])),
+        header,
         [
             (
                 name,
-                f"{outcome.total_energy_j / divisor:,.2f} {unit}",
-                "" if outcome is plan else f"{100 * (1 - plan.total_energy_j / outcome.total_energy_j):.1f} %",
-                _percent(outcome.accuracy_token_weighted),
-                _percent(outcome.accuracy_query_mean),
-                _duration(outcome.runtime_s),
-                *([_late(plan, outcome)] if limited else []),
+                f"{outcome.total_energy_j / divisor:,.2f}",
+                "" if outcome is plan else percent(1 - plan.total_energy_j / outcome.total_energy_j),
+                percent(outcome.accuracy_token_weighted, 2),
+                percent(outcome.accuracy_query_mean, 2),
+                f"{outcome.runtime_s:,.1f}",
+                *([percent((outcome.late_queries or 0) / plan.workload.n_queries, 2)] if limited else []),
             )
             for name, outcome in outcomes.items()
         ],
-        right="ENERGY SAVED ACC/TOKEN ACC/QUERY RUNTIME LATE",
+        right=header[1:],
     )
     lines.append("")
+    header = ("MODEL", "SHARE [%]", "QUERIES", f"ENERGY [{unit}]", "RUNTIME [s]", "PRICE")
     lines += aligned(
-        ("MODEL", "SHARE", "QUERIES", "ENERGY", "RUNTIME", "PRICE"),
+        header,
         [
             (
                 name,
-                f"{100 * plan.shares[name]:.2f} %",
+                percent(plan.shares[name], 2),
                 f"{load.queries:,}",
-                f"{load.energy_j / divisor:,.2f} {unit}",
-                _duration(load.runtime_s),
+                f"{load.energy_j / divisor:,.2f}",
+                f"{load.runtime_s:,.1f}",
                 "unloaded" if name in plan.unloaded else f"{plan.prices[name]:+.4g}" if plan.prices[name] else "0",
             )
             for name, load in plan.models.items()
         ],
-        right="SHARE QUERIES ENERGY RUNTIME PRICE",
+        right=header[1:],
     )
     return [*lines, "", *_notes(plan, divisor, unit)]
 
@@ -123,21 +128,9 @@ def _late(plan: RoutingPlan, outcome: Outcome) -> str:
 def _rate(plan: RoutingPlan) -> str:
     if plan.joules_per_point is None:
         return ""
-    divisor, unit = _energy_unit(plan.joules_per_point)
+    divisor, unit = energy_unit([plan.joules_per_point])
     return f", where a point of accuracy is worth {plan.joules_per_point / divisor:.4g} {unit}"
 
 
-def _energy_unit(energy_j: float) -> tuple[float, str]:
-    """The largest unit in which this energy is at least 1."""
-    for divisor, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ")):
-        if energy_j >= divisor:
-            return divisor, unit
-    return 1.0, "J"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 36000 else f"{seconds:,.1f} s"
-
-
 def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+    return ABSENT if fraction is None else f"{percent(fraction, 2)} %"

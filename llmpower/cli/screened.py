@@ -24,7 +24,7 @@ def summary_lines(screening: Screening, left_out: Collection[str]) -> Iterator[s
                 )
                 for finding in screening.findings
             ],
-            right="ROWS OF",
+            right=("ROWS", "OF"),
         )
     yield in_short(screening, left_out)
     for kind, reason in screening.not_looked_for.items():

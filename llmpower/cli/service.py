@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpower.cli.layout import aligned
+from llmpower.cli.layout import UNCUT, aligned, echo_lines
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def show(root: Path, program: str | None, name: str | None, as_json: bool) -> No
         for shipped, state in installation.files.items()
         if state != "absent" or not installation.packaged
     ]
-    print(*aligned(("state", "file", "purpose"), rows), sep="\n")
+    echo_lines(aligned(("state", "file", "purpose"), rows, columns=UNCUT))
     if unit:
         enabled = unit["UnitFileState"] or "not installed"
         print()
@@ -153,7 +153,7 @@ def _carry_out(steps: Sequence[Step], root: Path, dry_run: bool, yes: bool) -> b
             raise InputError(
                 "--yes", "not given", "there is no terminal to ask at; give it, or --dry-run to see the steps"
             )
-    print(*aligned(("step", "what", "why"), [(step.verb, step.what, step.why) for step in steps]), sep="\n", flush=True)
+    echo_lines(aligned(("step", "what", "why"), [(step.verb, step.what, step.why) for step in steps], columns=UNCUT))
     if dry_run:
         return False
     if not yes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from llmpower.cli.layout import aligned
+from llmpower.cli.layout import aligned, echo_lines, energy_unit, number, percent
+from llmpower.cli.progress import shown
+from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
     "--period", type=int, metavar="QUERIES", help="Shares are kept over so many; by default over all that are routed."
 )
 @click.option(
-    "--servers", "server_texts", multiple=True, metavar="MODEL=N", help="Queries that a model serves at a time."
+    "--servers",
+    "server_texts",
+    multiple=True,
+    metavar="MODEL=N",
+    shell_complete=models_of_file("policy_path", after="="),
+    help="Queries that a model serves at a time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
@@ -68,18 +74,14 @@ def command(
     policy = load_policy(policy_path)
     required = ("timestamp", *REQUIRED)
     frame = read_table(workload_path, columns=parse_columns(columns), required=required, what="--workload")
-    result = simulate(
-        policy,
-        Trace.from_frame(frame),
-        history=history,
-        period=period,
-        servers=servers,
-        progress=_show_progress if sys.stderr.isatty() else None,
-    )
+    with shown("replay") as progress:
+        result = simulate(
+            policy, Trace.from_frame(frame), history=history, period=period, servers=servers, progress=progress
+        )
     if as_json:
         click.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(_lines(result)))
+        echo_lines(_lines(result))
 
 
 def _parse_servers(texts: tuple[str, ...]) -> dict[str, int]:
@@ -92,10 +94,6 @@ def _parse_servers(texts: tuple[str, ...]) -> dict[str, int]:
     return servers
 
 
-def _show_progress(done: int, total: int) -> None:
-    click.echo(f"\rreplayed: {done} of {total}", err=True, nl=done == total)
-
-
 def _lines(result: Simulation) -> list[str]:
     servers = ", ".join(f"{name} {count}" for name, count in result.servers.items())
     lines = [
@@ -106,28 +104,25 @@ def _lines(result: Simulation) -> list[str]:
     ]
     if result.simulated:
         lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
-    energies = [strategy.energy_j for strategy in result.strategies.values()]
-    divisor, unit = next(((size, name) for size, name in ((1e6, "MJ"), (1e3, "kJ")) if min(energies) >= size), (1, "J"))
-    header = ("", "CLOSED", "OBJECTIVE", "ENERGY", "ACC/TOKEN", "ACC/QUERY", "WAIT", "WAIT-P99", "DECISION-P99")
-    rows = [_row(name, strategy, divisor, unit) for name, strategy in result.strategies.items()]
-    lines += aligned(header, rows, right=" ".join(header[1:]))
+    divisor, unit = energy_unit(strategy.energy_j for strategy in result.strategies.values())
+    header = (
+        *("", "CLOSED [%]", "OBJECTIVE", f"ENERGY [{unit}]", "ACC/TOKEN [%]", "ACC/QUERY [%]"),
+        *("WAIT [s]", "WAIT-P99 [s]", "DECISION-P99 [µs]"),
+    )
+    rows = [_row(name, strategy, divisor) for name, strategy in result.strategies.items()]
+    lines += aligned(header, rows, right=header[1:])
     return lines
 
 
-def _row(name: str, strategy: Strategy, divisor: float, unit: str) -> tuple[str, ...]:
-    decision_us = strategy.decision_p99_us
+def _row(name: str, strategy: Strategy, divisor: float) -> tuple[str, ...]:
     return (
         name,
-        _percent(strategy.closed, 1),
+        percent(strategy.closed),
         f"{strategy.objective:,.5g}",
-        f"{strategy.energy_j / divisor:,.2f} {unit}",
-        _percent(strategy.accuracy_token_weighted, 2),
-        _percent(strategy.accuracy_query_mean, 2),
-        f"{strategy.wait_mean_s:,.1f} s",
-        f"{strategy.wait_p99_s:,.1f} s",
-        "" if decision_us is None else f"{decision_us:.1f} µs",
+        f"{strategy.energy_j / divisor:,.2f}",
+        percent(strategy.accuracy_token_weighted, 2),
+        percent(strategy.accuracy_query_mean, 2),
+        f"{strategy.wait_mean_s:,.1f}",
+        f"{strategy.wait_p99_s:,.1f}",
+        number(strategy.decision_p99_us, ".1f"),
     )
-
-
-def _percent(fraction: float | None, digits: int) -> str:
-    return "" if fraction is None else f"{100 * fraction:.{digits}f} %"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from llmpower.cli.layout import aligned
+from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines, energy_unit, percent, plain
 from llmpower.phrases import duration
 
 SILENT_S = 10.0
@@ -33,46 +33,36 @@ def command(socket: Path | None, as_json: bool) -> None:
     from llmpower.spans.daemon_socket import default_socket_path, request_status
 
     status = request_status(socket or default_socket_path())
-    click.echo(json.dumps(status, indent=2, allow_nan=False) if as_json else "\n".join(_lines(status)))
+    if as_json:
+        click.echo(json.dumps(status, indent=2, allow_nan=False))
+    else:
+        echo_lines(_lines(status))
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield f"llmpower {status['version']}, pid {status['pid']}, up {duration(status['uptime_s'])}"
     if status["simulated"]:
-        yield "SIMULATED: the GPU is a model of one, and none of its joules is real"
+        yield click.style("SIMULATED: the GPU is a model of one, and none of its joules is real", fg="yellow")
     yield from _problems(status)
     yield ""
+    joules, unit = energy_unit(device["energy_j"] for device in status["devices"])
+    header = ("device", "power [W]", f"energy [{unit}]", "requests [%]", "idle [%]", "uuid")
     yield from aligned(
-        ("device", "power", "energy", "requests", "idle", "uuid"),
+        header,
         [
             (
                 device["name"],
                 _power(device),
-                _joules(device["energy_j"]),
+                f"{device['energy_j'] / joules:,.2f}",
                 _share(device["inference_j"], device["energy_j"]),
                 _share(device["idle_j"], device["energy_j"]),
                 device["uuid"],
             )
             for device in status["devices"]
         ],
-        right="power energy requests idle",
+        right=header[1:-1],
     )
-    if status.get("models"):
-        yield ""
-        yield from aligned(
-            ("model", "requests", "energy", "J/request", "J/token"),
-            [
-                (
-                    model["model_name"],
-                    str(model["requests"]),
-                    _joules(model["energy_j"]),
-                    _number(model["energy_per_request_j"]),
-                    _number(model["energy_per_output_token_j"]),
-                )
-                for model in status["models"]
-            ],
-            right="requests energy J/request J/token",
-        )
+    yield from _models(status.get("models", ()))
     yield from _drift(status)
     spans, store, cost = status["spans"], status["store"], status["cost"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in spans["rejected"].items())
@@ -86,7 +76,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield f"metrics     {status['metrics_url']}"
     if "otlp" in status:
         yield f"otlp        {_otlp(status)}"
-    yield f"last error  {_last_error(status)}"
+    yield f"last error  {plain(_last_error(status))}"
     yield f"own cost    {cost['cpu_share']:.2%} of one CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
 
 
@@ -96,8 +86,31 @@ def _problems(status: dict[str, Any]) -> Iterator[str]:
     if not status["problems"]:
         yield "all is well"
     for problem in status["problems"]:
-        yield click.style("! ", fg="red") + problem["what"]
-        yield f"  -> {problem['mend']}"
+        yield click.style("! ", fg="red") + plain(problem["what"])
+        yield f"  -> {plain(problem['mend'])}"
+
+
+def _models(models: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What each model costs, the dearest first."""
+    if not models:
+        return
+    yield ""
+    joules, unit = energy_unit(model["energy_j"] for model in models)
+    header = ("model", "requests", f"energy [{unit}]", "J/request", "J/token")
+    yield from aligned(
+        header,
+        [
+            (
+                model["model_name"],
+                f"{model['requests']:,}",
+                f"{model['energy_j'] / joules:,.2f}",
+                compact(model["energy_per_request_j"]),
+                compact(model["energy_per_output_token_j"]),
+            )
+            for model in models
+        ],
+        right=header[1:],
+    )
 
 
 def _drift(status: dict[str, Any]) -> Iterator[str]:
@@ -106,25 +119,26 @@ def _drift(status: dict[str, Any]) -> Iterator[str]:
     if not drift.get("models_file"):
         return
     yield ""
-    charts = drift["charts"]
-    if charts:
+    header = ("model against measurement", "requests", "measured/predicted", "± [%]", "claims [%]", "verdict", "system")
+    if drift["charts"]:
         yield from aligned(
-            ("model against measurement", "requests", "measured/predicted", "±", "model claims", "system"),
+            header,
             [
                 (
                     f"{chart['model_name']} ({chart['sharing']}){' SIMULATED' if chart['simulated'] else ''}",
-                    str(chart["spans"]),
-                    f"{chart['ratio']:.3f}{' DRIFTED' if chart['drifted'] else ''}",
-                    "-" if chart["std_error"] is None else f"{chart['std_error']:.1%}",
-                    f"{chart['tolerance']:.1%}",
-                    chart["system"] or "-",
+                    f"{chart['spans']:,}",
+                    f"{chart['ratio']:.3f}",
+                    percent(chart["std_error"]),
+                    percent(chart["tolerance"]),
+                    "DRIFTED" if chart["drifted"] else "not known yet" if chart["std_error"] is None else "holds",
+                    chart["system"] or ABSENT,
                 )
-                for chart in charts
+                for chart in drift["charts"]
             ],
-            right="requests measured/predicted ±",
+            right=header[1:5],
         )
     outcomes = ", ".join(f"{outcome} {count}" for outcome, count in drift["outcomes"].items())
-    yield f"compared    with {drift['models']} models of {drift['models_file']}: {outcomes or 'no requests yet'}"
+    yield f"compared    with {drift['models']} models of {plain(drift['models_file'])}: {outcomes or 'no requests yet'}"
 
 
 def _otlp(status: dict[str, Any]) -> str:
@@ -150,9 +164,9 @@ def _power(device: dict[str, Any]) -> str:
     if device.get("stalled_s"):
         return f"stalled {duration(device['stalled_s'])}"
     if device["power_w"] is not None:
-        return f"{device['power_w']:.1f} W"
+        return f"{device['power_w']:.1f}"
     # A CPU package has a counter of energy and no power of its own; so have some cards.
-    return "no reading" if (device.get("silent_s") or 0.0) > SILENT_S else "-"
+    return "no reading" if (device.get("silent_s") or 0.0) > SILENT_S else ABSENT
 
 
 def _size(store: dict[str, Any]) -> str:
@@ -165,16 +179,5 @@ def _corruptions(store: dict[str, Any]) -> str:
     return f", {store['corruptions']} damaged ones set aside" if store["corruptions"] else ""
 
 
-def _joules(joules: float) -> str:
-    for unit, size in (("GJ", 1e9), ("MJ", 1e6), ("kJ", 1e3)):
-        if joules >= size:
-            return f"{joules / size:.2f} {unit}"
-    return f"{joules:.1f} J"
-
-
 def _share(part_j: float, whole_j: float) -> str:
-    return f"{part_j / whole_j:.0%}" if whole_j > 0 else "-"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return percent(part_j / whole_j if whole_j > 0 else None, 0)

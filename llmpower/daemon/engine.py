@@ -74,6 +74,7 @@ class Engine:
         hold_s: float = HOLD_S,
     ) -> None:
         self._devices = tuple(devices)
+        self._packages = tuple(device.uuid for device in devices if device.kind == "cpu_package")
         self._timelines = {device.uuid: Timeline(device, hold_s) for device in devices}
         self._ledger = Ledger(self._timelines, hold_s)
         self._host = Host(devices, cpu_name, device_of)
@@ -86,6 +87,8 @@ class Engine:
         self._now = now
         self._admission = Admission(self._ledger, self._host, self.reject, hold_s)
         self._models = ModelAccounts()
+        self._requests: Counter[str] = Counter()
+        self._output_tokens: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._late = 0
         self._settle_delay_s = SETTLE_DELAY_S
@@ -106,7 +109,7 @@ class Engine:
         """The latest thing that went wrong, in words."""
         self.last_error_ns = None if self.last_error is None else now()
         """When that was."""
-        self.snapshot = self._freeze(SamplerState())
+        self.snapshot = self._freeze(SamplerState(), now())
         """The state after the latest step; replaced whole, so any thread may read it at any time."""
 
     @property
@@ -191,6 +194,8 @@ class Engine:
             self._late += joules.late
             measurement = self._measurement(joules)
             self._models.add(measurement)
+            if not joules.late:
+                self._count(measurement.span)
             self.on_measured(measurement)
             self.compare(measurement)
             self.outbox.put(measurement)
@@ -201,7 +206,14 @@ class Engine:
         if self._store.faults != self.snapshot.store.faults:
             self.last_error, self.last_error_ns = self._store.last_fault, now_ns
         self._reading.look(samples, statistics, channels, now_ns)
-        self.snapshot = self._freeze(_sampler_state(statistics))
+        self.snapshot = self._freeze(_sampler_state(statistics), now_ns)
+
+    def _count(self, span: Span) -> None:
+        """Note that a span has run on its GPUs, and on the processor, as the ledger charges them."""
+        for uuid in (*(span.device_uuids or ()), *self._packages):
+            if uuid in self._timelines:
+                self._requests[uuid] += 1
+                self._output_tokens[uuid] += span.output_tokens
 
     def _measurement(self, joules: Joules) -> Measurement:
         span = self._admission.settled(joules.span)
@@ -223,7 +235,7 @@ class Engine:
             cpu_idle_energy_j=joules.cpu_idle_energy_j,
         )
 
-    def _freeze(self, sampler: SamplerState) -> Snapshot:
+    def _freeze(self, sampler: SamplerState, now_ns: int) -> Snapshot:
         outbox = self.outbox
         otlp = self.otlp_state()
         rejected = self._rejected + Counter(duplicate=outbox.duplicates, unstorable=outbox.unstorable)
@@ -247,6 +259,7 @@ class Engine:
             store=self._store,
             otlp=otlp,
             drift=self.drift_state(),
+            taken_ns=now_ns,
         )
 
     def _device_state(self, device: Device) -> DeviceState:
@@ -264,6 +277,9 @@ class Engine:
             allocated_j=totals.allocated_j,
             residual_j=totals.residual_j,
             work=self._ledger.costs[device.uuid].work,
+            booked_ns=self._ledger.watermark_ns.get(device.uuid),
+            requests=self._requests[device.uuid],
+            output_tokens=self._output_tokens[device.uuid],
         )
 
 

@@ -28,6 +28,7 @@ from llmpower.daemon.health import summary_of
 from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.intake import Intake
 from llmpower.daemon.keeper import Keeper
+from llmpower.daemon.limits import Limits
 from llmpower.daemon.notify import Notifier
 from llmpower.daemon.otlp_server import OtlpServer, receiving
 from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
@@ -134,6 +135,7 @@ class Loop:
         self._engine = engine
         self._metrics_url = metrics_url
         self._notifier = notifier or Notifier()
+        self._limits = Limits(sampler.devices, sampler.power_limit_w)
         self._calibrations = Calibrations(calibration_path(config.store), sampler.devices, engine)
         self.otlp: OtlpServer | None = None
         """Where spans come in by OpenTelemetry, if anywhere."""
@@ -192,6 +194,7 @@ class Loop:
             cpu_s=time.process_time() - self._cpu_before_s,
             last_error=self._engine.last_error,
             last_error_ns=self._engine.last_error_ns,
+            power_limits_w=self._limits.look(),
         )
 
     def _settle_delay_s(self) -> float:

@@ -21,6 +21,8 @@ MAX_CHART_CHARS = 60
 MAX_PATH_CHARS = 200
 """How much is told, of the dearest, the worst and the best known: an answer must fit in a packet."""
 
+NO_LIMITS: Mapping[str, float | None] = {}
+
 _STATM = Path("/proc/self/statm")
 
 
@@ -34,16 +36,20 @@ def status_of(
     cpu_s: float,
     last_error: str | None,
     last_error_ns: int | None,
+    power_limits_w: Mapping[str, float | None] = NO_LIMITS,
 ) -> Mapping[str, object]:
     """JSON without NaN; a power that was not read is ``None``.
 
-    ``cpu_s`` is what the process used in ``uptime_s``, ``last_error_ns`` when the latest error was (CLOCK_MONOTONIC).
+    ``cpu_s`` is what the process used in ``uptime_s``, ``last_error_ns`` when the latest error was (CLOCK_MONOTONIC),
+    ``power_limits_w`` above which watts a device slows itself down, by UUID. Sums come with the moments that they are
+    of, ``taken_ns`` and a device's ``booked_ns``, so that who asks twice can tell what has passed between.
     """
     dearest = sorted(snapshot.models.items(), key=lambda model: -sum(model[1].energy_j.values()))[:MAX_MODELS]
     return {
         "version": snapshot.version,
         "pid": os.getpid(),
         "uptime_s": uptime_s,
+        "taken_ns": snapshot.taken_ns,
         "problems": _problems(snapshot),
         "backend": snapshot.backend,
         "simulated": any(state.device.simulated for state in snapshot.devices),
@@ -55,12 +61,16 @@ def status_of(
                 "kind": state.device.kind,
                 "simulated": state.device.simulated,
                 "power_w": state.power_w,
+                "power_limit_w": power_limits_w.get(state.device.uuid),
                 "energy_j": state.energy_j,
                 "inference_j": state.inference_j,
                 "idle_j": state.idle_j,
                 "unattributed_j": sum(state.unattributed_j.values()),
                 "allocated_j": state.allocated_j,
                 "residual_j": state.residual_j,
+                "booked_ns": state.booked_ns,
+                "requests": state.requests,
+                "output_tokens": state.output_tokens,
                 "stalled_s": state.stalled_s,
                 "silent_s": state.silent_s,
                 "fields": {name: _rounded(asdict(reading)) for name, reading in state.fields.items()},
@@ -73,6 +83,7 @@ def status_of(
         "spans": {
             "stored": snapshot.spans_stored,
             "spooled_bytes": snapshot.spool_waiting_bytes,
+            "measured": sum(sum(model.requests.values()) for model in snapshot.models.values()),
             "pending": snapshot.spans_pending,
             "running": snapshot.spans_running,
             "late": snapshot.spans_late,
@@ -90,6 +101,10 @@ def status_of(
         },
         "sampler": {
             "effective_hz": dict(snapshot.sampler.effective_hz),
+            "ticks": snapshot.sampler.ticks,
+            "missed_ticks": snapshot.sampler.missed_ticks,
+            "lateness_bounds_s": snapshot.sampler.lateness_s.bounds,
+            "lateness_counts": snapshot.sampler.lateness_s.counts,
             "dropped": snapshot.sampler.dropped,
             "read_errors": sum(snapshot.sampler.read_errors.values()),
         },
@@ -159,6 +174,9 @@ def _model(state: ModelState) -> dict[str, object]:
     return {
         "requests": sum(state.requests.values()),
         "energy_j": energy_j,
+        "known_requests": known,
+        "request_energy_j": state.request_energy_j.total,
+        "output_tokens": output_tokens,
         "energy_per_request_j": state.request_energy_j.total / known if known else None,
         "energy_per_output_token_j": energy_j / output_tokens if output_tokens else None,
     }

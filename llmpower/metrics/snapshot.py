@@ -61,7 +61,9 @@ class DeviceState:
     ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason, ``fields`` by what is read.
     ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does; ``silent_s`` is the
     time since a read of it was good, ``None`` where that is not watched. ``allocated_j`` of the inference was shared by
-    several spans at a time, by the costs in ``work``, which leave ``residual_j`` of it unexplained.
+    several spans at a time, by the costs in ``work``, which leave ``residual_j`` of it unexplained. All joules are
+    booked up to ``booked_ns`` (CLOCK_MONOTONIC, ``None`` before anything is); ``requests`` with ``output_tokens`` are
+    those that ran here, on this device and maybe others, and are measured.
     """
 
     device: Device
@@ -76,6 +78,9 @@ class DeviceState:
     allocated_j: float = 0.0
     residual_j: float = 0.0
     work: tuple[WorkCost, ...] = ()
+    booked_ns: int | None = None
+    requests: int = 0
+    output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +186,7 @@ class Snapshot:
     Of the spans, those ``running`` have begun, those ``pending`` have ended and wait to be measured, and those
     ``stored`` are rows in the store since the daemon began. ``store_waiting`` counts the measured ones that the store
     could not take yet, ``store_lost`` those given up because too many waited. ``spans_late`` came when their time was
-    settled, which stays ``settle_delay_s`` behind the present.
+    settled, which stays ``settle_delay_s`` behind the present. ``taken_ns`` is when all this was so (CLOCK_MONOTONIC).
     """
 
     version: str
@@ -202,3 +207,4 @@ class Snapshot:
     store: StoreState = StoreState()
     otlp: OtlpState = OtlpState()
     drift: DriftState = DriftState()
+    taken_ns: int = 0

@@ -6,7 +6,7 @@ the price of ``auto`` is a few passes over the cells for each form. Only the for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ def fit(
     group_by: Sequence[str] | None = None,
     boundary: str = "gpu",
     robust: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[WorkloadModel]:
     """Fit energy and runtime of every model in ``measurements``.
 
@@ -55,6 +56,7 @@ def fit(
             there is such a column. Columns beyond those two become part of the name: ``Llama [batch_size=8]``.
         boundary: what the energy covers: a name of :data:`~llmpower.modelling.boundary.BOUNDARIES`.
         robust: let outliers count for less, by Huber's weights. The form ``paper`` stays ordinary least squares.
+        progress: called with the number of models fitted and of all of them.
 
     Returns:
         The models, sorted by the values they are grouped by.
@@ -65,7 +67,13 @@ def fit(
             terms, a constant column, terms that cannot be told apart, or simulated rows mixed with real ones.
     """
     forms = forms_of(form, intercept=intercept)
-    return [fit_group(group, forms, robust=robust) for group in group_rows(measurements, group_by, boundary)]
+    groups = group_rows(measurements, group_by, boundary)
+    models = []
+    for group in groups:
+        models.append(fit_group(group, forms, robust=robust))
+        if progress is not None:
+            progress(len(models), len(groups))
+    return models
 
 
 def forms_of(form: str, *, intercept: bool = False) -> list[Form]:

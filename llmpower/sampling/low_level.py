@@ -129,6 +129,13 @@ def processes(handle: Handle, device: int) -> tuple[int, list[int]]:
     return status, [] if status else [int(pid) for pid in pids[0 : count[0]]]
 
 
+def power_limit(handle: Handle, device: int) -> tuple[int, int]:
+    """``(status, µW)``: the power above which a device slows itself down now."""
+    limit_uw = ffi.new("int64_t *")
+    status = int(lib.llmpower_power_limit(handle, device, limit_uw))
+    return status, int(limit_uw[0])
+
+
 def drain(handle: Handle, buffer: NDArray[np.void]) -> int:
     """Move waiting samples into ``buffer`` (of :data:`SAMPLE_DTYPE`); returns how many."""
     out = ffi.cast("struct llmpower_sample *", ffi.from_buffer(buffer, require_writable=True))

@@ -170,6 +170,14 @@ class Sampler:
         status, pids = low_level.processes(self._open_handle(), device.index)
         return status, frozenset(pids)
 
+    def power_limit_w(self, device: Device) -> float | None:
+        """The power in watts above which a GPU slows itself down now; ``None`` where its driver does not tell.
+
+        The driver is asked, beside the threads that sample; one thread at a time may ask.
+        """
+        status, limit_uw = low_level.power_limit(self._open_handle(), device.index)
+        return None if status else limit_uw / 1e6
+
     def start(self) -> None:
         """Start the sampling threads; once started, starting again does nothing.
 

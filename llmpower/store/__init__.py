@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmpower.store.aside import set_aside
-from llmpower.store.reader import iter_rows, read_measurements
+from llmpower.store.reader import count_rows, iter_rows, read_measurements
 from llmpower.store.writer import Appended, Store
 
-__all__ = ["Appended", "Store", "iter_rows", "read_measurements", "set_aside"]
+__all__ = ["Appended", "Store", "count_rows", "iter_rows", "read_measurements", "set_aside"]

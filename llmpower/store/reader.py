@@ -65,6 +65,35 @@ def iter_rows(
     """
     if unknown := set(columns) - set(READABLE_COLUMNS):
         raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
+    where, values = _where(since, until, model)
+    try:
+        with _opened(path) as connection:
+            there = {row[0] for row in connection.execute("SELECT name FROM pragma_table_info('measurements')")}
+            chosen = ", ".join(name if name in there else f"NULL AS {name}" for name in columns)
+            query = f"SELECT {chosen} FROM measurements{where} ORDER BY started_at, id"
+            flags = [_TYPES.get(name) == "bool" for name in columns]
+            for row in connection.execute(query, values):
+                # SQLite keeps a truth as 0 or 1.
+                yield tuple(bool(value) if flag else value for value, flag in zip(row, flags, strict=True))
+    except sqlite3.Error as error:
+        raise schema.explain(path, error) from error
+
+
+def count_rows(
+    path: Path, *, since: datetime | None = None, until: datetime | None = None, model: str | None = None
+) -> int:
+    """How many rows :func:`iter_rows` would give; errors as there."""
+    where, values = _where(since, until, model)
+    try:
+        with _opened(path) as connection:
+            (count,) = connection.execute(f"SELECT count(*) FROM measurements{where}", values).fetchone()
+    except sqlite3.Error as error:
+        raise schema.explain(path, error) from error
+    return int(count)
+
+
+def _where(since: datetime | None, until: datetime | None, model: str | None) -> tuple[str, tuple[object, ...]]:
+    """The condition of a query, with its values."""
     conditions: dict[str, object] = {}
     if since is not None:
         conditions["started_at >= ?"] = _aware(since)
@@ -72,18 +101,7 @@ def iter_rows(
         conditions["started_at < ?"] = _aware(until)
     if model is not None:
         conditions["model_name = ?"] = model
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    try:
-        with _opened(path) as connection:
-            there = {row[0] for row in connection.execute("SELECT name FROM pragma_table_info('measurements')")}
-            chosen = ", ".join(name if name in there else f"NULL AS {name}" for name in columns)
-            query = f"SELECT {chosen} FROM measurements{where} ORDER BY started_at, id"
-            flags = [_TYPES.get(name) == "bool" for name in columns]
-            for row in connection.execute(query, tuple(conditions.values())):
-                # SQLite keeps a truth as 0 or 1.
-                yield tuple(bool(value) if flag else value for value, flag in zip(row, flags, strict=True))
-    except sqlite3.Error as error:
-        raise schema.explain(path, error) from error
+    return f" WHERE {' AND '.join(conditions)}" if conditions else "", tuple(conditions.values())
 
 
 def read_measurements(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from devices import SECOND, feed_counter, make_device, make_span
 
 from llmpower.attribution import Ledger, Timeline
+from llmpower.daemon.engine import SETTLE_DELAY_S
 from llmpower.types import Span
 
 FLICKER, FLICKER_S = 0.02, 0.05
@@ -57,7 +59,7 @@ def settled(script: Script) -> Iterator[tuple[float, float, float]]:
             ledger.add(waiting.pop(0))
         if waiting and waiting[0].start_ns <= now_s * SECOND:
             ledger.begin(waiting[0].span_id, waiting[0].start_ns)
-        for joules in ledger.settle(round(now_s * SECOND)):
+        for joules in ledger.settle(round((now_s - SETTLE_DELAY_S) * SECOND)):
             true_j = energy_j(joules.span.end_ns / SECOND) - energy_j(joules.span.start_ns / SECOND)
             assert joules.gpu_energy_j is not None
             assert joules.gpu_energy_std_j is not None
@@ -87,3 +89,20 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(gap_s: float, span_s: 
     assert np.mean(np.abs(measured_j - true_j) <= 1.96 * std_j) >= 0.9
     # Wide enough is easy; as wide as the error justifies is not.
     assert np.median(std_j / true_j) <= 2.5 * np.sqrt(np.mean(relative**2))
+
+
+@pytest.mark.parametrize("step_s", [0.735, 0.835, 1.035])
+def test_a_step_amid_windows_is_placed_where_the_ticks_beside_it_say(step_s: float) -> None:
+    script = Script(seed=11)
+    script.run(IDLE_W, 10.0)
+    # Power steps in the middle of a window, and windows follow one another in the middle of ticks.
+    script.run(PREFILL_W, step_s)
+    script.run(DECODE_W, 1.0)
+    bounds_s = np.append(10.0, np.arange(10.055, script.now_s, 0.1))
+    for number, (start_s, end_s) in enumerate(pairwise(bounds_s)):
+        script.spans.append(make_span(str(number), round(start_s * SECOND), round(end_s * SECOND)))
+    script.run(IDLE_W, 1.0)
+
+    measured_j, _, true_j = np.array(list(settled(script))).T
+    amid = slice(5, 13)
+    assert np.max(np.abs(measured_j - true_j)[amid] / true_j[amid]) < 0.02

@@ -67,6 +67,13 @@ def test_flicker_that_averages_out_less_than_foretold_makes_power_rougher() -> N
     assert surprised.smoothness < Steadiness().smoothness < calm.smoothness
 
 
+def test_one_tick_that_was_foretold_badly_says_no_more_than_one_foretold_less_well() -> None:
+    badly, less_well = Steadiness(), Steadiness()
+    badly.judge(Division([], 1000.0, None))
+    less_well.judge(Division([], 4.0, None))
+    assert badly.smoothness == less_well.smoothness < Steadiness().smoothness
+
+
 def shown(*powers_w: float) -> list[Shown]:
     return [Shown(power_w) for power_w in powers_w]
 

@@ -10,24 +10,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from online_policies import queries
+from two_models import two_models
 
-from llmpower.modelling import fit, save_models
+from llmpower.modelling import save_models
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-LENGTHS = (8, 64, 512)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory, run_cli: Run) -> Path:
     directory = tmp_path_factory.mktemp("simulate")
-    rows = [
-        (name, τin, τout, p1 * τin + d0 * τout, (p1 * τin + d0 * τout) / 300)
-        for name, p1, d0 in (("small", 0.1, 4.0), ("large", 0.5, 40.0))
-        for τin in LENGTHS
-        for τout in LENGTHS
-    ]
-    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
-    save_models(fit(pd.DataFrame(rows, columns=columns), form="cached"), directory / "models.json")
+    save_models(two_models(), directory / "models.json")
     (directory / "accuracy.csv").write_text("model_name,accuracy\nsmall,0.5\nlarge,0.7\n")
     τin, τout = queries(1000, 4)
     trace = pd.DataFrame({"when": pd.date_range("2026-01-01", periods=1000, freq="s"), "ContextTokens": τin})

@@ -97,13 +97,13 @@ def test_what_a_person_reads(receiver: Any) -> None:
         "SIMULATED: the GPU is a model of one, and none of its joules is real\n"
         "all is well\n"
         "\n"
-        "device            power    energy  requests  idle  uuid\n"
-        "Simulated A100  251.3 W  12.35 kJ       65%   33%  GPU-a\n"
-        "package-0             -     4.5 J       22%   44%  intel-rapl:0\n"
+        "device          power [W]  energy [J]  requests [%]  idle [%]  uuid\n"
+        "Simulated A100      251.3   12,345.00            65        33  GPU-a\n"
+        "package-0               –        4.50            22        44  intel-rapl:0\n"
         "\n"
-        "model    requests   energy  J/request  J/token\n"
-        "llama          12  5.40 kJ        450     1.12\n"
-        "mistral         3    0.0 J          -        -\n"
+        "model    requests  energy [kJ]  J/request  J/token\n"
+        "llama          12         5.40        450     1.12\n"
+        "mistral         3         0.00          –        –\n"
         "\n"
         "spans       12 stored, 1 pending, 2 running\n"
         "rejected    not_json 3, overloaded 1\n"
@@ -128,8 +128,8 @@ def test_what_is_wrong_comes_first_with_what_to_do(receiver: Any) -> None:
     }
     told = status("--socket", receiver.path).stdout
     assert "\n! Simulated A100 (GPU-a) has been stalled for 2 min 10 s\n  -> dmesg -T | grep -i xid\n\ndevice" in told
-    assert "stalled 2 min 10 s  12.35 kJ" in told
-    assert "no reading  12.35 kJ" in told
+    assert "stalled 2 min 10 s        12.35  " in told
+    assert "no reading        12.35  " in told
     assert "last error  12 min 34 s ago: GPU is lost\n" in told
     assert "all is well" not in told
 
@@ -191,11 +191,21 @@ def test_requests_are_shown_beside_their_models(receiver: Any) -> None:
         }
     }
     told = status("--socket", receiver.path).stdout
-    assert "llama (shared) SIMULATED        400       1.234 DRIFTED  1.2%  6.0%          1× card\n" in told
-    assert "llama (alone) SIMULATED           3               1.234     -  6.0%          1× card\n" in told
+    rows = [line.split() for line in told.splitlines() if line.startswith("llama (")]
+    known, young = (row[3:] for row in rows)
+    assert known == ["400", "1.234", "1.2", "6.0", "DRIFTED", "1×", "card"]
+    assert young == ["3", "1.234", "–", "6.0", "not", "known", "yet", "1×", "card"]
     assert "compared    with 2 models of /etc/llmpower/models.json: compared 403, no_model 7\n" in told
 
 
 def test_without_models_nothing_is_said_of_them(receiver: Any) -> None:
     receiver.status = STATUS | {"drift": {"models_file": None, "models": 0, "outcomes": {}, "charts": []}}
     assert "compared" not in status("--socket", receiver.path).stdout
+
+
+def test_names_have_no_power_over_the_terminal(receiver: Any) -> None:
+    hostile = "x\x1b[2J\x1b]0;owned\x07"
+    model = STATUS["models"][0] | {"model_name": hostile}
+    problem = {"what": f"requests of {hostile} drift", "mend": hostile}
+    receiver.status = STATUS | {"models": [model], "problems": [problem], "last_error": hostile}
+    assert "\x1b" not in status("--socket", receiver.path).stdout

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from daemon_process import Daemon
 from engine_bench import Bench
+from receiver_station import Station as SocketStation
 from spool_station import Station
 
 
@@ -48,3 +49,10 @@ def station(tmp_path: Path) -> Iterator[Station]:
     for writer in station.writers:
         writer.close()
     station.spool.close()
+
+
+@pytest.fixture
+def socket_station(tmp_path: Path) -> Iterator[SocketStation]:
+    station = SocketStation(tmp_path / "s.sock")
+    yield station
+    station.close()

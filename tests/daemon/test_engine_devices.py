@@ -134,3 +134,19 @@ def test_an_empty_drain_is_no_event(bench: Bench) -> None:
     bench.engine.step(np.zeros(0, SAMPLE_DTYPE), STATISTICS, UTC_OFFSET_NS)
     bench.pass_time(1.0)
     assert len(bench.stored) == 1
+
+
+def test_requests_are_counted_where_they_ran_with_the_joules_of_that_card() -> None:
+    other = replace(GPU, uuid="GPU-b", index=1)
+    bench = Bench((GPU, other))
+    bench.pass_time(1.0)
+    bench.engine.finish(bench.span("both", 0.5, device_uuids=("GPU-a", "GPU-b"), output_tokens=30))
+    bench.engine.finish(bench.span("one", 0.5, device_uuids=("GPU-b", "GPU-elsewhere"), output_tokens=12))
+    bench.pass_time(1.0)
+    first, second = bench.engine.snapshot.devices
+    assert [(state.requests, state.output_tokens) for state in (first, second)] == [(1, 30), (2, 42)]
+    assert bench.engine.snapshot.taken_ns == bench.now_ns
+    # What is booked is what was drawn up to then.
+    for state in (first, second):
+        assert state.booked_ns is not None
+        assert bench.now_ns - 1_000_000_000 < state.booked_ns <= bench.now_ns

@@ -4,7 +4,6 @@ import os
 import selectors
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,14 @@ from llmpower.daemon.receiver import Receiver
 from llmpower.exceptions import InputError
 
 
-@pytest.fixture
-def station(tmp_path: Path) -> Iterator[Station]:
-    station = Station(tmp_path / "s.sock")
-    yield station
-    station.close()
+def test_the_socket_is_for_owner_and_group(socket_station: Station) -> None:
+    assert stat.S_IMODE(socket_station.path.stat().st_mode) == 0o660
 
 
-def test_the_socket_is_for_owner_and_group(station: Station) -> None:
-    assert stat.S_IMODE(station.path.stat().st_mode) == 0o660
-
-
-def test_a_live_daemon_is_not_displaced(station: Station) -> None:
+def test_a_live_daemon_is_not_displaced(socket_station: Station) -> None:
     with pytest.raises(InputError, match="another daemon answers there"):
-        Receiver(station.path, selectors.DefaultSelector(), Book(), status, Answers())
-    station.connect().close()
+        Receiver(socket_station.path, selectors.DefaultSelector(), Book(), status, Answers())
+    socket_station.connect().close()
 
 
 def test_the_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:
@@ -38,9 +30,9 @@ def test_the_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:
         dead.bind(os.fspath(path))
         dead.listen()
     assert path.exists()
-    station = Station(path)
-    station.connect().close()
-    station.close()
+    socket_station = Station(path)
+    socket_station.connect().close()
+    socket_station.close()
     assert not path.exists()
 
 

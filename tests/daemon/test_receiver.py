@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -23,21 +22,14 @@ from llmpower.spans.wire import (
 from llmpower.types import Span
 
 
-@pytest.fixture
-def station(tmp_path: Path) -> Iterator[Station]:
-    station = Station(tmp_path / "s.sock")
-    yield station
-    station.close()
-
-
-def test_messages_arrive_in_order(station: Station) -> None:
-    client = SpanClient(station.path)
+def test_messages_arrive_in_order(socket_station: Station) -> None:
+    client = SpanClient(socket_station.path)
     client.begin("a", 1)
     client.finish(span("a"))
     client.begin("b", 9)
     client.cancel("b")
-    station.turn()
-    assert station.book.heard == [("begin", "a", 1), span("a"), ("begin", "b", 9), ("cancel", "b")]
+    socket_station.turn()
+    assert socket_station.book.heard == [("begin", "a", 1), span("a"), ("begin", "b", 9), ("cancel", "b")]
     client.close()
 
 
@@ -55,130 +47,130 @@ def test_messages_arrive_in_order(station: Station) -> None:
     ],
 )
 def test_a_packet_that_is_no_message_is_counted_and_the_next_one_served(
-    packet: bytes, reason: str, station: Station
+    packet: bytes, reason: str, socket_station: Station
 ) -> None:
-    with station.connect() as peer:
+    with socket_station.connect() as peer:
         peer.send(packet)
         peer.send(encode(Begin("a", 1)))
-        station.turn()
-        assert station.book.rejected == {reason: 1}
-        assert station.book.heard == [("begin", "a", 1)]
+        socket_station.turn()
+        assert socket_station.book.rejected == {reason: 1}
+        assert socket_station.book.heard == [("begin", "a", 1)]
 
 
 @given(packets=st.lists(st.binary(min_size=1, max_size=200), max_size=20))
 @settings(max_examples=50, deadline=None)
 def test_no_bytes_bring_it_down(packets: list[bytes]) -> None:
     path = Path(f"/tmp/llmpower-test-{os.getpid()}.sock")
-    station = Station(path)
-    with station.connect() as peer:
+    socket_station = Station(path)
+    with socket_station.connect() as peer:
         for packet in packets:
             peer.send(packet)
         peer.send(encode(Cancel("nothing")))
-        station.turn()
-        assert station.book.rejected.total() == len(packets)
-        assert station.book.heard == []
-    station.close()
+        socket_station.turn()
+        assert socket_station.book.rejected.total() == len(packets)
+        assert socket_station.book.heard == []
+    socket_station.close()
 
 
-def test_an_empty_packet_ends_that_peer_alone(station: Station) -> None:
-    with station.connect() as first, station.connect() as second:
+def test_an_empty_packet_ends_that_peer_alone(socket_station: Station) -> None:
+    with socket_station.connect() as first, socket_station.connect() as second:
         first.send(b"")
-        station.turn()
+        socket_station.turn()
         with pytest.raises(BrokenPipeError):
             first.send(b"{}")
         second.send(encode(Begin("b", 1)))
-        station.turn()
-        assert station.book.heard == [("begin", "b", 1)]
+        socket_station.turn()
+        assert socket_station.book.heard == [("begin", "b", 1)]
 
 
-def test_a_peer_that_goes_takes_what_it_had_open(station: Station) -> None:
-    with station.connect() as staying:
+def test_a_peer_that_goes_takes_what_it_had_open(socket_station: Station) -> None:
+    with socket_station.connect() as staying:
         staying.send(encode(Begin("kept", 1)))
-        with station.connect() as leaving:
+        with socket_station.connect() as leaving:
             for span_id in ("finished", "open", "cancelled"):
                 leaving.send(encode(Begin(span_id, 1)))
             leaving.send(encode(span("finished")))
             leaving.send(encode(Cancel("cancelled")))
-        station.turn()
-        assert [entry for entry in station.book.heard if isinstance(entry, tuple) and entry[0] == "cancel"] == [
+        socket_station.turn()
+        assert [entry for entry in socket_station.book.heard if isinstance(entry, tuple) and entry[0] == "cancel"] == [
             ("cancel", "cancelled"),
             ("cancel", "open"),
         ]
 
 
-def test_a_peer_cannot_cancel_what_another_began(station: Station) -> None:
-    with station.connect() as owner, station.connect() as other:
+def test_a_peer_cannot_cancel_what_another_began(socket_station: Station) -> None:
+    with socket_station.connect() as owner, socket_station.connect() as other:
         owner.send(encode(Begin("a", 1)))
-        station.turn()
+        socket_station.turn()
         other.send(encode(Cancel("a")))
-        station.turn()
-        assert station.book.heard == [("begin", "a", 1)]
+        socket_station.turn()
+        assert socket_station.book.heard == [("begin", "a", 1)]
 
 
-def test_a_begin_that_was_refused_is_not_cancelled_later(station: Station) -> None:
-    station.book.opens = False
-    with station.connect() as peer:
+def test_a_begin_that_was_refused_is_not_cancelled_later(socket_station: Station) -> None:
+    socket_station.book.opens = False
+    with socket_station.connect() as peer:
         peer.send(encode(Begin("a", 1)))
-    station.turn()
-    assert station.book.heard == [("begin", "a", 1)]
+    socket_station.turn()
+    assert socket_station.book.heard == [("begin", "a", 1)]
 
 
-def test_one_peer_opens_so_many_spans_and_no_more(station: Station) -> None:
-    with station.connect() as peer:
+def test_one_peer_opens_so_many_spans_and_no_more(socket_station: Station) -> None:
+    with socket_station.connect() as peer:
         for number in range(MAX_OPEN_SPANS + 10):
             peer.send(encode(Begin(str(number), 1)))
-            station.turn()
-        assert station.book.rejected == {"too_many_open": 10}
-        assert len(station.book.heard) == MAX_OPEN_SPANS
+            socket_station.turn()
+        assert socket_station.book.rejected == {"too_many_open": 10}
+        assert len(socket_station.book.heard) == MAX_OPEN_SPANS
         peer.send(encode(Cancel("0")))
         peer.send(encode(Begin("again", 1)))
-        station.turn()
-        assert station.book.heard[-1] == ("begin", "again", 1)
+        socket_station.turn()
+        assert socket_station.book.heard[-1] == ("begin", "again", 1)
 
 
-def test_a_flood_waits_in_its_own_buffer_while_others_are_served(station: Station) -> None:
-    with station.connect() as flood, station.connect() as quiet:
-        station.turn()
+def test_a_flood_waits_in_its_own_buffer_while_others_are_served(socket_station: Station) -> None:
+    with socket_station.connect() as flood, socket_station.connect() as quiet:
+        socket_station.turn()
         flood.setblocking(False)
         sent = 0
         with suppress(BlockingIOError):
             while flood.send(encode(Begin(f"flood-{sent}", 1))):
                 sent += 1
         quiet.send(encode(Begin("quiet", 1)))
-        for key, _ in station.selector.select(0):
+        for key, _ in socket_station.selector.select(0):
             key.data()
-        heard = len(station.book.heard)
-        assert ("begin", "quiet", 1) in station.book.heard
+        heard = len(socket_station.book.heard)
+        assert ("begin", "quiet", 1) in socket_station.book.heard
         assert heard < sent, "one turn emptied the flood: it would have held up everyone"
-        station.turn()
-        assert len(station.book.heard) == sent + 1
+        socket_station.turn()
+        assert len(socket_station.book.heard) == sent + 1
 
 
-def test_too_many_peers_of_a_user_are_turned_away_and_those_there_stay(station: Station) -> None:
+def test_too_many_peers_of_a_user_are_turned_away_and_those_there_stay(socket_station: Station) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8 * MAX_PEERS_OF_USER)), hard))
     peers = []
     for _ in range(MAX_PEERS_OF_USER + 3):
-        peers.append(station.connect())
-        station.turn()
-    assert station.book.rejected == {"too_many_peers": 3}
+        peers.append(socket_station.connect())
+        socket_station.turn()
+    assert socket_station.book.rejected == {"too_many_peers": 3}
     assert peers[-1].recv(10) == b""
     peers[0].send(encode(Begin("a", 1)))
     peers[1].close()
-    station.turn()
-    peers.append(station.connect())
+    socket_station.turn()
+    peers.append(socket_station.connect())
     peers[-1].send(encode(Begin("b", 1)))
-    station.turn()
-    assert station.book.heard == [("begin", "a", 1), ("begin", "b", 1)]
+    socket_station.turn()
+    assert socket_station.book.heard == [("begin", "a", 1), ("begin", "b", 1)]
     for peer in peers:
         peer.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_who_floods_waits_for_the_next_step_and_loses_nothing(station: Station) -> None:
-    with station.connect() as flood:
+def test_who_floods_waits_for_the_next_step_and_loses_nothing(socket_station: Station) -> None:
+    with socket_station.connect() as flood:
         flood.settimeout(10)
-        station.turn()
+        socket_station.turn()
 
         def send() -> None:
             for number in range(PACKETS_A_STEP_OF_USER + 500):
@@ -188,66 +180,66 @@ def test_who_floods_waits_for_the_next_step_and_loses_nothing(station: Station) 
         sending = Thread(target=send)
         sending.start()
         served = 0
-        while not station.receiver.is_behind(os.getuid()):
-            for key, _ in station.selector.select(1.0):
+        while not socket_station.receiver.is_behind(os.getuid()):
+            for key, _ in socket_station.selector.select(1.0):
                 key.data()
                 served += 1
-        assert not station.book.heard
-        assert not station.selector.select(0), "a peer that waits wakes nobody"
+        assert not socket_station.book.heard
+        assert not socket_station.selector.select(0), "a peer that waits wakes nobody"
         while sending.is_alive():
-            station.turn()
-        station.turn()
-        assert not station.receiver.is_behind(os.getuid())
-        assert station.book.heard == [("begin", "last", 1)]
+            socket_station.turn()
+        socket_station.turn()
+        assert not socket_station.receiver.is_behind(os.getuid())
+        assert socket_station.book.heard == [("begin", "last", 1)]
 
 
-def test_a_span_that_ended_by_another_way_is_not_cancelled_with_its_peer(station: Station) -> None:
-    with station.connect() as peer:
+def test_a_span_that_ended_by_another_way_is_not_cancelled_with_its_peer(socket_station: Station) -> None:
+    with socket_station.connect() as peer:
         peer.send(encode(Begin("a", 1)))
         peer.send(encode(Begin("b", 1)))
-        station.turn()
-    while ready := station.selector.select(0):
+        socket_station.turn()
+    while ready := socket_station.selector.select(0):
         for key, _ in ready:
             key.data()
-    station.receiver.resume()
-    station.receiver.release(lambda _: False)
-    assert ("cancel", "b") not in station.book.heard, "it may have ended, in what is not read yet"
-    station.receiver.ended(span("a"))
-    station.receiver.release(lambda _: True)
-    assert station.book.heard[2:] == [("cancel", "b")]
+    socket_station.receiver.resume()
+    socket_station.receiver.release(lambda _: False)
+    assert ("cancel", "b") not in socket_station.book.heard, "it may have ended, in what is not read yet"
+    socket_station.receiver.ended(span("a"))
+    socket_station.receiver.release(lambda _: True)
+    assert socket_station.book.heard[2:] == [("cancel", "b")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_span_is_its_senders_by_the_kernels_word(station: Station) -> None:
-    station.path.chmod(0o666)
-    for directory in (station.path.parent, *station.path.parent.parents[:2]):
+def test_a_span_is_its_senders_by_the_kernels_word(socket_station: Station) -> None:
+    socket_station.path.chmod(0o666)
+    for directory in (socket_station.path.parent, *socket_station.path.parent.parents[:2]):
         directory.chmod(0o755)
-    with station.connect() as root:
+    with socket_station.connect() as root:
         packet = encode(span("a")).replace(b'"type":"span"', b'"type":"span","uid":0')
         os.seteuid(65534)
         try:
-            nobody = station.connect()
+            nobody = socket_station.connect()
         finally:
             os.seteuid(0)
         nobody.send(packet)
         root.send(packet)
-        station.turn()
-        assert {heard.uid for heard in station.book.heard if isinstance(heard, Span)} == {0, 65534}
+        socket_station.turn()
+        assert {heard.uid for heard in socket_station.book.heard if isinstance(heard, Span)} == {0, 65534}
         nobody.close()
 
 
-def test_out_of_descriptors_it_rests_and_resumes(station: Station) -> None:
+def test_out_of_descriptors_it_rests_and_resumes(socket_station: Station) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with station.connect() as peer:
+    with socket_station.connect() as peer:
         peer.send(encode(Begin("a", 1)))
         lowest_free = os.dup(0)
         os.close(lowest_free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
         try:
-            station.turn()
+            socket_station.turn()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert station.book.rejected == {"no_descriptors": 1}
-        station.receiver.resume()
-        station.turn()
-        assert station.book.heard == [("begin", "a", 1)]
+        assert socket_station.book.rejected == {"no_descriptors": 1}
+        socket_station.receiver.resume()
+        socket_station.turn()
+        assert socket_station.book.heard == [("begin", "a", 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -28,115 +28,108 @@ from llmpower.spans.wire import (
 from llmpower.types import Measurement
 
 
-@pytest.fixture
-def station(tmp_path: Path) -> Iterator[Station]:
-    station = Station(tmp_path / "s.sock")
-    yield station
-    station.close()
-
-
 def test_an_answer_that_fits_in_no_packet_ends_that_connection_and_nothing_else(tmp_path: Path) -> None:
-    station = Station(tmp_path / "s.sock", lambda: {"name": "x" * MAX_PACKET_BYTES})
-    with station.connect() as asking, station.connect() as other:
+    socket_station = Station(tmp_path / "s.sock", lambda: {"name": "x" * MAX_PACKET_BYTES})
+    with socket_station.connect() as asking, socket_station.connect() as other:
         asking.send(encode(StatusRequest()))
         other.send(encode(Begin("a", 1)))
-        station.turn()
+        socket_station.turn()
         assert asking.recv(1) == b""
-    assert ("begin", "a", 1) in station.book.heard
-    (failure,) = [heard for heard in station.book.heard if isinstance(heard, tuple) and heard[0] == "fail"]
+    assert ("begin", "a", 1) in socket_station.book.heard
+    (failure,) = [heard for heard in socket_station.book.heard if isinstance(heard, tuple) and heard[0] == "fail"]
     assert failure[1].startswith("a request cannot be answered: ")
-    station.close()
+    socket_station.close()
 
 
-def test_status_is_answered_on_the_same_connection(station: Station) -> None:
-    with station.connect() as peer:
+def test_status_is_answered_on_the_same_connection(socket_station: Station) -> None:
+    with socket_station.connect() as peer:
         peer.send(encode(StatusRequest()))
-        station.turn()
+        socket_station.turn()
         assert decode_status(peer.recv(MAX_PACKET_BYTES)) == {"spans_stored": 7}
 
 
-def test_the_clients_own_question_is_answered(station: Station) -> None:
+def test_the_clients_own_question_is_answered(socket_station: Station) -> None:
     answers: list[dict[str, Any]] = []
-    asking = Thread(target=lambda: answers.append(request_status(station.path, 10.0)))
+    asking = Thread(target=lambda: answers.append(request_status(socket_station.path, 10.0)))
     asking.start()
     while asking.is_alive():
-        for key, _ in station.selector.select(0.01):
+        for key, _ in socket_station.selector.select(0.01):
             key.data()
     assert answers == [{"spans_stored": 7}]
 
 
-def test_who_asks_and_never_reads_is_dropped(station: Station) -> None:
-    with station.connect() as peer:
+def test_who_asks_and_never_reads_is_dropped(socket_station: Station) -> None:
+    with socket_station.connect() as peer:
         peer.setblocking(False)
         asked = 0
         with suppress(BrokenPipeError):
             while peer.send(encode(StatusRequest())) and asked < 100_000:
-                station.turn()
+                socket_station.turn()
                 asked += 1
         assert asked < 100_000, "its answers pile up without end"
 
 
-def test_times_by_another_clock_are_brought_to_ours(station: Station) -> None:
-    with station.connect() as peer:
+def test_times_by_another_clock_are_brought_to_ours(socket_station: Station) -> None:
+    with socket_station.connect() as peer:
         peer.send(encode(SenderClock(boot_id(), -(10**12), 10**12)))
         peer.send(encode(Begin("a", 10**12 + 1)))
         peer.send(encode(span(start_ns=10**12 + 1, first_token_ns=10**12 + 2, end_ns=10**12 + 2)))
-        station.turn()
-        assert station.book.heard == [("begin", "a", 1), span(first_token_ns=2)]
+        socket_station.turn()
+        assert socket_station.book.heard == [("begin", "a", 1), span(first_token_ns=2)]
 
 
-def test_a_peer_whose_clock_cannot_be_brought_to_ours_is_sent_away_with_the_reason(station: Station) -> None:
-    with station.connect() as peer:
+def test_a_peer_whose_clock_cannot_be_brought_to_ours_is_sent_away_with_the_reason(socket_station: Station) -> None:
+    with socket_station.connect() as peer:
         peer.send(encode(SenderClock(boot_id(), -(10**12))))
         peer.send(encode(Begin("a", 1)))
-        station.turn()
-        assert station.book.rejected == {"other_clock": 1}
-        ((_, said),) = station.book.heard
+        socket_station.turn()
+        assert socket_station.book.rejected == {"other_clock": 1}
+        ((_, said),) = socket_station.book.heard
         assert "-1000.000 s from ours" in said
         with pytest.raises(ConnectionError):
             peer.send(b"{}", socket.MSG_NOSIGNAL)
 
 
 def test_who_asks_what_came_of_a_span_is_told_once_it_is_measured(
-    station: Station, make_measurement: Callable[..., Measurement]
+    socket_station: Station, make_measurement: Callable[..., Measurement]
 ) -> None:
     measured = make_measurement(uid=os.getuid())
     request = encode(MeasurementRequest(measured.span.span_id, 60_000))
-    with station.connect() as early, station.connect() as late:
+    with socket_station.connect() as early, socket_station.connect() as late:
         early.send(request)
-        station.turn()
+        socket_station.turn()
         early.setblocking(False)
         with pytest.raises(BlockingIOError):
             early.recv(MAX_PACKET_BYTES)
-        station.answers.measured(make_measurement(uid=os.getuid() + 1, gpu_energy_j=7.0))
-        station.answers.measured(measured)
+        socket_station.answers.measured(make_measurement(uid=os.getuid() + 1, gpu_energy_j=7.0))
+        socket_station.answers.measured(measured)
         late.send(request)
-        station.turn()
+        socket_station.turn()
         for peer in (early, late):
             assert decode_measurement(peer.recv(MAX_PACKET_BYTES), measured.span) == measured
 
 
 def test_who_does_not_read_the_answers_is_dropped(
-    station: Station, make_measurement: Callable[..., Measurement]
+    socket_station: Station, make_measurement: Callable[..., Measurement]
 ) -> None:
-    station.answers.measured(make_measurement(uid=os.getuid(), system="x" * 50_000))
-    with station.connect() as peer:
+    socket_station.answers.measured(make_measurement(uid=os.getuid(), system="x" * 50_000))
+    with socket_station.connect() as peer:
         for _ in range(100):
             with suppress(BlockingIOError, BrokenPipeError):
                 peer.send(encode(MeasurementRequest("span-0", 0)), socket.MSG_DONTWAIT)
-            station.turn()
+            socket_station.turn()
         with pytest.raises(BrokenPipeError):
             peer.send(encode(Cancel("a")), socket.MSG_NOSIGNAL)
-    station.turn()
-    assert station.book.heard == []
+    socket_station.turn()
+    assert socket_station.book.heard == []
 
 
 def test_an_answer_to_one_that_is_gone_disturbs_nobody(
-    station: Station, make_measurement: Callable[..., Measurement]
+    socket_station: Station, make_measurement: Callable[..., Measurement]
 ) -> None:
-    with station.connect() as peer:
+    with socket_station.connect() as peer:
         peer.send(encode(MeasurementRequest("span-0", 60_000)))
-        station.turn()
-    station.answers.measured(make_measurement(uid=os.getuid()))
-    station.turn()
-    assert station.book.heard == []
+        socket_station.turn()
+    socket_station.answers.measured(make_measurement(uid=os.getuid()))
+    socket_station.turn()
+    assert socket_station.book.heard == []

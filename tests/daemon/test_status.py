@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,25 @@ from llmpower.daemon.comparison import OUTCOMES
 from llmpower.daemon.config import load_config
 from llmpower.daemon.refusals import REASONS
 from llmpower.daemon.status import MAX_CHARTS, MAX_MODELS, MAX_PROBLEMS, MAX_WORK, status_of
-from llmpower.metrics import DeviceState, DriftState, FieldState, ModelAccounts, ModelDrift, Snapshot, StoreState
+from llmpower.metrics import (
+    DeviceState,
+    DriftState,
+    FieldState,
+    Histogram,
+    ModelAccounts,
+    ModelDrift,
+    SamplerState,
+    Snapshot,
+    StoreState,
+)
 from llmpower.spans.replies import decode_status, encode_status
 from llmpower.types import Device, Measurement, WorkCost
 
 FIELDS = {
     name: FieldState("GPU is lost (NVML code 15)", 99.9876543210987, 12.3456789012345, *(0.123456789012345,) * 6)
-    for name in ("energy", "power_instant", "power_average")
+    for name in ("energy", "power_instant")
 }
+"""As many as the sampler reads of a card, which has 32 of them at most."""
 
 
 def status(snapshot: Snapshot, **values: Any) -> dict[str, Any]:
@@ -53,13 +65,18 @@ def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
     snapshot = Snapshot(
         version="1.2.3",
         backend="nvml",
-        devices=tuple(card(number, stalled_s=12345.678, work=work) for number in range(40)),
+        devices=tuple(
+            card(number, stalled_s=12345.678, work=work, booked_ns=2**62, requests=2**60, output_tokens=2**60)
+            for number in range(40)
+        ),
         models=accounts.freeze(),
         spans_rejected=dict.fromkeys(REASONS, 2**60),
         store_errors=1,
         store_waiting=1,
         store_lost=1,
         store=StoreState(last_fault="x" * 500),
+        sampler=SamplerState(2**60, 2**60, 2**60, 2**60, Histogram((1 / 3,) * 11, (2**60,) * 12, 0.0)),
+        taken_ns=2**62,
         drift=DriftState(
             "/" + "x" * 4000,
             101,
@@ -70,8 +87,9 @@ def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
             ),
         ),
     )
-    told = status(snapshot, last_error="x" * 500, last_error_ns=1)
-    assert decode_status(encode_status(told)) == told
+    limits = {state.device.uuid: 1e3 / 3 for state in snapshot.devices}
+    told = status(snapshot, last_error="x" * 500, last_error_ns=1, power_limits_w=limits)
+    assert json.loads(json.dumps(told)) == decode_status(encode_status(told))
     assert len(told["problems"]) == MAX_PROBLEMS + 1
     assert told["problems"][-1]["what"].startswith("and ")
     assert len(told["models"]) == MAX_MODELS
@@ -91,6 +109,9 @@ def test_what_a_model_costs_is_told_dearest_first(make_measurement: Callable[...
             "model_name": "dear",
             "requests": 2,
             "energy_j": 80.0,
+            "known_requests": 2,
+            "request_energy_j": 80.0,
+            "output_tokens": 40,
             "energy_per_request_j": 40.0,
             "energy_per_output_token_j": 2.0,
         },
@@ -98,6 +119,9 @@ def test_what_a_model_costs_is_told_dearest_first(make_measurement: Callable[...
             "model_name": "cheap",
             "requests": 1,
             "energy_j": 10.0,
+            "known_requests": 1,
+            "request_energy_j": 10.0,
+            "output_tokens": 20,
             "energy_per_request_j": 10.0,
             "energy_per_output_token_j": 0.5,
         },
@@ -105,10 +129,27 @@ def test_what_a_model_costs_is_told_dearest_first(make_measurement: Callable[...
             "model_name": "unknown",
             "requests": 1,
             "energy_j": 0.0,
+            "known_requests": 0,
+            "request_energy_j": 0.0,
+            "output_tokens": 0,
             "energy_per_request_j": None,
             "energy_per_output_token_j": None,
         },
     ]
+
+
+def test_sums_come_with_their_moments_and_limits_with_their_cards() -> None:
+    served = card(1, booked_ns=7, requests=3, output_tokens=60)
+    sampler = SamplerState(ticks=9, missed_ticks=1, lateness_s=Histogram((0.1, 1.0), (5, 3, 1), 2.0))
+    snapshot = Snapshot(version="1", backend="nvml", devices=(served, card(2)), sampler=sampler, taken_ns=8)
+    told = status(snapshot, power_limits_w={served.device.uuid: 400.0})
+    assert told["taken_ns"] == 8
+    first, second = told["devices"]
+    assert (first["booked_ns"], first["requests"], first["output_tokens"]) == (7, 3, 60)
+    assert (first["power_limit_w"], second["power_limit_w"], second["booked_ns"]) == (400.0, None, None)
+    assert (told["sampler"]["ticks"], told["sampler"]["missed_ticks"]) == (9, 1)
+    assert decode_status(encode_status(told))["sampler"]["lateness_counts"] == [5, 3, 1]
+    assert told["sampler"]["lateness_bounds_s"] == (0.1, 1.0)
 
 
 def test_what_work_costs_is_told_by_device_and_model() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from online_policies import make, queries
+from two_models import two_models
 
 from llmpower.exceptions import InputError
 from llmpower.gateways.desk import Desk, from_environment
-from llmpower.modelling import WorkloadModel, fit
 from llmpower.routing import OnlineRouter, RoutingPolicy, save_policy
 
 PAST = queries(1000, 1)
@@ -17,17 +17,7 @@ PAST = queries(1000, 1)
 
 @pytest.fixture(scope="module")
 def policy() -> RoutingPolicy:
-    import pandas as pd
-
-    rows = [
-        (name, τin, τout, p1 * τin + d0 * τout, (p1 * τin + d0 * τout) / 300)
-        for name, p1, d0 in (("small", 0.1, 4.0), ("large", 0.5, 40.0))
-        for τin in (8, 64, 512)
-        for τout in (8, 64, 512)
-    ]
-    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
-    models: list[WorkloadModel] = fit(pd.DataFrame(rows, columns=columns), form="cached")
-    return make(models, {"small": 0.5, "large": 0.7}, PAST, shares={"small": 0.5, "large": 0.5})
+    return make(two_models(), {"small": 0.5, "large": 0.7}, PAST, shares={"small": 0.5, "large": 0.5})
 
 
 def test_shares_are_kept_of_requests_known_by_their_characters(policy: RoutingPolicy) -> None:

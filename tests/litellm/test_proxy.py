@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from scripted import word_tokenizer
 from servers import Program, free_port, wait_until
+from two_models import NAMES, two_models
 
-from llmpower.modelling import fit
 from llmpower.routing import Workload, make_policy, route, save_policy
 
-NAMES = ("small", "large")
 ACCESS = "POST /v1/chat/completions"
 REQUESTS = 24
 
@@ -30,16 +28,8 @@ def directory(tmp_path: Path, tiny_llama: Any) -> Path:
     for name in NAMES:
         tiny_llama.save_pretrained(directory / name)
         word_tokenizer().save_pretrained(directory / name)
-    rows = [
-        (name, τin, τout, p1 * τin + d0 * τout, (p1 * τin + d0 * τout) / 300)
-        for name, p1, d0 in (("small", 0.1, 4.0), ("large", 0.5, 40.0))
-        for τin in (8, 64, 512)
-        for τout in (8, 64, 512)
-    ]
-    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
-    models = fit(pd.DataFrame(rows, columns=columns), form="cached")
     workload = Workload.from_tokens([8, 64, 100, 200], [8, 64, 10, 30])
-    plan = route(models, workload, {"small": 0.5, "large": 0.7}, shares=dict.fromkeys(NAMES, 0.5))
+    plan = route(two_models(), workload, {"small": 0.5, "large": 0.7}, shares=dict.fromkeys(NAMES, 0.5))
     save_policy(make_policy(plan), directory / "policy.json")
     return directory
 

@@ -1,0 +1,46 @@
+"""Progress of long work, with the time left: on stderr, and on a terminal alone.
+
+Work tells how far it is by calling ``progress(done, total)``; the total may grow while it goes. Where nobody watches
+there is nothing to call, so that work costs what it costs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+Progress = Callable[[int, int], None]
+
+_Item = TypeVar("_Item")
+
+
+@contextmanager
+def shown(label: str) -> Iterator[Progress | None]:
+    """What is to be told of progress, for as long as the block lasts; ``None`` where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    # A step of nothing may still change the total.
+    bar: Any = click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, update_min_steps=0)
+
+    def tell(done: int, total: int) -> None:
+        bar.length = max(total, 1)
+        bar.update(done - bar.pos)
+
+    with bar:
+        yield tell
+
+
+def told(items: Iterable[_Item], total: int, progress: Progress, steps: int = 200) -> Iterator[_Item]:
+    """The items, of which progress is told now and then as they are taken."""
+    often = max(total // steps, 1)
+    done = 0
+    for done, item in enumerate(items, 1):
+        yield item
+        if done % often == 0:
+            progress(done, max(total, done))
+    progress(done, done)

@@ -1,0 +1,102 @@
+"""Tables: decimal points under each other, nothing wider than the terminal, no power over it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpower.cli.layout import FEWEST_CELLS, aligned, colours_wanted, compact, cut, energy_unit, plain, width
+
+NUMBERS = st.floats(-1e6, 1e6).flatmap(lambda value: st.sampled_from([f"{value:.4g}", f"{value:,.2f}", f"{value:.0f}"]))
+
+
+def test_decimal_points_stand_under_each_other_and_words_end_where_the_column_ends() -> None:
+    lines = aligned(
+        ("card", "power [W]", "uuid"),
+        [("A100", "251.26", "GPU-a"), ("H100", "7", "GPU-b"), ("", "1,000.5", "GPU-c"), ("L4", "stalled 3 s", "GPU-d")],
+        right=("power [W]",),
+    )
+    assert lines == [
+        "card    power [W]  uuid",
+        "A100       251.26  GPU-a",
+        "H100         7     GPU-b",
+        "         1,000.5   GPU-c",
+        "L4    stalled 3 s  GPU-d",
+    ]
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=8))
+def test_every_digit_is_kept_and_points_are_in_one_column(cells: list[str]) -> None:
+    _, *lines = aligned(("", "x"), [("|", cell) for cell in cells], right=("x",))
+    assert [line.split()[1] for line in lines] == cells
+    points = [cell.index(".") if "." in cell else len(cell) for cell in cells]
+    assert len({line.rindex(cell) + point for line, cell, point in zip(lines, cells, points, strict=True)}) == 1
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=40), st.text(max_size=40), NUMBERS), max_size=5),
+    st.integers(40, 120),
+)
+def test_a_table_is_no_wider_than_the_terminal(rows: list[tuple[str, str, str]], columns: int) -> None:
+    lines = aligned(("a", "b", "number"), rows, right=("number",), columns=columns)
+    least = 2 * FEWEST_CELLS + 4 + max([len("number"), *(len(row[2]) for row in rows)]) + 8
+    assert max(map(width, lines)) <= max(columns, least)
+    assert all(row[2] in line for row, line in zip(rows, lines[1:], strict=True))
+    assert all(line.isprintable() for line in lines)
+
+
+@given(st.text(), st.integers(1, 30))
+def test_what_is_cut_fits(text: str, cells: int) -> None:
+    text = plain(text)
+    assert width(cut(text, cells)) <= cells or width(text) <= cells
+    if width(text) <= cells:
+        assert cut(text, cells) == text
+
+
+def test_chinese_letters_take_two_cells() -> None:
+    assert aligned(("model", "n"), [("通义千问", "1"), ("llama", "2")], right=("n",)) == [
+        "model     n",
+        "通义千问  1",
+        "llama     2",
+    ]
+
+
+def test_a_name_has_no_power_over_the_terminal() -> None:
+    hostile = "llama\x1b]0;owned\x07\x1b[2J\r\n\u202egpj"
+    _, line = aligned(("model",), [(hostile,)])
+    assert line == "llama?]0;owned??[2J???gpj"
+
+
+@pytest.mark.parametrize(
+    ("energies_j", "unit"),
+    [([], "J"), ([0.0, None], "J"), ([5e5, 2e9], "kJ"), ([0.5, 2e9], "J"), ([-3e6, 0.0], "MJ"), ([1e9], "GJ")],
+    ids=["none", "nothing", "least", "below one", "negative", "giga"],
+)
+def test_one_unit_is_chosen_for_all(energies_j: list[float | None], unit: str) -> None:
+    assert energy_unit(energies_j)[1] == unit
+
+
+def test_figures_of_any_size_are_short() -> None:
+    figures = (None, 0.0, 1.2345, 999.4, 999.6, 12345.6)
+    assert list(map(compact, figures)) == ["–", "0", "1.23", "999", "1,000", "12,346"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, None),
+        ({"NO_COLOR": ""}, None),
+        ({"NO_COLOR": "1"}, False),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "0"}, False),
+        ({"CLICOLOR_FORCE": "1", "CLICOLOR": "0"}, True),
+        ({"CLICOLOR": "0"}, False),
+        ({"CLICOLOR": "1"}, None),
+        ({"TERM": "dumb"}, False),
+    ],
+    ids=lambda value: " ".join(f"{name}={said}" for name, said in value.items()) if isinstance(value, dict) else None,
+)
+def test_who_wants_colours_is_asked_by_the_usual_variables(environ: dict[str, str], wanted: bool | None) -> None:
+    assert colours_wanted(environ) is wanted
