@@ -30,7 +30,7 @@ COMMANDS = {
     "fit": "Fit workload models of energy and runtime to measurements.",
     "predict": "Predict joules and seconds of one query from fitted models.",
     "profile": "Measure a model over a grid of input and output lengths.",
-    "report": "Write one self-contained HTML page of fits and plans.",
+    "report": "Write one self-contained HTML page of fits, measurements and plans.",
     "route": "Assign a workload's queries to models at least cost.",
     "run": "Run any program with transformers instrumented.",
     "service": "Install the daemon as a systemd service, show it, remove it.",
