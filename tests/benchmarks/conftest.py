@@ -47,6 +47,11 @@ def paper_case_page() -> ModuleType:
 
 
 @pytest.fixture
+def benchmarks_page() -> ModuleType:
+    return load("make_benchmarks_page")
+
+
+@pytest.fixture
 def daemon_benchmark() -> ModuleType:
     return load("daemon")
 
