@@ -1,4 +1,4 @@
-"""Writes docs/commands.md, docs/metrics.md and systemd/llmpower.toml from the program itself.
+"""Writes docs/commands.md, metrics.md, settings.md and files.md and systemd/llmpower.toml from the program itself.
 
 Run it after changing an option or a metric.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -43,6 +43,16 @@ name sits on `llmpower_gpu_info`. Over any window, the increases of inference, i
 to the increase of its energy counter.
 
 | metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+SETTINGS_HEAD = """# Settings
+
+Written by `python docs/make_reference.py` from the options of `llmpower daemon`. A key stands in a TOML file
+(`/etc/llmpower/llmpower.toml`, or what `--config` names), as an option `--KEY` on the command line, or in the
+environment. The command line beats the environment, which beats the file. An unknown key is refused.
+
+| key | default | meaning | environment |
 |---|---|---|---|
 """
 
@@ -86,16 +96,40 @@ def config_file() -> str:
     """
     defaults = default_settings({}, 0)
     sections = [CONFIG_HEAD]
+    sections += [f"# {meaning}\n{_setting(key, defaults[key])}\n" for key, meaning, _ in _settings(defaults)]
+    return "\n".join(sections)
+
+
+def settings_page() -> str:
+    """The same as a table, with the variables of the environment."""
+    defaults = default_settings({}, 0)
+    rows = [
+        f"| `{key}` | {_shown(defaults[key])} | {meaning} | `{variable}` |"
+        for key, meaning, variable in _settings(defaults)
+    ]
+    return SETTINGS_HEAD + "\n".join(rows) + "\n"
+
+
+def _settings(defaults: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
+    """Each key, its meaning and its variable of the environment."""
     for option in daemon_command.params:
         key = option.opts[0].removeprefix("--")
         if not isinstance(option, click.Option) or key not in defaults:
             continue
         assert option.help is not None
+        assert option.name is not None
         meaning = re.sub(r"\s*\[default: .*\]$", "", option.help)
         if isinstance(option.type, click.Choice):
             meaning += f" One of {', '.join(option.type.choices)}."
-        sections.append(f"# {meaning}\n{_setting(key, defaults[key])}\n")
-    return "\n".join(sections)
+        yield key, meaning, f"LLMPOWER_DAEMON_{option.name.upper()}"
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "not set"
+    if default == "":
+        return "empty"
+    return f"`{json.dumps(default) if isinstance(default, bool) else default}`"
 
 
 def _setting(key: str, default: object) -> str:
@@ -136,7 +170,11 @@ def _labels(family: Metric) -> list[str]:
 
 
 if __name__ == "__main__":
+    from make_files import files_page
+
     docs = Path(__file__).parent
+    docs.joinpath("settings.md").write_text(settings_page(), encoding="utf-8")
+    docs.joinpath("files.md").write_text(files_page(), encoding="utf-8")
     docs.joinpath("commands.md").write_text(commands_page(), encoding="utf-8")
     docs.joinpath("metrics.md").write_text(metrics_page(), encoding="utf-8")
     docs.parent.joinpath("systemd/llmpower.toml").write_text(config_file(), encoding="utf-8")
