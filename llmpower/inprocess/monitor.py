@@ -46,6 +46,17 @@ class Monitor:
 
     Raises:
         DeviceError: the driver's library is missing or refuses to start, or ``rate_hz`` cannot be kept.
+
+    Example:
+        >>> import time
+        >>> with Monitor(backend="simulated") as monitor:
+        ...     with monitor.span(model_name="llama", input_tokens=512) as call:
+        ...         time.sleep(0.2)
+        ...         call.output_tokens = 128
+        >>> print("it took", call)
+        it took ... ± ... J (..., SIMULATED)
+        >>> [measurement.span.output_tokens for measurement in monitor.measurements()]
+        [128]
     """
 
     def __init__(

@@ -65,6 +65,21 @@ def fit(
         InputError: an option is unknown.
         FitError: the measurements cannot carry the form: a row is impossible, there is one cell or fewer cells than
             terms, a constant column, terms that cannot be told apart, or simulated rows mixed with real ones.
+
+    Example:
+        >>> import pandas as pd
+        >>> L = (8, 64, 512)
+        >>> rows = pd.DataFrame(
+        ...     [("llama", τin, τout, 5 + 0.1 * τin + 2 * τout, 0.1 + 0.02 * τout) for τin in L for τout in L],
+        ...     columns=["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"],
+        ... )
+        >>> (model,) = fit(rows, form="cached")
+        >>> model.energy.formula
+        'p0 + p1·τin + p2·τin² + d0·τout + d1·(τin·τout + τout(τout−1)/2)'
+        >>> round(float(model.energy.predict(100, 50)), 3)
+        115.0
+        >>> model.energy.heldout.mape < 1e-9
+        True
     """
     forms = forms_of(form, intercept=intercept)
     groups = group_rows(measurements, group_by, boundary)

@@ -65,6 +65,19 @@ def predict(
     Raises:
         InputError: a policy is unknown, a length or the batch size cannot be, or a prediction is doubtful and its
             policy is ``raise``; the first such query is named.
+
+    Example:
+        >>> import pandas as pd
+        >>> from llmpower.modelling import fit
+        >>> L = (8, 64, 512)
+        >>> rows = pd.DataFrame(
+        ...     [("llama", τin, τout, 5 + 0.1 * τin + 2 * τout, 0.1 + 0.02 * τout) for τin in L for τout in L],
+        ...     columns=["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"],
+        ... )
+        >>> (model,) = fit(rows, form="cached")
+        >>> energy = predict(model, [100, 400], 50).energy_j
+        >>> energy.mean.round(3).tolist(), energy.outside.tolist()
+        ([115.0, 145.0], [False, False])
     """
     for name, policy in (("outside", outside), ("nonpositive", nonpositive)):
         if policy not in get_args(Policy):

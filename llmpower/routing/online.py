@@ -63,6 +63,23 @@ class OnlineRouter:
     Raises:
         InputError: ``period`` is below 1.
         InfeasibleError: no whole numbers of that many queries meet the shares.
+
+    Example:
+        >>> import pandas as pd
+        >>> from llmpower.modelling import fit
+        >>> from llmpower.routing import Workload, make_policy, route
+        >>> L, K = (8, 64, 512), (("small", 1), ("large", 5))
+        >>> rows = pd.DataFrame(
+        ...     [(name, τin, τout, k * (5 + 0.1 * τin + 2 * τout), 1.0) for name, k in K for τin in L for τout in L],
+        ...     columns=["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"],
+        ... )
+        >>> yesterday = Workload.from_tokens([8, 500, 8, 500], [10, 10, 400, 400])
+        >>> shares = {"small": 0.5, "large": 0.5}
+        >>> plan = route(fit(rows, form="cached"), yesterday, {"small": 0.5, "large": 0.7}, shares=shares)
+        >>> router = OnlineRouter(make_policy(plan), period=2)
+        >>> sorted(router.choose(input_tokens=100).name for _ in range(2))
+        ['large', 'small']
+        >>> router.observe(input_tokens=100, output_tokens=37)
     """
 
     def __init__(self, policy: RoutingPolicy, period: int = PERIOD) -> None:

@@ -165,6 +165,21 @@ def route(
         InputError: an argument is out of range, models cannot be compared, a form predicts ≤ 0, or more is extrapolated
             than may be.
         InfeasibleError: no division of the queries meets the shares, or none does within ``max_runtime_s``.
+
+    Example:
+        >>> import pandas as pd
+        >>> from llmpower.modelling import fit
+        >>> L, K = (8, 64, 512), (("small", 1), ("large", 5))
+        >>> rows = pd.DataFrame(
+        ...     [(name, τin, τout, k * (5 + 0.1 * τin + 2 * τout), 1.0) for name, k in K for τin in L for τout in L],
+        ...     columns=["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"],
+        ... )
+        >>> queries = Workload.from_tokens([8, 500, 8, 500], [10, 10, 400, 400])
+        >>> plan = route(fit(rows, form="cached"), queries, {"small": 0.5, "large": 0.7}, shares={"large": 0.5})
+        >>> {name: of.queries for name, of in plan.models.items()}
+        {'large': 2, 'small': 2}
+        >>> plan.optimality_gap
+        0.0
     """
     check_goal(zeta, accuracy)
     if not 0 <= max_extrapolation <= 1:

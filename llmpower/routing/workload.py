@@ -72,6 +72,11 @@ class Workload:
         Raises:
             InputError: no rows, rows of different lengths, a token count that is empty, negative or no whole number,
                 a row without any token, or a count below 1. The error names column, value and row (from 1).
+
+        Example:
+            >>> workload = Workload.from_tokens([8, 512, 8], [32, 32, 32])
+            >>> workload.input_tokens.tolist(), workload.count.tolist()
+            ([8, 512], [2, 1])
         """
         columns = {"input_tokens": np.asarray(input_tokens), "output_tokens": np.asarray(output_tokens)}
         if count is not None:

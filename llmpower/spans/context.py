@@ -216,6 +216,15 @@ def span(
         input_tokens: prompt tokens of the whole batch, padding excluded; may be set later on the yielded object.
         device_uuids: the GPUs that it runs on (``GPU-…``), empty for none, ``None`` for not known.
         client: where the span goes; by default to the :class:`llmpower.Monitor` that is open, else to the daemon.
+
+    Example:
+        >>> import llmpower
+        >>> with llmpower.Monitor(backend="simulated"):  # or the daemon, and no such line
+        ...     with llmpower.span(model_name="llama", input_tokens=512) as call:
+        ...         call.output_tokens = 128  # whatever runs the model says how many there were
+        ...     measured = call.measurement()
+        >>> measured.span.input_tokens, measured.span.output_tokens, measured.simulated
+        (512, 128, True)
     """
     with unmeasured():
         opened = OpenSpan(

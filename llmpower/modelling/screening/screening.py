@@ -108,6 +108,20 @@ def screen(measurements: pd.DataFrame, *, tdp_w: float | None = None) -> Screeni
 
     Raises:
         InputError: ``tdp_w`` is no power.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = pd.DataFrame(
+        ...     {
+        ...         "model_name": "llama",
+        ...         "input_tokens": [8, 64, 512],
+        ...         "output_tokens": 32,
+        ...         "runtime_s": 1.0,
+        ...         "gpu_energy_j": [70.0, -3.0, 95.0],
+        ...     }
+        ... )
+        >>> [(finding.kind, finding.n_rows) for finding in screen(rows).findings]
+        [('negative_energy', 1)]
     """
     if tdp_w is not None and not 0 < tdp_w < np.inf:
         raise InputError("--tdp", tdp_w, "is no design power; give the watts of one device")
