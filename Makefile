@@ -14,7 +14,7 @@ PARALLEL ?= -n 2 --dist loadfile
 CSOURCES = $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-page test-serve test-litellm test-c fuzz lint format typecheck memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
+.PHONY: help demo test test-system test-page test-serve test-litellm test-c fuzz lint format typecheck docs memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ format: $(VENV)/.installed-dev ## Rewrite Python and C in the project's style
 typecheck: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy
 	$(BIN)/mypy grafana/make_dashboard.py
+
+docs: $(VENV)/.installed-dev ## The documentation as a site, in build/docs; a warning fails
+	$(BIN)/python -m sphinx -q -W --keep-going -E docs build/docs
 
 memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Valgrind where it is installed
 	$(MAKE) --no-print-directory -C csrc/tests asan tsan
