@@ -97,6 +97,7 @@ def _represented(costs: Costs, limits: tuple[IntArray, IntArray]) -> tuple[Costs
     represented = replace(
         costs,
         workload=fewer,
+        n_tokens=float(fewer.tokens @ fewer.count),
         energy_j=costs.energy_j[cells],
         runtime_s=None if costs.runtime_s is None else costs.runtime_s[cells],
         extrapolated=costs.extrapolated[cells],

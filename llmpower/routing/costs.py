@@ -28,7 +28,7 @@ from llmpower.routing.idle import Idle
 from llmpower.routing.kernels import Choices
 from llmpower.routing.outcome import Loads, Outcome, Scaling
 from llmpower.routing.predictions import RUNTIME, Predictor, extrapolated, predict
-from llmpower.routing.stretches import in_stretches, stretches
+from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray, Workload
 
 # As many as a processor's nearer cache holds with what is computed from them.
@@ -43,6 +43,14 @@ class _Sums:
         self.energy_j, self.runtime_s = np.zeros((2, n_choices))
         self.late = np.zeros(n_choices, np.int64)
 
+    def add(self, other: _Sums) -> None:
+        """Take up the sums of other cells."""
+        self.queries += other.queries
+        self.tokens += other.tokens
+        self.energy_j += other.energy_j
+        self.runtime_s += other.runtime_s
+        self.late += other.late
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Costs:
@@ -50,7 +58,8 @@ class Costs:
 
     ``energy_j`` and ``runtime_s`` have shape (n_cells, n_choices), the latter ``None`` where nobody limits it;
     ``accuracy`` (n_classes, n_choices) or ``None``;
-    ``extrapolated`` (n_cells,) marks cells outside the fitted range of at least one choice. ``idle_j`` (n_choices,) is
+    ``extrapolated`` (n_cells,) marks cells outside the fitted range of at least one choice; ``n_tokens`` are those of
+    all queries. ``idle_j`` (n_choices,) is
     what each is charged while it is loaded, or ``None``; all are, unless they are ``unloadable`` and given no query. No
     query may go where it is predicted to take longer than ``max_runtime_s``, if that is given.
     """
@@ -63,6 +72,7 @@ class Costs:
     weighting: Weighting
     extrapolated: NDArray[np.bool_]
     scaling: Scaling
+    n_tokens: float
     idle_j: FloatArray | None = None
     unloadable: bool = False
     max_runtime_s: float | None = None
@@ -121,30 +131,42 @@ class Costs:
 
         An assignment is of queries (n_cells, n_choices), or says the one choice of each cell (n_cells,).
         """
-        workload, late = self.workload, self.late
-        tokens, n_choices = workload.tokens, len(self.choices)
+        workload, late, n_choices = self.workload, self.late, len(self.choices)
         predictor = Predictor(self.choices, workload, RUNTIME)
-        found = [_Sums(len(workload.classes), n_choices) for _ in assignments]
-        everything = _Sums(len(workload.classes), n_choices)
-        for cells in stretches(workload.n_cells, 4 * CELLS_AT_ONCE):
+
+        def add_up(cells: slice) -> list[_Sums]:
             count, classes, energy_j = workload.count[cells], workload.cell_class[cells], self.energy_j[cells]
+            tokens = workload.input_tokens[cells] + workload.output_tokens[cells]
             (seconds,) = predictor.of(cells)
-            for sums, assigned in zip(found, assignments, strict=True):
+            found = []
+            for number, assigned in enumerate((*assignments, None)):
+                sums = _Sums(len(workload.classes), n_choices)
+                found.append(sums)
+                if assigned is None:
+                    queries = count.astype(np.float64)
+                    sums.energy_j[:], sums.runtime_s[:] = queries @ energy_j, queries @ seconds
+                    sums.queries += _by_class(classes, count, len(workload.classes))
+                    sums.tokens += _by_class(classes, count * tokens, len(workload.classes))
+                    if late is not None:
+                        sums.late += count @ late[cells]
+                    continue
                 x = _queries(assigned, cells, count, n_choices)
-                kernels.count(x, tokens[cells], classes, sums.queries, sums.tokens)
-                kernels.add(x, energy_j, sums.energy_j)
+                kernels.count(x, tokens, classes, sums.queries, sums.tokens)
                 kernels.add(x, seconds, sums.runtime_s)
+                if number:
+                    kernels.add(x, energy_j, sums.energy_j)
                 if late is not None:
                     sums.late += np.einsum("ck,ck->k", x, late[cells])
-            queries = count.astype(np.float64)
-            everything.energy_j += queries @ energy_j
-            everything.runtime_s += queries @ seconds
-            if late is not None:
-                everything.late += count @ late[cells]
-        n_classes = len(workload.classes)
-        everything.queries += _by_class(workload.cell_class, workload.count, n_classes)
-        everything.tokens += _by_class(workload.cell_class, workload.count * tokens, n_classes)
-        return [self._loads(sums) for sums in (*found, everything)]
+            return found
+
+        totals = [_Sums(len(workload.classes), n_choices) for _ in range(len(assignments) + 1)]
+        for found in in_stretches(add_up, workload.n_cells, 4 * CELLS_AT_ONCE):
+            for total, sums in zip(totals, found, strict=True):
+                total.add(sums)
+        # The first is the plan, whose joules are added up in the order of the cells, as its objective always was.
+        first = _queries(assignments[0], slice(None), workload.count, n_choices)
+        kernels.add(first, self.energy_j, totals[0].energy_j)
+        return [self._loads(sums) for sums in totals]
 
     def _loads(self, sums: _Sums) -> Loads:
         accuracy_tokens, accuracy_queries = np.zeros(len(self.choices)), np.zeros(len(self.choices))
@@ -174,7 +196,7 @@ class Costs:
             tokens, queries = float(loads.accuracy_tokens.sum()), float(loads.accuracy_queries.sum())
             pursued = tokens if self.weighting == "tokens" else queries
             objective -= (1 - zeta) * pursued / (self.scaling.accuracy_max or 1.0)
-            token_weighted = tokens / float(self.workload.tokens @ self.workload.count)
+            token_weighted = tokens / self.n_tokens
             query_mean = queries / n_queries
         return Outcome(
             objective=objective,
@@ -247,6 +269,7 @@ def predict_costs(
         weighting=weighting,
         extrapolated=extrapolated(choices, workload),
         scaling=Scaling(float(energy_j.max()), _accuracy_max(values, workload, weighting)),
+        n_tokens=float(workload.tokens @ workload.count),
         idle_j=None if idle is None else idle.energy_j(choices),
         unloadable=allow_unload,
         max_runtime_s=max_runtime_s,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import _exchange  # compiled from csrc/routing/routing.h
+from llmpower.routing.stretches import in_stretches
 
 # The package's __getattr__ makes every name of it an object for mypy, this module's too.
 extension: Any = _exchange
@@ -25,6 +26,7 @@ Choices = NDArray[np.uint16]
 Numbers = NDArray[np.uint32]
 MODELS_END = 2**16
 CELLS_END = 2**32
+CELLS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,12 +116,17 @@ def read_back(of_cell: Choices, row_cells: Numbers) -> Choices:
 def assign(choice: Choices, count: IntArray, n_models: int) -> IntArray:
     """The assignment (n_cells, n_models) of every cell's ``count`` to its ``choice``."""
     assigned = np.empty((len(choice), n_models), np.int64)
-    lib.llmpower_assign(
-        ffi.from_buffer("uint16_t[]", choice),
-        _int64(count, (len(choice),)),
-        *_shape(assigned),
-        _int64(assigned, assigned.shape),
-    )
+
+    def fill(cells: slice) -> None:
+        of_cells = choice[cells]
+        lib.llmpower_assign(
+            ffi.from_buffer("uint16_t[]", of_cells),
+            _int64(count[cells], of_cells.shape),
+            *_shape(assigned[cells]),
+            _int64(assigned[cells], (len(of_cells), n_models)),
+        )
+
+    in_stretches(fill, len(choice), CELLS_AT_ONCE)
     return assigned
 
 

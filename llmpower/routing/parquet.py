@@ -9,6 +9,7 @@ time and modules that are imported take longer than routing does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,15 @@ class ParquetRows:
 
     def columns(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
         """Those of the columns of these names that there are, whole; NaN or ``None`` where a cell is empty."""
-        with self._opened() as file:
-            return {name: _column(file, header) for header in self._headers if (name := self._name(header)) in names}
+        headers = {header: name for header in self._headers if (name := self._name(header)) in names}
+
+        def read(header: str) -> NDArray[Any]:
+            with self._opened() as file:
+                return _column(file, header)
+
+        # Each by a reader of its own: pyarrow reads one column on one processor.
+        with ThreadPoolExecutor(len(headers)) as pool:
+            return dict(zip(headers.values(), pool.map(read, headers), strict=True))
 
     def save(self, plan: RoutingPlan, path: Path, option: str = "-o") -> None:
         """Write the rows in their order, each with the model that it goes to, as :func:`rows_table` lays them out.
@@ -62,13 +70,26 @@ class ParquetRows:
         with self._opened() as file, replacing(path, option) as temporary, ExitStack() as stack:
             sink: pq.ParquetWriter | None = None
             first = 0
-            for group in range(file.num_row_groups):
-                rows = self._named(file.read_row_group(group, self._headers))
+            for rows in self._groups(file):
                 table = columns.beside(rows, first)
                 if sink is None:
                     sink = stack.enter_context(ParquetWriter(temporary, table.schema))
                 sink.write_table(table)
                 first += len(rows)
+
+    def _groups(self, file: pq.ParquetFile) -> Iterator[pa.Table]:
+        """Row groups under our names; the next one is read while this one is written."""
+
+        def read(group: int) -> pa.Table:
+            return self._named(file.read_row_group(group, self._headers))
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(read, 0)
+            for group in range(1, file.num_row_groups + 1):
+                rows = coming.result()
+                if group < file.num_row_groups:
+                    coming = pool.submit(read, group)
+                yield rows
 
     def _opened(self) -> pq.ParquetFile:
         from pyarrow.parquet import ParquetFile

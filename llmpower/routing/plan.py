@@ -8,6 +8,7 @@ beyond the fitted ranges, whether the joules are simulated.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from time import perf_counter
 from typing import Any
@@ -217,9 +218,11 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
     else:
         solution, loaded = chosen.solution, np.arange(len(names))
     solve_s = perf_counter() - started
-    rule = best_threshold(costs, zeta, paid)
-    del paid  # memory that is given back is taken again at once, and new memory takes time
-    turns = round_robin(workload, len(names))
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(best_threshold, costs, zeta, paid)
+        turns = round_robin(workload, len(names))
+        rule = coming.result()
+    del paid, coming
     loads, of_turns, *of_rule, everything = costs.all_loads(
         solution.assigned, turns, *([] if rule is None else [rule.choice])
     )

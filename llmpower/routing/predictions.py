@@ -10,7 +10,7 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from llmpower.exceptions import InputError
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FloatArray, make_form
 from llmpower.routing.choices import Choice
-from llmpower.routing.stretches import in_stretches, stretches
+from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray, Workload
 
 CELLS_AT_ONCE = 2**13
@@ -105,12 +105,6 @@ def by_form(fits: Sequence[Fit]) -> list[list[int]]:
 def design(fit: Fit, input_tokens: IntArray, output_tokens: IntArray) -> FloatArray:
     """φ of each query, shape (n_queries, n_terms), from token counts of shape (n_queries,)."""
     return make_form(fit.form, intercept="intercept" in fit.terms).design(input_tokens, output_tokens)
-
-
-def designs(fit: Fit, workload: Workload) -> Iterator[tuple[slice, FloatArray]]:
-    """φ of the workload's cells, a stretch of them after the other: as many as a processor's cache holds."""
-    for cells in stretches(workload.n_cells, CELLS_AT_ONCE):
-        yield cells, design(fit, workload.input_tokens[cells], workload.output_tokens[cells])
 
 
 def extrapolated(choices: Sequence[Choice], workload: Workload) -> NDArray[np.bool_]:

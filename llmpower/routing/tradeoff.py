@@ -52,7 +52,7 @@ class Tradeoff:
         assert costs.accuracy is not None, "a front is of energy and accuracy"
         self.costs, self.limits = costs, limits
         workload = costs.workload
-        weight = float(workload.tokens @ workload.count) if costs.weighting == "tokens" else float(workload.n_queries)
+        weight = costs.n_tokens if costs.weighting == "tokens" else float(workload.n_queries)
         self.weight = weight
         """What a mean accuracy is a mean over: tokens, or queries."""
         # Joules that a mean accuracy of 1 is worth at ζ = ½.

@@ -21,10 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmpower.modelling import Fit
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.costs import Costs
 from llmpower.routing.outcome import Outcome
-from llmpower.routing.predictions import by_form, designs
+from llmpower.routing.predictions import CELLS_AT_ONCE, by_form, design
+from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray
 
 CONFIDENCE = 0.95
@@ -84,11 +86,15 @@ def summed_designs(costs: Costs, assigned: IntArray) -> Designs:
     found = Designs([np.zeros(0) for _ in fits], [np.zeros(0) for _ in fits])
     for columns in by_form(fits):
         x = slice(None) if len(columns) == len(fits) else columns
-        of_plan, of_all = np.zeros((len(columns), len(fits[columns[0]].terms))), np.zeros(len(fits[columns[0]].terms))
-        for cells, φ in designs(fits[columns[0]], workload):
+        fit = fits[columns[0]]
+
+        def add_up(cells: slice, x: slice | list[int] = x, fit: Fit = fit) -> tuple[FloatArray, FloatArray]:
+            φ = design(fit, workload.input_tokens[cells], workload.output_tokens[cells])
             # Products of floats are left to BLAS, those of integers are not.
-            of_plan += assigned[cells, x].T.astype(np.float64) @ φ
-            of_all += workload.count[cells].astype(np.float64) @ φ
+            return assigned[cells, x].T.astype(np.float64) @ φ, workload.count[cells].astype(np.float64) @ φ
+
+        parts = in_stretches(add_up, workload.n_cells, CELLS_AT_ONCE)
+        of_plan, of_all = (sum(each) for each in zip(*parts, strict=True))
         for column, of_column in zip(columns, of_plan, strict=True):
             found.plan[column], found.everything[column] = of_column, of_all
     return found
