@@ -23,6 +23,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from time import perf_counter_ns
 from typing import Any
 
@@ -78,6 +79,8 @@ def main() -> None:
         for zeta in ZETAS
     }
     document["decisions"] = [_time_decisions(policies[name, 0.5], trace, name) for name in cases]
+    document["nothing"] = _time_nothing(len(trace))
+    print("a lock taken and given back", document["nothing"])
     for row in document["decisions"]:
         print(row)
     if not arguments.decisions:
@@ -128,20 +131,37 @@ def _periods(policy: RoutingPolicy, trace: Trace, name: str) -> dict[str, Any]:
 
 
 def _time_decisions(policy: RoutingPolicy, trace: Trace, name: str) -> dict[str, Any]:
-    """Every decision of the replayed part, with an answer learnt from between each two; wall time."""
+    """Every decision of the replayed part, with an answer learnt from between each two, timed as well; wall time."""
     past, rest = trace.split(int(HISTORY * len(trace)))
     row: dict[str, Any] = {"models": name, "queries": len(rest)}
     for kind in ("learnt", "known"):
         router = OnlineRouter(policy, period=len(rest))
         router.remember(past.input_tokens.tolist(), past.output_tokens.tolist(), lengths_known=kind == "known")
-        taken_ns = []
+        taken_ns, learnt_ns = [], []
         for τin, τout in zip(rest.input_tokens.tolist(), rest.output_tokens.tolist(), strict=True):
             began_ns = perf_counter_ns()
             router.choose(τin, τout if kind == "known" else None)
             taken_ns.append(perf_counter_ns() - began_ns)
+            began_ns = perf_counter_ns()
             router.observe(τin, τout)
-        row[kind] = {f"p{q:g}_us": round(float(np.percentile(taken_ns, q)) / 1000, 2) for q in (50, 99, 99.9)}
+            learnt_ns.append(perf_counter_ns() - began_ns)
+        row[kind] = _percentiles(taken_ns) | {"answer": _percentiles(learnt_ns)}
     return row
+
+
+def _time_nothing(times: int) -> dict[str, float]:
+    """What is the machine's own: a lock taken and given back, timed as decisions are."""
+    lock, taken_ns = Lock(), []
+    for _ in range(times):
+        began_ns = perf_counter_ns()
+        with lock:
+            pass
+        taken_ns.append(perf_counter_ns() - began_ns)
+    return _percentiles(taken_ns)
+
+
+def _percentiles(taken_ns: list[int]) -> dict[str, float]:
+    return {f"p{q:g}_us": round(float(np.percentile(taken_ns, q)) / 1000, 2) for q in (50, 99, 99.9)}
 
 
 def _draw(document: dict[str, Any], path: Path) -> None:

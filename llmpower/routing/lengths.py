@@ -116,7 +116,7 @@ class OutputLengthLearner:
 
     def law(self, input_tokens: int, query_class: str | None = None) -> Law:
         """The law of τout for a query; in a microsecond, unless its bucket has changed."""
-        key = (query_class, _bucket(input_tokens))
+        key = (query_class, bucket(input_tokens))
         found = self._laws.get(key)
         if found is not None and self._answers - found[1] < STALE:
             return found[0]
@@ -139,7 +139,7 @@ class OutputLengthLearner:
             n, first, second, third = cell
             cell[:] = n * fading + 1, first * fading + τ, second * fading + τ * τ, third * fading + τ * τ * τ
         for label in {None, query_class}:
-            self._laws.pop((label, _bucket(input_tokens)), None)
+            self._laws.pop((label, bucket(input_tokens)), None)
         self.law(input_tokens, query_class)  # made here, where nobody waits for it
 
     def state(self) -> list[tuple[str | None, int, int, float, float, float, float]]:
@@ -172,7 +172,7 @@ class OutputLengthLearner:
 
     def _keys(self, input_tokens: int, query_class: str | None) -> list[tuple[str | None, int, int]]:
         """A query's cells, widest first and those of its label last."""
-        narrowest = _bucket(input_tokens)
+        narrowest = bucket(input_tokens)
         # Moments that were known beforehand tell inputs apart; the mean of all answers would tell less.
         keys: list[tuple[str | None, int, int]] = [] if self._known else [(None, 0, 0)]
         keys += [(None, width, narrowest * width // WIDTHS[-1]) for width in WIDTHS]
@@ -182,6 +182,6 @@ class OutputLengthLearner:
         return keys
 
 
-def _bucket(input_tokens: int) -> int:
+def bucket(input_tokens: int) -> int:
     """The narrowest bucket of τin; queries without input tokens have one of their own."""
     return int(WIDTHS[-1] * log2(input_tokens)) if input_tokens > 0 else -1

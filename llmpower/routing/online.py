@@ -25,6 +25,7 @@ from threading import Lock
 from llmpower.exceptions import InputError
 from llmpower.routing.lengths import Law, Moments, OutputLengthLearner, exactly
 from llmpower.routing.online_costs import QueryCosts
+from llmpower.routing.online_curves import ExpectedCosts
 from llmpower.routing.online_prices import GAIN, price_sample, response
 from llmpower.routing.online_state import RouterState, load_state, policy_digest, save_state
 from llmpower.routing.policy import PolicyModel, RoutingPolicy
@@ -87,6 +88,7 @@ class OnlineRouter:
         self._lock = Lock()
         self._costs = QueryCosts(policy)
         self._lengths = OutputLengthLearner(policy.output_lengths, _middle_of_the_fits(policy))
+        self._expected = ExpectedCosts(self._costs, self._lengths)
         self._quotas = Quotas([model.share_range for model in policy.models], period)
         self._memory: deque[Query] = deque(maxlen=MEMORY)
         self._base = [model.price for model in policy.models]
@@ -131,16 +133,21 @@ class OnlineRouter:
             at_most: the longest answer that the client allows (``max_tokens``).
         """
         with self._lock:
-            law = self._law(input_tokens, output_tokens, query_class, at_most)
-            costs = self._costs.of(input_tokens, law, query_class)
-            if not self._until_refresh:
+            if output_tokens is None and at_most is None and input_tokens >= 0:
+                costs = self._expected.of(input_tokens, query_class)
+            else:
+                law = self._law(input_tokens, output_tokens, query_class, at_most)
+                costs = self._costs.of(input_tokens, law, query_class)
+            charged = list(map(add, costs, self._prices))
+            # Answers bring prices up to date, as nobody waits for those; but they may be long in coming.
+            if self._until_refresh <= -REFRESH:
                 self._refresh()
             self._until_refresh -= 1
             self._until_learning -= 1
-            prices, chosen, least = self._prices, -1, float("inf")
+            chosen, least = -1, float("inf")
             for number in self._quotas.open:
-                if (cost := costs[number] + prices[number]) < least or chosen < 0:
-                    chosen, least = number, cost
+                if charged[number] < least or chosen < 0:
+                    chosen, least = number, charged[number]
             self._memory.append((input_tokens, output_tokens, query_class))
             if self._quotas.count(chosen):
                 self._begin_period()
@@ -150,6 +157,9 @@ class OnlineRouter:
         """Learn how long the answer to a query was, however much later it comes."""
         with self._lock:
             self._lengths.observe(input_tokens, output_tokens, query_class)
+            self._expected.learnt(input_tokens, query_class)
+            if self._until_refresh <= 0:
+                self._refresh()
 
     def remember(
         self,
@@ -167,6 +177,9 @@ class OnlineRouter:
             with self._lock:
                 self._lengths.observe(τin, τout, query_class)
                 self._memory.append((τin, float(τout) if lengths_known else None, query_class))
+        with self._lock:
+            if not lengths_known:
+                self._expected.prepare([(τin, label) for τin, _, label in self._memory])
         self.learn()
 
     def learn(self) -> bool:
@@ -223,6 +236,7 @@ class OnlineRouter:
         state = load_state(Path(path))
         with self._lock:
             self._lengths.restore(state.lengths)
+            self._expected.forget()
             self._memory.extend(state.memory)
             same = state.policy == policy_digest(self.policy) and state.period == self._quotas.period
             if same:

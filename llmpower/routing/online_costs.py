@@ -5,12 +5,16 @@ With φ a form's terms and W_K = ζ/e_max·α_K,
     c_K = W_K·E[φ(τin, τout)] − (1−ζ)/a_max·A_K·E[τin + τout]     (without the last factor where queries count alike)
 
 φ belongs to the form and not to the model, so it is computed once for all models of a form, at each of the two points
-of the law of τout. Prices are not in here: they change.
+of the law of τout; a form that only adds terms to another's serves the models of both. Prices are not in here: they
+change.
+
+A decision has microseconds, so a query's costs are products of tuples of floats whose length is known: Python adds up
+``a*p + b*q`` three times as fast as any loop over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import mul
 from typing import NamedTuple
 
@@ -20,12 +24,22 @@ from llmpower.modelling.forms import FloatArray, Form
 from llmpower.routing.lengths import Law
 from llmpower.routing.policy import PolicyModel, RoutingPolicy
 
+Row = tuple[float, ...]
+"""W_K and what a token is worth on K, in the order of φ and padded with 0."""
+
 
 class _Group(NamedTuple):
-    """The models whose fits have one form: their numbers, and W_K of each."""
+    """The models whose fits have one form: their numbers, W_K of each, and how products of so many terms are summed.
+
+    ``rows`` are by class of query, with "" for every other; ``padding`` is as many zeros as φ lacks.
+    """
 
     form: Form
-    models: tuple[tuple[int, tuple[float, ...]], ...]
+    models: tuple[int, ...]
+    weights: tuple[Row, ...]
+    rows: Mapping[str, tuple[Row, ...]]
+    padding: tuple[float, ...]
+    dot: Callable[[tuple[Row, ...], Sequence[float]], list[float]]
 
 
 class QueryCosts:
@@ -33,26 +47,29 @@ class QueryCosts:
 
     def __init__(self, policy: RoutingPolicy) -> None:
         self._n_models = len(policy.models)
-        self._groups = _groups(policy)
         self._by_tokens = policy.accuracy_weighting == "tokens"
         worth = (1 - policy.zeta) / (policy.scaling.accuracy_max or 1.0)
-        self._worths = _worths(policy.models, worth)
-        classes = {name for model in policy.models for name in model.accuracy_by_class}
-        self._worths_of = {name: _worths(policy.models, worth, name) for name in classes}
+        classes = {"", *(name for model in policy.models for name in model.accuracy_by_class)}
+        self._worths = {name: _worths(policy.models, worth, name) for name in classes}
+        self._groups = _groups(policy, self._worths)
 
-    def of(self, input_tokens: int, law: Law, query_class: str | None = None) -> list[float]:
+    def of(self, input_tokens: float, law: Law, query_class: str | None = None) -> list[float]:
         """c_K of one query; a few microseconds."""
         τin = float(input_tokens)
         mean, x1, w1, x2, w2 = law
-        tokens = τin + mean if self._by_tokens else 1.0
-        worths = self._worths_of.get(query_class, self._worths) if query_class else self._worths
-        costs = [-tokens * worth for worth in worths]
-        for form, models in self._groups:
+        counts = (τin + mean if self._by_tokens else 1.0,)
+        label = query_class if query_class in self._worths else ""
+        costs: list[float] = []
+        for form, models, _, rows, padding, dot in self._groups:
             φ = form.features(τin, x1)
             if w2:
                 φ = [w1 * first + w2 * second for first, second in zip(φ, form.features(τin, x2), strict=True)]
-            for number, weights in models:
-                costs[number] += sum(map(mul, weights, φ))
+            found = dot(rows[label or ""], (*φ, *padding, *counts))
+            if len(models) == self._n_models:
+                return found
+            costs = costs or [0.0] * self._n_models
+            for number, cost in zip(models, found, strict=True):
+                costs[number] = cost
         return costs
 
     def sample(self, input_tokens: Sequence[int], laws: Sequence[Law], classes: Sequence[str | None]) -> FloatArray:
@@ -60,24 +77,76 @@ class QueryCosts:
         τin, points = np.asarray(input_tokens, np.float64), np.array(laws, np.float64).reshape(-1, 5)
         mean, x1, w1, x2, w2 = points.T
         costs = np.zeros((len(τin), self._n_models))
-        for form, models in self._groups:
+        for form, models, weights, *_ in self._groups:
             φ = w1[:, np.newaxis] * form.design(τin, x1) + w2[:, np.newaxis] * form.design(τin, x2)
-            for number, weights in models:
-                costs[:, number] = φ @ np.array(weights)
-        worths = np.array([self._worths_of.get(name or "", self._worths) for name in classes])
+            costs[:, models] = φ @ np.array(weights).T
+        worths = np.array([self._worths.get(name or "", self._worths[""]) for name in classes])
         tokens = τin + mean if self._by_tokens else np.ones_like(τin)
         return np.asarray(costs - worths * tokens[:, np.newaxis])
 
 
-def _groups(policy: RoutingPolicy) -> tuple[_Group, ...]:
-    forms: dict[tuple[str, tuple[str, ...]], tuple[Form, list[tuple[int, tuple[float, ...]]]]] = {}
-    for number, fit in enumerate(model.energy for model in policy.models):
-        _, models = forms.setdefault((fit.form, fit.terms), (fit.make_form(), []))
-        weights = policy.zeta / policy.scaling.energy_max_j * fit.coefficients
-        models.append((number, tuple(weights.tolist())))
-    return tuple(_Group(form, tuple(models)) for form, models in forms.values())
+def _groups(policy: RoutingPolicy, worths: Mapping[str, Sequence[float]]) -> tuple[_Group, ...]:
+    fits = [model.energy for model in policy.models]
+    forms = {(fit.form, fit.terms): fit.make_form() for fit in fits}
+    # A form by the terms that it adds: those that add most come first, and serve whatever they add to.
+    hosts: list[Form] = []
+    for form in sorted(forms.values(), key=lambda form: -len(form.terms)):
+        if not any(_extends(host, form) for host in hosts):
+            hosts.append(form)
+    groups = []
+    for host in hosts:
+        mine = [number for number, fit in enumerate(fits) if _host(hosts, forms[fit.form, fit.terms]) is host]
+        weights = tuple(_row(policy, number, host) for number in mine)
+        n_terms = len(host.terms) + 1
+        dot, length = next(((dot, length) for length, dot in DOTS if length >= n_terms), (_dot, n_terms))
+        padding = (0.0,) * (length - n_terms)
+        rows = {
+            name: tuple((*row, *padding, -worth[number]) for number, row in zip(mine, weights, strict=True))
+            for name, worth in worths.items()
+        }
+        groups.append(_Group(host, tuple(mine), weights, rows, padding, dot))
+    return tuple(groups)
 
 
-def _worths(models: Sequence[PolicyModel], worth: float, query_class: str = "") -> list[float]:
+def _extends(form: Form, other: Form) -> bool:
+    """Whether ``form`` has all terms of ``other``, and adds its own to them."""
+    return isinstance(form, type(other)) and set(other.terms) <= set(form.terms)
+
+
+def _host(hosts: Sequence[Form], form: Form) -> Form:
+    return next(host for host in hosts if _extends(host, form))
+
+
+def _row(policy: RoutingPolicy, number: int, form: Form) -> Row:
+    """W_K by the terms of ``form``, which has all that the model's own has."""
+    fit = policy.models[number].energy
+    weights = dict(zip(fit.terms, (policy.zeta / policy.scaling.energy_max_j * fit.coefficients).tolist(), strict=True))
+    return tuple(weights.get(term, 0.0) for term in form.terms)
+
+
+def _dot4(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
+    p, q, r, s = φ
+    return [a * p + b * q + c * r + d * s for a, b, c, d in rows]
+
+
+def _dot6(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
+    p, q, r, s, t, u = φ
+    return [a * p + b * q + c * r + d * s + e * t + f * u for a, b, c, d, e, f in rows]
+
+
+def _dot7(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
+    p, q, r, s, t, u, v = φ
+    return [a * p + b * q + c * r + d * s + e * t + f * u + g * v for a, b, c, d, e, f, g in rows]
+
+
+def _dot(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
+    return [sum(map(mul, row, φ)) for row in rows]
+
+
+DOTS = ((4, _dot4), (6, _dot6), (7, _dot7))
+"""By number of terms, the tokens among them."""
+
+
+def _worths(models: Sequence[PolicyModel], worth: float, query_class: str) -> list[float]:
     """(1−ζ)/a_max·A_K of each model for a class of queries."""
     return [worth * model.accuracy_by_class.get(query_class, model.accuracy or 0.0) for model in models]
