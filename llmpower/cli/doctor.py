@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from llmpower import __version__
+from llmpower.cli.layout import echo_labelled
 from llmpower.exceptions import DaemonUnreachableError, DeviceError
 from llmpower.phrases import duration
 
@@ -58,10 +59,10 @@ def command(nvml_library: str, powercap_root: Path, socket: Path | None, as_json
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
         return
     for finding in findings:
-        mark = click.style("ok     ", fg="green") if finding.ok else click.style("look   ", fg="yellow")
-        click.echo(f"{mark}  {finding.check:<14}  {finding.found}")
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("look", fg="yellow")
+        echo_labelled(f"{mark}  {finding.check:<18}  ", finding.found)
         if finding.mend:
-            click.echo(f"{'':9}{'':16}-> {finding.mend}")
+            echo_labelled(f"{'':26}-> ", finding.mend)
 
 
 def _gpus(library: str) -> Iterator[Finding]:

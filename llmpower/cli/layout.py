@@ -23,8 +23,8 @@ import click
 ABSENT = "–"
 """What stands for a figure that is not there; never 0."""
 
-FEWEST_CELLS = 8
-"""No text in a table is cut shorter than this."""
+FEWEST_CELLS = 12
+"""No text in a table is made shorter than this."""
 
 UNCUT = 10_000
 """As many columns as it takes: for tables of which no name may lack its end."""
@@ -57,17 +57,40 @@ def aligned(
         header: a name for each column, with the unit of what stands below.
         rows: of texts, as many as there are names.
         right: the names of those columns that hold numbers.
-        columns: how wide it may be; by default as wide as the terminal that output goes to, if it goes to one. What
-            is wider loses ends of its texts, and no digit of a number.
+        columns: how wide it may be; by default as wide as the terminal that output goes to, if it goes to one. In
+            what is wider, long texts lose their middle, and no number a digit; columns that find no room beside
+            the first ones stand below, after the first one again.
     """
-    numbers = [name in set(right) for name in header]
+    of_numbers = set(right)
+    numbers = [name in of_numbers for name in header]
     table = [
         _column(name, [plain(row[index]) for row in rows], number=numbers[index]) for index, name in enumerate(header)
     ]
     room = columns or terminal_columns()
-    if room is not None:
-        _narrow(table, numbers, room)
+    if room is None:
+        return _lines(table)
+    texts = [index for index, number in enumerate(numbers) if not number]
+    spare = sum(max(width(table[index][0]) - FEWEST_CELLS, 0) for index in texts)
+    if _width(table) - spare <= room:
+        _narrow(table, texts, room)
+        return _lines(table)
+    for index in texts:
+        _shorten(table, index, max(room // 3, FEWEST_CELLS))
+    first, *others = table
+    parts = [[first]]
+    for column in others:
+        if len(parts[-1]) > 1 and _width([*parts[-1], column]) > room:
+            parts.append([first])
+        parts[-1].append(column)
+    return [line for number, part in enumerate(parts) for line in ([""] if number else []) + _lines(part)]
+
+
+def _lines(table: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cells).rstrip() for cells in zip(*table, strict=True)]
+
+
+def _width(table: Sequence[Sequence[str]]) -> int:
+    return sum(width(column[0]) for column in table) + 2 * (len(table) - 1)
 
 
 def _column(name: str, cells: Sequence[str], *, number: bool) -> list[str]:
@@ -80,18 +103,17 @@ def _column(name: str, cells: Sequence[str], *, number: bool) -> list[str]:
     return [blank + cell if number else cell + blank for cell, blank in zip((name, *cells), pad, strict=True)]
 
 
-def _narrow(table: list[list[str]], numbers: Sequence[bool], room: int) -> None:
-    """Cut the widest text, again and again, until the table fits or no text is left to be cut."""
-    while (excess := sum(width(column[0]) for column in table) + 2 * (len(table) - 1) - room) > 0:
-        texts = sorted((width(column[0]), index) for index, column in enumerate(table) if not numbers[index])
-        if not texts or texts[-1][0] <= FEWEST_CELLS:
-            return
-        widest, index = texts[-1]
-        following = texts[-2][0] if len(texts) > 1 else 0
-        kept = max(widest - excess, min(following, widest - 1), FEWEST_CELLS)
-        cells = [cut(cell.rstrip(), kept) for cell in table[index]]
-        wide = max(map(width, cells))
-        table[index] = [cell + " " * (wide - width(cell)) for cell in cells]
+def _narrow(table: list[list[str]], texts: Sequence[int], room: int) -> None:
+    """Shorten the widest text, again and again, until the table fits."""
+    while (excess := _width(table) - room) > 0:
+        *_, following, (widest, index) = [(0, 0), *sorted((width(table[index][0]), index) for index in texts)]
+        _shorten(table, index, max(widest - excess, min(following[0], widest - 1), FEWEST_CELLS))
+
+
+def _shorten(table: list[list[str]], index: int, kept: int) -> None:
+    cells = [shortened(cell.rstrip(), kept) for cell in table[index]]
+    wide = max(map(width, cells))
+    table[index] = [cell + " " * (wide - width(cell)) for cell in cells]
 
 
 def _is_number(cell: str) -> bool:
@@ -122,6 +144,18 @@ def cut(text: str, cells: int) -> str:
     while kept and width(kept) > cells - 1:
         kept = kept[:-1]
     return f"{kept}…" if cells > 0 else ""
+
+
+def shortened(text: str, cells: int) -> str:
+    """The text, or its beginning and its end: names that differ at the end must not look alike."""
+    if width(text) <= cells:
+        return text
+    tail = ""
+    for letter in reversed(text):
+        if width(letter + tail) > cells // 2:
+            break
+        tail = letter + tail
+    return cut(text[: len(text) - len(tail)], cells - width(tail)) + tail
 
 
 def plain(text: str) -> str:
@@ -170,6 +204,16 @@ def echo_lines(lines: Iterable[str]) -> None:
             continue
         margin = line[: len(line) - len(line.lstrip())]
         click.echo(click.wrap_text(line.strip(), columns, margin, margin + HANGING))
+
+
+def echo_labelled(label: str, text: str) -> None:
+    """Print a text after its label; on a terminal that is too narrow, the rest of it stands below, after a margin."""
+    columns, margin = terminal_columns(), width(click.unstyle(label))
+    if columns is None or margin + width(text) <= columns or columns < 2 * margin:
+        click.echo(label + text)
+    else:
+        first, *others = click.wrap_text(text, columns - margin).splitlines()
+        click.echo("\n".join([label + first, *(" " * margin + line for line in others)]))
 
 
 def echo_styled(lines: Iterable[Line]) -> None:

@@ -144,7 +144,7 @@ def _lines(model: WorkloadModel, document: dict[str, Any]) -> list[str]:
         f"{model.model_name}{where}: {document['input_tokens']} input, {document['output_tokens']} output tokens"
         f"{together}{'  SIMULATED' if model.simulated else ''}"
     )
-    header = ("", "PREDICTED", "95 % FROM", "TO", "HELD-OUT MAPE [%]", "95 % WITHIN [%]", "FORM")
+    header = ("", "PREDICTED", "95 % FROM", "TO", "MAPE [%]", "P95 [%]", "FORM")
     rows = []
     for target, unit, fit in (("energy", "J", model.energy), ("runtime", "s", model.runtime)):
         bounds = (document[f"{target}{bound}_{unit.lower()}"] for bound in ("", "_low", "_high"))
@@ -154,7 +154,7 @@ def _lines(model: WorkloadModel, document: dict[str, Any]) -> list[str]:
         head,
         *aligned(header, rows, right=header[1:6]),
         f"Energy covers {model.boundary or 'energy_j as the file had it'}. 95 % FROM and TO are of the mean over such"
-        " queries; 95 % of the cells that were held out from the fit came WITHIN so much.",
+        " queries; MAPE is the mean error on cells held out from the fit, and 95 % of them were within P95.",
     ]
 
 

@@ -28,8 +28,9 @@ def shown(label: str) -> Iterator[Progress | None]:
     bar: Any = click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, update_min_steps=0)
 
     def tell(done: int, total: int) -> None:
+        # Of nothing, all is done.
         bar.length = max(total, 1)
-        bar.update(done - bar.pos)
+        bar.update((done if total else 1) - bar.pos)
 
     with bar:
         yield tell

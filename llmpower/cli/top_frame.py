@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmpower.cli.layout import ABSENT, Line, aligned, compact, cut, number, percent, plain, width
+from llmpower.cli.layout import ABSENT, Line, aligned, compact, cut, number, percent, plain, shortened, width
 from llmpower.phrases import duration
 
 Tick = dict[str, Any]
@@ -144,7 +144,7 @@ def _fitted(
     right = [name for name in header if name not in left]
     bare = aligned(header, figures, right, columns=10 * columns)
     room = max(min(columns - max(map(width, bare)) - 2, NAME_CELLS), len(title))
-    rows = [(cut(plain(name), room), *row) for name, row in zip(names, figures, strict=True)]
+    rows = [(shortened(plain(name), room), *row) for name, row in zip(names, figures, strict=True)]
     first, *rest = aligned((title, *header), rows, right, columns=10 * columns)
     return [first], rest
 

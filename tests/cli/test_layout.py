@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpower.cli.layout import FEWEST_CELLS, aligned, colours_wanted, compact, cut, energy_unit, plain, width
+from llmpower.cli.layout import (
+    FEWEST_CELLS,
+    aligned,
+    colours_wanted,
+    compact,
+    cut,
+    energy_unit,
+    plain,
+    shortened,
+    width,
+)
 
 NUMBERS = st.floats(-1e6, 1e6).flatmap(lambda value: st.sampled_from([f"{value:.4g}", f"{value:,.2f}", f"{value:.0f}"]))
 
@@ -40,18 +50,33 @@ def test_every_digit_is_kept_and_points_are_in_one_column(cells: list[str]) -> N
 )
 def test_a_table_is_no_wider_than_the_terminal(rows: list[tuple[str, str, str]], columns: int) -> None:
     lines = aligned(("a", "b", "number"), rows, right=("number",), columns=columns)
-    least = 2 * FEWEST_CELLS + 4 + max([len("number"), *(len(row[2]) for row in rows)]) + 8
-    assert max(map(width, lines)) <= max(columns, least)
-    assert all(row[2] in line for row, line in zip(rows, lines[1:], strict=True))
+    # Of columns that find no room beside the first, each stands below it.
+    widest_number = max(len(cell) for cell in ("number", *(row[2] for row in rows)))
+    assert max(map(width, lines)) <= max(columns, FEWEST_CELLS + 2 + max(FEWEST_CELLS, widest_number))
+    assert all(any(row[2] in line for line in lines) for row in rows)
     assert all(line.isprintable() for line in lines)
+
+
+def test_what_finds_no_room_stands_below_and_names_keep_both_ends() -> None:
+    rows = [("meta-llama/Llama-2-7b-chat", "1.5", "12"), ("meta-llama/Llama-2-70b-chat", "15.25", "3")]
+    assert aligned(("MODEL", "ENERGY [J]", "REQUESTS"), rows, right=("ENERGY [J]", "REQUESTS"), columns=28) == [
+        "MODEL         ENERGY [J]",
+        "meta-…b-chat        1.5",
+        "meta-…b-chat       15.25",
+        "",
+        "MODEL         REQUESTS",
+        "meta-…b-chat        12",
+        "meta-…b-chat         3",
+    ]
+    assert shortened("meta-llama/Llama-2-7b", 12) == "meta-…a-2-7b"
 
 
 @given(st.text(), st.integers(1, 30))
 def test_what_is_cut_fits(text: str, cells: int) -> None:
     text = plain(text)
-    assert width(cut(text, cells)) <= cells or width(text) <= cells
-    if width(text) <= cells:
-        assert cut(text, cells) == text
+    for made in (cut(text, cells), shortened(text, cells)):
+        assert width(made) <= cells
+        assert made == text or width(text) > cells
 
 
 def test_chinese_letters_take_two_cells() -> None:
