@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower import phrases
-from llmpower.cli.layout import aligned, number
+from llmpower.cli.layout import aligned, compact
 
 if TYPE_CHECKING:
     from llmpower.profiling import Campaign, CellResult, Event, Plan
@@ -94,23 +94,34 @@ def record(result: CellResult) -> dict[str, Any]:
 def summary(results: Sequence[CellResult], *, chosen: bool) -> list[str]:
     """The table of all cells that were measured or left out; of chosen ones no interval is promised."""
     shown = [result for result in results if result.trials or result.skipped]
+    if not shown:
+        return []
+    cells = [result.cell for result in shown]
+    # What is one everywhere is no news.
+    sides = {
+        name: values
+        for name, values in (
+            ("BATCH", [cell.batch_size for cell in cells]),
+            ("AT A TIME", [cell.concurrency for cell in cells]),
+        )
+        if set(values) != {1}
+    }
     rows = [
         (
             str(result.cell.input_tokens),
             str(result.cell.output_tokens),
-            str(result.cell.batch_size),
-            str(result.cell.concurrency),
+            *map(str, side_by_side),
             str(result.trials),
-            number(result.mean_runtime_s, ".4g"),
-            number(result.half_width_s, ".2g"),
-            number(result.mean_energy_j, ".4g"),
-            number(result.half_width_j, ".2g"),
-            result.skipped or ("" if chosen or result.is_narrow else "interval still wide"),
+            compact(result.mean_runtime_s, 4),
+            compact(result.half_width_s, 2),
+            compact(result.mean_energy_j, 4),
+            compact(result.half_width_j, 2),
+            result.skipped or ("" if chosen or result.is_narrow else "still wide"),
         )
-        for result in shown
+        for result, *side_by_side in zip(shown, *sides.values(), strict=True)
     ]
-    header = ("τin", "τout", "BATCH", "AT A TIME", "TRIALS", "RUNTIME [s]", "± 95 % [s]", "ENERGY [J]", "± 95 % [J]")
-    return aligned((*header, "NOTE"), rows, right=header) if rows else []
+    header = ("τin", "τout", *sides, "TRIALS", "RUNTIME [s]", "± 95 % [s]", "ENERGY [J]", "± 95 % [J]")
+    return aligned((*header, "NOTE"), rows, right=header)
 
 
 def idle_text(before_w: float | None, after_w: float | None) -> str | None:

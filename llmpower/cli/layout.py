@@ -180,9 +180,11 @@ def number(value: float | None, form: str) -> str:
     return ABSENT if value is None else format(value, form)
 
 
-def compact(value: float | None) -> str:
-    """Three digits of a figure of any size, and no exponent where it is large."""
-    return ABSENT if value is None else f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+def compact(value: float | None, digits: int = 3) -> str:
+    """So many digits of a figure of any size: all before the point, and no exponent where it is large."""
+    if value is None:
+        return ABSENT
+    return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{value:,.0f}"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpower.cli.layout import ABSENT, aligned, echo_lines, percent
+from llmpower.cli.layout import aligned, compact, echo_lines, percent
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
@@ -149,15 +149,10 @@ def _lines(model: WorkloadModel, document: dict[str, Any]) -> list[str]:
     for target, unit, fit in (("energy", "J", model.energy), ("runtime", "s", model.runtime)):
         bounds = (document[f"{target}{bound}_{unit.lower()}"] for bound in ("", "_low", "_high"))
         errors = percent(fit.heldout.mape), percent(fit.heldout.p95_ape, 0)
-        rows.append((f"{target} [{unit}]", *map(_figure, bounds), *errors, fit.label))
+        rows.append((f"{target} [{unit}]", *(compact(bound, 4) for bound in bounds), *errors, fit.label))
     return [
         head,
         *aligned(header, rows, right=header[1:6]),
         f"Energy covers {model.boundary or 'energy_j as the file had it'}. 95 % FROM and TO are of the mean over such"
         " queries; MAPE is the mean error on cells held out from the fit, and 95 % of them were within P95.",
     ]
-
-
-def _figure(value: float | None) -> str:
-    """Four digits, and no exponent where joules are many."""
-    return ABSENT if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -45,3 +45,16 @@ def told(items: Iterable[_Item], total: int, progress: Progress, steps: int = 20
         if done % often == 0:
             progress(done, max(total, done))
     progress(done, done)
+
+
+def counted(progress: Progress | None, stages: int) -> Callable[[], None]:
+    """What is to be called after each of so many stages."""
+    done = 0
+
+    def stage() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, stages)
+
+    return stage

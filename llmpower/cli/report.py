@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmpower.cli.progress import counted, shown
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from llmpower.modelling import WorkloadModel
     from llmpower.report import Plans
+
+STAGES = 4
+"""Reading, planning, drawing, and the page."""
 
 
 @click.command()
@@ -96,20 +100,28 @@ def command(
     factors.check()
     check_drawing()
     fitted = load_models(models)
-    rows, screening = _rows(models, measurements, columns, where)
-    plans: Plans | None
-    if frontier is not None:
-        _refuse_beside_frontier(workload, accuracy, share_texts, only, max_runtime_s)
-        plans = _read_frontier(frontier, fitted)
-    else:
-        plans = _plan(
-            fitted, workload, workload_columns, accuracy, share_texts, only, accuracy_weighting, max_runtime_s
-        )
     grouped = None if group_by is None else [name.strip() for name in group_by.split(",")]
-    figures = make_figures(fitted, rows, plans, grouped)
-    page = render(fitted, rows, plans, figures=figures, screening=screening, factors=factors, title=title)
+    plans: Plans | None
+    with shown("report") as progress:
+        done = counted(progress, STAGES)
+        rows, screening = _rows(models, measurements, columns, where)
+        done()
+        if frontier is not None:
+            _refuse_beside_frontier(workload, accuracy, share_texts, only, max_runtime_s)
+            plans = _read_frontier(frontier, fitted)
+        else:
+            plans = _plan(
+                fitted, workload, workload_columns, accuracy, share_texts, only, accuracy_weighting, max_runtime_s
+            )
+        done()
+        figures = make_figures(fitted, rows, plans, grouped)
+        done()
+        page = render(fitted, rows, plans, figures=figures, screening=screening, factors=factors, title=title)
+        done()
     if plots is not None:
-        save_figures(figures, plots, "--plots", simulated=any(model.simulated for model in fitted))
+        with shown("plots") as progress:
+            simulated = any(model.simulated for model in fitted)
+            save_figures(figures, plots, "--plots", simulated=simulated, progress=progress)
     write_text(out, page, "-o")
     print(f"{out}: {len(page.encode()) / 1024:.0f} KiB", file=sys.stderr)
     if plots is not None:

@@ -7,7 +7,7 @@ is the engine's start; each further one some ten milliseconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,16 +88,27 @@ def check_suffix(path: Path, option: str) -> None:
         raise InputError(option, path, f"cannot tell the format from the name; end it in {' or '.join(SUFFIXES)}")
 
 
-def save_figures(figures: Sequence[Figure], directory: Path, option: str, *, simulated: bool) -> None:
+def save_figures(
+    figures: Sequence[Figure],
+    directory: Path,
+    option: str,
+    *,
+    simulated: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
     """Each figure as NAME.svg and NAME.png, its panels side by side under its title.
+
+    ``progress`` is called with the number of figures written and of all.
 
     Raises:
         InputError: the directory cannot be made or written to.
     """
     make_directory(directory, option)
-    for figure in figures:
+    for done, figure in enumerate(figures, 1):
         for suffix in SUFFIXES:
             save_chart(whole(figure, simulated=simulated), directory / f"{figure.name}{suffix}", option)
+        if progress is not None:
+            progress(done, len(figures))
 
 
 def make_directory(directory: Path, option: str) -> None:
