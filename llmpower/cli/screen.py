@@ -73,12 +73,14 @@ def opened(*, coloured: bool) -> Iterator[Screen]:
     # They say which size the terminal had once, and curses would believe them.
     for name in ("LINES", "COLUMNS"):
         os.environ.pop(name, None)
+    name = os.environ.get("TERM", "")
     try:
         curses.setupterm(fd=sys.stdout.fileno())
-        window = curses.initscr()
     except curses.error as error:
-        name = os.environ.get("TERM", "")
         raise InputError("TERM", name, f"such a terminal is not known ({error}); set it, or use --once") from error
+    if curses.tigetstr("cup") is None:
+        raise InputError("TERM", name, "such a terminal has no way to write anywhere on it; set it, or use --once")
+    window = curses.initscr()
     before: dict[int, Any] = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         curses.noecho()

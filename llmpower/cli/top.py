@@ -114,8 +114,7 @@ def _watch(watch: Watch, interval_s: float) -> None:
 
 
 def _loop(screen: Screen, watch: Watch, tick: Tick, interval_s: float) -> None:
-    lately_s, seen = watch.window_s, tick
-    next_s = time.monotonic() + interval_s
+    seen, next_s = tick, time.monotonic() + interval_s
     while True:
         _show(screen, seen, tick)
         key = screen.key(next_s - time.monotonic())
@@ -124,7 +123,7 @@ def _loop(screen: Screen, watch: Watch, tick: Tick, interval_s: float) -> None:
         elif key in map(ord, "qQ"):
             return
         elif key in map(ord, "aA"):
-            watch.window_s = lately_s if watch.window_s is None else None
+            watch.lately = not watch.lately
         else:
             # A new size, or a key that means nothing: the same figures again.
             continue

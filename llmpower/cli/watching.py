@@ -28,15 +28,15 @@ class Watch:
 
     Args:
         ask: gives the daemon's status, or raises :class:`DaemonUnreachableError`.
-        window_s: over how long differences are taken, at most; ``None``: since the daemon began.
+        window_s: over how long differences are taken, at most.
         now_s: CLOCK_MONOTONIC.
     """
 
-    def __init__(
-        self, ask: Callable[[], Status], window_s: float | None, now_s: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ask: Callable[[], Status], window_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
-        self.window_s = window_s
+        self._window_s = window_s
+        self.lately = True
+        """Whether figures are of the window, or of all since the daemon began; may be changed at any time."""
         self._now_s = now_s
         self._answers: deque[Status] = deque()
         self._lost_s: float | None = None
@@ -70,12 +70,11 @@ class Watch:
             self._answers.clear()
         self._answers.append(status)
         # The oldest that is kept spans the whole window; what is older than that is of no use.
-        while len(self._answers) > 2 and _seconds(self._answers[1], status) >= (self.window_s or 0.0):
+        while len(self._answers) > 2 and _seconds(self._answers[1], status) >= self._window_s:
             self._answers.popleft()
 
     def _since(self) -> Status | None:
-        first = self._answers[0]
-        return None if self.window_s is None or len(self._answers) == 1 else first
+        return self._answers[0] if self.lately and len(self._answers) > 1 else None
 
 
 def figures(before: Status | None, now: Status) -> Tick:

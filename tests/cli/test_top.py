@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from statuses import answer
 
 TOP = [sys.executable, "-m", "llmpower.cli.main", "top"]
@@ -84,3 +86,30 @@ def test_a_reader_that_goes_is_no_error(receiver: Any) -> None:
     assert process.returncode == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("name", "why"), [("nonsense", "is not known"), ("dumb", "no way to write anywhere")])
+def test_a_terminal_that_cannot_be_filled_is_one_line(
+    name: str, why: str, receiver: Any, on_terminal: Callable[..., Any]
+) -> None:
+    receiver.status = answer()
+    terminal = on_terminal(*TOP, "--socket", receiver.path, TERM=name)
+    assert terminal.wait() == 2
+    said = terminal.text.replace("\n", "")
+    assert said.startswith(f"llmpower: error: TERM = {name}: such a terminal ")
+    assert why in said
+    assert said.endswith("or use --once")
+    assert terminal.is_as_before()
+
+
+def test_it_can_be_stopped_and_gone_on_with(receiver: Any, on_terminal: Callable[..., Any]) -> None:
+    receiver.status = answer()
+    shell = on_terminal("bash", "--norc", "--noprofile", "-i", PS1="$ ")
+    shell.type(f"{' '.join(TOP)} --socket {receiver.path} --interval 0.25\r")
+    shell.wait_until(lambda text: "REQ IN ALL" in text)
+    shell.type("\x1a")
+    shell.wait_until(lambda text: "Stopped" in text)
+    shell.type("fg\r")
+    shell.wait_until(lambda text: "Stopped" not in text and text.startswith("llmpower top"))
+    shell.type("q")
+    shell.wait_until(lambda text: text.rstrip().splitlines()[-1].startswith("$"))

@@ -15,7 +15,7 @@ from llmpower.daemon import status as daemon_status
 from llmpower.exceptions import DaemonUnreachableError, InputError
 
 
-def watch(answers: list[dict[str, Any] | None], window_s: float | None = 10.0) -> Watch:
+def watch(answers: list[dict[str, Any] | None], window_s: float = 10.0) -> Watch:
     """One that hears these answers, one after the other; ``None`` is no answer."""
     heard = iter(answers)
 
@@ -79,6 +79,16 @@ def test_differences_are_over_the_window_and_no_more() -> None:
     ticks = [seen.tick() for _ in range(30)]
     assert [tick["window_s"] for tick in ticks[:4]] == [None, 1.0, 2.0, 3.0]
     assert {tick["window_s"] for tick in ticks[10:]} == {10.0}
+
+
+def test_all_since_the_daemon_began_is_looked_at_without_forgetting_the_window() -> None:
+    seen = watch([answer(100.0 + second) for second in range(30)])
+    for _ in range(12):
+        seen.tick()
+    seen.lately = False
+    assert [seen.tick()["window_s"] for _ in range(5)] == [None] * 5
+    seen.lately = True
+    assert seen.tick()["window_s"] == 10.0
 
 
 def test_an_interval_longer_than_the_window_is_told_whole() -> None:
