@@ -1,7 +1,9 @@
 """The front from end to end: what efficient plans of a workload come to, under the same shares.
 
 Nobody knows in advance which ζ they want; they know it when they see energy beside accuracy. Predictions are made once;
-then points are found where the front bends (:mod:`~llmpower.routing.tradeoff`), each an exact optimum.
+then points are found where the front bends, each an exact optimum: by solving at the slopes of chords
+(:mod:`~llmpower.routing.tradeoff`), or, without shares, among all breakpoints that there are
+(:mod:`~llmpower.routing.corners`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing.accuracy import AccuracyTable, Weighting
+from llmpower.routing.corners import CornerFront
 from llmpower.routing.costs import predict_costs
 from llmpower.routing.goals import Knee, check_goal
 from llmpower.routing.latency import refuse_late
@@ -60,15 +63,19 @@ def trace_frontier(
     )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
+    if (limits[0] <= 0).all() and (limits[1] >= workload.n_queries).all():
+        corners = CornerFront(costs, limits)
+        return [_point(corners, *found) for found in reversed(list(corners.points(tolerance, progress)))]
     tradeoff = Tradeoff(costs, limits)
-    return [
-        FrontierPoint(
-            **{field.name: getattr(point.outcome, field.name) for field in fields(Outcome)},
-            zeta=point.zeta,
-            joules_per_point=tradeoff.joules_per_point(point.zeta),
-        )
-        for point in reversed(tradeoff.front(tolerance, progress))
-    ]
+    return [_point(tradeoff, point.zeta, point.outcome) for point in reversed(tradeoff.front(tolerance, progress))]
+
+
+def _point(tradeoff: Tradeoff, zeta: float, outcome: Outcome) -> FrontierPoint:
+    return FrontierPoint(
+        **{field.name: getattr(outcome, field.name) for field in fields(Outcome)},
+        zeta=zeta,
+        joules_per_point=tradeoff.joules_per_point(zeta),
+    )
 
 
 def frontier_table(points: Sequence[FrontierPoint]) -> pd.DataFrame:
