@@ -44,6 +44,7 @@ highlight_language = "none"  # a block without a language is no program
 
 autodoc_mock_imports = ["torch", "transformers"]  # ten seconds for the docstrings of two functions
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}  # and not the twenty types that it stands for
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"

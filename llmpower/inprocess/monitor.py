@@ -70,7 +70,7 @@ class Monitor:
         sampler = Sampler(backend=backend, nvml_library=nvml_library, powercap_root=powercap_root, rate_hz=rate_hz)
         try:
             self.devices: tuple[Device, ...] = sampler.devices
-            """What is measured: GPUs by their UUID, and CPU packages."""
+            """What is measured, GPUs by their UUID and CPU packages."""
             self.simulated = sampler.backend == "simulated"
             """Whether the GPU is a model of one, and no joule of it real."""
             sampler.start()
