@@ -83,7 +83,7 @@ typecheck: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy grafana/make_dashboard.py
 
 docs: $(VENV)/.installed-dev ## The documentation as a site, in build/docs; a warning fails
-	$(BIN)/python -m sphinx -q -W --keep-going -E docs build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -E -j auto docs build/docs
 
 memcheck: ## C under address, undefined-behaviour and thread sanitizers, and Valgrind where it is installed
 	$(MAKE) --no-print-directory -C csrc/tests asan tsan

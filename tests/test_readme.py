@@ -1,7 +1,7 @@
 """The README, typed: its commands run where a machine without a GPU, without root and without a network can.
 
-What is marked as not run is at least spelled right, which tests/test_docs.py sees to for all pages. The notebook's
-block is typed in tests/inprocess/test_readme.py.
+What is marked as not run is at least spelled right, which tests/test_docs.py sees to for all pages. The blocks in
+Python are typed in tests/inprocess/test_readme.py, where PyTorch is loaded anyway.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import pytest
 from click.testing import CliRunner
 from pages import ROOT, Block, blocks, commands
 
-import llmpower
 from llmpower.cli.main import cli
-from llmpower.sampling import simulation
 from llmpower.store import Store
 from llmpower.types import Measurement
 
@@ -71,16 +69,6 @@ def test_a_daemon_of_ones_own_measures_a_program_as_it_is(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[0]) == pytest.approx(60, rel=0.2)  # 0.3 s at 200 W
     assert "yours" in (tmp_path / "measurements.csv").read_text()
-
-
-def test_the_block_in_python_runs(tmp_path: Path) -> None:
-    with simulation(load="constant:200"), llmpower.Monitor(backend="simulated", powercap_root=tmp_path) as monitor:
-        try:
-            exec(compile(block_with("# every generate() from here on").text, "README.md", "exec"), {})
-        finally:
-            llmpower.uninstrument()
-        (measured,) = monitor.measurements()
-    assert (measured.span.model_name, measured.span.output_tokens) == ("my-engine", 128)
 
 
 def test_models_and_a_plan(

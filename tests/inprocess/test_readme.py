@@ -1,4 +1,4 @@
-"""What the README tells somebody in a notebook to type, typed."""
+"""What the README tells somebody to type in Python, typed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import blocks
 
 import llmpower
 from llmpower.sampling import simulation
@@ -37,6 +38,17 @@ def test_the_readmes_notebook_runs(tiny_llama: Any, capsys: pytest.CaptureFixtur
     assert first.split("(")[1].startswith(quality)
     assert " J (" in third
     assert [row.split()[0] for row in rows] == ["my-engine", llmpower_name(tiny_llama)]
+
+
+def test_the_readmes_block_in_python_runs(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(README) if "# every generate() from here on" in block.text]
+    with simulation(load="constant:200"), llmpower.Monitor(backend="simulated", powercap_root=tmp_path) as monitor:
+        try:
+            exec(compile(block.text, str(README), "exec"), {})
+        finally:
+            llmpower.uninstrument()
+        (measured,) = monitor.measurements()
+    assert (measured.span.model_name, measured.span.output_tokens) == ("my-engine", 128)
 
 
 def llmpower_name(model: Any) -> str:
