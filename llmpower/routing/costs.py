@@ -164,8 +164,9 @@ class Costs:
             for total, sums in zip(totals, found, strict=True):
                 total.add(sums)
         # The first is the plan, whose joules are added up in the order of the cells, as its objective always was.
-        first = _queries(assignments[0], slice(None), workload.count, n_choices)
-        kernels.add(first, self.energy_j, totals[0].energy_j)
+        if assignments:
+            first = _queries(assignments[0], slice(None), workload.count, n_choices)
+            kernels.add(first, self.energy_j, totals[0].energy_j)
         return [self._loads(sums) for sums in totals]
 
     def _loads(self, sums: _Sums) -> Loads:
