@@ -8,10 +8,12 @@ printed with its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.linear import FloatArray
@@ -56,53 +58,78 @@ class Boundary:
         names = [f"{part}_{kind}_j" for part in parts for kind in ("energy", "energy_std", "idle_energy")]
         return {*names, "energy_j", "prefill_energy_j", "decode_energy_j"}
 
-    def energy(self, model_name: str, rows: Mapping[str, FloatArray]) -> tuple[FloatArray, str | None]:
-        """Joules per row, NaN where not measured, and what they cover.
+    def energies(self, rows: Mapping[str, FloatArray]) -> list[Covered]:
+        """Rows by what was measured of them, each with its joules; those of which nothing was are in none.
 
         A sum takes the parts that any of the model's rows has; a row that lacks one of them is not measured, lest sums
-        of different things be fitted together.
+        of different things be fitted together. Which parts those are, only all rows together can tell.
+        """
+        columns = [column for column in energy_columns(self.parts_name) if column in rows]
+        if not columns:
+            if self.net or "energy_j" not in rows:
+                return []
+            known = ~np.isnan(rows["energy_j"])
+            return [Covered(None, known, rows["energy_j"][known], None)] if known.any() else []
+        known_of = {column: ~np.isnan(rows[column]) for column in columns}
+        found = []
+        for present in (chosen for n in range(1, len(columns) + 1) for chosen in combinations(columns, n)):
+            at = np.logical_and.reduce([known_of[c] if c in present else ~known_of[c] for c in columns])
+            if at.any():
+                own = dict(rows) if at.all() else {name: column[at] for name, column in rows.items()}
+                found.append(self._covered(present, at, own))
+        return found
+
+    def energy(self, rows: Mapping[str, FloatArray]) -> FloatArray:
+        """Joules per row, NaN where not measured, for rows that are looked at together.
 
         Raises:
-            FitError: no row has any part measured, or none its idle share where that is asked for.
+            FitError: no row has its energy measured.
         """
-        columns = [column for column in energy_columns(self.parts_name) if column in rows]
-        present = [column for column in columns if (~np.isnan(rows[column])).any()]
-        if not present:
-            return self._bare(model_name, rows, columns)
-        energy_j = _sum(rows, present)
-        parts = [column.removesuffix("_energy_j") for column in present]
-        if not self.net:
-            return energy_j, "+".join(parts)
-        idle = [f"{part}_idle_energy_j" for part in parts]
-        for column in idle:
-            if column not in rows or np.isnan(rows[column]).all():
-                advice = f"no row of {model_name} has it to take away; choose --boundary {'+'.join(parts)}"
-                raise FitError(column, "missing", advice)
-        return energy_j - _sum(rows, idle), "+".join(parts) + IDLE
+        found = self.energies(rows)
+        if not found:
+            advice = "no row has it measured; choose another --boundary, or leave it out with --where"
+            raise FitError(energy_columns(self.parts_name)[0], "empty", advice)
+        most = max(found, key=lambda covered: len(covered.name or ""))
+        energy_j = np.full(len(most.rows), np.nan)
+        energy_j[most.rows] = most.energy_j
+        return energy_j
 
-    def std(self, rows: Mapping[str, FloatArray]) -> FloatArray | None:
-        """Standard deviation of the energy per row [J], NaN where unknown; ``None`` where no row has one.
-
-        Devices err independently, so variances add. What is subtracted as idle is a mean power and adds nothing here.
-        """
-        columns = [column for column in energy_columns(self.parts_name) if column in rows]
-        present = [column for column in columns if (~np.isnan(rows[column])).any()]
-        names = [column.replace("_energy_j", "_energy_std_j") for column in present]
-        if not names or any(name not in rows for name in names):
-            return None
-        values = np.stack([rows[name] for name in names])
-        usable = np.where((values >= 0) & np.isfinite(values), values, np.nan)
-        return None if np.isnan(usable).all() else np.sqrt((usable**2).sum(axis=0))
-
-    def _bare(
-        self, model_name: str, rows: Mapping[str, FloatArray], columns: list[str]
-    ) -> tuple[FloatArray, str | None]:
-        if not columns and not self.net and (~np.isnan(rows["energy_j"])).any():
-            return rows["energy_j"], None
-        column = columns[0] if columns else "energy_j"
-        advice = f"no row of {model_name} has it measured; choose another --boundary, or leave it out with --where"
-        raise FitError(column, "empty", advice)
+    def _covered(self, columns: Sequence[str], at: NDArray[np.bool_], rows: Mapping[str, FloatArray]) -> Covered:
+        """Rows that have all of these columns; NaN where the idle share is asked for and not known."""
+        parts = [column.removesuffix("_energy_j") for column in columns]
+        energy_j = _sum([rows[column] for column in columns])
+        name = "+".join(parts)
+        if self.net:
+            name += IDLE
+            nothing = np.full(len(energy_j), np.nan)
+            energy_j = energy_j - _sum([rows.get(f"{part}_idle_energy_j", nothing) for part in parts])
+        return Covered(name, at, energy_j, _std([f"{part}_energy_std_j" for part in parts], rows))
 
 
-def _sum(rows: Mapping[str, FloatArray], columns: list[str]) -> FloatArray:
-    return np.asarray(sum(rows[column] for column in columns))
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """Joules of some ``rows`` (a mask), what they cover, and their standard deviations where rows bring them.
+
+    ``name`` is ``None`` for a sum of unknown parts.
+    """
+
+    name: str | None
+    rows: NDArray[np.bool_]
+    energy_j: FloatArray
+    std_j: FloatArray | None
+
+
+def _std(names: Sequence[str], rows: Mapping[str, FloatArray]) -> FloatArray | None:
+    """Standard deviation of the energy per row [J], NaN where unknown; ``None`` where no row has one.
+
+    Devices err independently, so variances add. What is subtracted as idle is a mean power and adds nothing here.
+    """
+    if any(name not in rows for name in names):
+        return None
+    usable = [np.where((rows[name] >= 0) & np.isfinite(rows[name]), rows[name], np.nan) for name in names]
+    total = usable[0] if len(usable) == 1 else np.sqrt(_sum([each**2 for each in usable]))
+    return None if np.isnan(total).all() else total
+
+
+def _sum(columns: Sequence[FloatArray]) -> FloatArray:
+    return columns[0] if len(columns) == 1 else np.asarray(sum(columns))

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmpower.modelling.linear import FloatArray
+from llmpower.modelling.moments import Sums
 
 # Ratio of smallest to largest singular value, columns of unit length, below which terms cannot be told apart. The
 # square of it is what the eigenvalues of a Gram matrix show, and rounding hides what is below 1e-16 of the largest.
@@ -32,16 +32,11 @@ class Cells:
     g: FloatArray
 
     @classmethod
-    def collapse(cls, design: FloatArray, cells: NDArray[np.intp], y: FloatArray, w: FloatArray) -> Cells:
-        """From the design of the cells (m, n_terms), each row's cell, its value and its weight > 0."""
-        return cls.of_sums(design, sums(cells, w, len(design)), sums(cells, w * y, len(design)))
-
-    @classmethod
-    def of_sums(cls, design: FloatArray, W: FloatArray, Wz: FloatArray) -> Cells:
-        """From the design of the cells, and Σw and Σwy of each, which all forms share; shape (m,)."""
-        root = np.sqrt(W)
+    def of_sums(cls, design: FloatArray, sums: Sums) -> Cells:
+        """From the design of the cells, shape (m, n_terms), and the sums of each, which all forms share."""
+        root = np.sqrt(sums.w)
         A = design * root[:, np.newaxis]
-        b = Wz / root
+        b = sums.wy / root
         return cls(A, b, A.T @ A, A.T @ b)
 
     def determined(self) -> bool:
@@ -51,11 +46,6 @@ class Cells:
     def solve(self, *, non_negative: bool) -> FloatArray:
         """The coefficients β that minimise ‖Aβ − b‖, and with ``non_negative`` subject to β ≥ 0."""
         return solve_normal(self.G, self.g, non_negative=non_negative)
-
-
-def sums(cells: NDArray[np.intp], values: FloatArray, n_cells: int) -> FloatArray:
-    """The sum of the rows of each cell, shape (n_cells,)."""
-    return np.asarray(np.bincount(cells, values, n_cells), dtype=np.float64)
 
 
 def solve_normal(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatArray:

@@ -15,20 +15,19 @@ import numpy as np
 from llmpower.exceptions import FitError
 from llmpower.modelling.cells import inverse
 from llmpower.modelling.choosing import Candidate, choose
-from llmpower.modelling.estimators import jackknife, ordinary_least_squares, weighted_statistics
+from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.forms import FORM_NAMES, Batched, FloatArray, Form, Phases, make_form
 from llmpower.modelling.groups import Group, Target, group_rows
 from llmpower.modelling.heldout import compare, leave_one_length_out, predict_held_out, replicate_noise, with_quantiles
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
 from llmpower.modelling.regression import Regression, design_of, moments_of, regress, weigh
+from llmpower.modelling.strata import LENGTHS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 AUTO = "auto"
-# Rows that Huber's weights leave less than this count as outliers.
-OUTLIER = 0.5
 
 
 def fit(
@@ -82,7 +81,7 @@ def fit(
         True
     """
     forms = forms_of(form, intercept=intercept)
-    groups = group_rows(measurements, group_by, boundary)
+    groups = group_rows(measurements, group_by, boundary, whole=robust)
     models = []
     for group in groups:
         models.append(fit_group(group, forms, robust=robust))
@@ -180,20 +179,21 @@ def _candidate(group: Group, target: Target, regression: Regression) -> Candidat
     if held_out is None:
         return Candidate(regression, HeldOut(None, None, None, None), None, None)
     predicted, folds = held_out
-    heldout, errors = compare(predicted, target.y, group.cells)
+    of_rows = None if group.row_lengths is None else regression.of_rows(folds, group.cells)
+    heldout, errors = compare(predicted, target.y, group.cells, of_rows=of_rows)
     return Candidate(regression, heldout, errors, folds)
 
 
 def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: bool) -> Fit:
     """Everything that is said of the form that was chosen."""
     regression, form = candidate.regression, candidate.regression.form
-    moments = moments_of(group, target, form, regression.design, regression.factors)
+    moments = moments_of(group, target, form, regression.design, regression.sums)
     if form.non_negative:
         β, constant = regression.coefficients, _has_constant(regression)
         statistics = weighted_statistics(moments.relative, β, constant=constant)
         covariance = _covariance(regression, moments, candidate.folds)
     else:
-        β, covariance, statistics = ordinary_least_squares(regression.design[group.cells], target.y)
+        β, covariance, statistics = _ordinary(group, target, regression, moments)
     input_range, output_range, batch_range = fitted_ranges(group, form)
     return Fit(
         form=form.name,
@@ -201,7 +201,7 @@ def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: boo
         coefficients=β,
         std_errors=np.sqrt(np.diag(covariance)),
         covariance=covariance,
-        n_obs=len(target.y),
+        n_obs=group.n_obs,
         r_squared=statistics.r_squared,
         r_squared_centered=moments.raw.r_squared(β, centered=True),
         r_squared_uncentered=moments.raw.r_squared(β, centered=False),
@@ -210,14 +210,25 @@ def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: boo
         heldout=candidate.heldout if candidate.errors is None else with_quantiles(candidate.heldout, candidate.errors),
         input_range=input_range,
         output_range=output_range,
-        warnings=tuple(_doubts(group, candidate, robust=robust)),
+        warnings=tuple(_doubts(group, candidate)),
         n_cells=group.n_cells,
         batch_range=batch_range,
         extrapolation=leave_one_length_out(regression, group, target.y),
-        replicate_noise=replicate_noise(group, target.y),
+        replicate_noise=None if group.row_lengths is not None else replicate_noise(target.raw),
         estimator=_estimator(target, candidate, robust=robust),
         moments=moments,
     )
+
+
+def _ordinary(
+    group: Group, target: Target, regression: Regression, moments: FitMoments
+) -> tuple[FloatArray, FloatArray, Statistics]:
+    """By statsmodels from the rows where they are all there, by the same formulas from their sums where not."""
+    if group.whole:
+        return ordinary_least_squares(regression.design[group.cells], target.y)
+    β, p = regression.coefficients, len(regression.coefficients)
+    covariance = moments.raw.residual(β) / (group.n_obs - p) * inverse(moments.raw.gram)
+    return β, covariance, weighted_statistics(moments.raw, β, constant=_has_constant(regression))
 
 
 def _covariance(regression: Regression, moments: FitMoments, folds: FloatArray | None) -> FloatArray:
@@ -245,7 +256,7 @@ def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
     parts = ["least squares on relative error, coefficients ≥ 0"]
     if isinstance(candidate.regression.form, Phases):
         parts = ["prefill and decode apart, each by " + parts[0]]
-    elif target.relative_variance is not None:
+    elif target.variance is not None:
         parts.append("rows weighted by their standard deviations")
     if robust:
         parts.append("Huber's weights")
@@ -253,7 +264,7 @@ def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
     return "; ".join([*parts, f"standard errors {how}"])
 
 
-def _doubts(group: Group, candidate: Candidate, *, robust: bool) -> list[str]:
+def _doubts(group: Group, candidate: Candidate) -> list[str]:
     heldout, label, doubts = candidate.heldout, candidate.label, []
     if heldout.mape is None:
         doubts.append(f"no held-out error: without some of the {group.n_cells} cells the form {label} is undetermined")
@@ -262,10 +273,8 @@ def _doubts(group: Group, candidate: Candidate, *, robust: bool) -> list[str]:
         doubts.append(
             f"{n} of {group.n_cells} held-out cells predicted at or below zero: not to be trusted on short queries"
         )
-    outliers = int((candidate.regression.factors < OUTLIER).sum()) if robust else 0
-    if outliers:
-        n_obs = len(candidate.regression.factors)
-        doubts.append(f"{outliers} of {n_obs} rows are outliers and count for less than half (--robust)")
+    if outliers := candidate.regression.outliers:
+        doubts.append(f"{outliers} of {group.n_obs} rows are outliers and count for less than half (--robust)")
     return doubts
 
 
@@ -274,12 +283,11 @@ def fitted_ranges(group: Group, form: Form) -> tuple[tuple[int, int], tuple[int,
 
     A form of batches speaks of one request, all others of what a row holds.
     """
-    if not isinstance(form, Batched):
-        return _range(group.cell_input_tokens), _range(group.cell_output_tokens), None
-    inputs, outputs = group.cell_input_tokens / group.cell_batch_size, group.cell_output_tokens / group.cell_batch_size
-    return _range(inputs), _range(outputs), _range(group.cell_sharing)
+    inputs, outputs = ("input_tokens_each", "output_tokens_each") if isinstance(form, Batched) else LENGTHS[:2]
+    batch = _whole(group.ranges["sharing"]) if isinstance(form, Batched) else None
+    return _whole(group.ranges[inputs]), _whole(group.ranges[outputs]), batch
 
 
-def _range(values: FloatArray) -> tuple[int, int]:
-    """Lowest and highest, as whole numbers that contain them."""
-    return int(np.floor(values.min())), int(np.ceil(values.max()))
+def _whole(ends: tuple[float, float]) -> tuple[int, int]:
+    """Whole numbers that contain them."""
+    return int(np.floor(ends[0])), int(np.ceil(ends[1]))

@@ -7,17 +7,21 @@ energy was not measured left out and counted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.boundary import Boundary
+from llmpower.modelling.boundary import IDLE, Boundary
 from llmpower.modelling.frames import Rows, read_rows
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
+from llmpower.modelling.moments import Sums
+from llmpower.modelling.sample import JUDGED_ROWS
+from llmpower.modelling.strata import EXACT, LENGTHS, MOST_CELLS, UNKNOWN, Strata, number, rounded_down
+from llmpower.modelling.tally import MOST_NAMES, POOLED, SPANNED, Counts, Tallied, Tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,41 +34,61 @@ NUMBERS = ("input_tokens", "output_tokens", "runtime_s", "time_to_first_token_s"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is fitted: joules or seconds of every row, ``y`` of shape (n_obs,), all > 0.
+    """What is fitted: joules or seconds.
 
-    ``relative_variance`` is (s/y)² where measurements bring standard deviations, NaN where a row has none. ``phases``
-    are the prefill's and the decode's part of ``y``, NaN where a row does not tell them; ``phase_columns`` says where
-    they would come from.
+    ``raw`` are the sums of all rows by cell, each row counting 1, and ``strata`` by stratum with w = 1/y². ``variance``
+    is the mean of (s/y)² in each stratum where measurements bring standard deviations, NaN where its rows have none.
+    ``y`` holds the rows that errors are judged by, all > 0. ``phases`` are the prefill's and the decode's part,
+    ``phase_columns`` says where they would come from.
     """
 
     name: str
     unit: str
     y: FloatArray
-    relative_variance: FloatArray | None
-    phases: tuple[FloatArray, FloatArray] | None
+    raw: Sums
+    strata: Sums
+    variance: FloatArray | None
+    phases: tuple[Phase, Phase] | None
     phase_columns: str
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Rows of one model; ``cells`` of shape (n_obs,) numbers each row's cell from 0.
+class Phase:
+    """A part of a target: its sums by cell with w = 1/y², of the rows that tell it, and ``y`` of the judged rows."""
 
-    A cell is one (τin, τout), and one batch size and concurrency where those vary. Arrays named ``cell_…`` have shape
-    (n_cells,): token counts are those of the row, which are the whole batch's, ``cell_batch_size`` its requests, and
-    ``cell_sharing`` how many requests a decode step served, those of concurrent calls included. ``boundary`` is what
-    the energy covers, ``None`` when the measurements bring a sum of unknown parts.
+    sums: Sums
+    y: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of one model: their sums by cell, and those rows that errors are judged by.
+
+    A cell is one (τin, τout), and one batch size and concurrency where those vary; where there are too many, a band of
+    them (:mod:`~llmpower.modelling.strata`). ``n_obs`` counts rows. ``cells`` numbers the cell of each judged row from
+    0, ``row_strata`` its stratum; ``strata`` the cell of each stratum. Arrays named ``cell_…`` have shape (n_cells,):
+    token counts are those of the row, which are the whole batch's, ``cell_batch_size`` its requests, and
+    ``cell_sharing`` how many requests a decode step served, those of concurrent calls included. ``row_lengths`` has the
+    same four for each judged row where cells are bands, else ``None``. ``ranges`` has the lowest and highest of each of
+    :data:`~llmpower.modelling.tally.SPANNED`. ``boundary`` is what the energy covers, ``None`` when the measurements
+    bring a sum of unknown parts.
     """
 
     model_name: str
     system: str
     simulated: bool
     boundary: str | None
-    cells: NDArray[np.intp]
+    n_obs: int
+    cells: NDArray[np.int64]
+    row_strata: NDArray[np.int64]
+    strata: NDArray[np.int64]
     cell_input_tokens: FloatArray
     cell_output_tokens: FloatArray
     cell_batch_size: FloatArray
     cell_sharing: FloatArray
+    row_lengths: FloatArray | None
+    ranges: dict[str, tuple[float, float]]
     energy: Target
     runtime: Target
 
@@ -76,13 +100,22 @@ class Group:
     @property
     def batched(self) -> bool:
         """Whether rows differ in how many requests shared a step."""
-        return bool(self.cell_sharing.min() < self.cell_sharing.max())
+        low, high = self.ranges["sharing"]
+        return low < high
+
+    @property
+    def whole(self) -> bool:
+        """Whether errors are judged by all rows, at their own lengths."""
+        return len(self.cells) == self.n_obs and self.row_lengths is None
 
 
-def group_rows(measurements: pd.DataFrame, group_by: Sequence[str] | None, boundary: str) -> list[Group]:
+def group_rows(
+    measurements: pd.DataFrame, group_by: Sequence[str] | None, boundary: str, *, whole: bool = False
+) -> list[Group]:
     """Check the measurements and split them into one group per model, sorted by what they are grouped by.
 
-    ``group_by`` defaults to ``model_name`` and, where there is such a column, ``system``.
+    ``group_by`` defaults to ``model_name`` and, where there is such a column, ``system``. ``whole`` keeps all rows to
+    judge errors by, however many.
 
     Raises:
         InputError: a column of ``group_by`` is not there.
@@ -90,30 +123,44 @@ def group_rows(measurements: pd.DataFrame, group_by: Sequence[str] | None, bound
             real rows, or has no energy measured.
     """
     covered = Boundary.parse(boundary)
-    columns = list(dict.fromkeys(("model_name", "system") if group_by is None else group_by))
-    if "model_name" not in columns:
-        raise InputError("--group-by", ",".join(columns), "must contain model_name; add it")
-    for column in columns:
-        if column not in measurements.columns and column != "system":
-            found = ", ".join(map(str, measurements.columns))
-            raise InputError("--group-by", column, f"is no column here; there are: {found}")
+    columns = group_columns(group_by, list(measurements.columns))
     # A table has a score of columns; only those that are checked are copied, and only numbers go on from here.
     wanted = {*REQUIRED, *energy_columns(covered.parts_name), "energy_j", "simulated"}
     checked = check_measurements(measurements[[c for c in measurements.columns if c in wanted]], covered.parts_name)
     rows = read_rows(measurements, checked, sorted({*NUMBERS, *covered.consulted()}))
-    codes, keys = _keys(measurements, rows, columns)
-    order = np.argsort(codes, kind="stable")
-    ends = np.searchsorted(codes[order], np.arange(len(keys) + 1))
-    rows = rows if (order[:-1] < order[1:]).all() else rows.take(order)
-    return [
-        _group(dict(zip(columns, values, strict=True)), rows.between(start, end), covered)
-        for values, start, end in zip(keys, ends[:-1], ends[1:], strict=True)
-    ]
+    codes, keys = keys_of(measurements, rows, columns)
+    tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS)
+    tally.add(keys, codes, rows)
+    return groups_of(tally, columns)
 
 
-def _keys(
+def group_columns(group_by: Sequence[str] | None, found: Sequence[str]) -> list[str]:
+    """What models are told apart by.
+
+    Raises:
+        InputError: not the model's name among it, or no such column.
+    """
+    columns = list(dict.fromkeys(("model_name", "system") if group_by is None else group_by))
+    if "model_name" not in columns:
+        raise InputError("--group-by", ",".join(columns), "must contain model_name; add it")
+    for column in columns:
+        if column not in found and column != "system":
+            raise InputError("--group-by", column, f"is no column here; there are: {', '.join(map(str, found))}")
+    return columns
+
+
+def groups_of(tally: Tally, columns: Sequence[str]) -> list[Group]:
+    """What is fitted, one group for each model; ``columns`` are what the tally's keys are values of.
+
+    Raises:
+        FitError: simulated and real rows are mixed, or there is no energy.
+    """
+    return [_group(dict(zip(columns, part.key, strict=True)), part, tally.boundary) for part in tally.models()]
+
+
+def keys_of(
     measurements: pd.DataFrame, rows: Rows, columns: Sequence[str]
-) -> tuple[NDArray[np.integer[Any]], list[tuple[object, ...]]]:
+) -> tuple[NDArray[np.int64], list[tuple[object, ...]]]:
     """Each row's group, numbered in the order of their keys, and the keys."""
     import pandas as pd
 
@@ -129,119 +176,133 @@ def _keys(
     numbers, present = pd.factorize(codes, sort=True)
     places = np.unravel_index(present, [len(values) for values in parts])
     keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
-    # Small numbers are sorted by counting.
-    return numbers.astype(np.int16 if len(keys) < 2**15 else np.int64), keys
+    return numbers.astype(np.int64, copy=False), keys
 
 
-def _group(values: dict[str, object], rows: Rows, boundary: Boundary) -> Group:
+def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Group:
     further = ", ".join(f"{key}={_word(value)}" for key, value in values.items() if key not in ("model_name", "system"))
     name = f"{values['model_name']} [{further}]" if further else str(values["model_name"])
-    simulated = int(rows["simulated"].sum())
-    if 0 < simulated < len(rows):
+    if 0 < part.simulated < part.rows:
         advice = f"{name}: real and simulated rows do not mix; add --where 'simulated == False'"
-        raise FitError("simulated", f"{simulated} of {len(rows)} rows", advice)
-    energy_j, covers = boundary.energy(name, rows.numbers())
+        raise FitError("simulated", f"{part.simulated} of {part.rows} rows", advice)
+    counts = part.counts
+    if not counts.rows:
+        raise _without_energy(name, part, boundary)
     warnings = []
-    kept = energy_j > 0
-    if not kept.all():
-        unmeasured = int(np.isnan(energy_j).sum())
-        if unmeasured:
-            warnings.append(f"{unmeasured} of {len(rows)} rows left out: energy not measured")
-        if below := int((~kept).sum()) - unmeasured:
-            warnings.append(f"{below} of {len(rows)} rows left out: nothing is left above the idle share")
-        if not kept.any():
-            raise FitError(covers or "energy_j", "empty", f"no row of {name} has energy left; see --boundary")
-        rows, energy_j = rows.take(kept), energy_j[kept]
-    batch_size, sharing = _sharing(rows)
-    tokens = [rows["input_tokens"], rows["output_tokens"]]
-    shared = [column for column in (batch_size, sharing) if (column != column[0]).any()]
-    cells, first = _number(*tokens, *shared)
-    pooled = tuple(_pooled(rows, values))
+    if unmeasured := part.rows - counts.rows - counts.below:
+        warnings.append(f"{unmeasured} of {part.rows} rows left out: energy not measured")
+    if counts.below:
+        warnings.append(f"{counts.below} of {part.rows} rows left out: nothing is left above the idle share")
+    strata, rows = part.strata, part.judged
+    cells, first = number(*strata.lengths)
+    n = np.bincount(cells, strata.sums["n"])
+    lengths = [np.bincount(cells, strata.sums[column]) / n for column in LENGTHS]
+    row_strata = _find(strata, np.stack([*(rows[column] for column in LENGTHS), rows["certainty"]]), part.digits)
+    banded = part.digits < EXACT
+    if banded:
+        warnings.append(
+            f"its rows have more than {MOST_CELLS} different lengths, so they are fitted and held out in {len(first)}"
+            f" bands (lengths to {part.digits} binary digits)"
+        )
+    if len(row_strata) < counts.rows:
+        warnings.append(f"errors are judged by {len(row_strata)} of its {counts.rows} rows, drawn by their own digits")
+    warnings += _pooled(counts, values)
+    energy, runtime = (
+        _target(target, unit, strata, cells, rows) for target, unit in (("energy", "J"), ("runtime", "s"))
+    )
     return Group(
         model_name=name,
-        system=" + ".join(map(str, rows.names_of("system"))),
-        simulated=simulated > 0,
-        boundary=covers,
-        cells=cells,
-        cell_input_tokens=tokens[0][first],
-        cell_output_tokens=tokens[1][first],
-        cell_batch_size=batch_size[first],
-        cell_sharing=sharing[first],
-        energy=_energy_target(rows, energy_j, boundary, (*warnings, *pooled)),
-        runtime=_runtime_target(rows, (*warnings, *pooled)),
+        system=" + ".join(sorted(map(str, counts.values.get("system", {""})))),
+        simulated=part.simulated > 0,
+        boundary=part.covers,
+        n_obs=counts.rows,
+        cells=cells[row_strata],
+        row_strata=row_strata,
+        strata=cells,
+        cell_input_tokens=lengths[0],
+        cell_output_tokens=lengths[1],
+        cell_batch_size=lengths[2],
+        cell_sharing=lengths[3],
+        row_lengths=np.stack([rows[column] for column in LENGTHS]) if banded else None,
+        ranges={
+            column: (float(low), float(high))
+            for column, low, high in zip(SPANNED, counts.low, counts.high, strict=True)
+        },
+        energy=replace(energy, warnings=(*warnings, *_doubts(counts, rows))),
+        runtime=replace(runtime, warnings=tuple(warnings)),
     )
 
 
-def _energy_target(rows: Rows, energy_j: FloatArray, boundary: Boundary, warnings: tuple[str, ...]) -> Target:
-    std_j = boundary.std(rows.numbers())
+def _without_energy(name: str, part: Tallied, boundary: Boundary) -> FitError:
+    """Why there is nothing to fit."""
+    covers = part.covers or energy_columns(boundary.parts_name)[0]
+    if boundary.net and part.covers is not None and not part.counts.below:
+        parts = part.covers.removesuffix(IDLE)
+        column = f"{parts.split('+')[0]}_idle_energy_j"
+        return FitError(column, "missing", f"no row of {name} has it to take away; choose --boundary {parts}")
+    if part.covers is None:
+        advice = f"no row of {name} has it measured; choose another --boundary, or leave it out with --where"
+        return FitError(covers, "empty", advice)
+    return FitError(covers, "empty", f"no row of {name} has energy left; see --boundary")
+
+
+def _find(strata: Strata, wanted: FloatArray, digits: int) -> NDArray[np.int64]:
+    """The stratum of each judged row, by lengths and class, shape (5, n)."""
+    n = wanted.shape[1]
+    kept = rounded_down(wanted[:4], np.full(n, digits))
+    codes, _ = number(
+        *(np.concatenate([theirs, ours]) for theirs, ours in zip(strata.lengths, kept, strict=True)),
+        np.concatenate([strata.certainty, wanted[4].astype(np.int64)]),
+    )
+    # Strata come first and are distinct, so a row has the number of its stratum.
+    return codes[len(strata) :]
+
+
+def _target(name: str, unit: str, strata: Strata, cells: NDArray[np.int64], rows: dict[str, FloatArray]) -> Target:
+    sums, column = strata.sums, "energy_j" if name == "energy" else "runtime_s"
+    variance = None
+    known = strata.certainty != UNKNOWN
+    if name == "energy" and "variance" in sums and known.any():
+        variance = np.where(known, sums["variance"] / sums["n"], np.nan)
     phases = None
-    if boundary.name == "gpu" and "prefill_energy_j" in rows and "decode_energy_j" in rows:
-        phases = _phases(rows["prefill_energy_j"], rows["decode_energy_j"])
+    if f"{name}_prefill/n" in sums and all(sums[f"{name}_{phase}/n"].any() for phase in ("prefill", "decode")):
+        prefill, decode = (
+            Phase(
+                Sums(*(sums[f"{name}_{phase}/{key}"] for key in ("n", "w", "wy", "n"))).gathered(cells),
+                rows[f"{name}_{phase}"],
+            )
+            for phase in ("prefill", "decode")
+        )
+        phases = prefill, decode
     return Target(
-        name="energy",
-        unit="J",
-        y=energy_j,
-        relative_variance=None if std_j is None else (std_j / energy_j) ** 2,
+        name=name,
+        unit=unit,
+        y=rows[column],
+        raw=Sums(*(sums[key] for key in ("n", "n", f"{column}/y", f"{column}/yy"))).gathered(cells),
+        strata=Sums(*(sums[key] for key in ("n", f"{column}/w", f"{column}/wy", "n"))),
+        variance=variance,
         phases=phases,
-        phase_columns="prefill_energy_j, decode_energy_j",
-        warnings=(*warnings, *_doubts(rows, energy_j)),
+        phase_columns="prefill_energy_j, decode_energy_j" if name == "energy" else "time_to_first_token_s",
+        warnings=(),
     )
 
 
-def _runtime_target(rows: Rows, warnings: tuple[str, ...]) -> Target:
-    y, phases = rows["runtime_s"], None
-    if "time_to_first_token_s" in rows:
-        first = rows["time_to_first_token_s"]
-        phases = _phases(first, y - first)
-    return Target("runtime", "s", y, None, phases, "time_to_first_token_s", warnings)
-
-
-def _phases(prefill: FloatArray, decode: FloatArray) -> tuple[FloatArray, FloatArray] | None:
-    """Both, where at least one row tells both."""
-    return (prefill, decode) if ((prefill > 0) & (decode > 0)).any() else None
-
-
-def _sharing(rows: Rows) -> tuple[FloatArray, FloatArray]:
-    """Requests in a row, and requests that its decode steps served; 1 where a row does not say."""
-    counts = [
-        np.where(rows[column] >= 1, rows[column], 1.0) if column in rows else np.ones(len(rows))
-        for column in ("batch_size", "concurrency")
-    ]
-    return counts[0], counts[0] * counts[1]
-
-
-def _number(*columns: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Number the distinct rows of these columns in the order of their values; where each is first found.
-
-    Sorting a million rows of pairs costs a second; hashing each column and sorting what is distinct, a tenth.
-    """
-    import pandas as pd
-
-    cells = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        codes, values = pd.factorize(column, sort=True)
-        # Distinct so far × distinct here stays far below 2⁶³ as long as each is below the number of rows.
-        cells, _ = pd.factorize(cells * len(values) + codes, sort=True)
-    first = np.empty(int(cells.max()) + 1, dtype=np.intp)
-    first[cells[::-1]] = np.arange(len(cells) - 1, -1, -1)
-    return cells.astype(np.intp, copy=False), first
-
-
-def _pooled(rows: Rows, values: dict[str, object]) -> Iterator[str]:
-    for column in ("system", "batch_size", "concurrency"):
-        if column in rows and column not in values and len(names := rows.names_of(column)) > 1:
-            found = ", ".join(map(_word, names))
+def _pooled(counts: Counts, values: dict[str, object]) -> Iterator[str]:
+    for column in POOLED:
+        names = sorted(value for value in counts.values.get(column, ()) if value == value)  # type: ignore[type-var]
+        if column not in values and len(names) > 1:
+            found = ", ".join([*map(_word, names[:MOST_NAMES]), *(["…"] if len(names) > MOST_NAMES else [])])
             yield f"pools {column} {found}; separate them with --group-by model_name,{column}"
 
 
-def _doubts(rows: Rows, energy_j: FloatArray) -> Iterator[str]:
-    watts = float(np.median(energy_j / rows["runtime_s"]))
+def _doubts(counts: Counts, rows: dict[str, FloatArray]) -> Iterator[str]:
+    watts = float(np.median(rows["energy_j"] / rows["runtime_s"]))
     if not PLAUSIBLE_WATTS[0] <= watts <= PLAUSIBLE_WATTS[1]:
         yield f"median power is {watts:.3g} W: check that energies are in joules and runtimes in seconds"
-    if "allocated" in rows and (allocated := int(rows["allocated"].sum())):
-        yield f"{allocated} of {len(rows)} energies are shares by rule (allocated), not measured alone"
-    if "modelled" in rows and (modelled := int(rows["modelled"].sum())):
-        yield f"{modelled} of {len(rows)} energies saw fewer than two ticks of the counter (quality modelled)"
+    if counts.allocated:
+        yield f"{counts.allocated} of {counts.rows} energies are shares by rule (allocated), not measured alone"
+    if counts.modelled:
+        yield f"{counts.modelled} of {counts.rows} energies saw fewer than two ticks of the counter (quality modelled)"
 
 
 def _word(value: object) -> str:

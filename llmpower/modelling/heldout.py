@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from llmpower.modelling.groups import Group
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.models import LEAVE_ONE_CELL_OUT, LEAVE_ONE_LENGTH_OUT, HeldOut
+from llmpower.modelling.moments import Sums
 from llmpower.modelling.regression import Regression
 
 # Where more lengths than this were measured, as real traffic has them, neighbours leave together in so many bands:
@@ -21,20 +22,25 @@ from llmpower.modelling.regression import Regression
 MAX_LENGTHS = 16
 
 
-def held_out_errors(predicted: FloatArray, y: FloatArray, cells: NDArray[np.intp], scheme: str) -> HeldOut:
+def held_out_errors(predicted: FloatArray, y: FloatArray, cells: NDArray[np.integer], scheme: str) -> HeldOut:
     """Summarise predictions of every cell, shape (n_cells,), against the rows ``y``, shape (n_obs,)."""
     heldout, errors = compare(predicted, y, cells, scheme)
     return with_quantiles(heldout, errors)
 
 
 def compare(
-    predicted: FloatArray, y: FloatArray, cells: NDArray[np.intp], scheme: str = LEAVE_ONE_CELL_OUT
+    predicted: FloatArray,
+    y: FloatArray,
+    cells: NDArray[np.integer],
+    scheme: str = LEAVE_ONE_CELL_OUT,
+    of_rows: FloatArray | None = None,
 ) -> tuple[HeldOut, FloatArray]:
     """Errors in all and |ŷ − y|/y of every row; medians, which cost more than all else, are left for later.
 
-    Percentage errors are per row, negative predictions per cell.
+    Percentage errors are per row, negative predictions per cell. ``of_rows`` are predictions of the rows themselves,
+    where cells are bands.
     """
-    errors = predicted[cells]
+    errors = predicted[cells] if of_rows is None else of_rows.copy()
     bias = float(errors.sum() / y.sum() - 1)
     errors /= y
     errors -= 1
@@ -57,46 +63,40 @@ def predict_held_out(regression: Regression) -> tuple[FloatArray, FloatArray] | 
     return np.asarray(np.einsum("ij,ij->j", regression.design.T, folds.T)), folds
 
 
-def leave_one_cell_out(regression: Regression, group: Group, y: FloatArray) -> HeldOut:
-    """Predict each cell from all others; all errors are ``None`` when some cell cannot be spared."""
-    held_out = predict_held_out(regression)
-    if held_out is None:
-        return HeldOut(None, None, None, None)
-    return held_out_errors(held_out[0], y, group.cells, LEAVE_ONE_CELL_OUT)
-
-
 def leave_one_length_out(regression: Regression, group: Group, y: FloatArray) -> HeldOut:
     """Predict all cells of one input length from all others, and the same for each output length.
 
     Lengths that the others cannot do without are not counted; all errors are ``None`` when no length can be spared.
     """
-    predicted, rows, cells = [], [], []
-    for axis, tokens in enumerate((group.cell_input_tokens, group.cell_output_tokens)):
-        of_cells = np.full(group.n_cells, np.nan)
+    predicted, rows = [], []
+    for tokens in (group.cell_input_tokens, group.cell_output_tokens):
+        coefficients = np.full(regression.design.shape, np.nan)
         for out in _lengths(tokens):
             β = regression.without(out)
             if β is not None:
-                of_cells[out] = regression.design[out] @ β
-        known = ~np.isnan(of_cells)[group.cells]
-        predicted.append(of_cells)
+                coefficients[out] = β
+        of_rows = regression.of_rows(coefficients, group.cells)
+        known = ~np.isnan(of_rows)
+        predicted.append(of_rows[known])
         rows.append(y[known])
-        cells.append(group.cells[known] + axis * group.n_cells)
     if not any(len(part) for part in rows):
         return HeldOut(None, None, None, None, LEAVE_ONE_LENGTH_OUT)
-    return held_out_errors(np.concatenate(predicted), np.concatenate(rows), np.concatenate(cells), LEAVE_ONE_LENGTH_OUT)
+    of_all = np.concatenate(predicted)
+    return held_out_errors(of_all, np.concatenate(rows), np.arange(len(of_all)), LEAVE_ONE_LENGTH_OUT)
 
 
-def replicate_noise(group: Group, y: FloatArray) -> float | None:
+def replicate_noise(sums: Sums) -> float | None:
     """Relative standard deviation of a trial about its cell's mean, pooled; ``None`` where no cell was repeated.
 
-    s² = Σ_c Σ_i (y_ci/ȳ_c − 1)² / Σ_c (n_c − 1)
+    s² = Σ_c Σ_i (y_ci/ȳ_c − 1)² / Σ_c (n_c − 1),     Σ_i (y_ci/ȳ_c − 1)² = Σ_i y_ci²/ȳ_c² − n_c
+
+    ``sums`` are those of rows that count 1 each.
     """
-    n = np.bincount(group.cells, minlength=group.n_cells)
-    degrees = int((n - 1).sum())
+    degrees = float((sums.n - 1).sum())
     if degrees == 0:
         return None
-    mean = np.bincount(group.cells, y, group.n_cells) / n
-    return float(np.sqrt(np.sum((y / mean[group.cells] - 1) ** 2) / degrees))
+    squares = sums.wyy * (sums.n / sums.wy) ** 2 - sums.n
+    return float(np.sqrt(max(0.0, float(squares[sums.n > 1].sum())) / degrees))
 
 
 def _lengths(tokens: FloatArray) -> list[NDArray[np.intp]]:

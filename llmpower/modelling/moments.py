@@ -14,6 +14,36 @@ from numpy.typing import NDArray
 from llmpower.modelling.linear import FloatArray
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Σ1, Σw, Σwy and Σwy² of the rows of each cell (or stratum), shape (m,)."""
+
+    n: FloatArray
+    w: FloatArray
+    wy: FloatArray
+    wyy: FloatArray
+
+    @classmethod
+    def of_rows(cls, cells: NDArray[np.int64], y: FloatArray, w: FloatArray, n_cells: int) -> Sums:
+        """From each row's cell, value and weight."""
+        wy = w * y
+        return cls(*(_gathered(cells, column, n_cells) for column in (np.ones(len(y)), w, wy, wy * y)))
+
+    def gathered(self, cells: NDArray[np.int64], factors: FloatArray | None = None) -> Sums:
+        """Of cells, from those of strata whose cells are given, each row counting ``factors`` (1) times as much."""
+        m = int(cells.max(initial=-1)) + 1
+        u = 1.0 if factors is None else factors
+        return Sums(_gathered(cells, self.n, m), *(_gathered(cells, u * c, m) for c in (self.w, self.wy, self.wyy)))
+
+    def of(self, chosen: NDArray[np.generic]) -> Sums:
+        """Those of some cells."""
+        return Sums(self.n[chosen], self.w[chosen], self.wy[chosen], self.wyy[chosen])
+
+
+def _gathered(cells: NDArray[np.int64], values: FloatArray, n_cells: int) -> FloatArray:
+    return np.asarray(np.bincount(cells, values, n_cells), dtype=np.float64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
     """Σw, Σwy, Σwy², XᵀWX of shape (n_terms, n_terms) and XᵀWy of shape (n_terms,) over n rows."""
@@ -26,13 +56,11 @@ class Moments:
     moment: FloatArray
 
     @classmethod
-    def of(cls, design: FloatArray, cells: NDArray[np.intp], y: FloatArray, w: FloatArray) -> Moments:
-        """From the design of the cells (m, n_terms), each row's cell, its value and its weight."""
-        wy = w * y
-        W, Wz = np.bincount(cells, w, len(design)), np.bincount(cells, wy, len(design))
-        gram = design.T @ (design * W[:, np.newaxis])
-        # Not wy @ y: over so many rows BLAS would start its threads, and wait longer for them than it works.
-        return cls(len(y), float(w.sum()), float(wy.sum()), float((wy * y).sum()), gram, design.T @ Wz)
+    def of(cls, design: FloatArray, sums: Sums) -> Moments:
+        """From the design of the cells (m, n_terms), and the sums of each."""
+        gram = design.T @ (design * sums.w[:, np.newaxis])
+        n, w, wy, wyy = (float(column.sum()) for column in (sums.n, sums.w, sums.wy, sums.wyy))
+        return cls(round(n), w, wy, wyy, gram, design.T @ sums.wy)
 
     def residual(self, β: FloatArray) -> float:
         """Σw(y − Xβ)² ≥ 0."""

@@ -16,10 +16,13 @@ from llmpower.exceptions import FitError
 from llmpower.modelling.cells import Cells
 from llmpower.modelling.folds import without, without_each_cell
 from llmpower.modelling.forms import Batched, Phases
-from llmpower.modelling.groups import Group, Target
+from llmpower.modelling.groups import Group, Phase, Target
 from llmpower.modelling.linear import FloatArray, Form
-from llmpower.modelling.moments import FitMoments, Moments
+from llmpower.modelling.moments import FitMoments, Moments, Sums
 from llmpower.modelling.weights import Weighting, huber, uncertain
+
+# Rows that Huber's weights leave less than this count as outliers.
+OUTLIER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +40,30 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """``design`` has shape (m, n_terms) over the model's cells; ``factors`` is u of every row, shape (n_obs,)."""
+    """``design`` has shape (m, n_terms) over the model's cells; ``sums`` are those of the weights it was fitted with.
+
+    ``row_design`` is that of the judged rows where cells are bands, else ``None``. ``outliers`` counts rows that
+    Huber's weights leave little.
+    """
 
     form: Form
     design: FloatArray
+    row_design: FloatArray | None
     blocks: tuple[Block, ...]
-    factors: FloatArray
+    sums: Sums
     coefficients: FloatArray
+    outliers: int = 0
 
     @property
     def free(self) -> NDArray[np.bool_]:
         """Terms that are not held at zero by their bound."""
         return self.coefficients > 0 if self.form.non_negative else np.ones(len(self.coefficients), dtype=bool)
 
-    def predicted(self) -> FloatArray:
-        """ŷ of every cell, shape (m,)."""
-        return np.asarray(self.design @ self.coefficients)
+    def of_rows(self, coefficients: FloatArray, cells: NDArray[np.int64]) -> FloatArray:
+        """ŷ of the judged rows by coefficients that differ between cells, shape (m, n_terms)."""
+        if self.row_design is None:
+            return np.asarray(np.einsum("ij,ij->j", self.design.T, coefficients.T)[cells])
+        return np.asarray(np.einsum("ij,ij->i", self.row_design, coefficients[cells]))
 
     def without_each_cell(self) -> FloatArray | None:
         """Coefficients without cell c, shape (m, n_terms); ``None`` when some cell cannot be spared."""
@@ -95,54 +106,59 @@ def regress(
             it needs missing or constant.
     """
     design = design_of(group, target, form) if design is None else design
+    row_design = None if group.row_lengths is None else _design(group, target, form, group.row_lengths)
     if isinstance(form, Phases):
-        return _phases(group, target, form, design, robust=robust)
+        return _phases(group, target, form, design, row_design, robust=robust)
     if not form.non_negative:
-        ones = np.ones(len(target.y))
-        cells = Cells.collapse(design, group.cells, target.y, ones)
+        cells = Cells.of_sums(design, target.raw)
         refuse_undetermined(group, form, cells)
-        return Regression(form, design, (_whole(cells),), ones, cells.solve(non_negative=False))
+        return Regression(form, design, row_design, (_whole(cells),), target.raw, cells.solve(non_negative=False))
     if weighting is None:
         weighting = weigh(group, target, [design])
-    cells = Cells.of_sums(design, weighting.W, weighting.Wz)
+    cells, sums, outliers = Cells.of_sums(design, weighting.sums), weighting.sums, 0
     refuse_undetermined(group, form, cells)
-    u = weighting.factors
     if robust:
-        u, cells = _robust(design, target.y, group.cells, u)
-    return Regression(form, design, (_whole(cells),), u, cells.solve(non_negative=True))
+        sums, outliers = _robust(design, target.y, group.cells, weighting.factors[group.row_strata])
+        cells = Cells.of_sums(design, sums)
+    β = cells.solve(non_negative=True)
+    return Regression(form, design, row_design, (_whole(cells),), sums, β, outliers)
 
 
 def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weighting:
     """What rows count for relative least squares, by the design that misses least where rows say how sure they are."""
-    n = len(target.y)
-    plain = Weighting.of(group.cells, target.y, np.ones(n), group.n_cells)
-    if target.relative_variance is None:
+    plain = Weighting(np.ones(len(group.strata)), target.strata.gathered(group.strata))
+    if target.variance is None:
         return plain
     scatter = []
     for design in designs:
-        cells = Cells.of_sums(design, plain.W, plain.Wz)
-        degrees = n - design.shape[1]
+        cells = Cells.of_sums(design, plain.sums)
+        degrees = group.n_obs - design.shape[1]
         if degrees > 0 and cells.determined():
             # Σr² = Σu − βᵀg at the optimum, with bounds or without.
-            scatter.append((n - float(cells.solve(non_negative=True) @ cells.g)) / degrees)
+            scatter.append((group.n_obs - float(cells.solve(non_negative=True) @ cells.g)) / degrees)
     if not scatter:
         return plain
-    return Weighting.of(group.cells, target.y, uncertain(target.relative_variance, min(scatter)), group.n_cells)
+    u = uncertain(target.variance, target.strata.n, min(scatter))
+    return Weighting(u, target.strata.gathered(group.strata, u))
 
 
 def design_of(group: Group, target: Target, form: Form) -> FloatArray:
     """φ of the model's cells as their rows count: joules and seconds of a whole batch are those of its requests."""
+    lengths = (group.cell_input_tokens, group.cell_output_tokens, group.cell_batch_size, group.cell_sharing)
+    return _design(group, target, form, lengths)
+
+
+def _design(group: Group, target: Target, form: Form, lengths: Sequence[FloatArray] | FloatArray) -> FloatArray:
+    τin, τout, B, sharing = lengths
     if not isinstance(form, Batched):
-        return form.design(group.cell_input_tokens, group.cell_output_tokens)
+        return form.design(τin, τout)
     if not group.batched:
         advice = (
             f"{group.model_name}: all rows have the same batch size and concurrency; vary them, or take form cached"
         )
-        raise FitError("batch_size", f"{group.cell_batch_size[0]:.0f}", advice)
-    B = group.cell_batch_size
-    φ = form.design(group.cell_input_tokens / B, group.cell_output_tokens / B, group.cell_sharing)
-    requests = group.cell_sharing if target.unit == "s" else B
-    return np.asarray(φ * requests[:, np.newaxis])
+        raise FitError("batch_size", f"{B[0]:.0f}", advice)
+    requests = sharing if target.unit == "s" else B
+    return np.asarray(form.design(τin / B, τout / B, sharing) * requests[:, np.newaxis])
 
 
 def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
@@ -156,86 +172,79 @@ def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
         raise FitError("form", form.label, advice)
 
 
-def _robust(design: FloatArray, y: FloatArray, cells: NDArray[np.intp], base: FloatArray) -> tuple[FloatArray, Cells]:
-    """Huber's factors, and the collapsed problem with them."""
+def _robust(design: FloatArray, y: FloatArray, cells: NDArray[np.int64], base: FloatArray) -> tuple[Sums, int]:
+    """The sums of all rows with Huber's factors, and how many rows these leave less than :data:`OUTLIER`."""
     inverse_square = 1 / y**2
 
+    def summed(u: FloatArray) -> Sums:
+        return Sums.of_rows(cells, y, u * inverse_square, len(design))
+
     def residuals(u: FloatArray) -> FloatArray:
-        β = Cells.collapse(design, cells, y, u * inverse_square).solve(non_negative=True)
+        β = Cells.of_sums(design, summed(u)).solve(non_negative=True)
         return np.asarray(1 - (design @ β)[cells] / y)
 
     u = huber(residuals, base)
-    return u, Cells.collapse(design, cells, y, u * inverse_square)
+    return summed(u), int((u < OUTLIER).sum())
 
 
-def _phases(group: Group, target: Target, form: Phases, design: FloatArray, *, robust: bool) -> Regression:
+def _phases(
+    group: Group, target: Target, form: Phases, design: FloatArray, row_design: FloatArray | None, *, robust: bool
+) -> Regression:
     blocks = []
-    for terms, y, rows in _phase_rows(group, target, form, design):
-        phase = design[:, terms]
-        if rows.all():
-            present, cells, part = np.arange(group.n_cells), group.cells, y
-        else:
-            part = y[rows]
-            present, cells = _renumbered(group.cells[rows], group.n_cells)
-            phase = phase[present]
-        weighting = Weighting.of(cells, part, np.ones(len(part)), len(present))
-        solved = Cells.of_sums(phase, weighting.W, weighting.Wz)
+    for terms, phase, told in _told(group, target, form, design):
+        present = np.flatnonzero(told)
+        part, sums = design[present, terms], phase.sums.of(present)
+        solved = Cells.of_sums(part, sums)
         refuse_undetermined(group, form, solved)
         if robust:
-            _, solved = _robust(phase, part, cells, weighting.factors)
+            rows = told[group.cells] & (phase.y > 0)
+            cells = (np.cumsum(told) - 1)[group.cells[rows]]
+            sums, _ = _robust(part, phase.y[rows], cells, np.ones(len(cells)))
+            solved = Cells.of_sums(part, sums)
         blocks.append(Block(terms, present, solved))
     β = np.concatenate([block.cells.solve(non_negative=True) for block in blocks])
-    return Regression(form, design, tuple(blocks), np.ones(len(target.y)), β)
+    sums = target.strata.gathered(group.strata)
+    return Regression(form, design, row_design, tuple(blocks), sums, β)
 
 
-def _renumbered(cells: NDArray[np.intp], n_cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The cells that there are rows of, and each row's number among them."""
-    there = np.bincount(cells, minlength=n_cells) > 0
-    return np.flatnonzero(there), (np.cumsum(there) - 1)[cells]
-
-
-def moments_of(group: Group, target: Target, form: Form, design: FloatArray, factors: FloatArray) -> FitMoments:
-    """The sums that an update of a fit needs, of rows that count u each; nothing is solved."""
-    cells, y = group.cells, target.y
-    raw = Moments.of(design, cells, y, np.ones(len(y)))
+def moments_of(group: Group, target: Target, form: Form, design: FloatArray, sums: Sums) -> FitMoments:
+    """The sums that an update of a fit needs, of rows that count as in ``sums``; nothing is solved."""
+    raw = Moments.of(design, target.raw)
     if not form.non_negative:
         return FitMoments(raw, raw, raw)
-    relative = Moments.of(design, cells, y, factors / y**2)
+    relative = Moments.of(design, sums)
     if not isinstance(form, Phases):
         return FitMoments(relative, relative, raw)
     n_terms = len(form.terms)
     gram, moment = np.zeros((n_terms, n_terms)), np.zeros(n_terms)
-    for part in parts_of(group, target, form, design, factors):
-        sums = Moments.of(part.design, part.cells, part.y, part.w)
-        gram[part.terms, part.terms], moment[part.terms] = sums.gram, sums.moment
+    for part in parts_of(group, target, form, design, sums):
+        of_part = Moments.of(part.design, part.sums)
+        gram[part.terms, part.terms], moment[part.terms] = of_part.gram, of_part.moment
     return FitMoments(replace(relative, gram=gram, moment=moment), relative, raw)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows that the coefficients ``terms`` are solved from: design of all cells, each row's cell, value and weight."""
+    """What the coefficients ``terms`` are solved from: the design and the sums of all cells."""
 
     terms: slice
     design: FloatArray
-    cells: NDArray[np.intp]
-    y: FloatArray
-    w: FloatArray
+    sums: Sums
 
 
-def parts_of(group: Group, target: Target, form: Form, design: FloatArray, factors: FloatArray) -> Iterator[Part]:
+def parts_of(group: Group, target: Target, form: Form, design: FloatArray, sums: Sums) -> Iterator[Part]:
     """The regressions that a form is: one, or one for each phase."""
     if isinstance(form, Phases):
-        for terms, y, rows in _phase_rows(group, target, form, design):
-            yield Part(terms, design[:, terms], group.cells[rows], y[rows], y[rows] ** -2)
+        for terms, phase, told in _told(group, target, form, design):
+            yield Part(terms, design[told, terms], phase.sums.of(told))
     else:
-        w = factors / target.y**2 if form.non_negative else factors
-        yield Part(slice(None), design, group.cells, target.y, w)
+        yield Part(slice(None), design, sums if form.non_negative else target.raw)
 
 
-def _phase_rows(
+def _told(
     group: Group, target: Target, form: Phases, design: FloatArray
-) -> Iterator[tuple[slice, FloatArray, NDArray[np.bool_]]]:
-    """Each phase: its terms, its part of every row, and the rows that tell it.
+) -> Iterator[tuple[slice, Phase, NDArray[np.bool_]]]:
+    """Each phase: its terms, its part of the target, and which cells have rows that tell it.
 
     Where nothing is decoded there is no decode to fit; an empty cell is a phase that was not measured.
 
@@ -246,10 +255,8 @@ def _phase_rows(
         raise FitError(
             target.phase_columns, "missing", f"{group.model_name}: form phases needs both phases; take form cached"
         )
-    for terms, y in zip((slice(0, form.N_PREFILL), slice(form.N_PREFILL, None)), target.phases, strict=True):
-        something = design[:, terms].sum(axis=1) > 0
-        told = y > 0
-        yield terms, y, told if something.all() else told & something[group.cells]
+    for terms, phase in zip((slice(0, form.N_PREFILL), slice(form.N_PREFILL, None)), target.phases, strict=True):
+        yield terms, phase, (design[:, terms].sum(axis=1) > 0) & (phase.sums.n > 0)
 
 
 def _whole(cells: Cells) -> Block:

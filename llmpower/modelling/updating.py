@@ -30,7 +30,7 @@ from llmpower.modelling.groups import Group, Target, group_rows
 from llmpower.modelling.heldout import held_out_errors
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
-from llmpower.modelling.moments import FitMoments
+from llmpower.modelling.moments import FitMoments, Sums
 from llmpower.modelling.regression import Part, design_of, moments_of, parts_of
 from llmpower.modelling.weights import huber, uncertain
 
@@ -62,7 +62,7 @@ def update(
     boundary = next(iter(boundaries), None) or "gpu"
     updated = {(model.model_name, model.system): model for model in models}
     fresh: list[Group] = []
-    for group in group_rows(measurements, group_by, boundary):
+    for group in group_rows(measurements, group_by, boundary, whole=True):
         known = updated.get((group.model_name, group.system))
         if known is None:
             fresh.append(group)
@@ -94,19 +94,22 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     form = make_form(old.form, intercept="intercept" in old.terms)
     design = design_of(group, target, form)
     asked = design @ old.coefficients
-    u = np.ones(len(target.y))
+    sums = target.raw
     if form.non_negative:
         missed = 1 - asked[group.cells] / target.y
-        if target.relative_variance is not None:
-            u = uncertain(target.relative_variance, float(missed @ missed) / len(missed))
+        u = np.ones(len(group.strata))
+        if target.variance is not None:
+            u = uncertain(target.variance, target.strata.n, float(missed @ missed) / len(missed))
+        sums = target.strata.gathered(group.strata, u)
         if "Huber" in old.estimator:
-            u = huber(lambda _: missed, u)
-    new = moments_of(group, target, form, design, u)
+            of_rows = huber(lambda _: missed, u[group.row_strata])
+            sums = Sums.of_rows(group.cells, target.y, of_rows / target.y**2, group.n_cells)
+    new = moments_of(group, target, form, design, sums)
     moments = FitMoments(
         old.moments.estimate + new.estimate, old.moments.relative + new.relative, old.moments.raw + new.raw
     )
     β = solve_normal(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
-    covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, design, u)))
+    covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, design, sums)))
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
     heldout = held_out_errors(asked, target.y, group.cells, PROSPECTIVE)
@@ -121,13 +124,13 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         f_pvalue=statistics.f_pvalue,
         r_squared_centered=moments.raw.r_squared(β, centered=True),
         r_squared_uncentered=moments.raw.r_squared(β, centered=False),
-        heldout=_averaged(old, heldout, len(target.y), float(target.y.sum())),
+        heldout=_averaged(old, heldout, group.n_obs, float(target.raw.wy.sum())),
         input_range=(min(old.input_range[0], in_low), max(old.input_range[1], in_high)),
         output_range=(min(old.output_range[0], out_low), max(old.output_range[1], out_high)),
         batch_range=None if batch is None else _union(old.batch_range, batch),
         # Which of the new cells are old ones, sums do not say; counting none of them as further is on the safe side.
         n_cells=max(old.n_cells or 0, group.n_cells),
-        warnings=tuple(dict.fromkeys((*old.warnings, *target.warnings, _news(heldout, len(target.y))))),
+        warnings=tuple(dict.fromkeys((*old.warnings, *target.warnings, _news(heldout, group.n_obs)))),
         moments=moments,
     )
 
@@ -160,9 +163,8 @@ def _scores(part: Part, β: FloatArray, inverted: FloatArray) -> FloatArray:
 
     h_c = W_c·x_c·G⁻¹·x_cᵀ: what a cell pulls the fit towards itself, its residual does not show.
     """
-    m = len(part.design)
-    W = np.bincount(part.cells, part.w, m)
-    missed = np.bincount(part.cells, part.w * (part.y - (part.design @ β)[part.cells]), m)
+    W = part.sums.w
+    missed = part.sums.wy - W * (part.design @ β)
     h = W * np.einsum("ij,jk,ik->i", part.design, inverted, part.design)
     return np.asarray(part.design * (missed / np.maximum(1 - h, 1e-3))[:, np.newaxis])
 

@@ -59,7 +59,7 @@ def anova(measurements: pd.DataFrame, boundary: str = "gpu") -> tuple[Anova, Ano
     """
     covered = Boundary.parse(boundary)
     columns = {name: floats(measurements, name) for name in covered.consulted() if name in measurements.columns}
-    energy_j, _ = covered.energy("these rows", columns)
+    energy_j = covered.energy(columns)
     known = ~np.isnan(energy_j)
     inputs = np.unique(floats(measurements, "input_tokens")[known], return_inverse=True)[1]
     outputs = np.unique(floats(measurements, "output_tokens")[known], return_inverse=True)[1]

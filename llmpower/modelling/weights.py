@@ -8,6 +8,7 @@ decide everything. So
 
     u = (ω² + v̄)/(ω² + v),     ω² = max(0, Σr²/(n − p) − v̄)
 
+for rows of a stratum alike, with v the mean of theirs (:mod:`~llmpower.modelling.strata`), and
 with r the relative residuals, with u = 1, of the form that misses least, so that all forms are judged by one measure:
 Hedges' moment estimator, as random-effects meta-analysis has it (Hedges and Olkin 1985). Where the form misses by more
 than the meter does, rows count about the same.
@@ -23,10 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llmpower.modelling.cells import sums
 from llmpower.modelling.linear import FloatArray
+from llmpower.modelling.moments import Sums
 
 HUBER_K = 1.345
 NORMAL_MAD = 0.6745  # median of |x| of a standard normal
@@ -39,33 +39,34 @@ Solve = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """u of every row, shape (n_obs,), with Σw and Σwy of every cell, shape (n_cells,), for w = u/y²."""
+    """u of every stratum, and the sums of every cell for w = u/y²."""
 
     factors: FloatArray
-    W: FloatArray
-    Wz: FloatArray
-
-    @classmethod
-    def of(cls, cells: NDArray[np.intp], y: FloatArray, factors: FloatArray, n_cells: int) -> Weighting:
-        """From rows."""
-        wy = factors / y
-        return cls(factors, sums(cells, wy / y, n_cells), sums(cells, wy, n_cells))
+    sums: Sums
 
 
-def uncertain(relative_variance: FloatArray, scatter: float) -> FloatArray:
-    """Hedges' factors; ``scatter`` is Σr²/(n − p) of the form that misses least with u = 1.
+def uncertain(relative_variance: FloatArray, n: FloatArray, scatter: float) -> FloatArray:
+    """Hedges' factors of strata of ``n`` rows; ``scatter`` is Σr²/(n − p) of the form that misses least with u = 1.
 
-    ``relative_variance`` is (s/y)², NaN where a row has none: it is then taken to be as sure as the median of others.
+    ``relative_variance`` is the mean of (s/y)² in each, NaN where rows have none: they are then taken to be as sure as
+    the median of others.
     """
-    known = relative_variance[~np.isnan(relative_variance)]
-    if len(known) == 0 or known.max() == 0:
+    known = ~np.isnan(relative_variance)
+    if not known.any() or relative_variance[known].max() == 0:
         return np.ones(len(relative_variance))
-    middle = float(np.median(known))
-    v = relative_variance if len(known) == len(relative_variance) else np.nan_to_num(relative_variance, nan=middle)
-    mean = float(v.mean())
+    middle = _median(relative_variance[known], n[known])
+    v = relative_variance if known.all() else np.where(known, relative_variance, middle)
+    mean = float(v @ n / n.sum())
     # Where the meter explains all of the scatter, a row that claims to be exact must not count for infinitely many.
     ω2 = max(scatter - mean, 0.01 * middle)
     return np.asarray((ω2 + mean) / (ω2 + v))
+
+
+def _median(values: FloatArray, n: FloatArray) -> float:
+    """The value that half of all rows do not exceed."""
+    order = np.argsort(values)
+    passed = np.cumsum(n[order])
+    return float(values[order[np.searchsorted(passed, passed[-1] / 2)]])
 
 
 def huber(solve: Solve, base: FloatArray) -> FloatArray:

@@ -9,15 +9,18 @@ from numpy.typing import NDArray
 from llmpower.modelling.choosing import Candidate, choose, paired_difference
 from llmpower.modelling.forms import make_form
 from llmpower.modelling.models import HeldOut
+from llmpower.modelling.moments import Sums
 from llmpower.modelling.regression import Regression
 
 CELLS = np.arange(100)
 NOISE = np.resize([0.01, -0.01], 100)
 
+NOTHING = Sums(*(np.zeros(0) for _ in range(4)))
+
 
 def candidate(form: str, errors: NDArray[np.float64] | None, negative: int = 0) -> Candidate:
     made = make_form(form)
-    regression = Regression(made, np.empty((0, 0)), (), np.ones(1), np.ones(len(made.terms)))
+    regression = Regression(made, np.empty((0, 0)), None, (), NOTHING, np.ones(len(made.terms)))
     if errors is None:
         return Candidate(regression, HeldOut(None, None, None, None), None, None)
     heldout = HeldOut(float(errors.mean()), float(np.median(errors)), float(errors.max()), negative)

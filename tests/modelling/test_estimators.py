@@ -12,7 +12,7 @@ from statsmodels.regression.linear_model import WLS
 from llmpower.modelling.cells import Cells
 from llmpower.modelling.estimators import jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.forms import Cached, Form, Paper, Recompute
-from llmpower.modelling.moments import Moments
+from llmpower.modelling.moments import Moments, Sums
 
 LENGTHS = np.array([8, 32, 128, 512, 2048], dtype=np.float64)
 TIN, TOUT = (grid.reshape(-1) for grid in np.meshgrid(LENGTHS, LENGTHS))
@@ -22,7 +22,7 @@ coefficient = st.floats(min_value=1e-3, max_value=1e3)
 
 
 def relative(design: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    return Cells.collapse(design, np.arange(len(y)), y, y**-2).solve(non_negative=True)
+    return Cells.of_sums(design, Sums.of_rows(np.arange(len(y)), y, y**-2, len(design))).solve(non_negative=True)
 
 
 @given(truth=st.lists(coefficient, min_size=3, max_size=3))
@@ -64,7 +64,9 @@ def test_free_terms_and_statistics_are_those_of_weighted_least_squares(
     free = β > 0
     results = WLS(y, design[:, free], weights=y**-2).fit()
     np.testing.assert_allclose(β[free], results.params, rtol=1e-7)
-    statistics = weighted_statistics(Moments.of(design, CELLS, y, y**-2), β, constant=constant)
+    statistics = weighted_statistics(
+        Moments.of(design, Sums.of_rows(CELLS, y, y**-2, len(design))), β, constant=constant
+    )
     assert statistics.r_squared == pytest.approx(results.rsquared)
     assert statistics.f_statistic == pytest.approx(results.fvalue)
     assert statistics.f_pvalue == pytest.approx(results.f_pvalue)
@@ -110,10 +112,10 @@ def test_saturated_fit_has_no_errors_to_show() -> None:
 
 def test_raw_r_squared_of_both_kinds() -> None:
     y = np.array([1.0, 2.0, 3.0])
-    moments = Moments.of(np.array([[1.0], [2.0], [4.0]]), np.arange(3), y, np.ones(3))
+    moments = Moments.of(np.array([[1.0], [2.0], [4.0]]), Sums.of_rows(np.arange(3), y, np.ones(3), 3))
     assert moments.r_squared(np.ones(1), centered=True) == pytest.approx(1 - 1 / 2)
     assert moments.r_squared(np.ones(1), centered=False) == pytest.approx(1 - 1 / 14)
-    flat = Moments.of(np.array([[2.0], [2.0]]), np.arange(2), np.array([2.0, 2.0]), np.ones(2))
+    flat = Moments.of(np.array([[2.0], [2.0]]), Sums.of_rows(np.arange(2), np.array([2.0, 2.0]), np.ones(2), 2))
     assert flat.r_squared(np.ones(1), centered=True) is None
     assert flat.r_squared(np.ones(1), centered=False) == 1.0
 
@@ -124,5 +126,5 @@ def test_collapsing_trials_changes_nothing(seed: int) -> None:
     cells = np.concatenate([CELLS, generator.integers(0, len(CELLS), 60)])
     design = Cached().design(TIN, TOUT)
     y = (design @ [50.0, 0.2, 1e-5, 15.0, 0.01])[cells] * generator.lognormal(sigma=0.1, size=len(cells))
-    collapsed = Cells.collapse(design, cells, y, y**-2).solve(non_negative=True)
+    collapsed = Cells.of_sums(design, Sums.of_rows(cells, y, y**-2, len(design))).solve(non_negative=True)
     np.testing.assert_allclose(design @ collapsed, design @ relative(design[cells], y), rtol=1e-7)

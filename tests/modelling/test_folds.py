@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from llmpower.modelling.cells import Cells
 from llmpower.modelling.folds import without, without_each_cell
 from llmpower.modelling.forms import Cached, Form, Paper, Quadratic, Recompute, RecomputeCall, Roofline
+from llmpower.modelling.moments import Sums
 
 LENGTHS = [8.0, 64.0, 256.0, 1024.0]
 TIN, TOUT = (grid.reshape(-1) for grid in np.meshgrid(LENGTHS, LENGTHS))
@@ -27,7 +28,7 @@ def collapsed(form: Form, y: NDArray[np.float64], cells: NDArray[np.intp]) -> Ce
     """Of the cells that have rows; the others keep a place and no weight."""
     w = y**-2 if form.non_negative else np.ones_like(y)
     used, numbers = np.unique(cells, return_inverse=True)
-    return Cells.collapse(form.design(TIN, TOUT)[used], numbers, y, w)
+    return Cells.of_sums(form.design(TIN, TOUT)[used], Sums.of_rows(numbers, y, w, len(used)))
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.label)
@@ -67,6 +68,6 @@ def test_a_group_leaves_as_a_refit_has_it(form: Form) -> None:
 
 def test_a_cell_that_cannot_be_spared_gives_no_folds() -> None:
     τin, τout, y = np.array([8.0, 8.0, 8.0, 64.0]), np.array([8.0, 16.0, 32.0, 8.0]), np.array([30.0, 60, 125, 40])
-    cells = Cells.collapse(Paper().design(τin, τout), np.arange(4), y, np.ones(4))
+    cells = Cells.of_sums(Paper().design(τin, τout), Sums.of_rows(np.arange(4), y, np.ones(4), 4))
     assert without_each_cell(cells, cells.solve(non_negative=False), non_negative=False) is None
     assert without(cells, np.array([3]), non_negative=False) is None

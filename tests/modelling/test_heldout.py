@@ -94,6 +94,6 @@ def test_lengths_that_cannot_be_spared_leave_no_error() -> None:
 
 def test_replicate_noise_is_the_spread_of_a_trial() -> None:
     rows = group(trials=200, sigma=0.03)
-    assert replicate_noise(rows, rows.energy.y) == pytest.approx(0.03, rel=0.05)
+    assert replicate_noise(rows.energy.raw) == pytest.approx(0.03, rel=0.05)
     lone = group(trials=1)
-    assert replicate_noise(lone, lone.energy.y) is None
+    assert replicate_noise(lone.energy.raw) is None
