@@ -29,6 +29,10 @@ class InputError(LlmpowerError):
         self.advice = advice
         super().__init__(f"{field} = {value}: {advice}")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+        """As it is: a worker's error is told by another process."""
+        return type(self), (self.field, self.value, self.advice)
+
 
 class DeviceError(InputError):
     """A power source cannot be opened: no library, the wrong library, or one that refuses to start."""

@@ -17,7 +17,7 @@ PACKAGE = Path(llmpower.__file__).parent
 # Each floor may import those below it; packages of one floor do not import each other.
 FLOORS = (
     ("exceptions", "phrases", "types"),
-    ("documents", "files", "serving"),
+    ("documents", "files", "places", "serving"),
     ("tables",),
     ("sampling", "spans", "attribution", "store", "metrics", "modelling", "service"),
     ("profiling", "routing", "daemon"),
@@ -41,6 +41,8 @@ HEAVY = (
     "altair",
     "vl_convert",
     "pyarrow",
+    "fsspec",
+    "distributed",
     "pycparser",
     "google.protobuf",  # with the first request by OpenTelemetry
 )

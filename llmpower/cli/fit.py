@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from llmpower.exceptions import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmpower.modelling import WorkloadModel
+    from llmpower.modelling import Anova, WorkloadModel
+    from llmpower.modelling.screening import Screening
 
 BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 
@@ -53,6 +55,12 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
     metavar="FILE",
     help="Let the models of FILE learn from rows that they have not seen, and write it again (or -o).",
 )
+@click.option(
+    "--dask",
+    "scheduler",
+    metavar="ADDRESS|local",
+    help="Read on the workers of this Dask scheduler (tcp://HOST:8786), or on processes of this machine.",
+)
 @click.option("--report", type=click.Path(path_type=Path), metavar="DIR", help="Write plots of residuals there.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the models to this file (models.json).")
 @click.option("--json", "as_json", is_flag=True, help="Print the models.json document.")
@@ -70,6 +78,7 @@ def command(
     refuse: tuple[str, ...],
     with_anova: bool,
     update: Path | None,
+    scheduler: str | None,
     report: Path | None,
     out: Path | None,
     as_json: bool,
@@ -78,6 +87,10 @@ def command(
 
     SOURCE is a measurements file (CSV, Parquet, JSON lines), a glob of them, or a daemon's store (.db). Rows whose
     energy is empty are left out and counted; a row that cannot be true stops the fit and is named.
+
+    A directory or a URL (s3://bucket/path, what fsspec knows) is a data set of Parquet files, of which any number of
+    rows is read in bounded memory (docs/fleet.md); checks that compare rows are not made there. With --dask files are
+    read so too, by many workers; the coefficients are the same.
 
     Before that the rows are screened: first calls, units that cannot be, more energy than the devices can draw, trials
     at the same time, outputs that ended early, replicates that disagree (docs/screening.md has all kinds). What is
@@ -99,19 +112,40 @@ def command(
       llmpower fit grid.csv --where "provenance == 'measured'" --form paper --intercept
       llmpower fit trials.csv --leave-out warm_up,early_stop --refuse negative_energy,impossible_unit
       llmpower fit today.parquet --update models.json
+      llmpower fit /srv/measurements --dask local -o models.json
       llmpower fit azure.csv --column input_tokens=ContextTokens --group-by model_name,batch_size
     """
-    from llmpower.modelling import anova, dump_models, fit, load_measurements, load_models, save_models
+    from llmpower.cli.streamed import fit_streamed
+    from llmpower.modelling import anova, fit, load_measurements, load_models
     from llmpower.modelling import update as learn
     from llmpower.modelling.screening import parse_kinds, screen
+    from llmpower.modelling.streaming import is_dataset
     from llmpower.tables import parse_columns
 
     left_out, refused = parse_kinds(leave_out, "--leave-out"), parse_kinds(refuse, "--refuse")
-    measurements = load_measurements(sources, columns=parse_columns(columns), where=where, readers={".db": _read_store})
+    renamed = parse_columns(columns)
+    columns_of_group = None if group_by is None else [name.strip() for name in group_by.split(",")]
+    if scheduler is not None or any(map(is_dataset, sources)):
+        _refuse_beside_dataset(robust=robust, anova=with_anova, update=update, report=report)
+        streamed = fit_streamed(
+            sources,
+            scheduler,
+            form=form,
+            intercept=intercept,
+            group_by=columns_of_group,
+            boundary=boundary,
+            columns=renamed,
+            where=where,
+            tdp_w=tdp_w,
+            leave_out=left_out,
+            refuse=refused,
+        )
+        _show(streamed.models, streamed.screening, left_out, (), out, as_json=as_json)
+        return
+    measurements = load_measurements(sources, columns=renamed, where=where, readers={".db": _read_store})
     screening = screen(measurements, tdp_w=tdp_w)
     screening.refuse(refused)
     rows = screening.leave_out(measurements, left_out)
-    columns_of_group = None if group_by is None else [name.strip() for name in group_by.split(",")]
     if update is not None:
         _refuse_beside_update(form=form, intercept=intercept, robust=robust, boundary=boundary)
         models = learn(load_models(update, "--update"), rows, group_by=columns_of_group)
@@ -128,6 +162,23 @@ def command(
                 progress=progress,
             )
     tables = anova(rows, boundary) if with_anova else ()
+    _show(models, screening, left_out, tables, out, as_json=as_json)
+    if report is not None:
+        _write_report(report, models, rows, columns_of_group, screening.document(left_out))
+
+
+def _show(
+    models: list[WorkloadModel],
+    screening: Screening,
+    left_out: tuple[str, ...],
+    tables: Sequence[Anova],
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Warnings, the file, and the tables or the document."""
+    from llmpower.modelling import dump_models, save_models
+
     if screening.findings:
         click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
     for model in models:
@@ -135,8 +186,6 @@ def command(
             click.echo(f"llmpower: warning: {model.model_name}: {warning}", err=True)
     if out is not None:
         save_models(models, out, screening=screening.document(left_out))
-    if report is not None:
-        _write_report(report, models, rows, columns_of_group, screening.document(left_out))
     if as_json:
         click.echo(
             json.dumps(dump_models(models, screening.document(left_out)), ensure_ascii=False, indent=2, allow_nan=False)
@@ -158,6 +207,14 @@ def _refuse_beside_update(**given: object) -> None:
     for name, value in given.items():
         if value != defaults[name]:
             raise InputError(f"--{name}", value, "models that learn keep what they were fitted with; leave it out")
+
+
+def _refuse_beside_dataset(**given: object) -> None:
+    """What needs all rows at once."""
+    for name, value in given.items():
+        if value:
+            shown = "given" if value is True else value
+            raise InputError(f"--{name}", shown, "needs all rows at once; fit files without --dask, or leave it out")
 
 
 def _write_report(

@@ -27,19 +27,22 @@ def summary_lines(screening: Screening, left_out: Collection[str]) -> Iterator[s
             right=("ROWS", "OF"),
         )
     yield in_short(screening, left_out)
+    reasons: dict[str, list[str]] = {}
     for kind, reason in screening.not_looked_for.items():
-        yield f"Not looked for: {kind} ({reason})."
+        reasons.setdefault(reason, []).append(kind)
+    for reason, kinds in reasons.items():
+        yield f"Not looked for: {', '.join(kinds)} ({reason})."
 
 
 def in_short(screening: Screening, left_out: Collection[str]) -> str:
     """One line: how many rows have findings of which kinds, and how many of them are fitted nevertheless."""
     from llmpower.modelling.screening import KINDS
 
-    counts = {kind: screening.count(kind) for kind in screening.marks}
+    counts = {finding.kind: screening.count(finding.kind) for finding in screening.findings}
     if not counts:
         return f"Screening of {screening.n_rows} rows found nothing."
     kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
-    out = int(screening.rows(left_out).sum())
+    out = screening.left_out(left_out)
     rest = [kind for kind in counts if kind not in left_out and KINDS[kind].of_rows]
     others = f"; --leave-out {','.join(rest)} leaves the others out" if rest else ""
     return f"Screening of {screening.n_rows} rows: {kinds}. {out} rows are left out of the fit{others}."

@@ -104,7 +104,7 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
         values = checked[column] = _numbers(frame, column)
         positive = values.isna() | ((values > 0) & np.isfinite(values))
         _refuse(frame, column, ~positive, "an energy is a number of joules > 0, or empty where it was not measured")
-    checked["simulated"] = _flags(frame)
+    checked["simulated"] = flags(frame, "simulated")
     return checked
 
 
@@ -135,17 +135,21 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
     return values
 
 
-def _flags(frame: pd.DataFrame) -> pd.Series[bool]:
-    """The column ``simulated`` as booleans; a row that does not say is taken for a real measurement."""
+def flags(frame: pd.DataFrame, column: str) -> pd.Series[bool]:
+    """A column as booleans; a row that does not say is taken for false.
+
+    Raises:
+        FitError: something else stands there.
+    """
     import pandas as pd
 
-    if "simulated" not in frame.columns:
+    if column not in frame.columns:
         return pd.Series(False, index=frame.index)
-    if frame["simulated"].dtype == bool:
-        return frame["simulated"]
-    words = frame["simulated"].astype("string").str.lower()
+    if frame[column].dtype == bool:
+        return frame[column]
+    words = frame[column].astype("string").str.lower()
     known = words.isna() | words.isin(["true", "false", "1", "0", "1.0", "0.0"])
-    _refuse(frame, "simulated", ~known, "is neither true nor false")
+    _refuse(frame, column, ~known, "is neither true nor false")
     return words.isin(["true", "1", "1.0"]).astype(bool)
 
 

@@ -32,18 +32,10 @@ def select_rows(frame: pd.DataFrame, expression: str, option: str = "--where") -
     """
     import pandas as pd
 
-    try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        advice = f"does not parse; write a condition on columns such as {EXAMPLE}"
-        raise InputError(option, expression, advice) from error
-    for node in ast.walk(tree):
-        if not isinstance(node, ALLOWED):
-            advice = f"{type(node).__name__} is not allowed; compare columns with constants, such as {EXAMPLE}"
-            raise InputError(option, expression, advice)
-        if isinstance(node, ast.Name) and node.id not in frame.columns:
+    for name in names_in(expression, option):
+        if name not in frame.columns:
             found = ", ".join(map(str, frame.columns))
-            raise InputError(option, expression, f"{node.id} is no column here; there are: {found}")
+            raise InputError(option, expression, f"{name} is no column here; there are: {found}")
     try:
         chosen: object = frame.eval(expression.strip(), engine="python")
     except Exception as error:  # pandas raises whatever the operands' types raise
@@ -53,3 +45,21 @@ def select_rows(frame: pd.DataFrame, expression: str, option: str = "--where") -
         raise InputError(option, expression, f"is not true or false for each row; write a condition such as {EXAMPLE}")
     # A condition on an empty cell is unknown under nullable types; as in SQL, unknown is not true.
     return frame[chosen.fillna(False).to_numpy(dtype=bool)]
+
+
+def names_in(expression: str, option: str = "--where") -> list[str]:
+    """The columns that an expression speaks of.
+
+    Raises:
+        InputError: it does not parse, or uses more than :func:`select_rows` allows.
+    """
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        advice = f"does not parse; write a condition on columns such as {EXAMPLE}"
+        raise InputError(option, expression, advice) from error
+    for node in ast.walk(tree):
+        if not isinstance(node, ALLOWED):
+            advice = f"{type(node).__name__} is not allowed; compare columns with constants, such as {EXAMPLE}"
+            raise InputError(option, expression, advice)
+    return list(dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)))

@@ -38,13 +38,19 @@ class Finding:
 class Screening:
     """What was found in a table of ``n_rows``, and what could not be looked for, with the reason.
 
-    ``marks`` has for each kind that was found which rows it is about, in their order.
+    ``marks`` has for each kind that was found which rows it is about, in their order. Rows that went by one by one and
+    are gone have none; ``n_left_out`` then says how many of them were left out.
     """
 
     n_rows: int
     findings: tuple[Finding, ...]
     not_looked_for: Mapping[str, str]
     marks: Mapping[str, Mask]
+    n_left_out: int | None = None
+
+    def left_out(self, kinds: Collection[str]) -> int:
+        """How many rows leaving out these kinds leaves out."""
+        return int(self.rows(kinds).sum()) if self.n_left_out is None else self.n_left_out
 
     def rows(self, kinds: Collection[str]) -> Mask:
         """Which rows have a finding of one of the kinds; shape (n_rows,)."""
@@ -88,7 +94,7 @@ class Screening:
         """All of it as JSON types; ``left_out`` are the kinds whose rows were not fitted."""
         return {
             "rows": self.n_rows,
-            "rows_left_out": int(self.rows(left_out).sum()),
+            "rows_left_out": self.left_out(left_out),
             "findings": [
                 {**asdict(finding), "rule": KINDS[finding.kind].rule, "left_out": finding.kind in left_out}
                 for finding in self.findings

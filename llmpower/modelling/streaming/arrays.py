@@ -1,0 +1,181 @@
+"""A batch of Parquet as the arrays that a tally takes, with the file and row that each of its rows is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.exceptions import FitError
+from llmpower.modelling.frames import Array, Rows
+from llmpower.modelling.linear import FloatArray
+from llmpower.modelling.measurements import flags
+from llmpower.modelling.strata import Codes
+from llmpower.modelling.tally import Key
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+LARGEST_COUNT = 2.0**53
+
+
+@dataclass
+class Batch:
+    """Rows under our names; ``stretches`` are the files they come of, with the first row and how many follow it."""
+
+    table: pa.Table
+    stretches: tuple[tuple[str, int, int], ...]
+    positions: NDArray[np.intp]
+    _numbers: dict[str, FloatArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.table.column_names
+
+    def take(self, rows: NDArray[np.intp]) -> Batch:
+        """These rows by position."""
+        return Batch(self.table.take(rows), self.stretches, self.positions[rows])
+
+    def place(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its number there from 1."""
+        position = int(self.positions[row])
+        for name, first, n in self.stretches:
+            if position < n:
+                return name, first + position
+            position -= n
+        raise IndexError(row)
+
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """As pandas has them, numbered from 0."""
+        frame: pd.DataFrame = (self.table if names is None else self.table.select(list(names))).to_pandas()
+        return frame
+
+    def placed_frame(self) -> pd.DataFrame:
+        """As :func:`~llmpower.modelling.measurements.load_measurements` gives them: each row by its file and number."""
+        import pandas as pd
+
+        places = [self.place(row) for row in range(len(self))]
+        return self.frame().set_index(pd.MultiIndex.from_tuples(places, names=["source", "row"]))
+
+    def numbers(self, name: str) -> FloatArray:
+        """A column as floats, NaN where it is empty or no number."""
+        if name not in self._numbers:
+            self._numbers[name] = _floats(self.table.column(name))
+        return self._numbers[name]
+
+    def words(self, name: str) -> tuple[Codes, list[Any]]:
+        """A column as numbers of its distinct values, and the values; an empty cell is ``None``."""
+        import pyarrow as pa
+
+        if name not in self:
+            return np.zeros(len(self), dtype=np.int64), [""]
+        column = self.table.column(name)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        array = column.unify_dictionaries().combine_chunks()
+        array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+        values = array.dictionary.to_pylist()
+        codes = np.asarray(array.indices.fill_null(len(values)).to_numpy(zero_copy_only=False), dtype=np.int64)
+        return codes, [*values, None] if array.null_count else values
+
+    def impossible(self, energies: Sequence[str]) -> NDArray[np.intp] | None:
+        """Rows that no form can be fitted to, ``None`` where there are none."""
+        names, values = self.words("model_name")
+        wrong = np.zeros(len(self), dtype=bool)
+        if None in values:
+            wrong |= names == values.index(None)
+        for name in ("input_tokens", "output_tokens"):
+            counts = self.numbers(name)
+            if not (counts.min() >= 0 and counts.max() < LARGEST_COUNT and (counts == np.floor(counts)).all()):
+                wrong |= ~((counts >= 0) & (counts < LARGEST_COUNT) & (counts == np.floor(counts)))
+        runtime_s = self.numbers("runtime_s")
+        if not (runtime_s.min() > 0 and runtime_s.max() < np.inf):
+            wrong |= ~((runtime_s > 0) & (runtime_s < np.inf))
+        for name in energies:
+            if name in self:
+                energy_j = self.numbers(name)
+                if np.fmin.reduce(energy_j) <= 0 or np.fmax.reduce(energy_j) == np.inf:
+                    wrong |= (energy_j <= 0) | (energy_j == np.inf)
+                wrong |= self.unread(name)
+        return np.flatnonzero(wrong) if wrong.any() else None
+
+    def unread(self, name: str) -> NDArray[np.bool_]:
+        """Where a column holds something that is no number."""
+        import pyarrow as pa
+
+        column = self.table.column(name)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            return np.zeros(len(self), dtype=bool)
+        there = np.asarray(column.is_valid().to_numpy(), dtype=bool)
+        return np.asarray(there & np.isnan(self.numbers(name)))
+
+    def rows(self, names: Sequence[str]) -> Rows:
+        """What a tally takes: ``names`` that are there as floats, flags, and the system."""
+        columns: dict[str, Array] = {name: self.numbers(name) for name in names if name in self}
+        columns["simulated"] = self._flag("simulated") if "simulated" in self else np.zeros(len(self), dtype=bool)
+        if "allocated" in self:
+            columns["allocated"] = self._flag("allocated")
+        if "quality" in self:
+            codes, values = self.words("quality")
+            columns["modelled"] = codes == (values.index("modelled") if "modelled" in values else -1)
+        codes, systems = self.words("system")
+        columns["system"] = codes
+        return Rows(columns, tuple("" if system is None else str(system) for system in systems))
+
+    def keys(self, group_by: Sequence[str]) -> tuple[Codes, list[Key]]:
+        """Each row's key by its number, and the keys that there are."""
+        together, parts = np.zeros(len(self), dtype=np.int64), []
+        for name in group_by:
+            codes, values = self.words(name)
+            if name == "system":
+                values = ["" if value is None else value for value in values]
+            together = together * len(values) + codes
+            parts.append(values)
+        there = np.flatnonzero(np.bincount(together))
+        number = np.zeros(int(there[-1]) + 1, dtype=np.int64)
+        number[there] = np.arange(len(there))
+        places = np.unravel_index(there, [len(values) for values in parts])
+        keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
+        # Two values that are the same to us, such as an empty system and none, are one key.
+        distinct = list(dict.fromkeys(keys))
+        same = np.array([distinct.index(key) for key in keys])
+        return same[number[together]] if len(distinct) < len(keys) else number[together], distinct
+
+    def _flag(self, name: str) -> NDArray[np.bool_]:
+        import pyarrow as pa
+
+        column = self.table.column(name)
+        if pa.types.is_boolean(column.type):
+            return np.asarray(column.fill_null(fill_value=False).to_numpy(), dtype=bool)
+        try:
+            return np.asarray(flags(self.frame([name]), name), dtype=bool)
+        except FitError:
+            flags(self.placed_frame(), name)
+            raise
+
+
+def batch_of(read: Sequence[tuple[str, int, Any]], headers: Mapping[str, str]) -> Batch:
+    """Record batches with their files and first rows, under our names."""
+    import pyarrow as pa
+
+    table = pa.Table.from_batches([batch for _, _, batch in read])
+    ours = {header: name for name, header in headers.items()}
+    stretches = tuple((name, first, len(batch)) for name, first, batch in read)
+    return Batch(table.rename_columns([ours[name] for name in table.column_names]), stretches, np.arange(len(table)))
+
+
+def _floats(column: pa.ChunkedArray) -> FloatArray:
+    import pandas as pd
+    import pyarrow as pa
+
+    if pa.types.is_integer(column.type) and column.null_count == 0:
+        return np.asarray(column.to_numpy(), dtype=np.float64)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    return np.asarray(pd.to_numeric(column.to_pandas(), errors="coerce"), dtype=np.float64)

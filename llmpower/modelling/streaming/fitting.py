@@ -1,0 +1,120 @@
+"""Data sets → workload models: scan, merge, solve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling.boundary import Boundary
+from llmpower.modelling.fitting import AUTO, fit_group, forms_of
+from llmpower.modelling.groups import Group, group_columns, groups_of
+from llmpower.modelling.models import WorkloadModel
+from llmpower.modelling.screening import Screening
+from llmpower.modelling.streaming.dataset import Dataset, Portion, open_datasets
+from llmpower.modelling.streaming.doubts import ALONE
+from llmpower.modelling.streaming.scanning import Job, Scanned, scan
+
+Scanner = Callable[[Job, Dataset], Scanned]
+"""Brings all portions of a data set down to one tally: here, or on workers."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Models of a data set, with what was doubtful about its ``rows``."""
+
+    models: list[WorkloadModel]
+    screening: Screening
+    rows: int
+
+
+def fit_datasets(
+    sources: Sequence[str],
+    *,
+    form: str = AUTO,
+    intercept: bool = False,
+    group_by: Sequence[str] | None = None,
+    boundary: str = "gpu",
+    columns: Mapping[str, str] | None = None,
+    where: str | None = None,
+    tdp_w: float | None = None,
+    leave_out: Sequence[str] = (),
+    refuse: Sequence[str] = (),
+    scanner: Scanner | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> Streamed:
+    """Fit energy and runtime of every model in data sets of Parquet files, in the memory of a few batches.
+
+    Args:
+        sources: directories, URLs that fsspec knows, Parquet files or globs of them.
+        form: as ``intercept``, ``group_by`` and ``boundary`` of :func:`~llmpower.modelling.fitting.fit`.
+        intercept: the same.
+        group_by: the same.
+        boundary: the same.
+        columns: our names to the files' headers.
+        where: only rows for which this condition holds.
+        tdp_w: design power of one device [W], by default what the system's name says.
+        leave_out: kinds of findings whose rows are not fitted; those that a row shows by itself.
+        refuse: kinds of findings that stop the fit.
+        scanner: what reads; by default this process. :func:`~llmpower.modelling.streaming.workers.on_workers` has many.
+        tell: hears how many rows were read, of how many.
+
+    Raises:
+        InputError: a source, an option or a file cannot be used.
+        FitError: as :func:`~llmpower.modelling.fitting.fit`; or no rows, or a kind of finding that is refused.
+    """
+    for option, kinds in (("--leave-out", leave_out), ("--refuse", refuse)):
+        for kind in kinds:
+            if kind not in ALONE:
+                advice = f"takes all rows at once, and a data set is read row by row; of it, use {', '.join(ALONE)}"
+                raise InputError(option, kind, advice)
+    if tdp_w is not None and not 0 < tdp_w < float("inf"):
+        raise InputError("--tdp", tdp_w, "is no design power; give the watts of one device")
+    Boundary.parse(boundary)
+    forms = forms_of(form, intercept=intercept)
+    renamed = dict(columns or {})
+    dataset = open_datasets(sources, renamed)
+    found = [*(name for name in dataset.schema.names if name not in renamed.values()), *renamed]
+    keys = group_columns(group_by, found)
+    job = Job(dataset.schema, boundary, tuple(keys), renamed, where, tuple(leave_out), tdp_w)
+    scanned = (scanner or here(tell))(job, dataset)
+    if not scanned.rows:
+        raise FitError("--where", where, "no row satisfies it; loosen the condition")
+    screening = scanned.doubts.screening()
+    screening.refuse(refuse)
+    groups = _groups(scanned, keys)
+    if not groups:
+        raise FitError("--leave-out", ", ".join(leave_out), "all rows have such a finding; leave fewer kinds out")
+    return Streamed([fit_group(group, forms) for group in groups], screening, scanned.rows)
+
+
+def here(tell: Callable[[int, int], None] | None = None) -> Scanner:
+    """A scanner in this process."""
+
+    def scanner(job: Job, dataset: Dataset) -> Scanned:
+        read = 0
+
+        def told(rows: int) -> None:
+            nonlocal read
+            read += rows
+            if tell is not None:
+                tell(read, dataset.rows)
+
+        return scan(job, dataset.portions, told)
+
+    return scanner
+
+
+def _groups(scanned: Scanned, keys: Sequence[str]) -> list[Group]:
+    """What is fitted; where simulated and real rows are mixed, the error says which files they are in."""
+    try:
+        return groups_of(scanned.tally, keys)
+    except FitError as error:
+        if error.field != "simulated":
+            raise
+        mixed = next(files for files in scanned.kinds.values() if len(files) == 2)
+        advice = f"{error.advice} ({mixed[True]} has simulated rows, {mixed[False]} real ones)"
+        raise FitError(error.field, error.value, advice) from error
+
+
+__all__ = ["Portion", "Scanner", "Streamed", "fit_datasets", "here"]

@@ -1,0 +1,122 @@
+"""Portions on many workers: each brings its rows down to sums where it reads them, and sums alone travel.
+
+Dask runs the tasks: on a cluster that there is already (SLURM, Kubernetes, some machines), by its scheduler's address,
+or on processes of this machine. Tallies are merged on the workers, two by two, until one is left to be solved here. A
+worker that is lost takes its portions with it; they are read again by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llmpower.exceptions import InputError, LlmpowerError
+from llmpower.modelling.streaming.dataset import Dataset
+from llmpower.modelling.streaming.fitting import Scanner
+from llmpower.modelling.streaming.scanning import Job, Scanned, scan
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+LOCAL = "local"
+TASKS_A_WORKER = 4
+LEAST_ROWS = 1 << 18
+"""Of one task: fewer are read before a task is sent."""
+
+CONNECT_S = 20
+
+
+@contextmanager
+def on_workers(
+    address: str, tell: Callable[[int, int], None] | None = None, *, connect_s: float = CONNECT_S
+) -> Iterator[Scanner]:
+    """A scanner on the workers of the scheduler at ``address``, or of ``local`` ones that end with it.
+
+    ``tell`` hears how many rows were read, of how many; ``connect_s`` is how long a scheduler may take to answer.
+
+    Raises:
+        InputError: Dask is not installed, or no scheduler answers.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise InputError("--dask", address, "needs Dask; pip install 'llmpower[fleet]'") from error
+    if address == LOCAL:
+        # One thread each: the sums are made by NumPy, one batch after another, and pyarrow reads ahead by itself.
+        with (
+            LocalCluster(threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield scanner_of(client, tell)
+        return
+    try:
+        client = Client(address, timeout=connect_s)
+    except (OSError, ValueError) as error:
+        advice = "no Dask scheduler answers there; start one (dask scheduler), or use local"
+        raise InputError("--dask", address, advice) from error
+    with client:
+        yield scanner_of(client, tell)
+
+
+def scanner_of(
+    client: Client, tell: Callable[[int, int], None] | None = None, *, least_rows: int = LEAST_ROWS
+) -> Scanner:
+    """A scanner on the workers of a client that there is, in tasks of ``least_rows`` or more."""
+
+    def scanner(job: Job, dataset: Dataset) -> Scanned:
+        from distributed import as_completed
+
+        workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        rows = max(least_rows, dataset.rows // (workers * TASKS_A_WORKER) + 1)
+        portions = list(dataset.split(rows))
+        shared = client.scatter(job, broadcast=True)
+        futures = [client.submit(scan, shared, each, pure=False) for each in portions]
+        read, sizes = 0, dict(zip((future.key for future in futures), map(_rows, portions), strict=True))
+        try:
+            merged = _tree(client, futures)
+            for future in as_completed(futures):
+                if future.status == "error":
+                    break
+                read += sizes[future.key]
+                if tell is not None:
+                    tell(read, dataset.rows)
+            return _result(merged)
+        finally:
+            client.cancel(futures)
+
+    return scanner
+
+
+def _tree(client: Client, futures: list[Any]) -> Any:
+    """One future of all that the futures come down to, merged two by two."""
+    while len(futures) > 1:
+        pairs = [futures[at : at + 2] for at in range(0, len(futures), 2)]
+        futures = [client.submit(merge, *pair, pure=False) if len(pair) == 2 else pair[0] for pair in pairs]
+    return futures[0]
+
+
+def merge(one: Scanned, other: Scanned) -> Scanned:
+    """Both, neither of them changed: a task may run again, and its arguments stay another's result."""
+    boundary = one.tally.boundary
+    both = Scanned(type(one.tally)(boundary), type(one.doubts)(*one.doubts.settings)).merge(one).merge(other)
+    both.tally.compact()
+    return both
+
+
+def _rows(portions: list[Any]) -> int:
+    return sum(portion.rows for portion in portions)
+
+
+def _result(future: Any) -> Scanned:
+    """What came of it; errors that a worker met are the user's as they would be here."""
+    from distributed import KilledWorker
+
+    try:
+        result: Scanned = future.result()
+    except KilledWorker as error:
+        raise LlmpowerError(f"workers were lost again and again while they read the same rows ({error})") from error
+    return result
+
+
+__all__ = ["LOCAL", "on_workers", "scanner_of"]

@@ -1,0 +1,51 @@
+"""Where Parquet data sets lie: directories of this machine, and URLs that fsspec knows (s3://, gs://, sftp:// …).
+
+Both are pyarrow's file systems to whoever reads or writes there. pyarrow and fsspec are imported on first use: neither
+is needed by anything else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmpower.exceptions import InputError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+EXTRA = "pip install 'llmpower[fleet]'"
+
+
+def is_url(place: str) -> bool:
+    """Whether ``place`` is a URL and no path."""
+    return "://" in place
+
+
+def file_system(place: str, option: str) -> tuple[FileSystem, str]:
+    """The file system of a directory or URL, and the path in it; ``option`` is what it was given with.
+
+    Raises:
+        InputError: pyarrow or fsspec is missing, or fsspec does not know such URLs.
+    """
+    try:
+        from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
+    except ImportError as error:
+        raise InputError(option, place, f"data sets need pyarrow; {EXTRA}") from error
+    if not is_url(place):
+        return LocalFileSystem(), str(Path(place).absolute())
+    try:
+        import fsspec
+    except ImportError as error:
+        raise InputError(option, place, f"URLs need fsspec; {EXTRA}") from error
+    try:
+        filesystem, path = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError, OSError) as error:
+        raise InputError(option, place, f"cannot be opened ({first_line(error)}); check the URL") from error
+    return PyFileSystem(FSSpecHandler(filesystem)), str(path).rstrip("/")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

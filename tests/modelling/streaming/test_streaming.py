@@ -1,0 +1,184 @@
+"""A data set that is read batch by batch against the same rows in one table; and what is said of wrong files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling import WorkloadModel, fit
+from llmpower.modelling.strata import MOST_CELLS
+from llmpower.modelling.streaming import fit_datasets, open_datasets
+
+Make = Callable[..., pd.DataFrame]
+Write = Callable[..., Path]
+
+
+def assert_same(ours: Sequence[WorkloadModel], theirs: Sequence[WorkloadModel]) -> None:
+    assert [(model.model_name, model.system) for model in ours] == [(m.model_name, m.system) for m in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        assert (our.simulated, our.boundary) == (their.simulated, their.boundary)
+        for one, other in ((our.energy, their.energy), (our.runtime, their.runtime)):
+            assert (one.label, one.n_obs, one.n_cells, one.warnings) == (
+                *(other.label, other.n_obs, other.n_cells),
+                other.warnings,
+            )
+            np.testing.assert_allclose(one.coefficients, other.coefficients, rtol=1e-9)
+            np.testing.assert_allclose(one.std_errors, other.std_errors, rtol=1e-6)
+            assert (one.input_range, one.output_range) == (other.input_range, other.output_range)
+            assert one.heldout.mape == pytest.approx(other.heldout.mape, rel=1e-9)
+            assert one.heldout.median_ape == pytest.approx(other.heldout.median_ape, rel=1e-9)
+
+
+@pytest.mark.parametrize("traffic", [False, True])
+def test_a_data_set_gives_what_its_rows_in_one_table_give(traffic: bool, make: Make, write: Write) -> None:
+    tables = [make(8000, seed=seed, traffic=traffic) for seed in (1, 2, 3)]
+    # What some files lack, others may have; a row without energy is not fitted.
+    tables[0].loc[::7, "gpu_energy_j"] = np.nan
+    tables[1]["gpu_energy_std_j"] = np.nan
+    tables[2] = tables[2].drop(columns="time_to_first_token_s")
+    streamed = fit_datasets([str(write(*tables))])
+    assert streamed.rows == 24000
+    assert_same(streamed.models, fit(pd.concat(tables)))
+    # As many cells as rows would be too many: bands of them are said to be.
+    said = any("bands (lengths to" in warning for warning in streamed.models[0].energy.warnings)
+    assert said == (traffic and max(len(table) for table in tables) * 3 / 2 > MOST_CELLS)
+
+
+def test_bands_cost_less_than_a_thousandth(make: Make) -> None:
+    rows = make(60000, seed=5, traffic=True)
+    rows["gpu_energy_j"] /= np.random.default_rng(5).lognormal(0, 0, len(rows))
+    model, _ = fit(rows, form="cached")
+    lengths = [20, 300, 5000], [10, 200, 2000]
+    truth = [60, 0.2, 1e-5, 15, 0.01]
+    from llmpower.modelling.forms import Cached
+
+    expected = Cached().design(*np.meshgrid(*lengths)) @ truth
+    # Rows that miss by 5 % and count by 1/y² pull a fit down by 0.05² whatever the cells are.
+    np.testing.assert_allclose(model.energy.predict(*np.meshgrid(*lengths)) * (1 + 0.05**2), expected, rtol=0.01)
+
+
+@pytest.mark.parametrize("boundary", ["cpu", "gpu+cpu", "gpu-idle"])
+def test_boundaries_are_those_of_a_table(boundary: str, make: Make, write: Write) -> None:
+    tables = [make(2000, seed=seed) for seed in (1, 2)]
+    for table in tables:
+        table["cpu_energy_j"] = table["gpu_energy_j"] / 10
+        table["gpu_idle_energy_j"] = table["gpu_energy_j"] / 4
+    tables[0].loc[:50, "cpu_energy_j"] = np.nan
+    tables[1].loc[:50, "gpu_energy_j"] = np.nan
+    streamed = fit_datasets([str(write(*tables))], boundary=boundary, form="cached")
+    assert_same(streamed.models, fit(pd.concat(tables), boundary=boundary, form="cached"))
+
+
+def test_conditions_headers_and_groups_are_those_of_a_table(make: Make, write: Write) -> None:
+    tables = [make(1500, seed=seed) for seed in (1, 2)]
+    root = write(*(table.rename(columns={"input_tokens": "ContextTokens"}) for table in tables))
+    options: dict[str, Any] = {"form": "cached", "group_by": ["model_name", "host"]}
+    streamed = fit_datasets(
+        [str(root)],
+        columns={"input_tokens": "ContextTokens"},
+        where="output_tokens < 1000 and model_name != 'org/b'",
+        **options,
+    )
+    together = pd.concat([table.assign(host=f"node-{number}") for number, table in enumerate(tables)])
+    chosen = together[(together["output_tokens"] < 1000) & (together["model_name"] != "org/b")]
+    assert_same(streamed.models, fit(chosen, **options))
+    assert [model.model_name for model in streamed.models] == ["org/a [host=node-0]", "org/a [host=node-1]"]
+    with pytest.raises(FitError, match="no row satisfies it"):
+        fit_datasets([str(root)], columns={"input_tokens": "ContextTokens"}, where="output_tokens < 0")
+
+
+def test_a_data_set_may_lie_behind_a_url(make: Make) -> None:
+    table = make(1000)
+    table.to_parquet("memory://bucket/fleet/host=a/1.parquet", index=False)
+    (streamed, _), (whole, _) = fit_datasets(["memory://bucket/fleet"]).models, fit(table)
+    np.testing.assert_allclose(streamed.energy.coefficients, whole.energy.coefficients, rtol=1e-9)
+
+
+def test_a_row_shows_by_itself_what_is_wrong_with_it(make: Make, write: Write) -> None:
+    good, bad = make(2000, seed=1), make(2000, seed=2)
+    bad.loc[[5, 9], "gpu_energy_j"] /= 1e6
+    root = write(good, bad)
+    streamed = fit_datasets([str(root)])
+    (finding,) = [found for found in streamed.screening.findings if found.model_name == bad["model_name"][5]]
+    assert finding.kind == "impossible_unit"
+    assert "host=node-1/date=2026-01-01/1.parquet" in finding.place
+    assert finding.place.startswith(("row 6 ", "row 10 "))
+    assert streamed.screening.not_looked_for.keys() >= {"overlap", "warm_up"}
+    assert streamed.screening.n_rows == 4000
+    left = fit_datasets([str(root)], leave_out=["impossible_unit"])
+    assert left.screening.document(["impossible_unit"])["rows_left_out"] == 2
+    assert_same(left.models, fit(pd.concat([good, bad.drop(index=[5, 9])])))
+    with pytest.raises(FitError, match="impossible_unit"):
+        fit_datasets([str(root)], refuse=["impossible_unit"])
+    with pytest.raises(InputError, match="takes all rows at once"):
+        fit_datasets([str(root)], leave_out=["warm_up"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("input_tokens", 2.5, "token counts are whole numbers"),
+        ("runtime_s", 0.0, "a runtime is a number of seconds > 0"),
+        ("gpu_energy_j", -1.0, "an energy is a number of joules > 0"),
+        ("model_name", None, "every row needs a model's name"),
+    ],
+)
+def test_a_row_that_cannot_be_stops_the_fit_and_is_named(
+    column: str, value: object, said: str, make: Make, write: Write
+) -> None:
+    bad = make(300, seed=2).astype({"input_tokens": float})
+    bad.loc[7, column] = value
+    with pytest.raises(FitError, match=said) as caught:
+        fit_datasets([str(write(make(300), bad))])
+    assert caught.value.field == column
+    assert "row 8 of " in caught.value.advice
+    assert "host=node-1/date=2026-01-01/1.parquet" in caught.value.advice
+
+
+def test_simulated_and_real_files_do_not_mix(make: Make, write: Write) -> None:
+    root = write(make(500, simulated=False), make(500, seed=2))
+    with pytest.raises(FitError, match="real and simulated rows do not mix") as caught:
+        fit_datasets([str(root)])
+    for name in ("host=node-0/date=2026-01-01/0.parquet real", "host=node-1/date=2026-01-01/1.parquet has simulated"):
+        assert name in caught.value.advice
+
+
+def refusal(source: object, **options: Any) -> InputError:
+    with pytest.raises(InputError) as caught:
+        fit_datasets([str(source)], **options)
+    return caught.value
+
+
+def test_places_and_files_that_are_none_are_named(make: Make, write: Write, tmp_path: Path) -> None:
+    assert "no such place" in refusal(tmp_path / "nowhere").advice
+    assert "check the URL" in refusal("nonsense://bucket/fleet").advice
+    assert "no such place" in refusal("memory://bucket/nowhere").advice
+    (tmp_path / "empty").mkdir()
+    assert "holds no Parquet file" in refusal(tmp_path / "empty").advice
+    assert "holds no rows" in refusal(write(make(10).iloc[:0], name="rowless")).advice
+
+    lacking = write(make(300), make(300).drop(columns="output_tokens"), name="lacking")
+    error = refusal(lacking)
+    assert (error.field, error.value) == ("column", "output_tokens")
+    assert "host=node-1/date=2026-01-01/1.parquet lacks this column" in error.advice
+
+    other = write(make(300), make(300).assign(gpu_energy_j="many"), name="other")
+    error = refusal(other)
+    assert "host=node-1/date=2026-01-01/1.parquet" in f"{error.value} {error.advice}"
+
+    root = write(make(300), name="broken")
+    (root / "host=node-0" / "date=2026-01-01" / "z.parquet").write_bytes(b"no Parquet at all")
+    error = refusal(root)
+    assert "z.parquet" in f"{error.value} {error.advice}"
+
+
+def test_files_that_are_being_written_are_passed_over(make: Make, write: Write) -> None:
+    root = write(make(300))
+    (root / "host=node-0" / "date=2026-01-01" / ".half.parquet").write_bytes(b"half a file")
+    assert open_datasets([str(root)], {}).rows == 300

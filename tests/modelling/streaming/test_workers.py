@@ -1,0 +1,69 @@
+"""Real worker processes of Dask against one process; one of them is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling.streaming import fit_datasets
+from llmpower.modelling.streaming.workers import on_workers, scanner_of
+
+Make = Callable[..., pd.DataFrame]
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_workers_give_what_one_process_gives_even_if_one_is_killed(client: Client, make: Make, write: Write) -> None:
+    root = str(write(*(make(4000, seed=seed, traffic=True) for seed in range(6))))
+    alone = fit_datasets([root])
+    killed: list[int] = []
+    heard: list[tuple[int, int]] = []
+
+    def tell(read: int, rows: int) -> None:
+        heard.append((read, rows))
+        if not killed:
+            # What it has read is lost with it, and what it was reading.
+            killed.append(next(iter(client.run(os.getpid).values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    together = fit_datasets([root], scanner=scanner_of(client, tell, least_rows=1000))
+    assert killed
+    assert heard[-1] == (24000, 24000)
+    for ours, theirs in zip(together.models, alone.models, strict=True):
+        for one, other in ((ours.energy, theirs.energy), (ours.runtime, theirs.runtime)):
+            assert (one.label, one.n_obs, one.n_cells) == (other.label, other.n_obs, other.n_cells)
+            np.testing.assert_allclose(one.coefficients, other.coefficients, rtol=1e-9)
+            assert one.heldout.mape == pytest.approx(other.heldout.mape, rel=1e-9)
+    assert together.screening == alone.screening
+
+
+def test_what_a_worker_refuses_is_refused_in_the_same_words(client: Client, make: Make, write: Write) -> None:
+    bad = make(300, seed=2)
+    bad.loc[7, "runtime_s"] = -1.0
+    root = str(write(make(300), bad))
+    with pytest.raises(FitError) as here:
+        fit_datasets([root])
+    with pytest.raises(FitError) as there:
+        fit_datasets([root], scanner=scanner_of(client))
+    assert str(there.value) == str(here.value)
+
+
+def test_an_address_without_a_scheduler_is_refused() -> None:
+    with pytest.raises(InputError, match="--dask"), on_workers("tcp://127.0.0.1:1", connect_s=1):
+        pass
