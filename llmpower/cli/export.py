@@ -35,19 +35,30 @@ def _moment(_: click.Context, param: click.Parameter, text: str | None) -> datet
 @click.option("--until", callback=_moment, metavar="T", help="Leave out spans that began at T or later.")
 @click.option("--model", metavar="NAME", shell_complete=models_of_daemon, help="Take this model's spans only.")
 @click.option("--with-uid", is_flag=True, help="Add a column uid: the user whose program sent the span.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="FILE.csv, .parquet or .jsonl.")
+@click.option("--partition", is_flag=True, help="Add what is new to a data set of many hosts (docs/fleet.md).")
+@click.option("-o", "--out", required=True, metavar="FILE|DIR|URL", help="FILE.csv, .parquet or .jsonl; or a data set.")
 def command(
-    store: Path | None, since: datetime | None, until: datetime | None, model: str | None, with_uid: bool, out: Path
+    store: Path | None,
+    since: datetime | None,
+    until: datetime | None,
+    model: str | None,
+    with_uid: bool,
+    partition: bool,
+    out: str,
 ) -> None:
-    """Write measurements from a store to CSV, Parquet or JSON lines.
+    """Write measurements from a store to CSV, Parquet or JSON lines, or add them to a data set.
 
     One row a span, in order of start; an empty cell was not measured. It works while the daemon runs. T is a time as
     ISO 8601 (without an offset: this machine's time zone) or a span back from now: 45s, 30m, 2h, 7d, 1w.
+
+    With --partition OUT is a directory, or a URL that fsspec knows, of a Parquet data set that many hosts may share:
+    host=NAME/date=DAY/. What it lacks of this store is added, whole files at a time; run it as often as you like.
 
     \b
     Example:
       llmpower export --since 2h -o measurements.csv
       llmpower export --since 2026-01-01 --model llama-7b -o january.parquet
+      llmpower export --partition -o s3://measurements/fleet
     """
     from llmpower.daemon.config import find_store_path
     from llmpower.store import count_rows, iter_rows, read_measurements
@@ -55,16 +66,33 @@ def command(
     from llmpower.types import MEASUREMENT_COLUMNS
 
     store = store or find_store_path()
+    if partition:
+        given = {"--since": since, "--until": until, "--model": model, "--with-uid": with_uid or None}
+        for option, value in given.items():
+            if value is not None:
+                raise InputError(option, value, "a data set takes all that is new; leave it out, or write a file")
+        _add(store, out)
+        return
     columns = (*MEASUREMENT_COLUMNS, "uid") if with_uid else MEASUREMENT_COLUMNS
-    if out.suffix in STREAMED:
+    path = Path(out)
+    if path.suffix in STREAMED:
         # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
         rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
         with shown("export") as progress:
             if progress is not None:
                 rows = told(rows, count_rows(store, since=since, until=until, model=model), progress)
-            count = write_rows(columns, rows, out)
+            count = write_rows(columns, rows, path)
     else:
         frame = read_measurements(store, columns=columns, since=since, until=until, model=model)
-        write_table(frame, out)
+        write_table(frame, path)
         count = len(frame)
     print(f"{count} rows from {store} to {out}", file=sys.stderr)
+
+
+def _add(store: Path, place: str) -> None:
+    from llmpower.store import export_partitions
+
+    with shown("export") as progress:
+        added = export_partitions(store, place, progress)
+    files = f"{added.files} new file{'' if added.files == 1 else 's'}"
+    print(f"{added.rows} new rows from {store} to {place}, in {files}", file=sys.stderr)

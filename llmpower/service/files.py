@@ -11,9 +11,12 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 
 UNIT = "llmpower.service"
-UNIT_PATH = PurePosixPath("/etc/systemd/system", UNIT)
+UNITS_DIRECTORY = PurePosixPath("/etc/systemd/system")
+UNIT_PATH = UNITS_DIRECTORY / UNIT
+EXPORT_TIMER = "llmpower-export.timer"
 DROP_INS = PurePosixPath(f"{UNIT_PATH}.d")
-ENABLED = PurePosixPath("/etc/systemd/system/multi-user.target.wants", UNIT)
+ENABLED = UNITS_DIRECTORY / "multi-user.target.wants" / UNIT
+EXPORT_ENABLED = UNITS_DIRECTORY / "timers.target.wants" / EXPORT_TIMER
 SETTINGS_DIRECTORY = PurePosixPath("/etc/llmpower")
 STATE_DIRECTORY = PurePosixPath("/var/lib/llmpower")
 RUNTIME_DIRECTORY = PurePosixPath("/run/llmpower")
@@ -45,6 +48,8 @@ SHIPPED = (
     Shipped("llmpower.udev", PurePosixPath("/etc/udev/rules.d/60-llmpower.rules"), "who may read CPU energy"),
     Shipped("llmpower.toml", SETTINGS_DIRECTORY / "llmpower.toml", "its settings", setting=True),
     Shipped("llmpower.default", PurePosixPath("/etc/default/llmpower"), "its environment", setting=True),
+    Shipped("llmpower-export.service", UNITS_DIRECTORY / "llmpower-export.service", "what adds to a fleet's data set"),
+    Shipped(EXPORT_TIMER, UNITS_DIRECTORY / EXPORT_TIMER, "when it does, once the timer is enabled"),
     Shipped(UNIT, UNIT_PATH, "the service"),
 )
 

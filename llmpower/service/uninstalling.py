@@ -12,6 +12,8 @@ from llmpower.service import step
 from llmpower.service.files import (
     DROP_INS,
     ENABLED,
+    EXPORT_ENABLED,
+    EXPORT_TIMER,
     GROUPS,
     RUNTIME_DIRECTORY,
     SETTINGS_DIRECTORY,
@@ -53,6 +55,10 @@ def plan_uninstall(installation: Installation, *, purge: bool = False, powercap:
         steps.append(step.run("systemctl", "disable", "--now", "--quiet", UNIT, why="stop it, once spans are stored"))
     elif os.path.lexists(below(root, ENABLED)):
         steps.append(step.remove(below(root, ENABLED), "it starts at boot no more"))
+    if os.path.lexists(timer := below(root, EXPORT_ENABLED)):
+        why = "nothing is added to a fleet's data set any more"
+        stop = step.run("systemctl", "disable", "--now", "--quiet", EXPORT_TIMER, why=why)
+        steps.append(stop if live else step.remove(timer, why))
     steps += _files(installation, purge)
     if live:
         steps.append(step.run("systemctl", "daemon-reload", why="forget the unit"))

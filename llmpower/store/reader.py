@@ -67,7 +67,7 @@ def iter_rows(
         raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
     where, values = _where(since, until, model)
     try:
-        with _opened(path) as connection:
+        with opened(path) as connection:
             there = {row[0] for row in connection.execute("SELECT name FROM pragma_table_info('measurements')")}
             chosen = ", ".join(name if name in there else f"NULL AS {name}" for name in columns)
             query = f"SELECT {chosen} FROM measurements{where} ORDER BY started_at, id"
@@ -85,7 +85,7 @@ def count_rows(
     """How many rows :func:`iter_rows` would give; errors as there."""
     where, values = _where(since, until, model)
     try:
-        with _opened(path) as connection:
+        with opened(path) as connection:
             (count,) = connection.execute(f"SELECT count(*) FROM measurements{where}", values).fetchone()
     except sqlite3.Error as error:
         raise schema.explain(path, error) from error
@@ -129,7 +129,12 @@ def read_measurements(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads the rows committed by now.
+
+    Raises:
+        StoreError: no such file, or not a store of a version known here.
+    """
     try:
         if not path.exists():
             advice = "no such file; start 'llmpower daemon', or give the store it writes to"

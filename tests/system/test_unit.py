@@ -51,6 +51,28 @@ def exposure(unit: Path) -> float:
 
 
 @needs_systemd
+@pytest.mark.parametrize("name", ["llmpower-export.service", "llmpower-export.timer"])
+def test_systemd_has_nothing_to_say_against_the_export(name: str, tmp_path: Path) -> None:
+    for each in ("llmpower-export.service", "llmpower-export.timer"):
+        text = (SYSTEMD / each).read_text("utf-8")
+        (tmp_path / each).write_text(
+            text.replace("ExecStart=/usr/bin/llmpower ", f"ExecStart={sys.executable} "), "utf-8"
+        )
+    done = analyze("verify", str(tmp_path / name))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+def test_the_export_can_do_little(tmp_path: Path) -> None:
+    path = tmp_path / "llmpower-export.service"
+    path.write_text((SYSTEMD / path.name).read_text("utf-8"), "utf-8")
+    done = analyze("security", "--offline=true", "--threshold=100", str(path))
+    found = re.search(r"Overall exposure level for \S+: (\S+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) < 2.5
+
+
+@needs_systemd
 @pytest.mark.parametrize("drop_in", [None, *DROP_INS])
 def test_systemd_has_nothing_to_say_against_the_unit(unit: Path, drop_in: str | None) -> None:
     if drop_in:
