@@ -28,7 +28,9 @@ COMMANDS_OF_OTHERS = {
         "cp",
         "curl",
         "cut",
+        "dask",
         "docker",
+        "echo",
         "export",
         "gcc",
         "getent",
@@ -53,7 +55,7 @@ COMMANDS_OF_OTHERS = {
         "sleep",
         "sudoedit",
     ),
-    *("systemctl", "udevadm", "usermod", "vllm", "wait"),
+    *("systemctl", "tee", "udevadm", "usermod", "vllm", "wait"),
 }
 """First words of commands that pages may use, beside ours: a typing error is none of them."""
 
