@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STAGES = 4
 """Reading, planning, drawing, and the page."""
 
+FRONTIER = ("zeta", "energy_j", "runtime_s", "accuracy_token_weighted")
+
 
 @click.command()
 @click.option("--models", type=click.Path(path_type=Path), required=True, help="models.json, from 'llmpower fit'.")
@@ -46,7 +48,7 @@ STAGES = 4
     type=click.Choice(("tokens", "queries")),
     default="tokens",
     show_default=True,
-    help="Which mean accuracy plans pursue.",
+    help="Which mean accuracy plans pursue, or those of --frontier did.",
 )
 @click.option("--max-runtime", "max_runtime_s", type=float, metavar="S", help="Plan no query that takes longer.")
 @click.option("--price-per-kwh", type=float, default=0.25, show_default=True, metavar="EUR", help="Of electricity.")
@@ -108,7 +110,7 @@ def command(
         done()
         if frontier is not None:
             _refuse_beside_frontier(workload, accuracy, share_texts, only, max_runtime_s)
-            plans = _read_frontier(frontier, fitted)
+            plans = _read_frontier(frontier, fitted, accuracy_weighting)
         else:
             plans = _plan(
                 fitted, workload, workload_columns, accuracy, share_texts, only, accuracy_weighting, max_runtime_s
@@ -150,14 +152,14 @@ def _rows(
     return screening.leave_out(found, left_out), document
 
 
-def _read_frontier(path: Path, models: Sequence[WorkloadModel]) -> Plans:
+def _read_frontier(path: Path, models: Sequence[WorkloadModel], weighting: Any) -> Plans:
     from llmpower.report import read_steps
     from llmpower.tables import read_table
 
-    table = read_table(path, required=("zeta", "energy_j", "runtime_s", "accuracy_token_weighted"), what="--frontier")
+    table = read_table(path, required=FRONTIER, what="--frontier")
     if not len(table):
         raise InputError("--frontier", path, "holds no plans; write it again with llmpower route --frontier")
-    return read_steps(table, simulated=any(model.simulated for model in models))
+    return read_steps(table, simulated=any(model.simulated for model in models), weighting=weighting)
 
 
 def _plan(

@@ -1,9 +1,10 @@
-"""Measurements beside what their models say of them, both of **one request**.
+"""Measurements beside what their models say of them, each counted as the fit counts it.
 
 A row may be a whole batch, whose tokens and joules are those of all its requests, while the form ``batched`` speaks of
 one request among B that share their steps. Compared as they stand, a model that is right would look wrong by a factor
-of B. So every row is divided by its batch first: its lengths and its joules, not its seconds, which each of its
-requests waits for. The same prediction is what the fit was judged by.
+of B. So for that form every row is divided by its batch first: its lengths and its joules, not its seconds, which each
+of its requests waits for. Any other form was fitted to rows as they stand, whatever they say of batches, and is held
+against them as they stand.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ FURTHER = re.compile(r"^(?P<base>.*) \[(?P<pairs>[^\[\]]+=[^\[\]]*)\]$")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """One target of one model over its rows, per request; arrays have shape (n_rows,), joules or seconds.
+    """One target of one model over its rows, of a request or of a row; arrays have shape (n_rows,), joules or seconds.
 
-    ``low`` and ``high`` bound the mean of such requests with 95 % confidence, as the fit has it; NaN where it left no
-    degree of freedom.
+    ``batch_size`` is what a row was divided by, and 1 where it is not. ``low`` and ``high`` bound the mean of such
+    requests with 95 % confidence, as the fit has it; NaN where it left no degree of freedom.
     """
 
     label: str
@@ -58,12 +59,9 @@ class Judged:
         """What was measured over what was predicted, less 1."""
         return np.asarray(self.measured / self.predicted - 1)
 
-    def line(
-        self, input_tokens: FloatArray, output_tokens: FloatArray, batch_size: float, sharing: float
-    ) -> FloatArray:
+    def line(self, input_tokens: FloatArray, output_tokens: FloatArray, sharing: float) -> FloatArray:
         """What the model says of other requests than those measured."""
-        sizes = np.full_like(input_tokens, batch_size), np.full_like(input_tokens, sharing)
-        return of_one_request(self.fit, self.target, input_tokens, output_tokens, *sizes)[0]
+        return expected(self.fit, self.target, input_tokens, output_tokens, np.full_like(input_tokens, sharing))[0]
 
 
 def labels_of(models: Sequence[WorkloadModel]) -> list[str]:
@@ -105,27 +103,15 @@ def grouping_of(models: Sequence[WorkloadModel], measurements: pd.DataFrame) -> 
     return ["model_name", *systems, *found]
 
 
-def of_one_request(
-    fit: Fit,
-    target: TargetName,
-    input_tokens: FloatArray,
-    output_tokens: FloatArray,
-    batch_size: FloatArray,
-    sharing: FloatArray,
+def expected(
+    fit: Fit, target: TargetName, input_tokens: FloatArray, output_tokens: FloatArray, sharing: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Prediction, low and high of one request of these lengths in a batch of ``batch_size``, ``sharing`` its steps.
-
-    A form that knows nothing of batches was fitted to the tokens of whole ones, and is asked for those.
-    """
-    seconds = target == "runtime"
-    if fit.form == Batched.name:
-        lengths, requests = (input_tokens, output_tokens), sharing
-        factor = sharing if seconds else np.ones_like(sharing)
-    else:
-        lengths, requests = (input_tokens * batch_size, output_tokens * batch_size), np.ones_like(sharing)
-        factor = np.ones_like(sharing) if seconds else 1 / batch_size
-    low, high = fit.interval(*lengths, batch_size=requests)
-    return fit.predict(*lengths, requests) * factor, low * factor, high * factor
+    """Prediction, low and high: of one request among ``sharing`` for the form ``batched``, and else of a row."""
+    if fit.form != Batched.name:
+        return fit.predict(input_tokens, output_tokens), *fit.interval(input_tokens, output_tokens)
+    factor = sharing if target == "runtime" else np.ones_like(sharing)
+    low, high = fit.interval(input_tokens, output_tokens, batch_size=sharing)
+    return fit.predict(input_tokens, output_tokens, sharing) * factor, low * factor, high * factor
 
 
 def _groups(
@@ -147,9 +133,10 @@ def _base(name: str) -> str:
 
 def _judged(label: str, model: WorkloadModel, group: Group, target: TargetName) -> Judged:
     fit = model.energy if target == "energy" else model.runtime
-    batch_size, cells = group.cell_batch_size, group.cells
+    cells, batched = group.cells, fit.form == Batched.name
+    batch_size = group.cell_batch_size if batched else np.ones(group.n_cells)
     lengths = group.cell_input_tokens / batch_size, group.cell_output_tokens / batch_size
-    predicted, low, high = of_one_request(fit, target, *lengths, batch_size, group.cell_sharing)
+    predicted, low, high = expected(fit, target, *lengths, group.cell_sharing)
     # A published form predicts negative joules for short queries; there is no ratio to such a figure.
     predicted = np.where(predicted > 0, predicted, np.nan)
     measured = group.energy.y / batch_size[cells] if target == "energy" else group.runtime.y

@@ -6,7 +6,8 @@ they are those that are near it, and the caption says how near. The same holds f
 
     throughput = (τin + τout) · B / runtime  [tokens/s],   energy per token = energy / (τin + τout)  [J]
 
-of one request of a batch of B, over all its tokens as in Wilkins, Keshav and Mortier (HotCarbon 2024).
+of one request of a batch of B (form ``batched``; else of a row, B = 1), over all its tokens as in Wilkins, Keshav and
+Mortier (HotCarbon 2024).
 """
 
 from __future__ import annotations
@@ -160,11 +161,11 @@ def _line(
     sharing, batch = float(np.median(j.sharing[near])), float(np.median(j.batch_size[near]))
     if axis == "sharing":
         concurrency = sharing / batch
-        y = np.concatenate([j.line(at["input_tokens"][:1], at["output_tokens"][:1], s / concurrency, s) for s in along])
-        batches: FloatArray | float = along / concurrency
+        y = np.concatenate([j.line(at["input_tokens"][:1], at["output_tokens"][:1], s) for s in along])
+        batches: FloatArray | float = along / concurrency if j.batch_size.max() > 1 else 1.0
     else:
         at[axis] = along
-        y, batches = j.line(at["input_tokens"], at["output_tokens"], batch, sharing), batch
+        y, batches = j.line(at["input_tokens"], at["output_tokens"], sharing), batch
     drawn = quantity.of(at["input_tokens"], at["output_tokens"], batches, y)
     return [(float(a), float(b)) for a, b in zip(along, drawn, strict=True) if b > 0]
 

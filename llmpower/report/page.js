@@ -24,6 +24,10 @@
     return `${scaled.toFixed(decimals)} ${prefix}${unit}`;
   }
 
+  function mass(grams) {
+    return grams >= 999500 ? quantity(grams / 1e6, "t") : quantity(grams, "g");
+  }
+
   function percent(fraction) {
     const value = 100 * fraction;
     return Math.abs(value) >= 0.95 || !value ? `${value.toFixed(1)} %` : `${Number(value.toPrecision(2))} %`;
@@ -47,7 +51,7 @@
       const known = (value, text) => (Number.isFinite(value) ? text(value) : "–");
       return [
         known(kwh * price, (value) => `${number(value)} €`),
-        known(kwh * carbon, (value) => quantity(value, "g")),
+        known(kwh * carbon, mass),
       ];
     }
 

@@ -84,7 +84,7 @@ def plan_chart(plan: RoutingPlan, points: pd.DataFrame) -> Any:
     y = alt.Y("y:Q", title="energy of the queries [J]").axis(format="~s").scale(zero=True)
     colour = alt.Color("kind:N", title=None).scale(domain=kinds, range=colours)
     shape = alt.Shape("kind:N", title=None).scale(domain=kinds, range=shapes)
-    dash = alt.StrokeDash("kind:N", legend=None).scale(domain=kinds, range=dashes)
+    dash = alt.StrokeDash("kind:N", title=None).scale(domain=kinds, range=dashes)
 
     layers = [
         alt.Chart(values([*front, *mixes])).mark_line(strokeWidth=1.6).encode(x=x, y=y, color=colour, strokeDash=dash),

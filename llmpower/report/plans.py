@@ -8,7 +8,7 @@ Steps of the slider are plans and not steps of ζ. A front of energy and accurac
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,8 +130,8 @@ def plan_steps(
     )
 
 
-def read_steps(frontier: pd.DataFrame, *, simulated: bool) -> Plans:
-    """Plans of a table that ``route --frontier`` wrote."""
+def read_steps(frontier: pd.DataFrame, *, simulated: bool, weighting: Weighting = "tokens") -> Plans:
+    """Plans of a table that ``route --frontier`` wrote, pursuing that mean accuracy."""
     table = frontier.sort_values("zeta")
     names = [column.removeprefix("share:") for column in table.columns if column.startswith("share:")]
     steps = [
@@ -147,11 +147,11 @@ def read_steps(frontier: pd.DataFrame, *, simulated: bool) -> Plans:
         for row in table.to_dict("records")
     ]
     energy_j = np.array([step.energy_j for step in steps])
-    accuracy = np.array([step.accuracy_token_weighted or 0.0 for step in steps])
+    found = Plans(steps, names, weighting, 0, simulated, {})
+    accuracy = np.array([found.accuracy(step) for step in steps])
     # The knee: furthest from the line between the ends, both aims scaled to what is achieved.
     spans = np.ptp(energy_j) or 1.0, np.ptp(accuracy) or 1.0
-    chosen = int(np.argmax(accuracy / spans[1] - energy_j / spans[0]))
-    return Plans(steps, names, "tokens", chosen, simulated, {})
+    return replace(found, chosen=int(np.argmax(accuracy / spans[1] - energy_j / spans[0])))
 
 
 def _step(point: Point, tradeoff: Tradeoff) -> Step:

@@ -27,7 +27,7 @@ MOST_POINTS = 600
 """On all panels of one figure together."""
 LEAST_POINTS = 40
 """Of one model, however many there are."""
-TITLES = {"energy": "Energy of a request", "runtime": "Runtime of a request"}
+TITLES = {"energy": "Energy", "runtime": "Runtime"}
 
 
 def predicted_figures(judged: Sequence[Judged]) -> Iterator[Figure]:

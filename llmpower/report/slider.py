@@ -98,6 +98,11 @@ def _point(step: Step) -> str:
     return "–" if zeta_words(step.zeta) in ("0", "1") else quantity(step.joules_per_point, "J")
 
 
+def mass(grams: float) -> str:
+    """``412 g``, ``3.40 kg``, ``5.34 t``: nobody says megagrams."""
+    return quantity(grams / 1e6, "t") if grams >= 999_500 else quantity(grams, "g")
+
+
 def _text(plans: Plans, step: Step, key: str, factors: Factors) -> str:
     """A line's text; empty where it is not known."""
     each_j = None if plans.n_queries is None else step.energy_j / plans.n_queries
@@ -115,7 +120,7 @@ def _text(plans: Plans, step: Step, key: str, factors: Factors) -> str:
         case "cost":
             return f"{number(factors.cost(step.energy_j))} €"
         case "carbon":
-            return quantity(factors.carbon_g(step.energy_j), "g")
+            return mass(factors.carbon_g(step.energy_j))
         case _ if each_j is None:
             return ""
         case "each":
@@ -123,4 +128,4 @@ def _text(plans: Plans, step: Step, key: str, factors: Factors) -> str:
         case "cost_million":
             return f"{number(factors.cost(each_j * MILLION))} €"
         case _:
-            return quantity(factors.carbon_g(each_j * MILLION), "g")
+            return mass(factors.carbon_g(each_j * MILLION))

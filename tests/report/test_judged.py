@@ -1,4 +1,4 @@
-"""Rows are held against predictions of one request, whatever batch they came in."""
+"""Rows are counted as the fit counts them: by the request for the form ``batched``, else as they stand."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def test_batches_are_judged_by_the_request() -> None:
     np.testing.assert_allclose(runtime.measured, energy.measured * energy.batch_size / 300, rtol=1e-9)
 
 
-def test_a_form_without_batches_is_asked_for_whole_ones() -> None:
+def test_a_form_without_batches_is_held_against_rows_as_they_stand() -> None:
     rows = batches()[lambda table: table["batch_size"] == 8]
     energy, _ = judge(fit(rows, form="cached"), rows)
     np.testing.assert_allclose(energy.residual, 0, atol=0.05)
-    assert energy.measured.sum() == pytest.approx(rows["gpu_energy_j"].sum() / 8)
+    assert energy.measured.sum() == pytest.approx(rows["gpu_energy_j"].sum())
+    assert sorted(set(energy.input_tokens)) == [8 * length for length in LENGTHS]
 
 
 def test_the_grouping_of_a_fit_is_read_from_its_names() -> None:
