@@ -113,17 +113,13 @@ def plan_steps(
     # The front keeps figures alone: what goes where is found again at each ζ, from the neighbours' prices.
     points = [tradeoff.at(point.zeta, point) for point in front]
     knee = choose(costs, limits, Knee()).zeta
-    (everything,), alone = costs.all_loads(), np.eye(len(costs.choices))
     return Plans(
         steps=[_step(point, tradeoff) for point in points],
         model_names=costs.model_names,
         weighting=weighting,
         chosen=int(np.argmin([abs(point.zeta - knee) for point in points])),
         simulated=costs.choices[0].model.simulated,
-        singles={
-            name: costs.summed(everything.weighted(weights), knee)
-            for name, weights in zip(costs.model_names, alone, strict=True)
-        },
+        singles={name: _alone(costs, number, knee) for number, name in enumerate(costs.model_names)},
         n_queries=workload.n_queries,
         mapped=_map(costs, points),
         limited="" if max_runtime_s is None else f"no query is predicted to take over {max_runtime_s:g} s",
@@ -165,6 +161,13 @@ def _step(point: Point, tradeoff: Tradeoff) -> Step:
         joules_per_point=tradeoff.joules_per_point(point.zeta),
         shares=outcome.shares,
     )
+
+
+def _alone(costs: Costs, number: int, zeta: float) -> Outcome:
+    """What it comes to when every query goes to one choice."""
+    assigned = np.zeros((costs.workload.n_cells, len(costs.choices)), np.int64)
+    assigned[:, number] = costs.workload.count
+    return costs.summed(costs.loads(assigned), zeta)
 
 
 def _map(costs: Costs, points: Sequence[Point]) -> Map:
