@@ -90,6 +90,18 @@ def test_a_rootless_container_that_keeps_its_groups_is_measured(guest: Guest) ->
     assert stored["span_id"] == found["span_id"]
 
 
+def test_who_looks_finds_a_screen_a_manual_and_completion(guest: Guest) -> None:
+    assert "SIMULATED" in guest.run("llmpower", "top", "--once").stdout
+    # No man in this Debian; its files are what a man would read.
+    for page in ("llmpower", "llmpower-top", "llmpower-service-install"):
+        guest.run("test", "-s", f"/usr/share/man/man1/{page}.1.gz")
+    for script in ("zsh/vendor-completions/_llmpower", "fish/vendor_completions.d/llmpower.fish"):
+        guest.run("test", "-s", f"/usr/share/{script}")
+    script = "source /usr/share/bash-completion/completions/llmpower; COMP_WORDS=(llmpower sta); COMP_CWORD=1"
+    offered = guest.run("bash", "-c", f"{script}; _llmpower_completion llmpower; echo ${{COMPREPLY[*]}}").stdout
+    assert offered == "status\n"
+
+
 def test_the_journal_knows_how_grave_a_line_is(guest: Guest) -> None:
     said = guest.run("journalctl", f"--unit={UNIT}", "--priority=warning", "--output=json", "--no-pager").stdout
     (entry,) = [json.loads(line) for line in said.splitlines()]
