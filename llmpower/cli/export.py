@@ -61,7 +61,7 @@ def command(
       llmpower export --partition -o s3://measurements/fleet
     """
     from llmpower.daemon.config import find_store_path
-    from llmpower.store import count_rows, iter_rows, read_measurements
+    from llmpower.store import count_rows, frame_of, iter_rows
     from llmpower.tables import STREAMED, write_rows, write_table
     from llmpower.types import MEASUREMENT_COLUMNS
 
@@ -75,17 +75,17 @@ def command(
         return
     columns = (*MEASUREMENT_COLUMNS, "uid") if with_uid else MEASUREMENT_COLUMNS
     path = Path(out)
-    if path.suffix in STREAMED:
-        # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
-        rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
-        with shown("export") as progress:
-            if progress is not None:
-                rows = told(rows, count_rows(store, since=since, until=until, model=model), progress)
+    rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
+    with shown("export") as progress:
+        if progress is not None:
+            rows = told(rows, count_rows(store, since=since, until=until, model=model), progress)
+        if path.suffix in STREAMED:
+            # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
             count = write_rows(columns, rows, path)
-    else:
-        frame = read_measurements(store, columns=columns, since=since, until=until, model=model)
-        write_table(frame, path)
-        count = len(frame)
+        else:
+            frame = frame_of(rows, columns)
+            write_table(frame, path)
+            count = len(frame)
     print(f"{count} rows from {store} to {out}", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmpower.store.aside import set_aside
 from llmpower.store.partitions import Added, export_partitions
-from llmpower.store.reader import count_rows, iter_rows, read_measurements
+from llmpower.store.reader import count_rows, frame_of, iter_rows, read_measurements
 from llmpower.store.writer import Appended, Store
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Store",
     "count_rows",
     "export_partitions",
+    "frame_of",
     "iter_rows",
     "read_measurements",
     "set_aside",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -121,10 +121,14 @@ def read_measurements(
         StoreError: no such file, or not a store of a version known here.
         ValueError: a column that is not one of :data:`READABLE_COLUMNS`, or a naive time.
     """
+    return frame_of(iter_rows(path, columns=columns, since=since, until=until, model=model), columns)
+
+
+def frame_of(rows: Iterable[tuple[object, ...]], columns: Sequence[str] = MEASUREMENT_COLUMNS) -> pd.DataFrame:
+    """The rows that :func:`iter_rows` gives as a frame, as :func:`read_measurements` has it."""
     import pandas as pd
 
-    rows = list(iter_rows(path, columns=columns, since=since, until=until, model=model))
-    frame = pd.DataFrame.from_records(rows, columns=list(columns))
+    frame = pd.DataFrame.from_records(list(rows), columns=list(columns))
     return frame.astype({name: _TYPES.get(name, "object") for name in columns})
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -156,3 +158,13 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(options: list[str], told: st
     assert ended.stderr.startswith(f"llmpower: error: {told}")
     assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_who_watches_sees_how_far_it_is(suffix: str, store: Path, on_terminal: Callable[..., Any]) -> None:
+    terminal = on_terminal(
+        *(sys.executable, "-m", "llmpower.cli.main", "export"),
+        *("--store", store, "-o", store.with_name(f"rows.{suffix}")),
+    )
+    assert terminal.wait() == 0
+    assert re.fullmatch(r"export  \[#+\]  (\d+)/\1", terminal.lines[0])
