@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from pages import ROOT, Block, blocks, words
 
 from llmpower.cli.main import cli
@@ -94,6 +95,19 @@ SHELL = [block for page in PAGES for block in blocks(page) if block.language == 
 def test_every_command_of_a_page_is_one(block: Block) -> None:
     for command in words(block):
         check_command(command, f"{block.name}: {shlex.join(command)}")
+
+
+CODE = [block for page in PAGES for block in blocks(page) if block.language in ("python", "yaml", "json", "toml")]
+
+
+@pytest.mark.parametrize("block", CODE, ids=lambda block: block.name)
+def test_code_of_a_page_is_spelled_right(block: Block) -> None:
+    if block.language == "python":
+        compile(block.text, block.name, "exec")
+    elif block.language == "toml":
+        tomllib.loads(block.text)
+    else:  # JSON is YAML too
+        list(yaml.safe_load_all(block.text))
 
 
 def check_command(command: list[str], where: str) -> None:

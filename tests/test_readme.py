@@ -103,4 +103,11 @@ def test_models_and_a_plan(
         done = CliRunner().invoke(cli, arguments)
         assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception}"
     assert (tmp_path / "report.html").exists()
+    # What two pages show in Python goes on from here.
+    header, rest = (tmp_path / "measurements.csv").read_text().split("\n", 1)
+    (tmp_path / "trials.csv").write_text(f"{header.replace('input_tokens', 'prompt_len')}\n{rest}")
+    for page in ("screening.md", "gateway.md"):
+        (block,) = [block for block in blocks(ROOT / "docs" / page) if block.language == "python"]
+        exec(compile(block.text, page, "exec"), {})
+    assert (tmp_path / "router.json").exists()
     assert (tmp_path / "plan.csv").read_text().count("\n") == 61
