@@ -65,7 +65,7 @@ void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, 
     }
 }
 
-void llmpower_turns(const uint32_t *row_cells, size_t n_rows, size_t n_models, int64_t *assigned) {
+void llmpower_turns(const uint32_t *row_cells, size_t n_rows, size_t n_models, uint16_t *assigned) {
     size_t model = 0;
     for (size_t row = 0; row < n_rows; row++) {
         /* The processor waits for memory here; told early, it waits for many rows at once. */

@@ -29,8 +29,9 @@ void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, 
                      const uint32_t *ranks, size_t n_words, int64_t *cell_input, int64_t *cell_output,
                      int64_t *cell_class, int64_t *count, uint32_t *row_cells);
 
-/* Round robin: query i, in the order of the rows, is added to model i mod n_models of its cell. Each row is one. */
-void llmpower_turns(const uint32_t *row_cells, size_t n_rows, size_t n_models, int64_t *assigned);
+/* Round robin: query i, in the order of the rows, is added to model i mod n_models of its cell. Each row is one, and no
+ * cell has as many as 65,536. */
+void llmpower_turns(const uint32_t *row_cells, size_t n_rows, size_t n_models, uint16_t *assigned);
 
 /* Of each cell the last model that has queries of it, and how many models have some. */
 void llmpower_models(const int64_t *assigned, size_t n_cells, size_t n_models, uint16_t *model, uint16_t *models);

@@ -50,8 +50,10 @@ static void test_rows_become_cells_and_back(void) {
 
 static void test_sums_and_turns(void) {
     uint32_t row_cells[] = {1, 0, 1, 1, 0};
-    int64_t turns[2 * MODELS] = {0}, expected[2 * MODELS] = {0, 2, 0, 2, 0, 1}, tokens[] = {10, 7}, classes[] = {0, 1};
-    llmpower_turns(row_cells, 5, MODELS, turns);
+    uint16_t in_turn[2 * MODELS] = {0};
+    int64_t turns[2 * MODELS], expected[2 * MODELS] = {0, 2, 0, 2, 0, 1}, tokens[] = {10, 7}, classes[] = {0, 1};
+    llmpower_turns(row_cells, 5, MODELS, in_turn);
+    for (int i = 0; i < 2 * MODELS; i++) turns[i] = in_turn[i];
     CHECK(!memcmp(turns, expected, sizeof turns));
 
     double values[2 * MODELS] = {1, 2, 3, 4, 5, 6}, sums[MODELS] = {100, 0, 0}, tallied[2 * MODELS] = {0};

@@ -215,7 +215,7 @@ def _queries(assigned: IntArray | Choices, cells: slice, count: IntArray, n_choi
     """Of these cells, which have ``count`` queries, on each choice; see :meth:`Costs.all_loads`."""
     if assigned.ndim == 1:
         return kernels.assign(cast(Choices, assigned[cells]), count, n_choices)
-    return cast(IntArray, assigned[cells])
+    return assigned[cells].astype(np.int64, copy=False)
 
 
 def _by_class(cell_class: IntArray, values: IntArray, n_classes: int) -> IntArray:

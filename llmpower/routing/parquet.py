@@ -73,7 +73,7 @@ class ParquetRows:
             for rows in self._groups(file):
                 table = columns.beside(rows, first)
                 if sink is None:
-                    sink = stack.enter_context(ParquetWriter(temporary, table.schema))
+                    sink = stack.enter_context(ParquetWriter(temporary, table.schema, use_dictionary=_repeating(table)))
                 sink.write_table(table)
                 first += len(rows)
 
@@ -130,6 +130,17 @@ class _PlanColumns:
             values = pa.DictionaryArray.from_arrays(_numbers(codes[self._models[here]]), _texts(names))
             table = table.append_column(column, values)
         return table
+
+
+def _repeating(table: pa.Table) -> list[str]:
+    """Columns whose values are worth a dictionary; times and measured figures seldom come twice."""
+    import pyarrow as pa
+
+    return [
+        field.name
+        for field in table.schema
+        if not (pa.types.is_temporal(field.type) or pa.types.is_floating(field.type))
+    ]
 
 
 def _column(file: pq.ParquetFile, header: str) -> NDArray[Any]:

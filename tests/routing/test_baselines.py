@@ -16,6 +16,10 @@ Models = list[WorkloadModel]
 def test_round_robin_follows_the_rows() -> None:
     workload = Workload.from_tokens([5, 1, 5, 1, 5], [1, 1, 1, 1, 1])
     assert round_robin(workload, 2).tolist() == [[0, 2], [3, 0]]
+    # More queries of one length than 16 bits count.
+    assert round_robin(Workload.from_tokens(np.full(140_001, 5), np.ones(140_001, int)), 2).tolist() == [
+        [70_001, 70_000]
+    ]
     # A row of several queries takes as many turns: rows are queries 0–3, 4 and 5–7.
     workload = Workload.from_tokens([5, 1, 5], [1, 1, 1], [4, 1, 3])
     assert round_robin(workload, 3).tolist() == [[0, 1, 0], [3, 2, 2]]
