@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -185,23 +186,26 @@ def command(
     rows = Rows(workload_path, parse_columns(columns))
     workload = rows.workload()
 
-    plan = route(
-        models,
-        workload,
-        table,
-        zeta=goal,
-        shares=shares,
-        only=only,
-        accuracy_weighting=accuracy_weighting,
-        idle=idle,
-        allow_unload=allow_unload,
-        max_runtime_s=max_runtime_s,
-        max_extrapolation=max_extrapolation,
-        draws=draws,
-    )
+    early = out is not None and not cells and rows.can_save_early(out)
+    with rows.saving(out) if early and out is not None else nullcontext() as solved:
+        plan = route(
+            models,
+            workload,
+            table,
+            zeta=goal,
+            shares=shares,
+            only=only,
+            accuracy_weighting=accuracy_weighting,
+            idle=idle,
+            allow_unload=allow_unload,
+            max_runtime_s=max_runtime_s,
+            max_extrapolation=max_extrapolation,
+            draws=draws,
+            solved=solved,
+        )
     for warning in warnings(plan):
         click.echo(f"llmpower: warning: {warning}", err=True)
-    if out is not None:
+    if out is not None and not early:
         if cells:
             write_table(cells_table(plan), out)
         else:

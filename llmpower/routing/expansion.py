@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from llmpower.routing import kernels
 from llmpower.routing.kernels import Choices
+from llmpower.routing.loaded import Assigned
 from llmpower.routing.plan import RoutingPlan
 from llmpower.routing.workload import IntArray, Workload
 
@@ -58,7 +59,7 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def name_columns(plan: RoutingPlan) -> dict[str, tuple[list[str], NDArray[Any]]]:
+def name_columns(plan: RoutingPlan | Assigned) -> dict[str, tuple[list[str], NDArray[Any]]]:
     """By column that a plan adds to its rows: the names that occur, and which of them each choice has."""
     found: dict[str, tuple[list[str], NDArray[Any]]] = {}
     for column, values in _names(plan).items():
@@ -87,7 +88,7 @@ def cells_table(plan: RoutingPlan) -> pd.DataFrame:
     )
 
 
-def _names(plan: RoutingPlan) -> dict[str, NDArray[np.object_]]:
+def _names(plan: RoutingPlan | Assigned) -> dict[str, NDArray[np.object_]]:
     """What the tables say of each choice: its model, and its system where the model alone does not tell."""
     names = {"model_name": np.array([choice.model.model_name for choice in plan.choices], dtype=object)}
     if names["model_name"].tolist() != list(plan.model_names):

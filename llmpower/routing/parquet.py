@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
-from llmpower.files import file_state, replacing
+from llmpower.files import file_state
 from llmpower.routing.expansion import name_columns, stretches
+from llmpower.routing.loaded import Assigned
 from llmpower.routing.plan import RoutingPlan
 from llmpower.tables import our_names, refusing
 
@@ -58,22 +59,23 @@ class ParquetRows:
         with ThreadPoolExecutor(len(headers)) as pool:
             return dict(zip(headers.values(), pool.map(read, headers), strict=True))
 
-    def save(self, plan: RoutingPlan, path: Path, option: str = "-o") -> None:
+    def write(self, plan: RoutingPlan | Assigned, path: Path) -> None:
         """Write the rows in their order, each with the model that it goes to, as :func:`rows_table` lays them out.
 
         Raises:
-            InputError: the file cannot be written, or the workload is not what it was.
+            InputError: the workload is not what it was.
+            OSError: the file cannot be written.
         """
         from pyarrow.parquet import ParquetWriter
 
         columns = _PlanColumns(plan)
-        with self._opened() as file, replacing(path, option) as temporary, ExitStack() as stack:
+        with self._opened() as file, ExitStack() as stack:
             sink: pq.ParquetWriter | None = None
             first = 0
             for rows in self._groups(file):
                 table = columns.beside(rows, first)
                 if sink is None:
-                    sink = stack.enter_context(ParquetWriter(temporary, table.schema, use_dictionary=_repeating(table)))
+                    sink = stack.enter_context(ParquetWriter(path, table.schema, use_dictionary=_repeating(table)))
                 sink.write_table(table)
                 first += len(rows)
 
@@ -109,7 +111,7 @@ class ParquetRows:
 class _PlanColumns:
     """What a plan adds to rows: who serves them."""
 
-    def __init__(self, plan: RoutingPlan) -> None:
+    def __init__(self, plan: RoutingPlan | Assigned) -> None:
         self._rows, self._models, self._counts = stretches(plan.workload, plan.assigned)
         self._columns = name_columns(plan)
 

@@ -7,14 +7,13 @@ beyond the fitted ranges, whether the joules are simulated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
@@ -26,12 +25,13 @@ from llmpower.routing.choices import Choice
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.dominance import never_chosen
 from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose
-from llmpower.routing.idle import Idle, cheapest_set
+from llmpower.routing.idle import Idle
 from llmpower.routing.latency import refuse_late
+from llmpower.routing.loaded import Assigned, solve_loaded
 from llmpower.routing.loads import ModelLoad, model_loads
 from llmpower.routing.outcome import Outcome, Scaling
 from llmpower.routing.shares import Share, query_limits
-from llmpower.routing.solver import Solution, solve
+from llmpower.routing.solver import solve
 from llmpower.routing.thresholds import ThresholdRule, best_threshold
 from llmpower.routing.tradeoff import Tradeoff
 from llmpower.routing.uncertainty import Designs, Interval, Saving, interval, saving, summed_designs
@@ -140,6 +140,7 @@ def route(
     max_runtime_s: float | None = None,
     max_extrapolation: float = 1.0,
     draws: int = 20,
+    solved: Callable[[Assigned], None] | None = None,
 ) -> RoutingPlan:
     """Assign every query to exactly one model at least Σ ζ·ê − (1−ζ)·â (Wilkins, Keshav and Mortier, HotCarbon 2024).
 
@@ -161,6 +162,8 @@ def route(
         max_extrapolation: the largest fraction of the queries, and of the energy, that may lie outside what the models
             were fitted on. Any by default, and up to half on the command line.
         draws: how often to plan again with other coefficients, for :class:`~llmpower.routing.bootstrap.Bootstrap`.
+        solved: is called when it is known which query goes where, while everything else is computed: rows can be
+            written meanwhile. The plan may still be refused.
 
     Raises:
         InputError: an argument is out of range, models cannot be compared, a form predicts ≤ 0, or more is extrapolated
@@ -197,7 +200,7 @@ def route(
     )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
-    plan = make_plan(costs, limits, choose(costs, limits, zeta), draws)
+    plan = make_plan(costs, limits, choose(costs, limits, zeta), draws, solved)
     if max(plan.extrapolated_share, plan.extrapolated_energy_share) > max_extrapolation:
         advice = (
             f"{100 * plan.extrapolated_share:.3g} % of the queries with {100 * plan.extrapolated_energy_share:.3g} % of"
@@ -208,16 +211,24 @@ def route(
     return plan
 
 
-def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, draws: int = 0) -> RoutingPlan:
+def make_plan(
+    costs: Costs,
+    limits: tuple[IntArray, IntArray],
+    chosen: Chosen,
+    draws: int = 0,
+    solved: Callable[[Assigned], None] | None = None,
+) -> RoutingPlan:
     """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,)."""
     workload, names, zeta = costs.workload, costs.model_names, chosen.zeta
     paid = costs.per_query(zeta)
     started = perf_counter()
     if chosen.solution is None:
-        solution, loaded = _solve(costs, limits, zeta, paid)
+        solution, loaded = solve_loaded(costs, limits, zeta, paid)
     else:
         solution, loaded = chosen.solution, np.arange(len(names))
     solve_s = perf_counter() - started
+    if solved is not None:
+        solved(Assigned(workload, names, costs.choices, solution.assigned))
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(best_threshold, costs, zeta, paid)
         turns = round_robin(workload, len(names))
@@ -262,28 +273,6 @@ def make_plan(costs: Costs, limits: tuple[IntArray, IntArray], chosen: Chosen, d
         simulated=costs.choices[0].model.simulated,
         boundary=costs.choices[0].model.boundary,
     )
-
-
-def _solve(
-    costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, paid: FloatArray
-) -> tuple[Solution, NDArray[np.intp]]:
-    """The optimum and the choices that are loaded for it: all, or the set whose waiting is worth its while."""
-    count, (low, high) = costs.workload.count, limits
-    everything = np.arange(len(costs.choices))
-    if costs.idle_j is None or not costs.unloadable:
-        return solve(paid, count, low, high), everything
-
-    def optimum(loaded: NDArray[np.intp]) -> float:
-        solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
-        taken = solution.assigned > 0  # elsewhere a cost may be infinite
-        return float(solution.assigned[taken] @ paid[:, loaded][taken])
-
-    charges = zeta * costs.idle_j / costs.scaling.energy_max_j
-    loaded = cheapest_set(charges, low, high, costs.workload.n_queries, optimum)
-    solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
-    assigned, prices = np.zeros(paid.shape, np.int64), np.zeros(len(everything))
-    assigned[:, loaded], prices[loaded] = solution.assigned, solution.prices
-    return Solution(assigned, prices, solution.optimality_gap), loaded
 
 
 def _assign(

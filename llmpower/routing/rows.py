@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmpower.files import replacing
 from llmpower.routing.expansion import rows_table
+from llmpower.routing.loaded import Assigned
 from llmpower.routing.parquet import ParquetRows
 from llmpower.routing.plan import RoutingPlan
 from llmpower.routing.workload import OPTIONAL, REQUIRED, Workload
@@ -47,10 +51,29 @@ class Rows:
             InputError: the file cannot be written, or its suffix says no format.
         """
         check_suffix(path, "-o")
-        if self._parquet is not None and path.suffix == ".parquet":
-            self._parquet.save(plan, path)
+        if self.can_save_early(path):
+            with self.saving(path) as solved:
+                solved(plan)
         else:
             write_table(rows_table(plan, self._read()), path)
+
+    @contextmanager
+    def saving(self, path: Path) -> Iterator[Callable[[RoutingPlan | Assigned], None]]:
+        """Gives what starts writing in the background; the file is in its place when the block has ended without error.
+
+        Only from Parquet to Parquet: :meth:`can_save_early`. Errors as :meth:`save`.
+        """
+        parquet = self._parquet
+        assert parquet is not None
+        with replacing(path, "-o") as temporary, ThreadPoolExecutor(1) as pool:
+            coming: list[Future[None]] = []
+            yield lambda plan: coming.append(pool.submit(parquet.write, plan, temporary))
+            for each in coming:
+                each.result()
+
+    def can_save_early(self, path: Path) -> bool:
+        """Whether :meth:`saving` writes such a file."""
+        return self._parquet is not None and path.suffix == ".parquet"
 
     def _read(self) -> pd.DataFrame:
         if self._frame is None:

@@ -113,3 +113,17 @@ def test_pandas_is_not_loaded(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_plan_that_is_refused_leaves_no_file(tmp_path: Path, models: Models) -> None:
+    pd.DataFrame({"input_tokens": [9, 900], "output_tokens": [4, 90_000]}).to_parquet(tmp_path / "a.parquet")
+    read = Rows(tmp_path / "a.parquet", {})
+    out = tmp_path / "plan.parquet"
+    with pytest.raises(InputError, match="--max-extrapolation"), read.saving(out) as solved:
+        route(models, read.workload(), zeta=1, max_extrapolation=0.1, solved=solved)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet"]
+    with read.saving(out) as solved:
+        plan = route(models, read.workload(), zeta=1, solved=solved)
+        assert not out.exists()
+    read.save(plan, tmp_path / "again.parquet")
+    assert out.read_bytes() == (tmp_path / "again.parquet").read_bytes()

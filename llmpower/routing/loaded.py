@@ -1,0 +1,51 @@
+"""Which queries go where, and to which loaded models: the optimum before any figure of it is computed.
+
+Where waiting is charged and models may be unloaded, every set of them that could be the best is solved for
+(:mod:`~llmpower.routing.idle` says which); everywhere else all are loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.modelling.forms import FloatArray
+from llmpower.routing.choices import Choice
+from llmpower.routing.costs import Costs
+from llmpower.routing.idle import cheapest_set
+from llmpower.routing.solver import Solution, solve
+from llmpower.routing.workload import IntArray, Workload
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assigned:
+    """What is known of a plan as soon as it is solved: which queries go where, and no figure of it yet."""
+
+    workload: Workload
+    model_names: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    assigned: IntArray
+
+
+def solve_loaded(
+    costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, paid: FloatArray
+) -> tuple[Solution, NDArray[np.intp]]:
+    """The optimum and the choices that are loaded for it: all, or the set whose waiting is worth its while."""
+    count, (low, high) = costs.workload.count, limits
+    everything = np.arange(len(costs.choices))
+    if costs.idle_j is None or not costs.unloadable:
+        return solve(paid, count, low, high), everything
+
+    def optimum(loaded: NDArray[np.intp]) -> float:
+        solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
+        taken = solution.assigned > 0  # elsewhere a cost may be infinite
+        return float(solution.assigned[taken] @ paid[:, loaded][taken])
+
+    charges = zeta * costs.idle_j / costs.scaling.energy_max_j
+    loaded = cheapest_set(charges, low, high, costs.workload.n_queries, optimum)
+    solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
+    assigned, prices = np.zeros(paid.shape, np.int64), np.zeros(len(everything))
+    assigned[:, loaded], prices[loaded] = solution.assigned, solution.prices
+    return Solution(assigned, prices, solution.optimality_gap), loaded
