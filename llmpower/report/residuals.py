@@ -23,9 +23,9 @@ from llmpower.report.style import BAND, HEIGHT, PLAIN, QUIET, SERIES, WIDTH, rou
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_POINTS = 600
+MOST_POINTS = 300
 """On all panels of one figure together."""
-LEAST_POINTS = 40
+LEAST_POINTS = 30
 """Of one model, however many there are."""
 TITLES = {"energy": "Energy", "runtime": "Runtime"}
 
