@@ -254,8 +254,9 @@ def _find(strata: Strata, wanted: FloatArray, digits: int) -> NDArray[np.int64]:
         *(np.concatenate([theirs, ours]) for theirs, ours in zip(strata.lengths, kept, strict=True)),
         np.concatenate([strata.certainty, wanted[4].astype(np.int64)]),
     )
-    # Strata come first and are distinct, so a row has the number of its stratum.
-    return codes[len(strata) :]
+    stratum = np.empty(len(strata), dtype=np.int64)
+    stratum[codes[: len(strata)]] = np.arange(len(strata))
+    return stratum[codes[len(strata) :]]
 
 
 def _target(name: str, unit: str, strata: Strata, cells: NDArray[np.int64], rows: dict[str, FloatArray]) -> Target:

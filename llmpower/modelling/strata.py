@@ -35,6 +35,10 @@ EXACT = 53
 DIGITS = (EXACT, 8, 7, 6, 5, 4, 3, 2, 1)
 """Leading binary digits that lengths may be kept to, the first as they are."""
 
+FEW = 1 << 10
+TABLE = 1 << 21
+"""Whole numbers within so many are taken as they are; so many combinations have a table."""
+
 STRIDES = (64, 16, 4)
 """Every so manieth row is asked first: what is too fine for some of the rows is too fine for all."""
 
@@ -70,22 +74,15 @@ class Strata:
         certainty: Codes,
         values: Mapping[str, FloatArray],
     ) -> Strata:
-        """From rows: each one's model, lengths, class, and ``values`` to be summed.
+        """From rows, each a stratum for now: its model, lengths, class, and ``values`` to be summed.
 
         ``digits`` is what is known so far of how finely each model's lengths can be kept.
         """
         for stride in STRIDES:
             if len(model) >= stride * MOST_CELLS:
                 digits = _fewer(digits, model[::stride], lengths[:, ::stride])
-        codes, first = number(model, *(rounded := rounded_down(lengths, digits[model])), certainty)
-        m = len(first)
-        sums: dict[str, FloatArray] = {"n": np.bincount(codes, minlength=m).astype(np.float64)}
-        exact = bool((digits == EXACT).all())
-        for name, column, kept in zip(LENGTHS, lengths, rounded, strict=True):
-            sums[name] = sums["n"] * kept[first] if exact else _summed(codes, column, m)
-        for name, column in values.items():
-            sums[name] = _summed(codes, column, m)
-        return cls(digits, model[first], rounded[:, first], certainty[first], sums)
+        sums = {"n": np.ones(len(model)), **dict(zip(LENGTHS, lengths, strict=True)), **values}
+        return cls(digits, model, lengths, certainty, sums)
 
     @classmethod
     def merged(cls, parts: Sequence[Strata]) -> Strata:
@@ -95,20 +92,24 @@ class Strata:
         digits = np.full(n_models, EXACT)
         for part in parts:
             digits[: len(part.digits)] = np.minimum(digits[: len(part.digits)], part.digits)
-        names = dict.fromkeys(name for part in parts for name in part.sums)
         model = np.concatenate([part.model for part in parts])
-        lengths = np.concatenate([part.lengths for part in parts], axis=1)
         certainty = np.concatenate([part.certainty for part in parts])
-        sums = {
-            name: np.concatenate([part.sums.get(name, np.zeros(len(part.model))) for part in parts]) for name in names
-        }
+        lengths = rounded_down(np.concatenate([part.lengths for part in parts], axis=1), digits[model])
+        codes, first = number(model, *lengths, certainty)
+        model, lengths, certainty = model[first], lengths[:, first], certainty[first]
         fewer = _fewer(digits, model, lengths)
-        if len(parts) == 1 and (fewer == digits).all():
-            return parts[0]
-        digits = fewer
-        codes, first = number(model, *(rounded := rounded_down(lengths, digits[model])), certainty)
-        added = {name: _summed(codes, column, len(first)) for name, column in sums.items()}
-        return cls(digits, model[first], rounded[:, first], certainty[first], added)
+        if (fewer < digits).any():
+            digits, lengths = fewer, rounded_down(lengths, fewer[model])
+            again, first = number(model, *lengths, certainty)
+            codes, model, lengths, certainty = again[codes], model[first], lengths[:, first], certainty[first]
+        sums: dict[str, FloatArray] = {}
+        for name in dict.fromkeys(name for part in parts for name in part.sums):
+            if name in LENGTHS and digits.min() == EXACT:
+                sums[name] = sums["n"] * lengths[LENGTHS.index(name)]
+                continue
+            column = np.concatenate([part.sums.get(name, np.zeros(len(part.model))) for part in parts])
+            sums[name] = np.asarray(np.bincount(codes, column, len(model)), dtype=np.float64)
+        return cls(digits, model, lengths, certainty, sums)
 
     def renumbered(self, numbers: Codes, n_models: int) -> Strata:
         """The same with ``numbers`` for its models, of so many."""
@@ -154,9 +155,10 @@ def classes(relative_variance: FloatArray) -> Codes:
 
 
 def number(*columns: NDArray[np.generic]) -> tuple[Codes, NDArray[np.intp]]:
-    """Number the distinct combinations of the columns, in the order in which they come; where each is first found.
+    """Number the distinct combinations of the columns; where each is first found.
 
-    Whole numbers are packed into one, which is hashed once; columns of other numbers are hashed before that.
+    Columns of few values become small numbers, and these are packed into one: where there are no more combinations than
+    a table has room for, a table tells which there are; else they are hashed.
     """
     import pandas as pd
 
@@ -169,23 +171,29 @@ def number(*columns: NDArray[np.generic]) -> tuple[Codes, NDArray[np.intp]]:
         if combinations * n >= 2**62:
             packed, distinct = pd.factorize(packed)
             combinations = len(distinct)
-            code, n = _hashed(column) if combinations * n >= 2**62 else (code, n)
         packed = packed * n + code
         combinations *= n
-    codes, distinct = pd.factorize(packed)
-    first = np.empty(len(distinct), dtype=np.intp)
+    if combinations <= max(len(packed), TABLE):
+        there = np.zeros(combinations, dtype=bool)
+        there[packed] = True
+        place = np.cumsum(there, dtype=np.int64) - 1
+        codes, n_distinct = place[packed], int(place[-1]) + 1
+    else:
+        codes, distinct = pd.factorize(packed)
+        codes, n_distinct = codes.astype(np.int64, copy=False), len(distinct)
+    first = np.empty(n_distinct, dtype=np.intp)
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    return codes.astype(np.int64, copy=False), first
+    return codes, first
 
 
 def _packable(column: NDArray[np.generic]) -> tuple[Codes, int]:
-    """The column as numbers from 0, and how many they may be; small whole numbers stay what they are."""
+    """The column as numbers from 0, and how many they may be; whole numbers that are close stay what they are."""
     if len(column) == 0:
         return np.zeros(0, dtype=np.int64), 1
     low, high = float(column.min()), float(column.max())
     if low == high:
         return np.zeros(len(column), dtype=np.int64), 1
-    if high - low < 2**40:
+    if high - low < FEW:
         whole = column.astype(np.int64)
         if column.dtype.kind == "i" or (whole == column).all():
             return whole - int(low), int(high - low) + 1
@@ -197,10 +205,6 @@ def _hashed(column: NDArray[np.generic]) -> tuple[Codes, int]:
 
     codes, distinct = pd.factorize(column)
     return codes.astype(np.int64, copy=False), len(distinct)
-
-
-def _summed(codes: Codes, values: FloatArray, n: int) -> FloatArray:
-    return np.asarray(np.bincount(codes, values, n), dtype=np.float64)
 
 
 def _fewer(digits: NDArray[np.int64], model: Codes, lengths: FloatArray) -> NDArray[np.int64]:

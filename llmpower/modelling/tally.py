@@ -29,8 +29,8 @@ SPANNED = (*LENGTHS, "input_tokens_each", "output_tokens_each")
 """Of what the lowest and highest are kept; the last two are those of one request of a batch."""
 
 MOST_NAMES = 50
-PENDING_STRATA = 1 << 19
-"""So many strata, or as many as are merged already, wait before they are merged."""
+PENDING = 1 << 19
+"""So many rows, or strata of others, wait before they are merged."""
 
 Key = tuple[object, ...]
 """The values that a model's rows are grouped by."""
@@ -237,7 +237,7 @@ class Tally:
 
     def _settle(self) -> None:
         """Merge what waits, where it has become much."""
-        if sum(map(len, self._strata[1:])) > max(PENDING_STRATA, len(self._strata[0])):
+        if sum(map(len, self._strata[1:])) > PENDING:
             self._strata = [Strata.merged(self._strata)]
         if self._judged_rows is not None and sum(map(len, self._samples[1:])) > max(
             self._judged_rows * len(self._counts), 1

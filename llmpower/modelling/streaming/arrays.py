@@ -31,6 +31,7 @@ class Batch:
     stretches: tuple[tuple[str, int, int], ...]
     positions: NDArray[np.intp]
     _numbers: dict[str, FloatArray] = field(default_factory=dict)
+    _words: dict[str, tuple[Codes, list[Any]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -71,6 +72,11 @@ class Batch:
 
     def words(self, name: str) -> tuple[Codes, list[Any]]:
         """A column as numbers of its distinct values, and the values; an empty cell is ``None``."""
+        if name not in self._words:
+            self._words[name] = self._numbered(name)
+        return self._words[name]
+
+    def _numbered(self, name: str) -> tuple[Codes, list[Any]]:
         import pyarrow as pa
 
         if name not in self:

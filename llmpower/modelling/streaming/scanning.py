@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 1 << 18
+JOINED_ROWS = 1 << 19
 READ_AHEAD = 4
 
 FLAGS = ("simulated", "allocated", "quality")
@@ -149,7 +150,7 @@ def _batches(job: Job, portions: Sequence[Portion]) -> Iterator[Batch]:
     waiting: list[tuple[str, int, Any]] = []
     for name, first, record_batch in record_batches(job, portions):
         waiting.append((name, first, record_batch))
-        if sum(len(each) for _, _, each in waiting) >= BATCH_ROWS:
+        if sum(len(each) for _, _, each in waiting) >= JOINED_ROWS:
             yield batch_of(waiting, job.headers())
             waiting = []
     if waiting:
@@ -162,8 +163,11 @@ def record_batches(job: Job, portions: Sequence[Portion]) -> Iterator[tuple[str,
     from pyarrow import dataset as pads
 
     headers = job.headers()
-    schema = pa.schema([job.schema.field(header) for header in headers.values()])
-    words = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    fields = [job.schema.field(header) for header in headers.values()]
+    words = [f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    # Words that repeat stay numbers of a dictionary, as they are in the file.
+    numbered = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([f.with_type(numbered) if f.name in words else f for f in fields])
     form = pads.ParquetFileFormat(read_options=pads.ParquetReadOptions(dictionary_columns=words))
     for file, pieces in _by_file_system(portions):
         fragments = [
