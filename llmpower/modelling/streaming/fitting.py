@@ -11,7 +11,7 @@ from llmpower.modelling.fitting import AUTO, fit_group, forms_of
 from llmpower.modelling.groups import Group, group_columns, groups_of
 from llmpower.modelling.models import WorkloadModel
 from llmpower.modelling.screening import Screening
-from llmpower.modelling.streaming.dataset import Dataset, Portion, open_datasets
+from llmpower.modelling.streaming.dataset import Dataset, open_datasets
 from llmpower.modelling.streaming.doubts import ALONE
 from llmpower.modelling.streaming.scanning import Job, Scanned, scan
 
@@ -115,6 +115,3 @@ def _groups(scanned: Scanned, keys: Sequence[str]) -> list[Group]:
         mixed = next(files for files in scanned.kinds.values() if len(files) == 2)
         advice = f"{error.advice} ({mixed[True]} has simulated rows, {mixed[False]} real ones)"
         raise FitError(error.field, error.value, advice) from error
-
-
-__all__ = ["Portion", "Scanner", "Streamed", "fit_datasets", "here"]

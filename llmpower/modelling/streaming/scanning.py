@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 1 << 18
-JOINED_ROWS = 1 << 19
-READ_AHEAD = 4
+READ_AHEAD = 2
 
 FLAGS = ("simulated", "allocated", "quality")
 
@@ -150,7 +149,7 @@ def _batches(job: Job, portions: Sequence[Portion]) -> Iterator[Batch]:
     waiting: list[tuple[str, int, Any]] = []
     for name, first, record_batch in record_batches(job, portions):
         waiting.append((name, first, record_batch))
-        if sum(len(each) for _, _, each in waiting) >= JOINED_ROWS:
+        if sum(len(each) for _, _, each in waiting) >= BATCH_ROWS:
             yield batch_of(waiting, job.headers())
             waiting = []
     if waiting:
@@ -183,7 +182,11 @@ def record_batches(job: Job, portions: Sequence[Portion]) -> Iterator[tuple[str,
         places = {fragment.path: piece for fragment, piece in zip(reversed(fragments), reversed(pieces), strict=True)}
         rows_of = {path: piece.first_row for path, piece in places.items()}
         scanner = dataset.scanner(
-            columns=list(headers.values()), batch_size=BATCH_ROWS, batch_readahead=READ_AHEAD, use_threads=True
+            columns=list(headers.values()),
+            batch_size=BATCH_ROWS,
+            batch_readahead=READ_AHEAD,
+            fragment_readahead=READ_AHEAD,
+            use_threads=True,
         )
         try:
             for tagged in scanner.scan_batches():

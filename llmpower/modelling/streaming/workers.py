@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import InputError, LlmpowerError
 from llmpower.modelling.streaming.dataset import Dataset
+from llmpower.modelling.streaming.doubts import Doubts
 from llmpower.modelling.streaming.fitting import Scanner
 from llmpower.modelling.streaming.scanning import Job, Scanned, scan
+from llmpower.modelling.tally import Tally
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -82,8 +84,10 @@ def scanner_of(
                 if tell is not None:
                     tell(read, dataset.rows)
             return _result(merged)
-        finally:
+        except BaseException:
+            # What others are still reading is for nothing.
             client.cancel(futures)
+            raise
 
     return scanner
 
@@ -98,8 +102,7 @@ def _tree(client: Client, futures: list[Any]) -> Any:
 
 def merge(one: Scanned, other: Scanned) -> Scanned:
     """Both, neither of them changed: a task may run again, and its arguments stay another's result."""
-    boundary = one.tally.boundary
-    both = Scanned(type(one.tally)(boundary), type(one.doubts)(*one.doubts.settings)).merge(one).merge(other)
+    both = Scanned(Tally(one.tally.boundary), Doubts(*one.doubts.settings)).merge(one).merge(other)
     both.tally.compact()
     return both
 
@@ -117,6 +120,3 @@ def _result(future: Any) -> Scanned:
     except KilledWorker as error:
         raise LlmpowerError(f"workers were lost again and again while they read the same rows ({error})") from error
     return result
-
-
-__all__ = ["LOCAL", "on_workers", "scanner_of"]
