@@ -29,7 +29,10 @@ SPANNED = (*LENGTHS, "input_tokens_each", "output_tokens_each")
 """Of what the lowest and highest are kept; the last two are those of one request of a batch."""
 
 MOST_NAMES = 50
-PENDING = 1 << 19
+STRETCH = 1 << 17
+"""Rows that are looked at together."""
+
+PENDING = 1 << 18
 """So many rows, or strata of others, wait before they are merged."""
 
 Key = tuple[object, ...]
@@ -92,6 +95,12 @@ class Tally:
 
     def add(self, keys: Sequence[Key], of_row: Codes, rows: Rows) -> None:
         """Further rows, checked; ``of_row`` numbers each one's key."""
+        # In stretches whose columns a cache holds: a row passes through a score of them on its way.
+        for start in range(0, len(rows), STRETCH):
+            end = min(start + STRETCH, len(rows))
+            self._add(keys, of_row[start:end], rows.between(start, end))
+
+    def _add(self, keys: Sequence[Key], of_row: Codes, rows: Rows) -> None:
         seen = np.bincount(of_row, minlength=len(keys))
         simulated = np.bincount(of_row[rows["simulated"]], minlength=len(keys))
         for key, n, n_simulated in zip(keys, seen.tolist(), simulated.tolist(), strict=True):
