@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_POINTS = 300
-"""On all panels of one figure together."""
+"""On all panels of one figure together, as far as lengths within a factor of 2 can be that few."""
 LEAST_POINTS = 30
 """Of one model, however many there are."""
 TITLES = {"energy": "Energy", "runtime": "Runtime"}
