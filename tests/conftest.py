@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -34,6 +35,13 @@ def _others_may_enter(tmp_path_factory: pytest.TempPathFactory) -> None:
         if directory == Path(tempfile.gettempdir()):
             break
         directory.chmod(0o755)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_reach_programs() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and so do programs that are started from there."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

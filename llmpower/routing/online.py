@@ -221,6 +221,7 @@ class OnlineRouter:
                 until_learning=self._until_learning,
                 memory=list(self._memory),
                 lengths=self._lengths.state(),
+                open=list(self._quotas.open),
             )
         save_state(state, Path(path))
 
@@ -238,9 +239,11 @@ class OnlineRouter:
             self._lengths.restore(state.lengths)
             self._expected.forget()
             self._memory.extend(state.memory)
+            if unknown := [(τin, label) for τin, τout, label in self._memory if τout is None]:
+                self._expected.prepare(unknown)
             same = state.policy == policy_digest(self.policy) and state.period == self._quotas.period
             if same:
-                self._quotas.begin(state.served)
+                self._quotas.begin(state.served, state.open)
                 self._set_prices(state.base, state.response)
                 self._sum_of_prices, self._refreshed = state.sum_of_prices, state.refreshed
                 self._prices, self._until_refresh = state.prices, state.until_refresh

@@ -23,7 +23,8 @@ class RouterState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As :class:`~llmpower.routing.online.OnlineRouter` holds it; ``policy`` is the digest of the policy's document.
 
     ``lengths`` are label, buckets to the octave, bucket, n and the sums of τout, τout², τout³; ``memory`` τin, τout
-    where it was known, and label. Lists of models are in the policy's order.
+    where it was known, and label. Lists of models are in the policy's order; ``open`` are the numbers of those that the
+    quotas had open, ``None`` where a version wrote the file that did not keep them.
     """
 
     policy: str
@@ -38,6 +39,7 @@ class RouterState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until_learning: int
     memory: list[tuple[int, float | None, str | None]]
     lengths: list[tuple[str | None, int, int, float, float, float, float]]
+    open: list[int] | None = None
     schema: Literal["llmpower.router/1"] = "llmpower.router/1"
 
 

@@ -57,13 +57,13 @@ class Quotas:
         self._high_share = [limit / period for limit in self._high]
         self.begin()
 
-    def begin(self, served: Sequence[int] | None = None) -> None:
-        """Start a period, or take one up where ``served`` were its counts."""
+    def begin(self, served: Sequence[int] | None = None, still_open: Sequence[int] | None = None) -> None:
+        """Start a period, or take one up where ``served`` were its counts and ``still_open`` the models it had open."""
         self.served = list(served) if served is not None else [0] * len(self._low)
         self.remaining = self.period - sum(self.served)
         self._needed = sum(max(0, low - count) for low, count in zip(self._low, self.served, strict=True))
         self._last_call = self._needed >= self.remaining
-        self.open = self._free()
+        self._keep_open(range(len(self._low)) if still_open is None else still_open)
 
     @property
     def limits(self) -> tuple[list[int], list[int]]:
@@ -103,9 +103,13 @@ class Quotas:
         last_call = self._needed >= self.remaining
         if served[model] >= self._high[model] or last_call != self._last_call or (last_call and self._done(model)):
             self._last_call = last_call
-            free = self._free()
-            self.open = tuple(number for number in self.open if number in free) or free
+            self._keep_open(self.open)
         return not self.remaining
+
+    def _keep_open(self, models: Sequence[int]) -> None:
+        """Of these, those that the limits leave open; all of those if it is none of these."""
+        free = self._free()
+        self.open = tuple(number for number in models if number in free) or free
 
     def _done(self, model: int) -> bool:
         return self.served[model] >= self._low[model]
