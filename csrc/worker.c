@@ -200,6 +200,7 @@ static void throttle(struct worker *worker, int64_t now_ns) {
     }
 }
 
+/* 0 where the clock cannot be read. */
 static int64_t clock_ns(clockid_t clock) {
     struct timespec time;
     if (clock_gettime(clock, &time)) return 0;
@@ -207,11 +208,8 @@ static int64_t clock_ns(clockid_t clock) {
 }
 
 static void look_at_clocks(struct worker *worker, int64_t before_ns) {
-    struct timespec boot;
-    clock_gettime(CLOCK_BOOTTIME, &boot);
-    int64_t after_ns = llmpower_monotonic_ns();
-    if (after_ns - before_ns < CLOCKS_READ_NS)
-        worker_note_clocks(worker, boot.tv_sec * SECOND_NS + boot.tv_nsec - after_ns);
+    int64_t boot_ns = clock_ns(CLOCK_BOOTTIME), after_ns = llmpower_monotonic_ns();
+    if (after_ns - before_ns < CLOCKS_READ_NS) worker_note_clocks(worker, boot_ns - after_ns);
 }
 
 static void *run(void *argument) {

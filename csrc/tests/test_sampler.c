@@ -113,7 +113,11 @@ static void test_who_computes(const char *directory) {
         write_file(directory, "processes", many);
         CHECK(llmpower_processes(sampler, 0, pids, &count) == 7); /* more than anybody has room for */
         pid_t child = fork();
-        if (child == 0) _exit(llmpower_processes(sampler, 0, pids, &count) == -ECHILD ? 0 : 1);
+        if (child == 0) {
+            bool refused = llmpower_processes(sampler, 0, pids, &count) == -ECHILD;
+            llmpower_close(sampler); /* Valgrind asks a child as well for what it has */
+            _exit(refused ? 0 : 1);
+        }
         int status;
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
         llmpower_close(sampler);
