@@ -55,7 +55,8 @@ def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
     costs, limits = _represented(costs, limits)
     count, n_queries = costs.workload.count, costs.workload.n_queries
     plan, prices, limits = _nearly(solve, costs.per_query(zeta), count, *limits)
-    allowed = np.True_ if costs.late is None else ~costs.late
+    late = costs.late
+    allowed = np.True_ if late is None else ~late
     rng = np.random.default_rng(SEED)
     tokens = (costs.workload.input_tokens, costs.workload.output_tokens)
     designs = [design(choice.model.energy, *tokens) for choice in costs.choices]

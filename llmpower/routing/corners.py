@@ -109,12 +109,6 @@ class CornerFront(Tradeoff):
         self._energy_j = np.append(0.0, self.turns.energy_j.cumsum())[self._passed]
         self._accuracy = np.append(0.0, self.turns.accuracy.cumsum())[self._passed] / self.weight
 
-    @property
-    def zetas(self) -> FloatArray:
-        """The breakpoints as ζ, falling: between two of them one plan is the optimum."""
-        joules_per_point = self.rate / 100
-        return np.asarray([self.zeta(joules) for joules in joules_per_point])
-
     def vertex(self, zeta: float) -> int:
         """The number of the vertex that is the optimum at ζ, 0 being that of least energy."""
         return int(np.searchsorted(self.rate, 100 * self.joules_per_point(zeta)))

@@ -126,11 +126,12 @@ class Costs:
         """What ``assigned`` (n_cells, n_choices), in whole queries, gives each choice."""
         return self.all_loads(assigned)[0]
 
-    def all_loads(self, *assignments: IntArray | Choices) -> list[Loads]:
+    def all_loads(self, first: IntArray | Choices, *others: IntArray | Choices) -> list[Loads]:
         """Of several, in one go; and after them, what each choice would be given if everything went there.
 
         An assignment is of queries (n_cells, n_choices), or says the one choice of each cell (n_cells,).
         """
+        assignments = (first, *others)
         workload, late, n_choices = self.workload, self.late, len(self.choices)
         predictor = Predictor(self.choices, workload, RUNTIME)
 
@@ -164,9 +165,7 @@ class Costs:
             for total, sums in zip(totals, found, strict=True):
                 total.add(sums)
         # The first is the plan, whose joules are added up in the order of the cells, as its objective always was.
-        if assignments:
-            first = _queries(assignments[0], slice(None), workload.count, n_choices)
-            kernels.add(first, self.energy_j, totals[0].energy_j)
+        kernels.add(_queries(first, slice(None), workload.count, n_choices), self.energy_j, totals[0].energy_j)
         return [self._loads(sums) for sums in totals]
 
     def _loads(self, sums: _Sums) -> Loads:

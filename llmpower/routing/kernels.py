@@ -61,7 +61,7 @@ def collapse(
         ffi.NULL if column is None else _int64(column, (n_rows,))
         for column in (input_tokens, output_tokens, query_class)
     ]
-    table = (ffi.from_buffer("uint64_t[]", bits), ffi.from_buffer("uint32_t[]", ranks), n_words)
+    table = (_pointer("uint64_t[]", bits, (n_words,)), _uint32(ranks, (n_words,)), n_words)
     n_cells = int(lib.llmpower_mark(*columns, n_rows, n_out, n_classes, *table))
     cells_in, cells_out, count = (np.empty(n_cells, np.int64) for _ in range(3))
     # Where there is one class, one 0 says it of all cells.
@@ -78,7 +78,7 @@ def collapse(
         _int64(cells_out, (n_cells,)),
         ffi.NULL if query_class is None else _int64(cell_class, (n_cells,)),
         _int64(count, (n_cells,)),
-        ffi.from_buffer("uint32_t[]", row_cells),
+        _uint32(row_cells, (n_rows,)),
     )
     return Collapsed(cells_in, cells_out, cell_class, count, row_cells)
 
@@ -90,9 +90,8 @@ def turns(row_cells: Numbers, n_cells: int, n_models: int) -> Choices:
     four times as often.
     """
     assigned = np.zeros((n_cells, n_models), np.uint16)
-    lib.llmpower_turns(
-        ffi.from_buffer("uint32_t[]", row_cells), len(row_cells), n_models, ffi.from_buffer("uint16_t[]", assigned)
-    )
+    rows = _uint32(row_cells, (len(row_cells),))
+    lib.llmpower_turns(rows, len(row_cells), n_models, _uint16(assigned, assigned.shape))
     return assigned
 
 
@@ -100,7 +99,7 @@ def models_of_cells(assigned: IntArray) -> tuple[Choices, Choices]:
     """Of each cell the last model that has queries of it, and how many models have some; each (n_cells,)."""
     n_cells, n_models = _shape(assigned)
     model, models = np.empty(n_cells, np.uint16), np.empty(n_cells, np.uint16)
-    pointers = (ffi.from_buffer("uint16_t[]", array) for array in (model, models))
+    pointers = (_uint16(array, (n_cells,)) for array in (model, models))
     lib.llmpower_models(_int64(assigned, assigned.shape), n_cells, n_models, *pointers)
     return model, models
 
@@ -109,10 +108,10 @@ def read_back(of_cell: Choices, row_cells: Numbers) -> Choices:
     """``of_cell[row_cells]`` (n_rows,)."""
     of_row = np.empty(len(row_cells), np.uint16)
     lib.llmpower_read_back(
-        ffi.from_buffer("uint16_t[]", of_cell),
-        ffi.from_buffer("uint32_t[]", row_cells),
+        _uint16(of_cell, (len(of_cell),)),
+        _uint32(row_cells, of_row.shape),
         len(row_cells),
-        ffi.from_buffer("uint16_t[]", of_row),
+        _uint16(of_row, of_row.shape),
     )
     return of_row
 
@@ -124,7 +123,7 @@ def assign(choice: Choices, count: IntArray, n_models: int) -> IntArray:
     def fill(cells: slice) -> None:
         of_cells = choice[cells]
         lib.llmpower_assign(
-            ffi.from_buffer("uint16_t[]", of_cells),
+            _uint16(of_cells, of_cells.shape),
             _int64(count[cells], of_cells.shape),
             *_shape(assigned[cells]),
             _int64(assigned[cells], (len(of_cells), n_models)),
@@ -187,8 +186,8 @@ def price(costs: FloatArray, count: IntArray, prices: FloatArray) -> tuple[Choic
         n_cells,
         n_models,
         _double(prices, (n_models,)),
-        ffi.from_buffer("uint16_t[]", choice),
-        ffi.from_buffer("uint16_t[]", runner_up),
+        _uint16(choice, (n_cells,)),
+        _uint16(runner_up, (n_cells,)),
         _double(margin, (n_cells,)),
         _int64(loads, (n_models,)),
     )
@@ -249,6 +248,16 @@ def _double(array: FloatArray, shape: tuple[int, ...]) -> Any:
 def _int64(array: IntArray, shape: tuple[int, ...]) -> Any:
     assert array.dtype == np.int64
     return _pointer("int64_t[]", array, shape)
+
+
+def _uint32(array: Numbers, shape: tuple[int, ...]) -> Any:
+    assert array.dtype == np.uint32
+    return _pointer("uint32_t[]", array, shape)
+
+
+def _uint16(array: NDArray[np.uint16], shape: tuple[int, ...]) -> Any:
+    assert array.dtype == np.uint16
+    return _pointer("uint16_t[]", array, shape)
 
 
 def _pointer(c_type: str, array: NDArray[Any], shape: tuple[int, ...]) -> Any:

@@ -116,7 +116,7 @@ class OutputLengthLearner:
 
     def law(self, input_tokens: int, query_class: str | None = None) -> Law:
         """The law of τout for a query; in a microsecond, unless its bucket has changed."""
-        key = (query_class, bucket(input_tokens))
+        key = (self._told_apart(query_class), bucket(input_tokens))
         found = self._laws.get(key)
         if found is not None and self._answers - found[1] < STALE:
             return found[0]
@@ -138,7 +138,7 @@ class OutputLengthLearner:
                 continue
             n, first, second, third = cell
             cell[:] = n * fading + 1, first * fading + τ, second * fading + τ * τ, third * fading + τ * τ * τ
-        for label in {None, query_class}:
+        for label in {None, self._told_apart(query_class)}:
             self._laws.pop((label, bucket(input_tokens)), None)
         self.law(input_tokens, query_class)  # made here, where nobody waits for it
 
@@ -151,6 +151,10 @@ class OutputLengthLearner:
         self._laws.clear()
         self._cells = {(label, width, bucket): list(cell) for label, width, bucket, *cell in state}
         self._labels = {None, *(label for label, _, _ in self._cells)}
+
+    def _told_apart(self, query_class: str | None) -> str | None:
+        """The label, or none where it is one of those that count as none."""
+        return query_class if query_class in self._labels or query_class in self._known else None
 
     def _make_law(self, input_tokens: int, query_class: str | None) -> Law:
         _, first, second, third = self._beforehand(input_tokens, query_class)

@@ -83,8 +83,10 @@ class ExpectedCosts:
     def forget(self) -> None:
         """Begin anew: all lengths have changed."""
         self._curves.clear()
+        self._wanted.clear()
 
     def _make(self, key: Key, input_tokens: int) -> None:
+        self._wanted.pop(key, None)
         query_class, number = key
         law = self._lengths.law(input_tokens, query_class)
         start, h, models = 0.0, 0.0, []

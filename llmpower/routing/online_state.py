@@ -78,6 +78,8 @@ def load_state(path: Path, option: str = "--state") -> RouterState:
         state.response,
         *state.response,
     )
-    if len({len(values) for values in lists}) > 1 or sum(state.served) >= max(state.period, 1):
+    numbers = range(len(state.base))
+    fits = len({len(values) for values in lists}) == 1 and all(number in numbers for number in state.open or ())
+    if not fits or min(state.served, default=0) < 0 or sum(state.served) >= max(state.period, 1):
         raise InputError(option, path, f"is no router's state (its lists do not fit each other); {advice}")
     return state

@@ -40,11 +40,6 @@ class BestThreshold:
 
     rule: ThresholdRule
     choice: Choices
-    costs: Costs
-
-    def assigned(self) -> IntArray:
-        """Queries of each cell on each choice (n_cells, n_choices)."""
-        return kernels.assign(self.choice, self.costs.workload.count, len(self.costs.choices))
 
 
 def best_threshold(costs: Costs, zeta: float, paid: FloatArray | None = None) -> BestThreshold | None:
@@ -61,7 +56,7 @@ def best_threshold(costs: Costs, zeta: float, paid: FloatArray | None = None) ->
     # Costs as they are without a limit: infinite ones would leave nothing to tell rules apart that break it.
     if paid is None or costs.max_runtime_s is not None:
         paid = replace(costs, max_runtime_s=None).per_query(zeta)
-    late = None if costs.late is None else costs.late.astype(np.float64)
+    late = None if (is_late := costs.late) is None else is_late.astype(np.float64)
     best: tuple[tuple[float, float], ThresholdRule, IntArray] | None = None
     for kind, tokens in (("input_tokens", workload.input_tokens), ("output_tokens", workload.output_tokens)):
         values, P = _cumulative(tokens, workload.count, paid)
@@ -81,7 +76,7 @@ def best_threshold(costs: Costs, zeta: float, paid: FloatArray | None = None) ->
         return None
     _, rule, tokens = best
     choice = np.where(tokens <= rule.threshold, names.index(rule.below), names.index(rule.above))
-    return BestThreshold(rule, choice.astype(np.uint16), costs)
+    return BestThreshold(rule, choice.astype(np.uint16))
 
 
 def _cumulative(tokens: IntArray, count: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray]:

@@ -51,7 +51,7 @@ def test_every_vertex_is_the_optimum_between_its_breakpoints(
     limits = query_limits({}, costs.model_names, workload.n_queries)
     front, tradeoff = CornerFront(costs, limits), Tradeoff(costs, limits)
     assert (np.diff(front.rate) > 0).all()
-    edges = [1.0, *front.zetas, 0.0]
+    edges = [1.0, *(front.zeta(rate / 100) for rate in front.rate), 0.0]
     assert edges == sorted(edges, reverse=True)
     for high, low in pairwise(edges):
         # Breakpoints that differ by rounding have nothing between them.

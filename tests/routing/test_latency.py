@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 
 from llmpower.exceptions import InfeasibleError, InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.routing import AccuracyTable, Workload, route, trace_frontier
+from llmpower.routing import AccuracyTable, Workload, kernels, route, trace_frontier
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.dominance import never_chosen
 from llmpower.routing.goals import AccuracyFloor, EnergyBudget
@@ -158,7 +158,7 @@ def test_the_threshold_breaks_the_limit_least(models: Models, accuracy: Accuracy
                 keys.append((late, WORKLOAD.count @ paid[cells, to]))
     best = best_threshold(costs, 0.4)
     assert best is not None
-    assigned = best.assigned()
+    assigned = kernels.assign(best.choice, WORKLOAD.count, len(costs.choices))
     late, cost = min(keys)
     assert costs.loads(assigned).late.sum() == late
     assert (assigned * paid).sum() == pytest.approx(cost)

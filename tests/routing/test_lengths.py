@@ -93,7 +93,9 @@ def test_clients_cannot_fill_the_memory_with_labels() -> None:
     lengths = learner()
     for number in range(MOST_LABELS + 50):
         lengths.observe(1000, 10, f"label {number}")
+        lengths.law(1000, f"asked {number}")
     assert len({label for label, *_ in lengths.state()}) <= MOST_LABELS
+    assert len(lengths._laws) <= MOST_LABELS
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 5000), st.sampled_from([None, "a", "b"])), max_size=30))

@@ -139,11 +139,14 @@ def test_what_is_no_state_is_refused(policy: RoutingPolicy, tmp_path: Path, cont
         OnlineRouter(policy).restore(tmp_path / "absent.json")
 
 
-def test_a_state_whose_lists_do_not_fit_is_refused(policy: RoutingPolicy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [{"served": [0]}, {"served": [-5, 0]}, {"open": [7]}, {"open": [-1]}], ids=str)
+def test_a_state_whose_lists_do_not_fit_is_refused(
+    policy: RoutingPolicy, tmp_path: Path, wrong: dict[str, list[int]]
+) -> None:
     state = tmp_path / "router.json"
     OnlineRouter(policy).save(state)
     document = json.loads(state.read_text())
-    state.write_text(json.dumps(document | {"served": [0]}))
+    state.write_text(json.dumps(document | wrong))
     with pytest.raises(InputError, match="do not fit"):
         OnlineRouter(policy).restore(state)
 

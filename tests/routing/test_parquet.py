@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
-from llmpower.modelling import WorkloadModel
+from llmpower.modelling import WorkloadModel, save_models
 from llmpower.routing import Workload, route, rows_table
 from llmpower.routing.rows import Rows
 
@@ -105,13 +105,17 @@ def test_a_file_that_cannot_be_read_or_has_changed(tmp_path: Path, models: Model
     assert not (tmp_path / "plan.parquet").exists()
 
 
-def test_pandas_is_not_loaded(tmp_path: Path) -> None:
+def test_pandas_is_not_loaded(tmp_path: Path, models: Models) -> None:
     pd.DataFrame({"input_tokens": [9], "output_tokens": [4]}).to_parquet(tmp_path / "a.parquet")
+    save_models(models, tmp_path / "models.json")
     code = (
-        "import sys; from pathlib import Path; from llmpower.routing.rows import Rows;"
-        f" Rows(Path({str(tmp_path / 'a.parquet')!r}), {{}}).workload(); print('pandas' in sys.modules)"
+        "import sys; from pathlib import Path; from llmpower.modelling import load_models;"
+        " from llmpower.routing import route; from llmpower.routing.rows import Rows;"
+        " folder = Path(sys.argv[1]); rows = Rows(folder / 'a.parquet', {});"
+        " rows.save(route(load_models(folder / 'models.json'), rows.workload(), zeta=1), folder / 'plan.parquet');"
+        " print('pandas' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 

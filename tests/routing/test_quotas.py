@@ -82,6 +82,11 @@ def test_a_period_is_taken_up_where_it_was() -> None:
     quotas = Quotas([(0.5, 0.5), (0.5, 0.5)], 10)
     quotas.begin([5, 2])
     assert (quotas.remaining, quotas.open) == (3, (1,))
+    # What had run away from its line stays closed; a file of a version that did not say so leaves all open.
+    quotas.begin([2, 1], [1])
+    assert quotas.open == (1,)
+    quotas.begin([2, 1])
+    assert quotas.open == (0, 1)
 
 
 def test_what_cannot_be_kept_is_refused() -> None:

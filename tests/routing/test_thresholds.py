@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmpower.modelling import WorkloadModel
-from llmpower.routing import Workload, route
+from llmpower.routing import Workload, kernels, route
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.thresholds import best_threshold
 
@@ -36,7 +36,7 @@ def test_no_rule_is_better(models: Models, accuracy: dict[str, float], zeta: flo
     costs = predict_costs(models, workload, accuracy)
     best = best_threshold(costs, zeta)
     assert best is not None
-    rule, assigned = best.rule, best.assigned()
+    rule, assigned = best.rule, kernels.assign(best.choice, workload.count, len(costs.choices))
     assert (assigned * costs.per_query(zeta)).sum() == pytest.approx(every_rule(costs, zeta))
     assert (assigned.sum(axis=1) == workload.count).all()
     tokens = getattr(workload, rule.tokens)
