@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from llmpower.exceptions import InputError
 from llmpower.files import replacing
+from llmpower.places import first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +108,7 @@ def refusing(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, ValueError, csv.Error) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({reason}); check the file") from error
 
 

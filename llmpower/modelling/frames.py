@@ -52,13 +52,6 @@ class Rows:
         """The columns of numbers."""
         return {name: column for name, column in self.columns.items() if column.dtype == np.float64}
 
-    def names_of(self, column: str) -> list[object]:
-        """The distinct values of a column that are there, sorted; words for ``system``."""
-        distinct = np.unique(self.columns[column])
-        if column == "system":
-            return [self.systems[number] for number in distinct]
-        return [value for value in distinct.tolist() if value == value]
-
 
 def read_rows(measurements: pd.DataFrame, checked: pd.DataFrame, numbers: Sequence[str]) -> Rows:
     """``numbers`` and flags of a table, as checked where they were; a column that is missing is left out."""

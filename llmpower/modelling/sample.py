@@ -47,7 +47,7 @@ class Sample:
 
     @classmethod
     def merged(cls, parts: Sequence[Sample], most: int | None = JUDGED_ROWS) -> Sample:
-        """Of all parts together, at most so many rows of each model; all of them by default of ``None``."""
+        """Of all parts together, at most so many rows of each model, all of them for ``None``."""
         n_models = max(len(part.last) for part in parts)
         last = np.full(n_models, LAST, dtype=np.uint64)
         for part in parts:

@@ -10,6 +10,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from llmpower.exceptions import InputError
+from llmpower.places import first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +40,7 @@ def select_rows(frame: pd.DataFrame, expression: str, option: str = "--where") -
     try:
         chosen: object = frame.eval(expression.strip(), engine="python")
     except Exception as error:  # pandas raises whatever the operands' types raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(option, expression, f"cannot be evaluated ({reason}); try {EXAMPLE}") from error
+        raise InputError(option, expression, f"cannot be evaluated ({first_line(error)}); try {EXAMPLE}") from error
     if not isinstance(chosen, pd.Series) or not pd.api.types.is_bool_dtype(chosen.dtype):
         raise InputError(option, expression, f"is not true or false for each row; write a condition such as {EXAMPLE}")
     # A condition on an empty cell is unknown under nullable types; as in SQL, unknown is not true.

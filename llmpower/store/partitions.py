@@ -50,11 +50,10 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class _Day:
-    """A day of one host: how many rows the store has of it, and the last of them."""
+    """A day of one host, and the last row that the store has of it."""
 
     hostname: str
     date: str
-    rows: int
     last: int
     last_span: str
 
@@ -93,7 +92,7 @@ def export_partitions(store: Path, place: str, tell: Callable[[int, int], None] 
 def _days(connection: sqlite3.Connection) -> Iterator[_Day]:
     # With one max() the other columns are those of the row that has it: SQLite's own rule.
     query = (
-        "SELECT hostname, substr(started_at, 1, 10) AS date, count(*), max(id), span_id"
+        "SELECT hostname, substr(started_at, 1, 10) AS date, max(id), span_id"
         " FROM measurements GROUP BY hostname, date ORDER BY date, hostname"
     )
     for values in connection.execute(query).fetchall():

@@ -118,7 +118,12 @@ def test_uninstalling_leaves_what_others_made(tmp_path: Path) -> None:
     for name in others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    # What enabling the timer makes is the service's own.
+    timer = tmp_path / "etc/systemd/system/timers.target.wants/llmpower-export.timer"
+    timer.parent.mkdir(parents=True)
+    timer.symlink_to("../llmpower-export.timer")
     uninstall(tmp_path)
+    assert not os.path.lexists(timer)
     assert files(tmp_path) == others
     uninstall(tmp_path, purge=True)
     assert files(tmp_path) == set()

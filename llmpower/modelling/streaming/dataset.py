@@ -50,13 +50,15 @@ class Dataset:
     def split(self, rows: int) -> Iterator[list[Portion]]:
         """Portions by about so many rows, cut between row groups where files are larger."""
         some: list[Portion] = []
+        held = 0
         for portion in self.portions:
             pieces = [portion] if portion.rows <= rows else _by_row_group(portion)
             for piece in pieces:
-                if some and sum(each.rows for each in some) + piece.rows > rows:
+                if some and held + piece.rows > rows:
                     yield some
-                    some = []
+                    some, held = [], 0
                 some.append(piece)
+                held += piece.rows
         if some:
             yield some
 
@@ -75,7 +77,8 @@ def open_datasets(sources: Sequence[str], columns: Mapping[str, str]) -> Dataset
         InputError: a source cannot be reached or holds no Parquet, or a file lacks a column that a fit needs.
         FitError: there are no rows.
     """
-    looked = [each for source in sources for each in _looked(source)]
+    # Each once, however many sources find it.
+    looked = {found[0].name: found for source in sources for found in _looked(source)}.values()
     import pyarrow as pa
 
     portions: list[Portion] = []

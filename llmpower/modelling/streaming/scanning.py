@@ -22,6 +22,7 @@ from llmpower.modelling.streaming.dataset import Portion
 from llmpower.modelling.streaming.doubts import Doubts
 from llmpower.modelling.tally import Key, Tally
 from llmpower.modelling.where import names_in, select_rows
+from llmpower.places import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,14 +147,17 @@ def _note_kinds(
 
 def _batches(job: Job, portions: Sequence[Portion]) -> Iterator[Batch]:
     """Record batches under our names, small ones joined."""
+    headers = job.headers()
     waiting: list[tuple[str, int, Any]] = []
+    rows = 0
     for name, first, record_batch in record_batches(job, portions):
         waiting.append((name, first, record_batch))
-        if sum(len(each) for _, _, each in waiting) >= BATCH_ROWS:
-            yield batch_of(waiting, job.headers())
-            waiting = []
+        rows += len(record_batch)
+        if rows >= BATCH_ROWS:
+            yield batch_of(waiting, headers)
+            waiting, rows = [], 0
     if waiting:
-        yield batch_of(waiting, job.headers())
+        yield batch_of(waiting, headers)
 
 
 def record_batches(job: Job, portions: Sequence[Portion]) -> Iterator[tuple[str, int, Any]]:
@@ -195,7 +199,7 @@ def record_batches(job: Job, portions: Sequence[Portion]) -> Iterator[tuple[str,
                     yield places[path].name, rows_of[path], tagged.record_batch
                     rows_of[path] += len(tagged.record_batch)
         except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise InputError("SOURCE", pieces[0].name, f"or a file beside it cannot be read ({reason})") from error
 
 
