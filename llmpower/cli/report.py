@@ -11,6 +11,7 @@ import click
 
 from llmpower.cli.progress import counted, shown
 from llmpower.exceptions import InputError
+from llmpower.report.costs import CARBON_G, PRICE, PUE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,9 +52,11 @@ FRONTIER = ("zeta", "energy_j", "runtime_s", "accuracy_token_weighted")
     help="Which mean accuracy plans pursue, or those of --frontier did.",
 )
 @click.option("--max-runtime", "max_runtime_s", type=float, metavar="S", help="Plan no query that takes longer.")
-@click.option("--price-per-kwh", type=float, default=0.25, show_default=True, metavar="EUR", help="Of electricity.")
-@click.option("--co2-per-kwh", type=float, default=400.0, show_default=True, metavar="G", help="Grams of CO₂ it emits.")
-@click.option("--pue", type=float, default=1.3, show_default=True, help="What the building draws for a server's watt.")
+@click.option("--price-per-kwh", type=float, default=PRICE, show_default=True, metavar="EUR", help="Of electricity.")
+@click.option(
+    "--co2-per-kwh", type=float, default=CARBON_G, show_default=True, metavar="G", help="Grams of CO₂ it emits."
+)
+@click.option("--pue", type=float, default=PUE, show_default=True, help="What the building draws for a server's watt.")
 @click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="Also write each figure as PNG and SVG.")
 @click.option("--title", default="Energy per request", show_default=True, help="Heading of the page.")
 @click.option(

@@ -57,6 +57,7 @@ def command(socket: Path | None, interval_s: float, window_s: float, once: bool,
     \b
     On a terminal it fills the screen; q or Ctrl-C ends it.
       NOW W      the latest reading, and above which LIMIT W a card slows itself down
+                 (asked for while somebody watches: from the second frame on)
       MEAN W     by the energy counter, over the time that is booked
       IDLE %     of the energy, with no request running; UNATTR % belongs to nobody
       J/REQ      joules of the requests that were measured, and J/TOKEN by output tokens

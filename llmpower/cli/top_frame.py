@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmpower.cli.layout import ABSENT, Line, aligned, compact, cut, number, percent, plain, shortened, width
+from llmpower.cli.watching import Tick
 from llmpower.phrases import duration
-
-Tick = dict[str, Any]
 
 GAUGE_WIDTH = 100
 """From so many columns on there is room for a gauge of each device's power."""

@@ -52,7 +52,7 @@ class Watch:
         try:
             status = self._ask()
         except DaemonUnreachableError as error:
-            if self._lost_s is None and not self._answers:
+            if not self._answers:
                 raise
             self._lost_s = self._now_s() if self._lost_s is None else self._lost_s
             lost = {"connected": False, "lost_s": self._now_s() - self._lost_s, "error": error.advice}

@@ -41,7 +41,10 @@ class Limits:
         self._known: Mapping[str, float | None] = {}
 
     def look(self) -> Mapping[str, float | None]:
-        """Watts by UUID, ``None`` where the driver does not tell; what is old is asked for again meanwhile."""
+        """Watts by UUID, ``None`` where the driver does not tell; nothing before it has been asked for the first time.
+
+        What is old is asked for again meanwhile.
+        """
         waited = self._asking is not None and self._asking.is_alive()
         if self._gpus and not waited and self._now_s() - self._asked_s >= ASKED_S:
             self._asked_s = self._now_s()

@@ -105,8 +105,9 @@ def save_figures(
     """
     make_directory(directory, option)
     for done, figure in enumerate(figures, 1):
+        chart = whole(figure, simulated=simulated)
         for suffix in SUFFIXES:
-            save_chart(whole(figure, simulated=simulated), directory / f"{figure.name}{suffix}", option)
+            save_chart(chart, directory / f"{figure.name}{suffix}", option)
         if progress is not None:
             progress(done, len(figures))
 

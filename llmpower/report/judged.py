@@ -80,15 +80,17 @@ def judge(
     Raises:
         FitError: a row cannot be what it claims; it is named.
     """
-    labels = {(model.model_name, model.system): label for model, label in zip(models, labels_of(models), strict=True)}
-    known = {(model.model_name, model.system): model for model in models}
+    labels = labels_of(models)
+    known = {
+        (model.model_name, model.system, model.boundary): (label, model)
+        for label, model in zip(labels, models, strict=True)
+    }
     columns = group_by if group_by is not None else grouping_of(models, measurements)
     judged = []
-    for group in _groups(models, measurements, columns):
-        key = (group.model_name, group.system)
-        if key in known:
-            judged += [_judged(labels[key], known[key], group, target) for target in ("energy", "runtime")]
-    return sorted(judged, key=lambda j: labels_of(models).index(j.label))
+    for boundary, group in _groups(models, measurements, columns):
+        if found := known.get((group.model_name, group.system, boundary)):
+            judged += [_judged(*found, group, target) for target in ("energy", "runtime")]
+    return sorted(judged, key=lambda j: labels.index(j.label))
 
 
 def grouping_of(models: Sequence[WorkloadModel], measurements: pd.DataFrame) -> list[str] | None:
@@ -116,14 +118,14 @@ def expected(
 
 def _groups(
     models: Sequence[WorkloadModel], measurements: pd.DataFrame, group_by: Sequence[str] | None
-) -> Iterator[Group]:
-    """The rows of each model, with joules of its own boundary."""
+) -> Iterator[tuple[str | None, Group]]:
+    """The rows of each name that models of a boundary have, with joules of that, and it."""
     boundaries = list(dict.fromkeys(model.boundary for model in models))
     for boundary in boundaries:
         names = {base for m in models if m.boundary == boundary for base in (m.model_name, _base(m.model_name))}
         rows = measurements[measurements["model_name"].isin(names)]
         if len(rows):
-            yield from group_rows(rows, group_by, boundary or "gpu")
+            yield from ((boundary, group) for group in group_rows(rows, group_by, boundary or "gpu"))
 
 
 def _base(name: str) -> str:

@@ -111,7 +111,7 @@ class _Slice:
         near = np.ones(len(j.measured), dtype=bool)
         for name in [name for name in lengths if name != axis]:
             near &= _near(lengths[name], near)
-        # With a limit on one length the other may be left without a row; then nothing is held.
+        # Never empty: the centre of each is the value of a row that is left.
         x = lengths[axis][near]
         y = quantity.of(j.input_tokens[near], j.output_tokens[near], j.batch_size[near], j.measured[near])
         expected = quantity.of(j.input_tokens[near], j.output_tokens[near], j.batch_size[near], j.predicted[near])

@@ -98,7 +98,6 @@ def render(
         style=style,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        models=models,
         fits=fit_table(models),
         details=list(fit_details(models)),
         sections=_sections(made),

@@ -60,12 +60,11 @@ THEME: dict[str, Any] = {
 }
 
 
-def colour(names: Sequence[str], field: str = "model") -> alt.Color:
+def colour(names: Sequence[str]) -> alt.Color:
     """The models' colours, by their place among ``names``; beyond eight they begin anew, and names remain."""
     import altair as alt
 
-    spread = [SERIES[number % len(SERIES)] for number in range(len(names))]
-    return alt.Color(f"{field}:N", title=None).scale(domain=list(names), range=spread)
+    return alt.Color("model:N", title=None).scale(domain=list(names), range=[drawn for _, drawn in legend(names)])
 
 
 def legend(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -73,12 +72,12 @@ def legend(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, SERIES[number % len(SERIES)]) for number, name in enumerate(names)]
 
 
-def shape(names: Sequence[str], field: str = "model") -> alt.Shape:
+def shape(names: Sequence[str]) -> alt.Shape:
     """The models' shapes: what is left of their difference in print without colours."""
     import altair as alt
 
     spread = [SHAPES[number % len(SHAPES)] for number in range(len(names))]
-    return alt.Shape(f"{field}:N", title=None).scale(domain=list(names), range=spread)
+    return alt.Shape("model:N", title=None).scale(domain=list(names), range=spread)
 
 
 def tokens_axis(field: str, title: str) -> alt.X:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,6 +42,16 @@ def test_batches_are_judged_by_the_request() -> None:
     np.testing.assert_allclose(runtime.residual, 0, atol=1e-6)
     # Everybody in a batch waits for all of it.
     np.testing.assert_allclose(runtime.measured, energy.measured * energy.batch_size / 300, rtol=1e-9)
+
+
+def test_each_model_is_judged_by_joules_of_its_own_boundary() -> None:
+    rows = pd.concat([batches(system="1× card"), batches(system="2× card")]).assign(cpu_energy_j=1.0)
+    one, other = fit(rows, form="batched")
+    judged = judge([one, replace(other, boundary="cpu")], rows)
+    assert [(j.model.system, j.target) for j in judged] == [
+        (model.system, target) for model in (one, other) for target in ("energy", "runtime")
+    ]
+    assert (judged[2].measured * judged[2].batch_size == 1).all()
 
 
 def test_a_form_without_batches_is_held_against_rows_as_they_stand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from llmpower.modelling import WorkloadModel, fit, screen
 from llmpower.phrases import percent, quantity
 from llmpower.report import Factors, Plans, make_figures, read_steps, render
+from llmpower.report.costs import CARBON_G, PRICE, PUE
 
 ODD = 'large <b>"&amp;"</b> [x]'
 
@@ -116,8 +118,10 @@ def test_models_alone_make_a_page_without_pictures(models: list[WorkloadModel]) 
     assert "The joules cover the GPU boards" in page
 
 
-def test_the_same_input_gives_the_same_page(models: list[WorkloadModel], plans: Plans) -> None:
-    assert render(models, plans=plans) == render(models, plans=plans)
+def test_the_same_input_gives_the_same_page(
+    measurements: pd.DataFrame, models: list[WorkloadModel], plans: Plans
+) -> None:
+    assert render(models, measurements, plans=plans) == render(models, measurements, plans=plans)
 
 
 def test_what_screening_found_is_shown(measurements: pd.DataFrame, models: list[WorkloadModel]) -> None:
@@ -185,3 +189,8 @@ def test_charts_keep_to_their_schema(measurements: pd.DataFrame, models: list[Wo
     for figure in make_figures(models, measurements, plans):
         for panel in figure.panels:
             panel.chart.to_dict(validate=True)
+
+
+def test_the_factors_are_those_of_the_recording_rules() -> None:
+    rules = (Path(__file__).parents[2] / "prometheus" / "llmpower-factors.yml").read_text(encoding="utf-8")
+    assert [float(value) for value in re.findall(r"expr: vector\((.+)\)", rules)] == [PRICE, CARBON_G, PUE]
