@@ -147,15 +147,16 @@ def peak_of(path: Path) -> dict[str, float]:
 
 def memory_of(path: Path) -> dict[str, float]:
     """Peak resident memory of reading and fitting, less what the process had before; and the table's own, in MB."""
-    before_mb = _status_mb("VmRSS")
+    before_mb = status_mb("VmRSS")
     measurements = pd.read_parquet(path)
     table_mb = float(measurements.memory_usage(deep=True).sum() / 1e6)
     fit(measurements)
-    peak_mb = _status_mb("VmHWM") - before_mb
+    peak_mb = status_mb("VmHWM") - before_mb
     return {"table_mb": table_mb, "peak_mb": peak_mb, "memory_ratio": peak_mb / table_mb}
 
 
-def _status_mb(name: str) -> float:
+def status_mb(name: str) -> float:
+    """A figure of /proc/self/status in MB."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024 / 1e6

@@ -2,9 +2,8 @@
 
 A data set of Parquet files, 20 models, with every column that a fit looks at (no ids, names of hosts or times), is made
 once and kept where ``--data`` says. Then, each in a process of its own and in turns: pyarrow scans the columns and
-throws
-them away; ``fit_datasets`` fits them in one process, and on two local Dask workers (whose start is not counted). Peak
-memory is that of the fitting process, all of it.
+throws them away; ``fit_datasets`` fits them in one process, and on two local Dask workers (whose start is not counted).
+Peak memory is that of the fitting process, all of it.
 
     python benchmarks/fleet.py --rows 100000000 --data /var/tmp/fleet --json benchmarks/results/fleet.json
 
@@ -27,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from fitting import status_mb
 from pyarrow import parquet
 
 from llmpower.modelling.forms import Cached
@@ -146,7 +146,7 @@ def fit(root: Path) -> dict[str, float]:
         abs(float(model.energy.predict(512, 256)) / (float(Cached().design(512, 256) @ COSTS) * (1 + number / 5)) - 1)
         for number, model in enumerate(streamed.models)
     )
-    return {"s": seconds, "peak_mb": _peak_mb(), "off": off}
+    return {"s": seconds, "peak_mb": status_mb("VmHWM"), "off": off}
 
 
 def workers(root: Path) -> dict[str, float]:
@@ -197,13 +197,6 @@ def table(kind: str, n: int, generator: np.random.Generator) -> pa.Table:
             "simulated": same == 0,
         }
     )
-
-
-def _peak_mb() -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise AssertionError("no VmHWM in /proc/self/status")
 
 
 if __name__ == "__main__":
