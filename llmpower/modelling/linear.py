@@ -7,6 +7,7 @@ a routing plan needs no more of a model than φ and its coefficients.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -52,10 +53,10 @@ class Form(ABC):
         τin, τout = np.asarray(input_tokens, dtype=np.float64), np.asarray(output_tokens, dtype=np.float64)
         return stacked(self.columns(τin, τout))
 
-    def features(self, input_tokens: float, output_tokens: float) -> list[float]:
+    def features(self, input_tokens: float, output_tokens: float) -> Sequence[float]:
         """φ of one query as plain floats: a microsecond, where arrays take ten."""
-        columns = self.columns(float(input_tokens), float(output_tokens))  # type: ignore[arg-type]  # formulas are alike
-        return list(columns)  # type: ignore[arg-type]  # and of floats they give floats
+        τin, τout = float(input_tokens), float(output_tokens)
+        return self.columns(τin, τout)  # type: ignore[arg-type,return-value]  # formulas are alike, of floats they give floats
 
 
 def stacked(columns: tuple[FloatArray, ...]) -> FloatArray:

@@ -47,8 +47,7 @@ class Recompute(Form):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """Σ 1, Σ c, Σ c²."""
-        n = τout
-        return n, contexts(τin, n), n * τin**2 + n * (n - 1) * τin + (n - 1) * n * (2 * n - 1) / 6
+        return _sums(τin, τout)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class RecomputeCall(Recompute):
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, Σ 1, Σ c, Σ c²."""
-        return (ones(τin), *super().columns(τin, τout))
+        return (ones(τin), *_sums(τin, τout))
 
 
 @dataclass(frozen=True)
@@ -102,4 +101,10 @@ class Roofline(RecomputeCall):
         """1, Σ 1, Σ c, Σ c², Σ max(0, c − c*)."""
         u = positive_part(τin - RIDGE_TOKENS)
         m = smaller(τout, positive_part(τin + τout - RIDGE_TOKENS))
-        return (*super().columns(τin, τout), contexts(u, m))
+        return (ones(τin), *_sums(τin, τout), contexts(u, m))
+
+
+def _sums(τin: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Σ 1, Σ c, Σ c² over n steps."""
+    pairs = n * (n - 1)
+    return n, n * τin + pairs / 2, n * (τin * τin) + pairs * τin + pairs * (2 * n - 1) / 6

@@ -24,7 +24,7 @@ from threading import Lock
 
 from llmpower.exceptions import InputError
 from llmpower.routing.lengths import Law, Moments, OutputLengthLearner, exactly
-from llmpower.routing.online_costs import QueryCosts
+from llmpower.routing.online_costs import QueryCosts, cheapest
 from llmpower.routing.online_curves import ExpectedCosts
 from llmpower.routing.online_prices import GAIN, price_sample, response
 from llmpower.routing.online_state import RouterState, load_state, policy_digest, save_state
@@ -133,21 +133,19 @@ class OnlineRouter:
             at_most: the longest answer that the client allows (``max_tokens``).
         """
         with self._lock:
-            if output_tokens is None and at_most is None and input_tokens >= 0:
-                costs = self._expected.of(input_tokens, query_class)
-            else:
-                law = self._law(input_tokens, output_tokens, query_class, at_most)
-                costs = self._costs.of(input_tokens, law, query_class)
-            charged = list(map(add, costs, self._prices))
             # Answers bring prices up to date, as nobody waits for those; but they may be long in coming.
             if self._until_refresh <= -REFRESH:
                 self._refresh()
             self._until_refresh -= 1
             self._until_learning -= 1
-            chosen, least = -1, float("inf")
-            for number in self._quotas.open:
-                if charged[number] < least or chosen < 0:
-                    chosen, least = number, charged[number]
+            prices, still_open = self._prices, self._quotas.open
+            if at_most is None and output_tokens is None and input_tokens >= 0:
+                chosen = self._expected.cheapest(input_tokens, query_class, prices, still_open)
+            elif output_tokens is not None and output_tokens >= 0 and input_tokens >= 0:
+                chosen = cheapest(self._costs.known(input_tokens, output_tokens, query_class), prices, still_open)
+            else:
+                law = self._law(input_tokens, output_tokens, query_class, at_most)
+                chosen = cheapest(self._costs.of(input_tokens, law, query_class), prices, still_open)
             self._memory.append((input_tokens, output_tokens, query_class))
             if self._quotas.count(chosen):
                 self._begin_period()

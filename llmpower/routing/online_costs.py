@@ -9,12 +9,14 @@ of the law of τout; a form that only adds terms to another's serves the models 
 change.
 
 A decision has microseconds, so a query's costs are products of tuples of floats whose length is known: Python adds up
-``a*p + b*q`` three times as fast as any loop over it.
+``a*p + b*q`` three times as fast as any loop over it. C would be faster still, and worse: cffi lets go of the
+interpreter for every call, and a thread that computes takes 5 ms to give it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from operator import mul
 from typing import NamedTuple
 
@@ -25,21 +27,30 @@ from llmpower.routing.lengths import Law
 from llmpower.routing.policy import PolicyModel, RoutingPolicy
 
 Row = tuple[float, ...]
-"""W_K and what a token is worth on K, in the order of φ and padded with 0."""
+"""W_K in the order of φ, and what a token is worth on K."""
 
 
 class _Group(NamedTuple):
     """The models whose fits have one form: their numbers, W_K of each, and how products of so many terms are summed.
 
-    ``rows`` are by class of query, with "" for every other; ``padding`` is as many zeros as φ lacks.
+    ``rows`` are by class of query, with "" for every other.
     """
 
     form: Form
     models: tuple[int, ...]
     weights: tuple[Row, ...]
     rows: Mapping[str, tuple[Row, ...]]
-    padding: tuple[float, ...]
-    dot: Callable[[tuple[Row, ...], Sequence[float]], list[float]]
+    dot: Callable[[tuple[Row, ...], Sequence[float], float], list[float]]
+
+
+def cheapest(costs: Sequence[float], prices: Sequence[float], models: Sequence[int]) -> int:
+    """Of ``models``, by number, the one of least cost + price, the first of equals."""
+    chosen, least = models[0], inf
+    for number in models:
+        charged = costs[number] + prices[number]
+        if charged < least:
+            chosen, least = number, charged
+    return chosen
 
 
 class QueryCosts:
@@ -57,14 +68,26 @@ class QueryCosts:
         """c_K of one query; a few microseconds."""
         τin = float(input_tokens)
         mean, x1, w1, x2, w2 = law
-        counts = (τin + mean if self._by_tokens else 1.0,)
+        if not w2:
+            return self.known(τin, x1, query_class)
+        φs = (
+            [w1 * a + w2 * b for a, b in zip(form.features(τin, x1), form.features(τin, x2), strict=True)]
+            for form, *_ in self._groups
+        )
+        return self._summed(φs, τin + mean, query_class)
+
+    def known(self, input_tokens: float, output_tokens: float, query_class: str | None = None) -> list[float]:
+        """The same where the length of the answer is known."""
+        φs = [form.features(input_tokens, output_tokens) for form, *_ in self._groups]
+        return self._summed(φs, input_tokens + output_tokens, query_class)
+
+    def _summed(self, φs: Iterable[Sequence[float]], tokens: float, query_class: str | None) -> list[float]:
+        """From φ of each group's form."""
+        counted = tokens if self._by_tokens else 1.0
         label = query_class if query_class in self._worths else ""
         costs: list[float] = []
-        for form, models, _, rows, padding, dot in self._groups:
-            φ = form.features(τin, x1)
-            if w2:
-                φ = [w1 * first + w2 * second for first, second in zip(φ, form.features(τin, x2), strict=True)]
-            found = dot(rows[label or ""], (*φ, *padding, *counts))
+        for φ, (_, models, _, rows, dot) in zip(φs, self._groups, strict=True):
+            found = dot(rows[label or ""], φ, counted)
             if len(models) == self._n_models:
                 return found
             costs = costs or [0.0] * self._n_models
@@ -97,14 +120,11 @@ def _groups(policy: RoutingPolicy, worths: Mapping[str, Sequence[float]]) -> tup
     for host in hosts:
         mine = [number for number, fit in enumerate(fits) if _host(hosts, forms[fit.form, fit.terms]) is host]
         weights = tuple(_row(policy, number, host) for number in mine)
-        n_terms = len(host.terms) + 1
-        dot, length = next(((dot, length) for length, dot in DOTS if length >= n_terms), (_dot, n_terms))
-        padding = (0.0,) * (length - n_terms)
         rows = {
-            name: tuple((*row, *padding, -worth[number]) for number, row in zip(mine, weights, strict=True))
+            name: tuple((*row, worth[number]) for number, row in zip(mine, weights, strict=True))
             for name, worth in worths.items()
         }
-        groups.append(_Group(host, tuple(mine), weights, rows, padding, dot))
+        groups.append(_Group(host, tuple(mine), weights, rows, DOTS.get(len(host.terms), _dot)))
     return tuple(groups)
 
 
@@ -124,27 +144,32 @@ def _row(policy: RoutingPolicy, number: int, form: Form) -> Row:
     return tuple(weights.get(term, 0.0) for term in form.terms)
 
 
-def _dot4(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
+def _dot3(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
+    p, q, r = φ
+    return [a * p + b * q + c * r - w * n for a, b, c, w in rows]
+
+
+def _dot4(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
     p, q, r, s = φ
-    return [a * p + b * q + c * r + d * s for a, b, c, d in rows]
+    return [a * p + b * q + c * r + d * s - w * n for a, b, c, d, w in rows]
 
 
-def _dot6(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
+def _dot5(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
+    p, q, r, s, t = φ
+    return [a * p + b * q + c * r + d * s + e * t - w * n for a, b, c, d, e, w in rows]
+
+
+def _dot6(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
     p, q, r, s, t, u = φ
-    return [a * p + b * q + c * r + d * s + e * t + f * u for a, b, c, d, e, f in rows]
+    return [a * p + b * q + c * r + d * s + e * t + f * u - w * n for a, b, c, d, e, f, w in rows]
 
 
-def _dot7(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
-    p, q, r, s, t, u, v = φ
-    return [a * p + b * q + c * r + d * s + e * t + f * u + g * v for a, b, c, d, e, f, g in rows]
+def _dot(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
+    return [sum(map(mul, row, φ)) - row[-1] * n for row in rows]
 
 
-def _dot(rows: tuple[Row, ...], φ: Sequence[float]) -> list[float]:
-    return [sum(map(mul, row, φ)) for row in rows]
-
-
-DOTS = ((4, _dot4), (6, _dot6), (7, _dot7))
-"""By number of terms, the tokens among them."""
+DOTS = {3: _dot3, 4: _dot4, 5: _dot5, 6: _dot6}
+"""By number of terms: W_K·φ less what n tokens are worth, or one query."""
 
 
 def _worths(models: Sequence[PolicyModel], worth: float, query_class: str) -> list[float]:

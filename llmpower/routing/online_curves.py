@@ -10,16 +10,18 @@ a sum a model, where evaluating forms at both points of a law takes ten times as
 
 Curves are made when an answer has come, as nobody waits for that: of its own bucket, and of one that was asked for and
 is not there yet, or else of the one that was made longest ago, if that is too long ago. Until then the old one does.
-Where all lengths are known beforehand, none is made.
+Queries of the past prepare those of all buckets between the shortest of them and the longest. Where all lengths are
+known beforehand, none is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import ceil, inf
 from typing import NamedTuple
 
 from llmpower.routing.lengths import STALE, WIDTHS, OutputLengthLearner, bucket
-from llmpower.routing.online_costs import QueryCosts
+from llmpower.routing.online_costs import QueryCosts, cheapest
 
 OLD = 4 * STALE
 """Answers after which a curve is made anew though none of them was of its bucket."""
@@ -49,7 +51,7 @@ class ExpectedCosts:
         self._answers, self._asked = 0, False
 
     def of(self, input_tokens: int, query_class: str | None) -> list[float]:
-        """c_K of a query; about a microsecond where there is a curve."""
+        """c_K of a query."""
         key, self._asked = (query_class, bucket(input_tokens)), True
         curve = self._curves.get(key)
         if curve is None:
@@ -58,6 +60,22 @@ class ExpectedCosts:
             return self._costs.of(input_tokens, self._lengths.law(input_tokens, query_class), query_class)
         d = input_tokens - curve.start
         return [a + d * (b + d * c) for a, b, c in curve.models]
+
+    def cheapest(
+        self, input_tokens: int, query_class: str | None, prices: Sequence[float], models: Sequence[int]
+    ) -> int:
+        """:func:`~llmpower.routing.online_costs.cheapest` of :meth:`of`; in one go where there is a curve."""
+        curve = self._curves.get((query_class, bucket(input_tokens)))
+        if curve is None:
+            return cheapest(self.of(input_tokens, query_class), prices, models)
+        start, of_models, _, _ = curve
+        d, chosen, least = input_tokens - start, models[0], inf
+        for number in models:
+            a, b, c = of_models[number]
+            charged = a + d * (b + d * c) + prices[number]
+            if charged < least:
+                chosen, least = number, charged
+        return chosen
 
     def learnt(self, input_tokens: int, query_class: str | None) -> None:
         """Make what an answer to such a query calls for."""
@@ -74,11 +92,22 @@ class ExpectedCosts:
                 self._make(key, curve.input_tokens)
 
     def prepare(self, queries: Iterable[tuple[int, str | None]]) -> None:
-        """Make the curves of such queries, by τin and label."""
+        """Make the curves of such queries, by τin and label, and then those of the buckets between them."""
         self._asked = True
-        for key, input_tokens in {(label, bucket(τin)): τin for τin, label in queries}.items():
+        asked = {(label, bucket(τin)): τin for τin, label in queries}
+        for key, input_tokens in asked.items():
             if len(self._curves) < MOST_CURVES:
                 self._make(key, input_tokens)
+        ends: dict[str | None, tuple[int, int]] = {}
+        for label, number in asked:
+            low, high = ends.get(label, (number, number))
+            ends[label] = min(low, number), max(high, number)
+        for label, (low, high) in ends.items():
+            for number in range(max(low, 0), high):
+                lowest = ceil(_edge(number))
+                # Low buckets are narrower than a token, and most are of none.
+                if bucket(lowest) == number and (label, number) not in asked and len(self._curves) < MOST_CURVES // 2:
+                    self._make((label, number), lowest)
 
     def forget(self) -> None:
         """Begin anew: all lengths have changed."""
@@ -93,7 +122,7 @@ class ExpectedCosts:
         if number < 0:  # the bucket of no input tokens
             models = [(cost, 0.0, 0.0) for cost in self._costs.of(0.0, law, query_class)]
         else:
-            start, end = (2 ** (edge / WIDTHS[-1]) for edge in (number, number + 1))
+            start, end = _edge(number), _edge(number + 1)
             h = (end - start) / 2
             values = (self._costs.of(start + step * h, law, query_class) for step in range(3))
             for f0, f1, f2 in zip(*values, strict=True):
@@ -101,3 +130,8 @@ class ExpectedCosts:
                 models.append((f0, (f1 - f0) / h - c * h, c))
         self._curves.pop(key, None)
         self._curves[key] = _Curve(start, models, input_tokens, self._answers)
+
+
+def _edge(number: int) -> float:
+    """Where a bucket begins [tokens]."""
+    return float(2 ** (number / WIDTHS[-1]))

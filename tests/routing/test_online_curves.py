@@ -64,3 +64,45 @@ def test_old_curves_are_made_anew(models: list[WorkloadModel], accuracy: dict[st
     assert bucket(1000) != bucket(20)
     expected.forget()
     assert expected.of(1000, "chat") == costs.of(1000, lengths.law(1000, "chat"), "chat")
+
+
+def test_buckets_between_those_of_the_past_are_prepared(
+    models: list[WorkloadModel], accuracy: dict[str, float]
+) -> None:
+    costs = QueryCosts(make(models, accuracy, queries(300, 1)))
+    lengths = OutputLengthLearner((), MIDDLE)
+    expected = ExpectedCosts(costs, lengths)
+    expected.prepare([(1, None), (20, "chat"), (4000, None)])
+    before = {τin: expected.of(τin, None) for τin in (1, 2, 3, 17, 300, 3999)}
+    # A law that is new to these buckets shows who has a curve: those stay as they were until an answer is theirs.
+    for _ in range(50):
+        lengths.observe(300, 900)
+    assert {τin: expected.of(τin, None) for τin in before} == before
+    assert expected.of(5000, None) == costs.of(5000, lengths.law(5000))
+    assert expected.of(300, "chat") == costs.of(300, lengths.law(300, "chat"), "chat")
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    τin=st.integers(0, 5000),
+    made=st.booleans(),
+    prices=st.lists(st.floats(-2, 2), min_size=9, max_size=9),
+    data=st.data(),
+)
+def test_the_cheapest_is_the_first_of_least_cost_and_price(
+    models: list[WorkloadModel],
+    accuracy: dict[str, float],
+    τin: int,
+    made: bool,
+    prices: list[float],
+    data: st.DataObject,
+) -> None:
+    policy = make(models, accuracy, queries(300, 1))
+    expected = ExpectedCosts(QueryCosts(policy), OutputLengthLearner((), MIDDLE))
+    if made:
+        expected.prepare([(τin, None)])
+    still_open = data.draw(st.lists(st.sampled_from(range(len(policy.models))), min_size=1, unique=True).map(sorted))
+    costs = expected.of(τin, None)
+    assert expected.cheapest(τin, None, prices, still_open) == min(
+        still_open, key=lambda model: costs[model] + prices[model]
+    )
