@@ -83,10 +83,7 @@ class SpanClient:
     def finish(self, span: Span) -> None:
         """Hand over a finished span; one that cannot be told is withdrawn, so that nothing stays open."""
         packet = self._encode(span)
-        if self._keep(packet):
-            with self._lock:
-                self.spooled += 1
-        elif not self._send(packet):
+        if not self._keep(packet, spans=1) and not self._send(packet):
             self.cancel(span.span_id)
 
     def cancel(self, span_id: str) -> None:
@@ -139,8 +136,8 @@ class SpanClient:
             self._warn("invalid", f"a span is not recorded, {error}")
             return None
 
-    def _keep(self, packet: bytes | None) -> bool:
-        """Whether it is in the spool. Where that has failed, it is tried again after a while."""
+    def _keep(self, packet: bytes | None, *, spans: int = 0) -> bool:
+        """Whether it, so many finished spans, is in the spool. After a failure it is tried again after a while."""
         if packet is None:
             return False
         with self._lock:
@@ -154,7 +151,9 @@ class SpanClient:
             kept = self._spool.append(packet)
             now_s = time.monotonic()
             self._next_spool_s = 0.0 if kept else now_s + self.retry_after_s
-            self.sent += kept
+            if kept:
+                self.sent += 1
+                self.spooled += spans
             if kept and (self._spool.segments > segments or now_s - self._kept_s > QUIET_S):
                 self._knock()
             self._kept_s = now_s

@@ -100,7 +100,7 @@ class OpenSpan:
         self._span: Span | None = None
         self._measurement: Measurement | None = None
         self._patience_s = WAIT_S
-        self._pid = os.getpid()
+        self._pid = _pid
         self.start_ns = time.monotonic_ns() if start_ns is None else start_ns
         client.begin(self.span_id, self.start_ns)
 
@@ -195,7 +195,7 @@ class OpenSpan:
 
     def _is_ours(self) -> bool:
         """A child forked inside the block leaves it too, and must not end its parent's span."""
-        return os.getpid() == self._pid
+        return self._pid == _pid
 
 
 @contextmanager
@@ -249,3 +249,15 @@ def _plain(count: int) -> int:
 @cache
 def _hostname() -> str:
     return socket.gethostname()
+
+
+_pid = os.getpid()
+"""This process's id: asked once, because the kernel takes longer to say it than Python to remember it."""
+
+
+def _after_fork_in_child() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

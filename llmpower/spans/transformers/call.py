@@ -30,7 +30,7 @@ import torch
 from llmpower.spans.context import OpenSpan, is_open, unmeasured
 from llmpower.spans.transformers.counting import Prompt, RowEnds
 from llmpower.spans.transformers.observing import Settings, say_once
-from llmpower.spans.transformers.placement import devices_of, name_for, uuids_of
+from llmpower.spans.transformers.placement import name_for, placement_of
 
 
 class MeasuredGenerate:
@@ -138,11 +138,12 @@ def watch_steps(original: Callable[..., Any]) -> Callable[..., Any]:
     """``_update_model_kwargs_for_generation``, the first call of which ends the prefill of loops without one."""
 
     @functools.wraps(original)
-    def observed(model: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        # This runs once a token: it takes nothing apart that it passes on, and asks one thing as a rule.
         call = _current.get()
-        if call is not None and call.span.first_token_ns is None and call.model is model:
+        if call is not None and call.is_prefilling and args[0] is call.model:
             call.see_first_token()
-        return original(model, *args, **kwargs)
+        return original(*args, **kwargs)
 
     return observed
 
@@ -151,18 +152,20 @@ class Call:
     """One outermost ``generate`` under way."""
 
     def __init__(self, settings: Settings, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        devices = devices_of(model)
+        placement = placement_of(model)
         self.model = model
         self.args = args
         self.kwargs = kwargs
         self.prompt: Prompt | None = None
         self.ends: RowEnds | None = None
+        self.is_prefilling = True
         self.synchronise_ns = 0
-        self.cuda = [device for device in devices if device.type == "cuda"] if settings.synchronise else []
-        # What the start waits for is earlier work, and no cost of this call's.
-        self.synchronise()
-        self.synchronise_ns = 0
-        self.span = OpenSpan(settings.sink, model_name=name_for(settings, model), device_uuids=uuids_of(devices))
+        self.cuda = placement.cuda if settings.synchronise else ()
+        if self.cuda:
+            # What the start waits for is earlier work, and no cost of this call's.
+            self.synchronise()
+            self.synchronise_ns = 0
+        self.span = OpenSpan(settings.sink, model_name=name_for(settings, model), device_uuids=placement.device_uuids)
 
     @classmethod
     def begin(cls, *arguments: Any) -> Call | None:
@@ -192,7 +195,8 @@ class Call:
 
     def see_first_token(self) -> None:
         """The prompt is through the model; later calls change nothing."""
-        if self.span.first_token_ns is None:
+        if self.is_prefilling:
+            self.is_prefilling = False
             try:
                 self.synchronise()
                 self.span.first_token()

@@ -20,6 +20,9 @@ from typing import Any
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
+_FEW = 256
+"""Values up to here are sooner read and counted one by one than by an operation of torch's on all of them."""
+
 
 @dataclass(slots=True)
 class Prompt:
@@ -70,7 +73,8 @@ class Prompt:
         """
         width: int | None = getattr(config, "_mask_length", 0) or inputs.shape[1]
         mask = model_kwargs.get("attention_mask")
-        if model.config.is_encoder_decoder and _encoder_input(model) != "input_ids":
+        has_encoder = "encoder_outputs" in model_kwargs and model.config.is_encoder_decoder
+        if has_encoder and _encoder_input(model) != "input_ids":
             # Frames of sound or patches of an image, which are no tokens; the mask, if any, counts those.
             mask, width = None, None
         return cls(
@@ -107,7 +111,7 @@ class Prompt:
     def input_tokens(self) -> int | None:
         """Tokens of all rows, without padding; ``None`` when the input was not made of tokens."""
         if self.mask is not None:
-            return int(self.mask.count_nonzero()) // self.copies
+            return _nonzero(self.mask) // self.copies
         return None if self.width is None else self.rows * self.width
 
     @property
@@ -127,10 +131,14 @@ class Prompt:
             return None
         if ends is not None and ends.lengths is not None and len(ends.lengths) == len(sequences):
             return int(ends.lengths.sum())
+        first = self.columns
         if not self.eos:
-            return int(sequences[:, self.columns :].numel())
-        # A dozen operations on tensors would cost a short call more than all else that measuring it does.
-        return sum(map(self._row_tokens, sequences[:, self.columns :].tolist()))
+            return len(sequences) * max(int(sequences.shape[1]) - first, 0)
+        # A dozen operations on tensors would cost a short call more than all else that measuring it does. To cut a
+        # short prompt off is one more.
+        if first > _FEW:
+            sequences, first = sequences[:, first:], 0
+        return sum([self._row_tokens(row[first:]) for row in sequences.tolist()])
 
     def _row_tokens(self, row: list[int]) -> int:
         """How many of a row's new tokens are no filling."""
@@ -167,6 +175,13 @@ class RowEnds(StoppingCriteriaList):
 def _encoder_input(model: Any) -> str:
     """The name of the encoder's input, found as ``GenerationMixin._prepare_model_inputs`` finds it."""
     return str(getattr(getattr(model, "encoder", model), "main_input_name", "input_ids"))
+
+
+def _nonzero(mask: Tensor) -> int:
+    """How many of the mask's values are not 0."""
+    if mask.numel() > _FEW:
+        return int(mask.count_nonzero())
+    return sum([len(row) - row.count(0) for row in mask.tolist()])
 
 
 def _ids(value: Any) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import types
 import weakref
 from typing import Any
 
+from torch.nn import Module
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
 from transformers.generation.continuous_batching.requests import RequestState
 from transformers.generation.continuous_batching.scheduler import Scheduler
@@ -19,7 +20,7 @@ from transformers.generation.utils import GenerationMixin
 
 from llmpower.exceptions import InputError
 from llmpower.spans.client import SpanSink
-from llmpower.spans.transformers import batching, call
+from llmpower.spans.transformers import batching, call, placement
 from llmpower.spans.transformers.call import MeasuredGenerate
 from llmpower.spans.transformers.observing import Patch, Settings
 
@@ -61,6 +62,7 @@ def instrument(
             _instrument_one(model, settings)
         for patch in _WATCHERS:
             patch.apply()
+        placement.note_move()
 
 
 def _instrument_one(model: Any, settings: Settings) -> None:
@@ -126,6 +128,7 @@ _WATCHERS = (
     Patch(GenerationMixin, "_get_stopping_criteria", call.watch_ends),
     Patch(GenerationMixin, "_prefill", call.watch_prefill),
     Patch(GenerationMixin, "_update_model_kwargs_for_generation", call.watch_steps),
+    Patch(Module, "_apply", placement.watch_moves),
     Patch(ContinuousBatchingManager, "_run_generation_loop", batching.measured_loop(_settings_of)),
     Patch(RequestState, "__post_init__", batching.watch_creation),
     Patch(RequestState, "status", batching.watch_status),

@@ -185,3 +185,25 @@ def test_an_encoder_with_a_decoder(count: Any) -> None:
         num_beams=2,
     )
     assert (span.input_tokens, span.output_tokens, span.batch_size) == (9, 8, 2)
+
+
+def test_long_prompts_and_large_masks_are_counted_alike(count: Any) -> None:
+    ids, mask = prompt(2, 300), torch.ones(2, 300)
+    ids[:, 7] = EOS
+    mask[0, :100] = 0
+    script = Script([[5, 6, EOS, 9], [5, 6, 7, 8]], prompt=300)
+    span = count(
+        ids,
+        attention_mask=mask,
+        max_new_tokens=4,
+        do_sample=False,
+        pad_token_id=PAD,
+        logits_processor=LogitsProcessorList([script]),
+    )
+    assert (span.input_tokens, span.output_tokens, span.batch_size) == (500, 3 + 4, 2)
+
+
+def test_an_end_within_a_short_prompt_ends_nothing(count: Any) -> None:
+    ids = prompt(1, 9)
+    ids[0, 4] = EOS
+    assert count(ids, max_new_tokens=5, min_new_tokens=5, do_sample=False).output_tokens == 5
