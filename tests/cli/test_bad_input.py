@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 from llmpower.store import Store
 
@@ -22,10 +23,7 @@ GRID = "model_name,input_tokens,output_tokens,runtime_s,gpu_energy_j\n" + "".joi
 
 
 def llmpower(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmpower.cli.main", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, env=os.environ | environment
-    )
+    return run_forked(*arguments, env=os.environ | environment)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run_forked
 
 from llmpower.cli.completion import SHELLS
 from llmpower.cli.main import COMMANDS
@@ -117,10 +118,7 @@ def test_no_key_pressed_imports_numpy() -> None:
 
 def test_the_shell_is_the_users_own_unless_it_is_named() -> None:
     def completion(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llmpower.cli.main", "completion", *arguments]
-        return subprocess.run(
-            command, env=os.environ | environ, capture_output=True, text=True, check=False, timeout=60
-        )
+        return run_forked("completion", *arguments, env=os.environ | environ)
 
     assert completion(SHELL="/usr/bin/fish").stdout == completion("fish").stdout != ""
     refused = completion(SHELL="/bin/sh")

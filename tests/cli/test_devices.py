@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import pytest
+from forked import run_forked
 from prometheus_client import CollectorRegistry
 
 from llmpower.metrics import MetricsServer
@@ -16,9 +16,7 @@ from llmpower.sampling import simulated_library
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmpower.cli.main", *arguments]
-    environ = os.environ | {"LLMPOWER_SIM_LOAD": "square:100,300,0.37"} | environment
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environ)
+    return run_forked(*arguments, env=os.environ | {"LLMPOWER_SIM_LOAD": "square:100,300,0.37"} | environment)
 
 
 def test_devices_shows_periods_and_latencies(tmp_path: Path) -> None:

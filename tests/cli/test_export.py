@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from forked import run_forked
 
 from llmpower.store import Store, read_measurements, schema
 from llmpower.tables import read_table
@@ -33,8 +34,7 @@ def store(tmp_path: Path, make_measurement: Make) -> Path:
 
 
 def export(*options: object, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmpower.cli.main", "export", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environ or None)
+    return run_forked("export", *options, env=environ or None)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])

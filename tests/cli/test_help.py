@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from forked import run_forked
 
 from llmpower.cli.main import COMMANDS, cli
 
@@ -42,11 +43,6 @@ def test_the_root_lists_every_command_and_imports_none() -> None:
     assert done.stderr.split() == ["llmpower.cli.main"]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmpower.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -59,7 +55,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_two(arguments: tuple[str, ...], named: str) -> None:
-    done = run(*arguments)
+    done = run_forked(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
@@ -75,4 +71,4 @@ def test_options_have_environment_variables() -> None:
 def test_version() -> None:
     import llmpower
 
-    assert run("--version").stdout.strip() == f"llmpower, version {llmpower.__version__}"
+    assert run_forked("--version").stdout.strip() == f"llmpower, version {llmpower.__version__}"

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run_forked
 
 from llmpower.spans.daemon_socket import SYSTEM_SOCKET
 
@@ -84,8 +84,7 @@ STATUS: dict[str, Any] = {
 
 
 def status(*options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmpower.cli.main", "status", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return run_forked("status", *options)
 
 
 def test_what_a_person_reads(receiver: Any) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run_forked
 from statuses import answer
 
 TOP = [sys.executable, "-m", "llmpower.cli.main", "top"]
 
 
 def top(*options: object, **changes: Any) -> subprocess.CompletedProcess[str]:
-    command = [*TOP, *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **changes)
+    return run_forked("top", *options, **changes)
 
 
 def test_where_output_is_no_terminal_it_is_one_frame(receiver: Any) -> None:
