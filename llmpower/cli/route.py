@@ -50,6 +50,14 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option(
     "--max-runtime", "max_runtime_s", type=float, metavar="S", help="Send no query where it would take over S seconds."
 )
+@click.option(
+    "--gpu-seconds",
+    "second_texts",
+    multiple=True,
+    metavar="MODEL=S",
+    shell_complete=models_of_file("models_path", after="="),
+    help="At most S GPU-seconds for all queries of the model.",
+)
 @click.option("--zeta", type=float, help="0 is accuracy alone, 1 energy alone. One of --zeta to --knee.")
 @click.option("--energy-budget", type=float, metavar="J", help="The most accuracy for at most so many joules.")
 @click.option("--accuracy-floor", type=float, metavar="A", help="The least energy at a mean accuracy of at least A.")
@@ -101,6 +109,7 @@ def command(
     share_texts: tuple[str, ...],
     shares_from_accuracy: bool,
     max_runtime_s: float | None,
+    second_texts: tuple[str, ...],
     zeta: float | None,
     energy_budget: float | None,
     accuracy_floor: float | None,
@@ -131,8 +140,9 @@ def command(
     joules or an accuracy instead, and the plan comes with the bound that not even divided queries could better. A
     model that was fitted on several systems is as many choices, named MODEL@SYSTEM. Accuracies may differ by
     query_class, a column of both files. --max-runtime holds for the predicted runtime of a query by itself, without
-    waiting; LATE is the part of the queries that baselines are late for. --idle-watts charges loaded models num_gpus
-    (a column of --accuracy) × W × --horizon.
+    waiting; LATE is the part of the queries that baselines are late for. --gpu-seconds holds for the runtimes of all
+    queries of a model, added up, × num_gpus (a column of --accuracy); OVER names the models of which a baseline takes
+    more. --idle-watts charges loaded models num_gpus × W × --horizon.
 
     \b
     Example:
@@ -140,6 +150,7 @@ def command(
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --energy-budget 5e6
       llmpower route --models models.json --workload queries.csv --zeta 1 --share Llama-2-70B=0.1:0.3
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --max-runtime 20
+      llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --gpu-seconds Llama-2-70B=7200
       llmpower route --models models.json --workload azure.csv --accuracy accuracy.csv --shares-from-accuracy \\
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --plot plan.png
     """
@@ -155,6 +166,7 @@ def command(
         save_policy,
         trace_frontier,
     )
+    from llmpower.routing.gpu_seconds import GpuSeconds, parse_gpu_seconds
     from llmpower.routing.rows import Rows
     from llmpower.routing.shares import parse_shares
     from llmpower.tables import parse_columns, write_table
@@ -168,6 +180,9 @@ def command(
     if policy_path is not None and max_runtime_s is not None:
         advice = "a policy decides before it knows how long an answer takes, so it cannot keep this; leave one out"
         raise InputError("--policy", "with --max-runtime", advice)
+    for option, path in (("--policy", policy_path), ("--frontier", frontier_path), ("--plot", plot_path)):
+        if second_texts and path is not None:
+            raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
     # scipy takes as long to load as a million rows, which can be read meanwhile.
     Thread(target=import_module, args=("scipy.special",), daemon=True).start()
     goal = _goal(zeta, energy_budget, accuracy_floor, joules_per_point, knee)
@@ -183,6 +198,7 @@ def command(
             raise InputError("--share", share_texts[0], "shares come from the accuracy file already; leave one out")
         shares = {name: share for name, share in table.shares.items() if not only or name in only}
     idle = _idle(idle_watts, horizon_s, table)
+    second_limits = parse_gpu_seconds(second_texts)
     rows = Rows(workload_path, parse_columns(columns))
     workload = rows.workload()
 
@@ -199,6 +215,7 @@ def command(
             idle=idle,
             allow_unload=allow_unload,
             max_runtime_s=max_runtime_s,
+            gpu_seconds=GpuSeconds(second_limits, {} if table is None else table.num_gpus) if second_limits else None,
             max_extrapolation=max_extrapolation,
             draws=draws,
             solved=solved,

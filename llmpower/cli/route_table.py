@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from llmpower.cli.layout import ABSENT, aligned, energy_unit, percent
 from llmpower.routing import Outcome, RoutingPlan
+from llmpower.routing.gpu_seconds import ROUNDING
 
 
 def plan_lines(plan: RoutingPlan) -> list[str]:
@@ -24,10 +25,11 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
     ]
     if plan.simulated:
         lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
-    limited = plan.max_runtime_s is not None
+    limited, counted = plan.max_runtime_s is not None, plan.second_limits is not None
     header = (
         *("", f"ENERGY [{unit}]", "SAVED [%]", "ACC/TOKEN [%]", "ACC/QUERY [%]", "RUNTIME [s]"),
         *(["LATE [%]"] if limited else []),
+        *(["OVER"] if counted else []),
     )
     lines += aligned(
         header,
@@ -40,6 +42,7 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
                 percent(outcome.accuracy_query_mean, 2),
                 f"{outcome.runtime_s:,.1f}",
                 *([percent((outcome.late_queries or 0) / plan.workload.n_queries, 2)] if limited else []),
+                *([", ".join(_over(plan, outcome)) or ABSENT] if counted else []),
             )
             for name, outcome in outcomes.items()
         ],
@@ -79,7 +82,8 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
         )
     # Without accuracies the table has said already which model costs least.
     for name in plan.never_chosen if plan.accuracy_query_mean is not None else ():
-        forced = "only its share sends queries there" if plan.models[name].queries else "it serves none"
+        forcing = "its share sends" if plan.second_limits is None else "shares and limits send"
+        forced = f"only {forcing} queries there" if plan.models[name].queries else "it serves none"
         why = "others are as good for fewer joules on every query"
         if plan.max_runtime_s is not None:
             why = "on every query it would be late, or others are as good for fewer joules"
@@ -88,12 +92,22 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
 
 def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     """How sure the figures are, and what stands behind names of the table."""
-    if plan.bound is not None:
-        energy_j = plan.bound.energy_j
-        bound = _percent(plan.bound.accuracy) if energy_j is None else f"{energy_j / divisor:,.2f} {unit}"
-        yield f"no plan does better than {bound}, though it divided queries"
+    if (bound := plan.bound) is not None:
+        best = _percent(bound.accuracy)
+        if bound.energy_j is not None:
+            best = f"{bound.energy_j / divisor:,.2f} {unit}"
+        elif bound.objective is not None:
+            best = f"an objective of {bound.objective:.9g}"
+        yield f"no plan does better than {best}, though it divided queries"
     if plan.max_runtime_s is not None:
         yield f"every query is predicted to take at most {plan.max_runtime_s:.6g} s by itself; LATE would take longer"
+    if (limits := plan.second_limits) is not None and plan.gpu_seconds is not None:
+        more = f"{100 * plan.optimality_gap:.2g} % of what it pays"
+        yield f"in whole queries this one has {plan.objective:.9g}, {more} more"
+        for name, limit in limits.items():
+            worth = f"one more is worth {limit.price:.4g} of the objective" if limit.price else "more are worth nothing"
+            yield f"{name}: {plan.gpu_seconds[name]:,.1f} of at most {limit.limit:,.1f} GPU-seconds; {worth}"
+        yield "OVER: the models whose GPU-seconds a baseline exceeds"
     if (energy := plan.energy) is not None:
         yield (
             f"energy of the plan's queries: 95 % from {energy.low_j / divisor:,.2f} to {energy.high_j / divisor:,.2f}"
@@ -105,6 +119,8 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
         line += f", 95 % from {saved.low_j / divisor:,.2f} to {saved.high_j / divisor:,.2f} {unit}"
     if (against := plan.baselines[saving.against]).late_queries:
         line += f"; that is late for {_late(plan, against)} of the queries"
+    if over := _over(plan, against):
+        line += f"; that exceeds the GPU-seconds of {', '.join(over)}"
     yield line
     if (again := plan.bootstrap) is not None:
         yield (
@@ -119,6 +135,13 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
             f"hybrid_threshold: up to {rule.threshold} {rule.tokens.replace('_', ' ')} to {rule.below}, longer ones to"
             f" {rule.above}"
         )
+
+
+def _over(plan: RoutingPlan, outcome: Outcome) -> list[str]:
+    """Models whose limit on GPU-seconds is exceeded, by more than a sum's rounding."""
+    used = outcome.gpu_seconds or {}
+    limits = plan.second_limits or {}
+    return [name for name, limit in limits.items() if used[name] > limit.limit * (1 + 2 * ROUNDING)]
 
 
 def _late(plan: RoutingPlan, outcome: Outcome) -> str:

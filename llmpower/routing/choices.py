@@ -61,6 +61,18 @@ def find(values: Mapping[str, T], choice: Choice) -> T | None:
     return values.get(choice.name, values.get(choice.model.model_name))
 
 
+def gpus_of(num_gpus: Mapping[str, int], choice: Choice) -> int:
+    """The GPUs that a choice occupies.
+
+    Raises:
+        InputError: nobody said how many.
+    """
+    gpus = find(num_gpus, choice)
+    if gpus is None:
+        raise InputError("num_gpus", "missing", f"{choice.name} has none; add a column num_gpus to the --accuracy file")
+    return gpus
+
+
 def _named(models: list[WorkloadModel]) -> list[Choice]:
     systems = Counter(model.model_name for model in models)
     choices = [Choice(m.model_name if systems[m.model_name] == 1 else f"{m.model_name}@{m.system}", m) for m in models]

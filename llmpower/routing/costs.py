@@ -24,6 +24,7 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
 from llmpower.routing.accuracy import WEIGHTINGS, AccuracyTable, Weighting, accuracies
 from llmpower.routing.choices import Choice, candidates
+from llmpower.routing.gpu_seconds import GpuSeconds, SecondRows
 from llmpower.routing.idle import Idle
 from llmpower.routing.kernels import Choices
 from llmpower.routing.outcome import Loads, Outcome, Scaling
@@ -56,12 +57,13 @@ class _Sums:
 class Costs:
     """Predictions for every cell and choice, in the order of ``choices`` (by name).
 
-    ``energy_j`` and ``runtime_s`` have shape (n_cells, n_choices), the latter ``None`` where nobody limits it;
-    ``accuracy`` (n_classes, n_choices) or ``None``;
-    ``extrapolated`` (n_cells,) marks cells outside the fitted range of at least one choice; ``n_tokens`` are those of
-    all queries. ``idle_j`` (n_choices,) is
-    what each is charged while it is loaded, or ``None``; all are, unless they are ``unloadable`` and given no query. No
-    query may go where it is predicted to take longer than ``max_runtime_s``, if that is given.
+    ``energy_j`` and ``runtime_s`` have shape (n_cells, n_choices), the latter ``None`` where nothing limits it;
+    ``accuracy`` (n_classes, n_choices) or ``None``; ``extrapolated`` (n_cells,) marks cells outside the fitted range
+    of at least one choice; ``n_tokens`` are those of all queries. ``idle_j`` (n_choices,) is what each is charged while
+    it is loaded, or ``None``; all are, unless they are ``unloadable`` and given no query. No
+    query may go where it is predicted to take longer than ``max_runtime_s``, if that is given. ``second_rows`` are
+    limits on GPU-seconds, if any; where a second on a choice has its price in them it stands in ``second_prices``
+    (n_choices,), in the unit of the objective.
     """
 
     choices: tuple[Choice, ...]
@@ -76,6 +78,8 @@ class Costs:
     idle_j: FloatArray | None = None
     unloadable: bool = False
     max_runtime_s: float | None = None
+    second_rows: SecondRows | None = None
+    second_prices: FloatArray | None = None
 
     @property
     def late(self) -> NDArray[np.bool_] | None:
@@ -106,6 +110,8 @@ class Costs:
                 a = self.query_accuracy(cells)
                 a *= (1 - ζ) / (self.scaling.accuracy_max or 1.0)
                 costs[cells] -= a
+            if self.second_prices is not None and self.runtime_s is not None:
+                costs[cells] += self.runtime_s[cells] * self.second_prices
             if late is not None:
                 costs[cells][late[cells]] = np.inf
 
@@ -207,6 +213,7 @@ class Costs:
             shares=dict(zip(self.model_names, (loads.queries / n_queries).tolist(), strict=True)),
             idle_energy_j=idle_j,
             late_queries=None if self.max_runtime_s is None else float(loads.late.sum()),
+            gpu_seconds=None if self.second_rows is None else self.second_rows.used(loads.runtime_s),
         )
 
 
@@ -234,13 +241,14 @@ def predict_costs(
     idle: Idle | None = None,
     allow_unload: bool = False,
     max_runtime_s: float | None = None,
+    gpu_seconds: GpuSeconds | None = None,
 ) -> Costs:
     """Predict the workload on the models of ``only``, or on all; charge what they draw ``idle``, if given.
 
     Raises:
         InputError: no model, an unknown one in ``only`` or ``accuracy``, one without an accuracy, models that cannot
-            be compared, a prediction at or below zero, models to unload that nothing is charged for, or a limit
-            ``max_runtime_s`` on a query's predicted runtime that is no positive number.
+            be compared, a prediction at or below zero, models to unload that nothing is charged for, or a limit on a
+            query's predicted runtime or a model's GPU-seconds that is no positive number.
     """
     if max_runtime_s is not None and not 0 < max_runtime_s < np.inf:
         raise InputError("--max-runtime", max_runtime_s, "is the longest that a query may take, in seconds above 0")
@@ -259,7 +267,8 @@ def predict_costs(
                 advice = f"has an accuracy but no fit; fit it, or name the models to use with --only: {names}"
                 raise InputError("--accuracy", name, advice)
     values = None if table is None else accuracies(table, choices, workload.classes)
-    energy_j, runtime_s = predict(choices, workload, seconds=max_runtime_s is not None)
+    second_rows = gpu_seconds.rows(choices) if gpu_seconds is not None and gpu_seconds.limits else None
+    energy_j, runtime_s = predict(choices, workload, seconds=max_runtime_s is not None or second_rows is not None)
     return Costs(
         choices=choices,
         workload=workload,
@@ -273,6 +282,7 @@ def predict_costs(
         idle_j=None if idle is None else idle.energy_j(choices),
         unloadable=allow_unload,
         max_runtime_s=max_runtime_s,
+        second_rows=second_rows,
     )
 
 

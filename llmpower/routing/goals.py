@@ -57,11 +57,12 @@ KNEE = Knee()
 @dataclass(frozen=True, slots=True)
 class Bound:
     """What no plan can better, though it divided queries into fractions: the most accuracy that a budget allows, or the
-    least joules of queries that a floor needs.
+    least joules of queries that a floor needs; or the least objective, where GPU-seconds are limited.
     """
 
     accuracy: float | None = None
     energy_j: float | None = None
+    objective: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +100,9 @@ def choose(costs: Costs, limits: tuple[IntArray, IntArray], goal: float | Goal) 
     """
     if isinstance(goal, float | int):
         return Chosen(float(goal))
+    if costs.second_rows is not None and not isinstance(goal, Knee | JoulesPerPoint):
+        advice = "a budget or a floor would be one more sum to keep to; give --zeta or --joules-per-point instead"
+        raise InputError("--gpu-seconds", "with a budget or a floor", advice)
     if costs.unloadable and not isinstance(goal, Knee | JoulesPerPoint):
         raise InputError("--allow-unload", "with a budget or a floor", "they hold for loaded models; leave one out")
     tradeoff = Tradeoff(costs, limits)

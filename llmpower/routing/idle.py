@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import InfeasibleError, InputError
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.choices import Choice, find
+from llmpower.routing.choices import Choice, find, gpus_of
 from llmpower.routing.workload import IntArray
 
 MOST_CHOICES = 16
@@ -68,11 +68,7 @@ class Idle:
                 raise InputError("--idle-watts", choice.name, "has none; write MODEL=W, or W for every model")
             if not 0 <= watts < np.inf:
                 raise InputError("--idle-watts", watts, "is what a GPU draws while it waits, in watts")
-            gpus = find(self.num_gpus, choice)
-            if gpus is None:
-                advice = f"{choice.name} has none; add a column num_gpus to the --accuracy file"
-                raise InputError("num_gpus", "missing", advice)
-            charges.append(gpus * watts * self.horizon_s)
+            charges.append(gpus_of(self.num_gpus, choice) * watts * self.horizon_s)
         return np.array(charges, np.float64)
 
 

@@ -1,12 +1,15 @@
 """Which queries go where, and to which loaded models: the optimum before any figure of it is computed.
 
 Where waiting is charged and models may be unloaded, every set of them that could be the best is solved for
-(:mod:`~llmpower.routing.idle` says which); everywhere else all are loaded.
+(:mod:`~llmpower.routing.idle` says which); everywhere else all are loaded. Limits on GPU-seconds are sums, which
+:mod:`~llmpower.routing.side_rows` keeps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,9 @@ from numpy.typing import NDArray
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.choices import Choice
 from llmpower.routing.costs import Costs
+from llmpower.routing.gpu_seconds import SecondLimit
 from llmpower.routing.idle import cheapest_set
+from llmpower.routing.side_rows import solve_within
 from llmpower.routing.solver import Solution, solve
 from llmpower.routing.workload import IntArray, Workload
 
@@ -29,14 +34,34 @@ class Assigned:
     assigned: IntArray
 
 
-def solve_loaded(
-    costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, paid: FloatArray
-) -> tuple[Solution, NDArray[np.intp]]:
-    """The optimum and the choices that are loaded for it: all, or the set whose waiting is worth its while."""
+class Solved(NamedTuple):
+    """The optimum and the choices that are loaded for it; what limits on GPU-seconds cost, and the bound under them."""
+
+    solution: Solution
+    loaded: NDArray[np.intp]
+    second_limits: Mapping[str, SecondLimit] | None = None
+    second_prices: FloatArray | None = None  # of a second on each choice
+    bound: float | None = None
+
+
+def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, paid: FloatArray) -> Solved:
+    """All choices are loaded, or the set whose waiting is worth its while."""
     count, (low, high) = costs.workload.count, limits
     everything = np.arange(len(costs.choices))
+    if (rows := costs.second_rows) is not None:
+        assert costs.runtime_s is not None
+        found = solve_within(paid, count, limits, costs.runtime_s, rows)
+        of_limits = zip(rows.limit.tolist(), found.row_prices.tolist(), strict=True)
+        idle = 0.0 if costs.idle_j is None else zeta * float(costs.idle_j.sum()) / costs.scaling.energy_max_j
+        return Solved(
+            Solution(found.assigned, found.prices, found.gap),
+            everything,
+            {name: SecondLimit(*figures) for name, figures in zip(rows.names, of_limits, strict=True)},
+            found.row_prices @ rows.gpus,
+            found.bound + idle,
+        )
     if costs.idle_j is None or not costs.unloadable:
-        return solve(paid, count, low, high), everything
+        return Solved(solve(paid, count, low, high), everything)
 
     def optimum(loaded: NDArray[np.intp]) -> float:
         solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
@@ -48,4 +73,4 @@ def solve_loaded(
     solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
     assigned, prices = np.zeros(paid.shape, np.int64), np.zeros(len(everything))
     assigned[:, loaded], prices[loaded] = solution.assigned, solution.prices
-    return Solution(assigned, prices, solution.optimality_gap), loaded
+    return Solved(Solution(assigned, prices, solution.optimality_gap), loaded)

@@ -30,7 +30,8 @@ class Outcome:
     loaded models are charged for waiting, ``None`` where they are not. ``accuracy_token_weighted`` is
     Σ A_K·(τin+τout) / Σ (τin+τout), ``accuracy_query_mean`` Σ A_K / N; both ``None`` where no accuracy was given.
     ``shares`` are fractions of the queries by model name. ``late_queries`` are predicted to take longer than they may:
-    expected queries where chance divides them, ``None`` where nothing is asked.
+    expected queries where chance divides them, ``None`` where nothing is asked. ``gpu_seconds`` are those that are
+    taken of each limit on them, by its name; ``None`` where there is none.
     """
 
     objective: float
@@ -41,6 +42,7 @@ class Outcome:
     shares: Mapping[str, float]
     idle_energy_j: float | None
     late_queries: float | None
+    gpu_seconds: Mapping[str, float] | None
 
     @property
     def total_energy_j(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from time import perf_counter
 from typing import Any
 
@@ -25,11 +25,13 @@ from llmpower.routing.choices import Choice
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.dominance import never_chosen
 from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose
+from llmpower.routing.gpu_seconds import GpuSeconds, SecondLimit
 from llmpower.routing.idle import Idle
 from llmpower.routing.latency import refuse_late
-from llmpower.routing.loaded import Assigned, solve_loaded
+from llmpower.routing.loaded import Assigned, Solved, solve_loaded
 from llmpower.routing.loads import ModelLoad, model_loads
 from llmpower.routing.outcome import Outcome, Scaling
+from llmpower.routing.plan_document import plan_json
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.solver import solve
 from llmpower.routing.thresholds import ThresholdRule, best_threshold
@@ -48,7 +50,8 @@ class RoutingPlan(Outcome):
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solver.Solution` has them:
     a query goes to the least of ζ·ê − (1−ζ)·â + price. ``joules_per_point`` is what a percentage point of the mean
     accuracy is worth at ζ; ``None`` where none is known or ζ is 0. ``bound`` is what fractions of queries could reach
-    where ζ was chosen for a budget or a floor. Models in ``unloaded`` are better not loaded at all and have no
+    where ζ was chosen for a budget or a floor, or GPU-seconds are limited; ``second_limits`` are those limits by name,
+    with what a GPU-second adds to the cost of a query there. Models in ``unloaded`` are better not loaded and have no
     price; those in ``never_chosen`` get queries only because shares say so. ``extrapolated_queries`` lie outside the
     fitted range of at least one model, and take ``extrapolated_energy_j``. ``energy`` has the interval of
     ``energy_j``, ``saving`` what the best mix that ignores the query would have cost more, ``threshold`` the rule of
@@ -64,6 +67,7 @@ class RoutingPlan(Outcome):
     zeta: float
     joules_per_point: float | None
     bound: Bound | None
+    second_limits: Mapping[str, SecondLimit] | None
     accuracy_weighting: Weighting
     scaling: Scaling
     prices: Mapping[str, float]
@@ -94,36 +98,7 @@ class RoutingPlan(Outcome):
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the assignment, as JSON types."""
-        return {
-            "simulated": self.simulated,
-            **_outcome_json(self),
-            "energy_std_j": None if self.energy is None else self.energy.std_j,
-            "energy_low_j": None if self.energy is None else self.energy.low_j,
-            "energy_high_j": None if self.energy is None else self.energy.high_j,
-            "accuracy_weighting": self.accuracy_weighting,
-            "max_runtime_s": self.max_runtime_s,
-            "zeta": self.zeta,
-            "joules_per_point": self.joules_per_point,
-            "bound": None if self.bound is None else asdict(self.bound),
-            "prices": dict(self.prices),
-            "scaling": asdict(self.scaling),
-            "boundary": self.boundary,
-            "optimality_gap": self.optimality_gap,
-            "saving": asdict(self.saving),
-            "bootstrap": None if self.bootstrap is None else asdict(self.bootstrap),
-            "baselines": {name: _outcome_json(outcome) for name, outcome in self.baselines.items()},
-            "threshold": None if self.threshold is None else asdict(self.threshold),
-            "models": {name: asdict(load) for name, load in self.models.items()},
-            "never_chosen": list(self.never_chosen),
-            "unloaded": list(self.unloaded),
-            "solve_s": self.solve_s,
-            "queries": self.workload.n_queries,
-            "cells": self.workload.n_cells,
-            "extrapolated_queries": self.extrapolated_queries,
-            "extrapolated_share": self.extrapolated_share,
-            "extrapolated_energy_j": self.extrapolated_energy_j,
-            "extrapolated_energy_share": self.extrapolated_energy_share,
-        }
+        return plan_json(self)
 
 
 def route(
@@ -138,6 +113,7 @@ def route(
     idle: Idle | None = None,
     allow_unload: bool = False,
     max_runtime_s: float | None = None,
+    gpu_seconds: GpuSeconds | None = None,
     max_extrapolation: float = 1.0,
     draws: int = 20,
     solved: Callable[[Assigned], None] | None = None,
@@ -159,6 +135,8 @@ def route(
         allow_unload: leave a model out where its queries are not worth what its waiting costs.
         max_runtime_s: no query may go to a model on which it is predicted to take longer, by itself; any may by
             default.
+        gpu_seconds: the most GPU-seconds that all queries of a model may take; ζ is chosen as without. Whole queries
+            keep to them at a little more than the optimum, and ``optimality_gap`` says how much more.
         max_extrapolation: the largest fraction of the queries, and of the energy, that may lie outside what the models
             were fitted on. Any by default, and up to half on the command line.
         draws: how often to plan again with other coefficients, for :class:`~llmpower.routing.bootstrap.Bootstrap`.
@@ -168,7 +146,8 @@ def route(
     Raises:
         InputError: an argument is out of range, models cannot be compared, a form predicts ≤ 0, or more is extrapolated
             than may be.
-        InfeasibleError: no division of the queries meets the shares, or none does within ``max_runtime_s``.
+        InfeasibleError: no division of the queries meets the shares, or none does within ``max_runtime_s`` and
+            ``gpu_seconds``.
 
     Example:
         >>> import pandas as pd
@@ -186,6 +165,8 @@ def route(
         0.0
     """
     check_goal(zeta, accuracy)
+    if gpu_seconds is not None and allow_unload:
+        raise InputError("--gpu-seconds", "with --allow-unload", "limits hold for loaded models; leave one out")
     if not 0 <= max_extrapolation <= 1:
         raise InputError("--max-extrapolation", max_extrapolation, "is a fraction from 0 to 1")
     costs = predict_costs(
@@ -197,6 +178,7 @@ def route(
         idle=idle,
         allow_unload=allow_unload,
         max_runtime_s=max_runtime_s,
+        gpu_seconds=gpu_seconds,
     )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
@@ -223,9 +205,10 @@ def make_plan(
     paid = costs.per_query(zeta)
     started = perf_counter()
     if chosen.solution is None:
-        solution, loaded = solve_loaded(costs, limits, zeta, paid)
+        found = solve_loaded(costs, limits, zeta, paid)
     else:
-        solution, loaded = chosen.solution, np.arange(len(names))
+        found = Solved(chosen.solution, np.arange(len(names)))
+    solution, loaded = found.solution, found.loaded
     solve_s = perf_counter() - started
     if solved is not None:
         solved(Assigned(workload, names, costs.choices, solution.assigned))
@@ -254,7 +237,8 @@ def make_plan(
         joules_per_point=Tradeoff(costs, limits).joules_per_point(zeta)
         if costs.accuracy is not None and zeta
         else None,
-        bound=chosen.bound,
+        bound=chosen.bound if found.bound is None else Bound(objective=found.bound),
+        second_limits=found.second_limits,
         accuracy_weighting=costs.weighting,
         scaling=costs.scaling,
         prices={names[K]: float(solution.prices[K]) for K in loaded},
@@ -265,7 +249,10 @@ def make_plan(
         threshold=None if rule is None else rule.rule,
         energy=interval(costs, Φ.plan),
         saving=_saving(costs, outcome, compared, Φ),
-        bootstrap=bootstrap(costs, of_loaded, zeta, draws, _assign) if draws else None,
+        # A sample of the queries has no sum to be held to: limits on sums are their prices there.
+        bootstrap=bootstrap(replace(costs, second_prices=found.second_prices), of_loaded, zeta, draws, _assign)
+        if draws
+        else None,
         extrapolated_queries=int(workload.count[costs.extrapolated].sum()),
         extrapolated_energy_j=float((solution.assigned[costs.extrapolated] * costs.energy_j[costs.extrapolated]).sum()),
         never_chosen=never_chosen(costs),
@@ -291,16 +278,3 @@ def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: Designs) -> Sa
         against = f"single:{costs.model_names[int(np.argmin(singles))]}"
     ΔΦ = [w * of_all - ours for w, of_all, ours in zip(mix, Φ.everything, Φ.plan, strict=True)]
     return saving(costs, plan, against, compared.outcomes[against], ΔΦ)
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "objective": outcome.objective,
-        "energy_j": outcome.energy_j,
-        "runtime_s": outcome.runtime_s,
-        "accuracy_token_weighted": outcome.accuracy_token_weighted,
-        "accuracy_query_mean": outcome.accuracy_query_mean,
-        "shares": dict(outcome.shares),
-        "idle_energy_j": outcome.idle_energy_j,
-        "late_queries": outcome.late_queries,
-    }

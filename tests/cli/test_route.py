@@ -222,6 +222,22 @@ def test_who_is_late_is_said(run_route: Run, tmp_path: Path) -> None:
     assert json.loads(run_route("--zeta", "1", "--json").stdout)["late_queries"] is None
 
 
+def test_gpu_seconds_are_counted(run_route: Run, directory: Path) -> None:
+    options = ("--accuracy", str(directory / "accuracy.csv"), "--zeta", "0", "--gpu-seconds", "large=100")
+    done = run_route(*options)
+    assert (done.returncode, done.stderr) == (0, "")
+    over = {line.split()[0]: line.split()[-1] for line in done.stdout.split("MODEL")[0].splitlines()[4:] if line}
+    assert over["plan"] == over["single:small"] == "–"
+    assert over["single:large"] == "large"
+    document = json.loads(run_route(*options, "--json").stdout)
+    used = document["gpu_seconds"]["large"]
+    assert used == pytest.approx(4 * document["models"]["large"]["runtime_s"])
+    assert 0 < used <= 100
+    assert document["second_limits"]["large"]["limit"] == 100
+    assert document["bound"]["objective"] <= document["objective"]
+    assert f"large: {used:.1f} of at most 100.0 GPU-seconds" in done.stdout
+
+
 def test_unloading_is_part_of_the_answer(run_route: Run, tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     options = ("--idle-watts", "50", "--horizon", "1e6", "--allow-unload", "--policy", str(policy))
@@ -270,6 +286,16 @@ def test_simulated_is_said(run_route: Run) -> None:
         (["--zeta", "1", "--max-runtime", "nan"], "--max-runtime = nan: is the longest that a query may take"),
         (["--zeta", "1", "--max-runtime", "1"], "--max-runtime = 1 s: 1 of 4 queries take longer on every model"),
         (["--zeta", "1", "--max-runtime", "9", "--policy", "{d}/p.json"], "--policy = with --max-runtime: a policy"),
+        (["--zeta", "1", "--gpu-seconds", "large"], "--gpu-seconds = large: write MODEL=S"),
+        (["--zeta", "1", "--gpu-seconds", "large=9"], "num_gpus = missing: large has none"),
+        (
+            ["--accuracy", "{d}/accuracy.csv", "--gpu-seconds", "small=9", "--policy", "{d}/p.json"],
+            "--policy = with --gpu",
+        ),
+        (
+            ["--accuracy", "{d}/accuracy.csv", "--zeta", "1", "--share", "small=1", "--gpu-seconds", "small=1"],
+            "--gpu-seconds = small=1: the queries cannot be served within that; small=",
+        ),
         (["--zeta", "1", "--max-extrapolation", "2"], "--max-extrapolation = 2.0: is a fraction"),
         (["--zeta", "1", "--bootstrap", "-1"], "Invalid value for '--bootstrap'"),
         (["--accuracy", "{d}/accuracy.csv", "--plot", "{d}/plan.pdf"], "plan.pdf: cannot tell the format"),

@@ -1,0 +1,302 @@
+"""Plans within sums over all cells, which whole queries seldom meet exactly: limits on GPU-seconds.
+
+A row Σ x_cK·u_cK ≤ S limits no number of queries, so the transportation problem of :mod:`~llmpower.routing.solver` is
+one no longer. With a price μ ≥ 0 for each row it is again, at costs c + μ·u, and
+
+    L(μ) = min_x Σ (c + μ·u)·x − μ·S
+
+is a lower bound at every μ. The best μ is found by the columns of Dantzig and Wolfe (Operations Research 8, 1960): each
+assignment that the solver returns is a column, a linear program of as many rows as there are limits weighs the columns,
+and its duals are the next μ, until no assignment improves on them. Before that the same is done for the excess over
+the limits, which says whether they can be kept at all.
+
+The columns that are weighed in the end are optimal at μ and differ in a few cells that tie. Those, and the cells next
+to a tie, are divided into whole queries by a mixed-integer program (HiGHS) with all else fixed; more of them where the
+result is more than 0.1 % off. Small workloads are solved whole in this way. What whole queries cost more than fractions
+could is told: the bound is L(μ), and its distance to what the plan pays is the gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
+from typing import Any
+
+import numpy as np
+
+from llmpower.exceptions import InfeasibleError, LlmpowerError
+from llmpower.modelling.forms import FloatArray
+from llmpower.routing import kernels
+from llmpower.routing.gpu_seconds import SecondRows
+from llmpower.routing.solver import solve
+from llmpower.routing.workload import IntArray
+
+# Cells that are divided anew into whole queries, and when they are more.
+FREE_CELLS = 128
+MOST_FREE_CELLS = 2048
+GROWTH = 4
+FAR_OFF = 1e-3
+# Of branching: the same answer on every run, which a limit on time would not give. What would do needs no proof.
+NODES = 500
+NODES_OF_REFUSAL = 20
+# HiGHS's tolerances are absolute, about 1e-6: so much is all of a limit, and the dearest of the costs, to it.
+WHOLE_LIMIT = 1e4
+DEAREST = 1e3
+# Less room, where rounding to whole queries overstepped a limit after all.
+NARROWER = 1 - 1e-6
+MOST_COLUMNS = 500
+EXACT = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Within:
+    """A plan within the limits: ``assigned`` (n_cells, n_choices), prices of queries (n_choices,) and of a row's unit
+    (n_rows,), both in the unit of the costs; ``bound``, what no division of queries costs less than; ``gap``, what
+    the plan pays more, relative to Σ x_cK·|c_cK|.
+    """
+
+    assigned: IntArray
+    prices: FloatArray
+    row_prices: FloatArray
+    bound: float
+    gap: float
+
+
+def solve_within(
+    paid: FloatArray, count: IntArray, limits: tuple[IntArray, IntArray], runtime_s: FloatArray, rows: SecondRows
+) -> Within:
+    """Assign queries as :func:`~llmpower.routing.solver.solve` does, within ``rows``.
+
+    ``paid`` and ``runtime_s`` have shape (n_cells, n_choices), ``limits`` are the lowest and highest numbers of
+    queries.
+
+    Raises:
+        InfeasibleError: no plan is within the rows; the error says what could be kept to.
+    """
+    search = _Search(paid, count, limits, runtime_s, rows)
+    search.reach()
+    μ, bound = search.price()
+    x, prices = search.whole(μ, bound)
+    return Within(x, prices, μ / rows.limit, bound, search.gap(x, bound))
+
+
+class _Search:
+    """Columns and their weights. Rows are counted in parts of their limit: 1 is all of it."""
+
+    def __init__(
+        self,
+        paid: FloatArray,
+        count: IntArray,
+        limits: tuple[IntArray, IntArray],
+        runtime_s: FloatArray,
+        rows: SecondRows,
+    ) -> None:
+        self.paid, self.count, self.limits, self.runtime_s, self.rows = paid, count, limits, runtime_s, rows
+        self.allowed = np.isfinite(paid)
+        self.finite = np.where(self.allowed, paid, 0.0)
+        self.parts = rows.parts
+        self.prices = np.zeros(paid.shape[1])
+        self.best: IntArray | None = None  # of the columns within the limits
+        # Of each column; millions of cells leave no room to keep the columns themselves.
+        self.costs: list[float] = []
+        self.uses: list[FloatArray] = []
+
+    def gap(self, x: IntArray, bound: float) -> float:
+        paid = float(np.vdot(x, np.abs(self.finite)))
+        excess = max(0.0, self.cost(x) - bound)
+        return excess / paid if paid else excess
+
+    def cost(self, x: IntArray) -> float:
+        return float(np.vdot(x, self.finite))
+
+    def use(self, x: IntArray) -> FloatArray:
+        seconds = np.zeros(len(self.prices))
+        kernels.add(x, self.runtime_s, seconds)
+        return np.asarray(self.parts @ seconds)
+
+    def charged(self, paid: FloatArray, μ: FloatArray) -> FloatArray:
+        return paid + self.runtime_s * (μ @ self.parts)
+
+    def add(self, paid: FloatArray, μ: FloatArray) -> tuple[float, FloatArray]:
+        """The best column at these prices: its cost and its use of each row."""
+        solution = solve(self.charged(paid, μ), self.count, *self.limits, prices=self.prices)
+        x, self.prices = solution.assigned, solution.prices
+        cost, use = self.cost(x), self.use(x)
+        self.costs.append(cost)
+        self.uses.append(use)
+        if (use <= 1).all() and (self.best is None or cost < self.cost(self.best)):
+            self.best = x
+        return cost, use
+
+    def reach(self) -> None:
+        """Columns of which a mixture is within the limits: the least t with Σ λ_j·u_j ≤ t.
+
+        Raises:
+            InfeasibleError: t is above 1.
+        """
+        nothing = np.where(self.allowed, 0.0, np.inf)
+        n_rows = len(self.parts)
+        μ, most = np.full(n_rows, 1 / n_rows), -np.inf
+        for _ in range(MOST_COLUMNS):
+            _, use = self.add(nothing, μ)
+            most = max(most, float(μ @ use))
+            t, μ = _least_excess(np.column_stack(self.uses))
+            if t <= 1:
+                self.prices = np.zeros_like(self.prices)
+                return
+            if t - most <= EXACT * t:
+                # Of one row the column itself reaches t; whole queries may need more of several.
+                raise self._refusal(t if n_rows == 1 else self._least_whole(μ))
+        raise LlmpowerError("whether the limits on GPU-seconds can be kept was not found out")
+
+    def price(self) -> tuple[FloatArray, float]:
+        """μ, and the bound L(μ) = max L."""
+        μ = np.zeros(len(self.parts))
+        at, best = μ, -np.inf
+        for _ in range(MOST_COLUMNS):
+            cost, use = self.add(self.paid, μ)
+            if (L := cost + float(μ @ (use - 1))) > best:
+                at, best = μ, L
+            least, spread = min(self.costs), np.ptp(self.costs) or 1.0
+            value, duals = _weighed((np.array(self.costs) - least) / spread, np.column_stack(self.uses))
+            nearer = duals * spread
+            if least + value * spread - best <= EXACT * np.abs(self.costs).max() or np.array_equal(nearer, μ):
+                break
+            μ = nearer
+        return at, best
+
+    def whole(self, μ: FloatArray, bound: float) -> tuple[IntArray, FloatArray]:
+        """The best plan of whole queries that is found, and the prices of queries at μ.
+
+        Raises:
+            InfeasibleError: none is found, though fractions of queries would be within the limits.
+        """
+        start, prices, nearest = self._nearest(self.charged(self.paid, μ))
+        size = FREE_CELLS
+        while self.best is None or self.gap(self.best, bound) > EXACT:
+            found = self._divided(start, np.sort(nearest[:size]))
+            if found is not None and (self.best is None or self.cost(found) < self.cost(self.best)):
+                self.best = found
+            near = self.best is not None and self.gap(self.best, bound) <= FAR_OFF
+            if near or size >= min(len(nearest), MOST_FREE_CELLS):
+                break
+            size *= GROWTH
+        if self.best is None:
+            raise self._refusal(self._least_whole(μ))
+        return self.best, prices
+
+    def _nearest(self, charged: FloatArray) -> tuple[IntArray, FloatArray, IntArray]:
+        """The assignment at these costs, its prices, and the cells from the nearest to a tie to the furthest."""
+        charged = np.ascontiguousarray(charged)
+        found = solve(charged, self.count, *self.limits, prices=self.prices)
+        _, _, margin, _ = kernels.price(charged, self.count, found.prices)
+        return found.assigned, found.prices, np.argsort(margin, kind="stable")
+
+    def _least_whole(self, μ: FloatArray) -> float:
+        """A t that whole queries are found to keep to, near the least."""
+        nothing = np.where(self.allowed, 0.0, np.inf)
+        start, _, nearest = self._nearest(self.charged(nothing, μ if μ.any() else np.ones_like(μ)))
+        found = self._divide(start, np.sort(nearest[:FREE_CELLS]), None)
+        return float(self.use(start if found is None else found).max())
+
+    def _refusal(self, t: float) -> InfeasibleError:
+        limits = [Context(prec=6, rounding=ROUND_CEILING).create_decimal(t * limit) for limit in self.rows.limit]
+        least = ", ".join(f"{name}={float(limit):.6g}" for name, limit in zip(self.rows.names, limits, strict=True))
+        asked = ", ".join(f"{name}={limit:.6g}" for name, limit in zip(self.rows.names, self.rows.limit, strict=True))
+        together = "" if len(limits) == 1 else ", all raised alike"
+        return InfeasibleError(
+            "--gpu-seconds", asked, f"the queries cannot be served within that; {least} would do{together}"
+        )
+
+    def _divided(self, start: IntArray, free: IntArray) -> IntArray | None:
+        """As :meth:`_divide`, and the limits are kept in whole queries."""
+        for room in (1.0, NARROWER):
+            found = self._divide(start, free, room)
+            if found is None or (self.use(found) <= 1).all():
+                return found
+        return None
+
+    def _divide(self, start: IntArray, free: IntArray, room: float | None) -> IntArray | None:
+        """``start`` with the ``free`` cells divided anew at least cost within ``room`` of each row, ``None`` where that
+        cannot be. Without ``room``: with a small t that all rows are within.
+
+            variables   x_cK whole, cell by cell, and t
+            rows        Σ_K x_cK = n_c,  low ≤ Σ_c x_cK ≤ high,  Σ u·x − t ≤ 0
+        """
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import csr_array, eye_array, hstack, kron, vstack
+
+        n_free, n_choices = len(free), len(self.prices)
+        rest = start.copy()
+        rest[free] = 0
+        fixed, (low, high) = rest.sum(axis=0), self.limits
+        costs = self.finite[free] - self.paid[free].min(axis=1, keepdims=True)
+        costs *= self.allowed[free]
+        if room is None:
+            objective = np.append(np.zeros(costs.size), 1.0)
+        else:
+            objective = np.append(costs.ravel() * (DEAREST / (costs.max() or 1.0)), 0.0)
+        most = np.where(self.allowed[free], self.count[free][:, np.newaxis], 0).ravel()
+        of_cells = kron(eye_array(n_free), np.ones((1, n_choices)))
+        of_choices = kron(np.ones((1, n_free)), eye_array(n_choices))
+        seconds = (self.parts[:, np.newaxis, :] * self.runtime_s[free]).reshape(len(self.parts), -1) * WHOLE_LIMIT
+        of_t = np.append(np.zeros(n_free + n_choices), -np.ones(len(seconds)))[:, np.newaxis]
+        matrix: Any = hstack([vstack([of_cells, of_choices, csr_array(seconds)]), csr_array(of_t)])
+        found = milp(
+            objective,
+            integrality=np.append(np.ones(costs.size), 0),
+            bounds=Bounds(0, np.append(most, np.inf if room is None else room * WHOLE_LIMIT)),
+            constraints=LinearConstraint(
+                csr_array(matrix),
+                np.concatenate([self.count[free], low - fixed, np.full(len(seconds), -np.inf)]),
+                np.concatenate([self.count[free], high - fixed, -self.use(rest) * WHOLE_LIMIT]),
+            ),
+            # Presolved, HiGHS may print to the standard output.
+            options={
+                "node_limit": NODES if room is not None else NODES_OF_REFUSAL,
+                "mip_rel_gap": 0,
+                "presolve": False,
+            },
+        )
+        if found.x is None:
+            return None
+        rest[free] = np.round(found.x[:-1]).astype(np.int64).reshape(n_free, n_choices)
+        return rest
+
+
+def _least_excess(uses: FloatArray) -> tuple[float, FloatArray]:
+    """The least t with Σ λ_j·u_j ≤ t of columns (n_rows, n_columns), and duals of the rows that add up to 1."""
+    n_rows, n_columns = uses.shape
+    scale = float(uses.max()) or 1.0
+    found = _linear(
+        np.append(np.zeros(n_columns), 1.0),
+        np.column_stack([uses / scale, -np.ones(n_rows)]),
+        np.zeros(n_rows),
+        np.append(np.ones(n_columns), 0.0),
+    )
+    μ = np.maximum(-found.ineqlin.marginals, 0)
+    return float(found.fun) * scale, μ / (μ.sum() or 1.0)
+
+
+def _weighed(costs: FloatArray, uses: FloatArray) -> tuple[float, FloatArray]:
+    """The least Σ λ_j·c_j with Σ λ_j·u_j ≤ 1, and duals of the rows."""
+    found = _linear(costs, uses, np.ones(len(uses)), np.ones(len(costs)))
+    return float(found.fun), np.maximum(-found.ineqlin.marginals, 0)
+
+
+def _linear(costs: FloatArray, rows: FloatArray, limit: FloatArray, ones: FloatArray) -> Any:
+    """The λ ≥ 0 of least costs·λ with rows·λ ≤ limit and ones·λ = 1."""
+    from scipy.optimize import linprog
+
+    found = linprog(
+        costs,
+        rows,
+        limit,
+        ones[np.newaxis],
+        [1.0],
+        method="highs-ds",
+        options={"presolve": False, "primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if found.status != 0:
+        raise LlmpowerError(f"limits on GPU-seconds could not be weighed: {found.message}")
+    return found
