@@ -14,7 +14,7 @@ PARALLEL ?= -n 2 --dist loadfile
 CSOURCES = $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-page test-serve test-litellm test-c fuzz lint format typecheck docs memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
+.PHONY: help demo test test-system test-page test-serve test-caches test-litellm test-c fuzz lint format typecheck docs memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,14 @@ test-c:
 test-serve: $(VENV)/.installed-dev ## A real transformers serve under llmpower run, its usage against our tokens (2 minutes)
 	$(PIP) -e '.[serving]'
 	LLMPOWER_SERVE_TESTS=1 $(BIN)/python -m pytest tests/serve $(ARGS)
+
+# Beside the environment and not in it: transformers imports hqq wherever it finds it, and with it torch's compiler.
+build/caches/.installed: constraints.txt | $(BIN)/python
+	$(PIP) --no-deps --upgrade --target build/caches hqq einops termcolor optimum-quanto ninja
+	@touch $@
+
+test-caches: $(VENV)/.installed-dev build/caches/.installed ## Caches quantised by the real hqq and optimum-quanto, which compiles C++ (3 minutes the first time)
+	PATH="$(CURDIR)/build/caches/bin:$$PATH" PYTHONPATH=build/caches $(BIN)/python -m pytest tests/spans/transformers/test_modes.py -k quantised $(ARGS)
 
 # LiteLLM pins much of what it runs on, so it has an environment of its own.
 .venv-litellm/.installed: pyproject.toml constraints.txt

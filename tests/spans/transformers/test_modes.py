@@ -93,6 +93,7 @@ MODES = {
     "prompt in chunks": Mode(six(prefill_chunk_size=4), (9, 6)),  # 4 + 4 + 1: the last looks like a decode step
     "static cache": Mode(six(cache_implementation="static"), (7, 12), rows=2, inputs=two_rows),
     "static cache in chunks": Mode(six(cache_implementation="static", prefill_chunk_size=4), (9, 6)),
+    "cache of 8-bit floats": Mode(six(cache_implementation="quantized", cache_config={"backend": "fp8"}), (9, 6)),
     "no cache": Mode(six(use_cache=False), (9, 6)),
     "repetition penalty": Mode(six(repetition_penalty=1.3, no_repeat_ngram_size=2), (9, 6)),
     "guidance": Mode(six(guidance_scale=1.5), (9, 6)),
@@ -286,9 +287,23 @@ def test_a_chat_template(twice: Any, tiny_llama: Any) -> None:
     assert (span.input_tokens, span.output_tokens, span.batch_size) == (3 + 1, 12, 2)
 
 
-def test_a_quantised_cache(twice: Any, tiny_llama: Any) -> None:
-    pytest.importorskip("optimum.quanto", reason="the quantised cache needs optimum-quanto")
-    ids = prompt(1, 9)
-    span = twice(lambda: tiny_llama.generate(ids, **six(cache_implementation="quantized")))
-    assert (span.input_tokens, span.output_tokens) == (9, 6)
+@pytest.mark.parametrize("package", ["hqq", "optimum.quanto"])
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
+def test_a_quantised_cache(twice: Any, tiny_llama: Any, package: str, settings: dict[str, Any]) -> None:
+    pytest.importorskip(package, reason=f"a cache quantised by {package} is tried by 'make test-caches'")
+    cache = {
+        "backend": package.rpartition(".")[2],
+        "nbits": 4,
+        "axis_key": int(package == "hqq"),
+        "axis_value": int(package == "hqq"),
+        "q_group_size": 16,
+        "residual_length": 4,  # so that six tokens fill it, and are quantised in their turn
+    }
+    inputs = two_rows()
+    span = twice(
+        lambda: tiny_llama.generate(
+            **inputs, **six(cache_implementation="quantized", cache_config=dict(cache), **settings)
+        )
+    )
+    assert (span.input_tokens, span.output_tokens, span.batch_size) == (7, 12, 2)
     assert span.first_token_ns is not None
