@@ -93,6 +93,7 @@ POLICY = {
     "boundary": "what they are of",
     "models": "the choices, see below, in the order in which ties go to the first",
     "output_lengths": "moments of the output lengths, by class of query and input length",
+    "max_runtime_s": "the longest that a query is to be expected to take, where another model is quicker; may be null",
 }
 
 CHOICE = {

@@ -177,9 +177,6 @@ def command(
         check_plot(plot_path)
         if accuracy_path is None:
             raise InputError("--plot", plot_path, "a frontier is of energy and accuracy; give --accuracy")
-    if policy_path is not None and max_runtime_s is not None:
-        advice = "a policy decides before it knows how long an answer takes, so it cannot keep this; leave one out"
-        raise InputError("--policy", "with --max-runtime", advice)
     for option, path in (("--policy", policy_path), ("--frontier", frontier_path), ("--plot", plot_path)):
         if second_texts and path is not None:
             raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")

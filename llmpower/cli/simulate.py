@@ -58,6 +58,7 @@ def command(
     CLOSED is how much of the way from random to the optimum at the same shares is gone, by the policy's objective. The
     router "online" learns output lengths from answers as they complete; "optimum_same_information" is the best that can
     be done by one who knows no more of them than that. Rows without CLOSED do not keep the shares.
+    LATE is the part of the queries that takes longer than the policy's --max-runtime, without waiting.
 
     \b
     Example:
@@ -108,8 +109,15 @@ def _lines(result: Simulation) -> list[str]:
     header = (
         *("", "CLOSED [%]", "OBJECTIVE", f"ENERGY [{unit}]", "ACC/TOKEN [%]", "ACC/QUERY [%]"),
         *("WAIT [s]", "WAIT-P99 [s]", "DECISION-P99 [µs]"),
+        *(["LATE [%]"] if result.max_runtime_s is not None else []),
     )
-    rows = [_row(name, strategy, divisor) for name, strategy in result.strategies.items()]
+    rows = [
+        (
+            *_row(name, strategy, divisor),
+            *([] if strategy.late_queries is None else [percent(strategy.late_queries / result.queries, 2)]),
+        )
+        for name, strategy in result.strategies.items()
+    ]
     lines += aligned(header, rows, right=header[1:])
     return lines
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from llmpower.modelling.forms import FloatArray
+from llmpower.routing.in_time import in_time, only_in_time, seconds_of
 from llmpower.routing.lengths import Law, Moments, OutputLengthLearner, exactly, two_points
 from llmpower.routing.online import ENOUGH, MEMORY, OnlineRouter
 from llmpower.routing.online_costs import QueryCosts
@@ -56,7 +57,7 @@ class Resolving:
     """Plans anew every so many queries, for what is left of the shares, on the latest queries; lengths are learnt."""
 
     def __init__(self, policy: RoutingPolicy, period: int, history: Trace, trace: Trace) -> None:
-        self._costs = QueryCosts(policy)
+        self._costs, self._seconds, self._most_s = QueryCosts(policy), seconds_of(policy), policy.max_runtime_s
         self._quotas = Quotas([model.share_range for model in policy.models], period)
         self._lengths = OutputLengthLearner(policy.output_lengths, _nothing_known(history, trace))
         self._memory: deque[tuple[int, str | None]] = deque(maxlen=MEMORY)
@@ -71,8 +72,12 @@ class Resolving:
         if query % RESOLVE_EVERY == 0 and len(self._memory) >= ENOUGH and self._quotas.remaining > ENOUGH:
             self._solve()
         τin, _, label = self._queries[query]
-        costs = self._costs.of(τin, self._lengths.law(τin, label), label)
-        chosen = min(self._quotas.open, key=lambda number: costs[number] + self._prices[number])
+        law = self._lengths.law(τin, label)
+        costs = self._costs.of(τin, law, label)
+        models = self._quotas.open
+        if self._most_s is not None:
+            models = in_time(self._seconds.of(τin, law), self._most_s, models)
+        chosen = min(models, key=lambda number: costs[number] + self._prices[number])
         self._memory.append((τin, label))
         if self._quotas.count(chosen):
             self._quotas.begin()
@@ -85,6 +90,7 @@ class Resolving:
     def _solve(self) -> None:
         laws = [self._lengths.law(τin, label) for τin, label in self._memory]
         costs = self._costs.sample([τin for τin, _ in self._memory], laws, [label for _, label in self._memory])
+        costs = only_in_time(costs, self._seconds, self._most_s, [τin for τin, _ in self._memory], laws)
         served, (low, high) = self._quotas.served, self._quotas.limits
         left_low = [max(0, least - count) for least, count in zip(low, served, strict=True)]
         left_high = [most - count for most, count in zip(high, served, strict=True)]

@@ -16,19 +16,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import repeat
-from math import sqrt
 from operator import add, mul
 from os import PathLike
 from pathlib import Path
 from threading import Lock
 
 from llmpower.exceptions import InputError
-from llmpower.routing.lengths import Law, Moments, OutputLengthLearner, exactly
+from llmpower.routing.in_time import InTime
+from llmpower.routing.lengths import Law, OutputLengthLearner, exactly
 from llmpower.routing.online_costs import QueryCosts, cheapest
 from llmpower.routing.online_curves import ExpectedCosts
 from llmpower.routing.online_prices import GAIN, price_sample, response
 from llmpower.routing.online_state import RouterState, load_state, policy_digest, save_state
-from llmpower.routing.policy import PolicyModel, RoutingPolicy
+from llmpower.routing.policy import PolicyModel, RoutingPolicy, middle_of_the_fits
 from llmpower.routing.quotas import Quotas
 
 PERIOD = 10_000
@@ -87,8 +87,10 @@ class OnlineRouter:
         self.policy = policy
         self._lock = Lock()
         self._costs = QueryCosts(policy)
-        self._lengths = OutputLengthLearner(policy.output_lengths, _middle_of_the_fits(policy))
+        self._lengths = OutputLengthLearner(policy.output_lengths, middle_of_the_fits(policy))
         self._expected = ExpectedCosts(self._costs, self._lengths)
+        self._in_time = None if policy.max_runtime_s is None else InTime(policy, self._lengths)
+        self._curves = [self._expected, *([] if self._in_time is None else [self._in_time.expected])]
         self._quotas = Quotas([model.share_range for model in policy.models], period)
         self._memory: deque[Query] = deque(maxlen=MEMORY)
         self._base = [model.price for model in policy.models]
@@ -140,11 +142,15 @@ class OnlineRouter:
             self._until_learning -= 1
             prices, still_open = self._prices, self._quotas.open
             if at_most is None and output_tokens is None and input_tokens >= 0:
+                if self._in_time is not None:
+                    still_open = self._in_time.of_unknown(input_tokens, query_class, still_open)
                 chosen = self._expected.cheapest(input_tokens, query_class, prices, still_open)
-            elif output_tokens is not None and output_tokens >= 0 and input_tokens >= 0:
+            elif self._in_time is None and output_tokens is not None and output_tokens >= 0 and input_tokens >= 0:
                 chosen = cheapest(self._costs.known(input_tokens, output_tokens, query_class), prices, still_open)
             else:
                 law = self._law(input_tokens, output_tokens, query_class, at_most)
+                if self._in_time is not None:
+                    still_open = self._in_time.of(input_tokens, law, still_open)
                 chosen = cheapest(self._costs.of(input_tokens, law, query_class), prices, still_open)
             self._memory.append((input_tokens, output_tokens, query_class))
             if self._quotas.count(chosen):
@@ -155,7 +161,8 @@ class OnlineRouter:
         """Learn how long the answer to a query was, however much later it comes."""
         with self._lock:
             self._lengths.observe(input_tokens, output_tokens, query_class)
-            self._expected.learnt(input_tokens, query_class)
+            for curves in self._curves:
+                curves.learnt(input_tokens, query_class)
             if self._until_refresh <= 0:
                 self._refresh()
 
@@ -177,7 +184,7 @@ class OnlineRouter:
                 self._memory.append((τin, float(τout) if lengths_known else None, query_class))
         with self._lock:
             if not lengths_known:
-                self._expected.prepare([(τin, label) for τin, _, label in self._memory])
+                self._prepare([(τin, label) for τin, _, label in self._memory])
         self.learn()
 
     def learn(self) -> bool:
@@ -192,6 +199,8 @@ class OnlineRouter:
             with self._lock:  # for a moment each, so that nobody waits for all of them
                 laws += [self._law(τin, τout, label) for τin, τout, label in queries[start : start + 64]]
         costs = self._costs.sample([query[0] for query in queries], laws, [query[2] for query in queries])
+        if self._in_time is not None:
+            costs = self._in_time.sample(costs, [query[0] for query in queries], laws)
         low, high = self._quotas.limits
         prices = price_sample(costs, low, high, self._quotas.period)
         answer = response(costs, prices, self._quotas.shares)
@@ -235,10 +244,11 @@ class OnlineRouter:
         state = load_state(Path(path))
         with self._lock:
             self._lengths.restore(state.lengths)
-            self._expected.forget()
+            for curves in self._curves:
+                curves.forget()
             self._memory.extend(state.memory)
             if unknown := [(τin, label) for τin, τout, label in self._memory if τout is None]:
-                self._expected.prepare(unknown)
+                self._prepare(unknown)
             same = state.policy == policy_digest(self.policy) and state.period == self._quotas.period
             if same:
                 self._quotas.begin(state.served, state.open)
@@ -248,6 +258,10 @@ class OnlineRouter:
                 self._until_learning = state.until_learning
         if not same:
             self.learn()
+
+    def _prepare(self, queries: list[tuple[int, str | None]]) -> None:
+        for curves in self._curves:
+            curves.prepare(queries)
 
     def _law(
         self, input_tokens: int, output_tokens: float | None, query_class: str | None, at_most: float | None = None
@@ -288,11 +302,3 @@ class OnlineRouter:
             self._set_prices([total / self._refreshed for total in self._sum_of_prices], self._response)
         self._quotas.begin()
         self._until_learning = min(self._until_learning, 0)
-
-
-def _middle_of_the_fits(policy: RoutingPolicy) -> Moments:
-    """Of answers of which nothing is known: as long as the middle, by ratio, of what all models were measured at."""
-    shortest = max(max(model.energy.output_range[0] for model in policy.models), 1)
-    longest = max(min(model.energy.output_range[1] for model in policy.models), shortest)
-    middle = sqrt(shortest * longest)
-    return Moments(0, middle, middle**2, middle**3)

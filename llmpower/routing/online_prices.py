@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from llmpower.exceptions import InfeasibleError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.solver import solve
 
@@ -43,13 +44,17 @@ def price_sample(costs: FloatArray, low: Sequence[int], high: Sequence[int], per
     """λ₀ (n_models,): the prices of an optimal plan for a sample, ``costs`` (n_queries, n_models).
 
     ``low`` and ``high`` (n_models,) are the limits of ``period`` queries; the sample gets as much of them as it is
-    long, rounded so that it can have them.
+    long, rounded so that it can have them. Costs are infinite where a query may not go; should the sample not be
+    able to keep the limits then, no price is known and all are 0.
     """
     n = len(costs)
     count = np.ones(n, np.int64)
     scaled_low = np.floor(np.asarray(low) * (n / period) + 1e-9).astype(np.int64)
     scaled_high = np.ceil(np.asarray(high) * (n / period) - 1e-9).astype(np.int64)
-    return solve(costs, count, scaled_low, np.minimum(scaled_high, n)).prices
+    try:
+        return solve(costs, count, scaled_low, np.minimum(scaled_high, n)).prices
+    except InfeasibleError:
+        return np.zeros(costs.shape[1])
 
 
 def response(costs: FloatArray, prices: FloatArray, shares: Mapping[int, float]) -> FloatArray:
@@ -65,7 +70,9 @@ def response(costs: FloatArray, prices: FloatArray, shares: Mapping[int, float])
     if not slope.any():
         return found
     slope += REGULARISATION * float(np.trace(slope)) / len(bound) * np.eye(len(bound))
-    σ_c = float((costs - costs.mean(axis=1, keepdims=True)).std())
+    finite = np.isfinite(costs)
+    of_query = costs.mean(axis=1, keepdims=True, where=finite)
+    σ_c = float(np.std(np.where(finite, costs, of_query) - of_query, where=finite))
     R = np.linalg.inv(slope)
     if len(bound) == n_models:
         # Prices that all rise by the same move nothing: the inverse's part along them means nothing either.
@@ -89,12 +96,14 @@ def _slope(charged: FloatArray) -> FloatArray:
     rows = np.arange(n_queries)
     margin = charged[rows, second] - charged[rows, best]
     # Models that cost the same are told apart by nothing, and no price is as small as their margin.
-    least = 1e-9 * float(np.abs(charged - charged.mean()).mean()) or 1.0
+    finite = np.isfinite(charged)
+    least = 1e-9 * float(np.abs(charged - charged.mean(where=finite)).mean(where=finite)) or 1.0
     served = np.bincount(best, minlength=n_models)
     moved = np.zeros((n_models, n_models))
     for K in range(n_models):
         for L in range(K):
             between = ((best == K) & (second == L)) | ((best == L) & (second == K))
+            between &= np.isfinite(margin)
             at_tie = np.sort(margin[between])
             if n := min(len(at_tie), int(min(served[K], served[L])) or len(at_tie)):
                 # n queries within ± the n-th margin: so many per unit of price, of the sample.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FloatArray, Form, make_form
 from llmpower.routing.accuracy import Weighting
+from llmpower.routing.lengths import Moments
 from llmpower.routing.outcome import Scaling
 
 if TYPE_CHECKING:
@@ -95,7 +97,11 @@ class OutputLengths:
 
 @dataclass(frozen=True, eq=False)
 class RoutingPolicy:
-    """What decides a query; ``models`` are in the order in which ties go to the first."""
+    """What decides a query; ``models`` are in the order in which ties go to the first.
+
+    No query goes to a model on which it is expected to take longer than ``max_runtime_s``, if that is given and another
+    is quicker.
+    """
 
     zeta: float
     accuracy_weighting: Weighting
@@ -104,9 +110,13 @@ class RoutingPolicy:
     boundary: str | None
     models: tuple[PolicyModel, ...]
     output_lengths: tuple[OutputLengths, ...] = ()
+    max_runtime_s: float | None = None
 
     def costs(self, input_tokens: ArrayLike, output_tokens: ArrayLike, query_class: str | None = None) -> FloatArray:
-        """ζ·ê − (1−ζ)·â + λ of queries of one class on each model; shape of the token counts, then (n_models,)."""
+        """ζ·ê − (1−ζ)·â + λ of queries of one class on each model; shape of the token counts, then (n_models,).
+
+        ∞ where a query would take longer than ``max_runtime_s``, unless every other model takes longer still.
+        """
         ζ, scaling = self.zeta, self.scaling
         tokens = np.asarray(input_tokens, np.float64) + np.asarray(output_tokens, np.float64)
         weight = tokens if self.accuracy_weighting == "tokens" else np.ones_like(tokens)
@@ -117,7 +127,11 @@ class RoutingPolicy:
                 a = model.accuracy_by_class.get(query_class or "", model.accuracy) * weight
                 cost = cost - (1 - ζ) * a / (scaling.accuracy_max or 1.0)
             costs.append(cost)
-        return np.stack(costs, axis=-1)
+        stacked = np.stack(costs, axis=-1)
+        if self.max_runtime_s is None:
+            return stacked
+        seconds = np.stack([model.runtime.predict(input_tokens, output_tokens) for model in self.models], axis=-1)
+        return np.where(allowed(seconds, self.max_runtime_s), stacked, np.inf)
 
     def choose(
         self, input_tokens: ArrayLike, output_tokens: ArrayLike, query_class: str | None = None
@@ -156,7 +170,13 @@ def make_policy(plan: RoutingPlan) -> RoutingPolicy:
         boundary=plan.boundary,
         models=tuple(models),
         output_lengths=output_lengths(plan.workload),
+        max_runtime_s=plan.max_runtime_s,
     )
+
+
+def allowed(runtime_s: FloatArray, most_s: float) -> NDArray[np.bool_]:
+    """Where a query (…, n_models) may go: to models that take at most that long, or to the quickest."""
+    return np.asarray(runtime_s <= np.maximum(most_s, runtime_s.min(axis=-1, keepdims=True)))
 
 
 def output_lengths(workload: Workload) -> tuple[OutputLengths, ...]:
@@ -184,3 +204,11 @@ def _lengths(workload: Workload, query_class: str | None, cells: NDArray[np.bool
         )
         for bucket in np.flatnonzero(queries)
     ]
+
+
+def middle_of_the_fits(policy: RoutingPolicy) -> Moments:
+    """Of answers of which nothing is known: as long as the middle, by ratio, of what all models were measured at."""
+    shortest = max(max(model.energy.output_range[0] for model in policy.models), 1)
+    longest = max(min(model.energy.output_range[1] for model in policy.models), shortest)
+    middle = sqrt(shortest * longest)
+    return Moments(0, middle, middle**2, middle**3)

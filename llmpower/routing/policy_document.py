@@ -1,6 +1,6 @@
 """policy.json, schema ``llmpower.policy/1``: written by rename, read with every key checked.
 
-``boundary``, ``accuracy``, ``accuracy_by_class`` and ``output_lengths`` may be absent or null.
+``boundary``, ``accuracy``, ``accuracy_by_class``, ``output_lengths`` and ``max_runtime_s`` may be absent or null.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def dump_policy(policy: RoutingPolicy) -> dict[str, Any]:
         "scaling": asdict(policy.scaling),
         "models": [_dump_model(model) for model in policy.models],
         "output_lengths": [asdict(lengths) for lengths in policy.output_lengths],
+        "max_runtime_s": policy.max_runtime_s,
     }
 
 
@@ -59,9 +60,11 @@ def load_policy(path: str | PathLike[str], option: str = "--policy") -> RoutingP
     root = read_document(path, SCHEMA, option=option, author="llmpower route --policy", remedy="make the plan again")
     root.only(
         *("schema", "simulated", "zeta", "accuracy_weighting", "scaling", "models"),
-        optional=("boundary", "output_lengths"),
+        optional=("boundary", "output_lengths", "max_runtime_s"),
     )
-    boundary, lengths = root.get("boundary"), root.get("output_lengths")
+    boundary, lengths, limit = (root.get(name) for name in ("boundary", "output_lengths", "max_runtime_s"))
+    if limit is not None and limit.number() <= 0:
+        raise limit.refuse(f"is not above 0; {root.remedy}")
     policy = RoutingPolicy(
         zeta=root.at("zeta").fraction(),
         accuracy_weighting=_load_weighting(root.at("accuracy_weighting")),
@@ -70,6 +73,7 @@ def load_policy(path: str | PathLike[str], option: str = "--policy") -> RoutingP
         boundary=None if boundary is None else boundary.text(),
         models=tuple(_load_model(node) for node in root.at("models").items()),
         output_lengths=() if lengths is None else tuple(_load_lengths(node) for node in lengths.items()),
+        max_runtime_s=None if limit is None else limit.number(),
     )
     _check_whole(policy, root)
     return policy

@@ -31,6 +31,8 @@ from llmpower.routing.dispatchers import (
     optimum,
     round_robin,
 )
+from llmpower.routing.in_time import only_in_time, seconds_of
+from llmpower.routing.lengths import Law
 from llmpower.routing.online import OnlineRouter
 from llmpower.routing.online_costs import QueryCosts
 from llmpower.routing.policy import RoutingPolicy
@@ -49,7 +51,8 @@ class Strategy:
     """What one way of routing came to.
 
     ``objective`` is the sum over the replayed queries, without unit; joules and seconds are what the models predict for
-    the true lengths. Waits are from arrival to start. ``closed`` is as above, 1 for the optimum.
+    the true lengths. ``late_queries`` take longer than the policy's limit, by themselves; ``None`` without one. Waits
+    are from arrival to start. ``closed`` is as above, 1 for the optimum.
     """
 
     objective: float
@@ -59,6 +62,7 @@ class Strategy:
     accuracy_query_mean: float | None
     shares: Mapping[str, float]
     shares_kept: bool
+    late_queries: int | None
     wait_mean_s: float
     wait_p50_s: float
     wait_p99_s: float
@@ -76,6 +80,7 @@ class Simulation:
     history: int
     queries: int
     period: int
+    max_runtime_s: float | None
     servers: Mapping[str, int]
     strategies: Mapping[str, Strategy]
 
@@ -108,7 +113,8 @@ def simulate(
 
     Raises:
         InputError: an argument is out of range, or a model predicts a query to take no time or no energy.
-        InfeasibleError: no whole numbers of ``period`` queries meet the shares.
+        InfeasibleError: no whole numbers of ``period`` queries meet the shares, or none within the policy's limit on
+            latency.
     """
     if not 0 <= history < 1:
         raise InputError(
@@ -118,7 +124,7 @@ def simulate(
     period = len(rest) if period is None else period
     arena = _Arena(policy, rest)
     low, high = _limits(policy, len(rest), period)
-    best = optimum(arena.costs, low, high)
+    best = optimum(arena.in_time(arena.costs, known_laws(rest)), low, high)
     counts = np.bincount(best, minlength=len(policy.models))
     n_servers = _servers(policy, servers or {}, servers_for(rest, arena.runtime_s, best, UTILISATION))
 
@@ -132,8 +138,11 @@ def simulate(
     costs = QueryCosts(policy)
     tokens = rest.input_tokens.tolist()
     prices = np.array([model.price for model in policy.models])
-    expected = costs.sample(tokens, learnt_laws(policy, past, rest), rest.classes)
-    informed = optimum(costs.sample(tokens, hindsight_laws(rest), rest.classes), low, high)
+    expected, in_hindsight = (
+        arena.in_time(costs.sample(tokens, laws, rest.classes), laws)
+        for laws in (learnt_laws(policy, past, rest), hindsight_laws(rest))
+    )
+    informed = optimum(in_hindsight, low, high)
     draw = np.random.default_rng(SEED).permutation(np.repeat(np.arange(len(counts)), counts))
     contenders: dict[str, Callable[[], Dispatcher]] = {
         "optimum": lambda: Fixed(best),
@@ -171,6 +180,7 @@ def simulate(
         history=len(past),
         queries=len(rest),
         period=period,
+        max_runtime_s=policy.max_runtime_s,
         servers=dict(zip(arena.names, n_servers.tolist(), strict=True)),
         strategies=strategies,
     )
@@ -182,6 +192,7 @@ class _Arena:
     def __init__(self, policy: RoutingPolicy, trace: Trace) -> None:
         self.names = [model.name for model in policy.models]
         self._tokens = trace.input_tokens + trace.output_tokens
+        self._most_s, self._seconds, self._trace = policy.max_runtime_s, seconds_of(policy), trace
         self.costs = QueryCosts(policy).sample(trace.input_tokens.tolist(), known_laws(trace), trace.classes)
         lengths = (trace.input_tokens, trace.output_tokens)
         self.energy_j = np.column_stack([model.energy.predict(*lengths) for model in policy.models])
@@ -202,6 +213,10 @@ class _Arena:
                 for label in dict.fromkeys(trace.classes)
             }
             self._accuracy = np.array([of[label] for label in trace.classes])
+
+    def in_time(self, costs: FloatArray, laws: list[Law]) -> FloatArray:
+        """``costs`` of the queries, ∞ where one that is expected to be of such a law may not go."""
+        return only_in_time(costs, self._seconds, self._most_s, self._trace.input_tokens.tolist(), laws)
 
     def objective(self, played: Replay) -> float:
         return float(self._taken(self.costs, played.choices).sum())
@@ -229,6 +244,9 @@ class _Arena:
             accuracy_query_mean=query_mean,
             shares=dict(zip(self.names, shares.tolist(), strict=True)),
             shares_kept=shares_kept,
+            late_queries=None
+            if self._most_s is None
+            else int((self._taken(self.runtime_s, played.choices) > self._most_s).sum()),
             wait_mean_s=float(played.wait_s.mean()),
             wait_p50_s=float(np.percentile(played.wait_s, 50)),
             wait_p99_s=float(np.percentile(played.wait_s, 99)),

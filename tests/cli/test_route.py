@@ -285,7 +285,6 @@ def test_simulated_is_said(run_route: Run) -> None:
         (["--zeta", "1", "--max-runtime", "-1"], "--max-runtime = -1.0: is the longest that a query may take"),
         (["--zeta", "1", "--max-runtime", "nan"], "--max-runtime = nan: is the longest that a query may take"),
         (["--zeta", "1", "--max-runtime", "1"], "--max-runtime = 1 s: 1 of 4 queries take longer on every model"),
-        (["--zeta", "1", "--max-runtime", "9", "--policy", "{d}/p.json"], "--policy = with --max-runtime: a policy"),
         (["--zeta", "1", "--gpu-seconds", "large"], "--gpu-seconds = large: write MODEL=S"),
         (["--zeta", "1", "--gpu-seconds", "large=9"], "num_gpus = missing: large has none"),
         (
