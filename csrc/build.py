@@ -1,9 +1,9 @@
-"""Builds the three pieces of C: the sampler's extension module, routing's, and the simulated ``libnvidia-ml.so.1``.
+"""Builds the four pieces of C: the extension modules of sampling, modelling and routing, and a simulated NVML library.
 
-``ffibuilder`` and ``routing`` hand ``llmpower.h`` and ``routing.h`` to cffi as they stand; only preprocessor lines are
-dropped, which is all that the headers use of the preprocessor. The simulated library is a plain shared object that any
-NVML client can load, not a Python module, so :class:`BuildWithSimulator` gives it the name and place that a loader
-expects.
+``ffibuilder``, ``modelling`` and ``routing`` hand ``llmpower.h``, ``tally.h`` and ``routing.h`` to cffi as they stand;
+only preprocessor lines are dropped, which is all that the headers use of the preprocessor. The simulated library is a
+plain shared object that any NVML client can load, not a Python module, so :class:`BuildWithSimulator` gives it the name
+and place that a loader expects.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ HEADERS = (
     "worker.h",
 )
 SAMPLER = "llmpower.sampling._sampler"
+MODELLING = "llmpower.modelling._tally"
 ROUTING = "llmpower.routing._exchange"
 SIMULATOR = "llmpower.sampling.simulated.libnvidia-ml"
 SIMULATOR_SOURCES = (
@@ -86,6 +87,19 @@ ffibuilder.set_source(
     py_limited_api=True,
 )
 
+modelling = FFI()
+modelling.cdef(_declarations("modelling/tally.h"))
+modelling.set_source(
+    MODELLING,
+    '#include "tally.h"',
+    sources=[f"csrc/modelling/{name}.c" for name in ("judged", "strata", "tally")],
+    include_dirs=["csrc/modelling"],
+    depends=[f"csrc/modelling/{name}.h" for name in ("judged", "strata", "tally")],
+    extra_compile_args=FLAGS,
+    libraries=["m"],
+    py_limited_api=True,
+)
+
 routing = FFI()
 routing.cdef(_declarations("routing/routing.h"))
 routing.set_source(
@@ -99,7 +113,7 @@ routing.set_source(
     py_limited_api=True,
 )
 
-GENERATED = {SAMPLER: ffibuilder, ROUTING: routing}
+GENERATED = {SAMPLER: ffibuilder, MODELLING: modelling, ROUTING: routing}
 
 simulator = Extension(
     SIMULATOR,

@@ -163,7 +163,11 @@ def test_importing_the_package_and_the_command_line_loads_not_even_numpy() -> No
 
 
 def test_each_extension_in_c_has_one_door() -> None:
-    doors = {"sampling/low_level.py": "._sampler", "routing/kernels.py": "._exchange"}
+    doors = {
+        "sampling/low_level.py": "._sampler",
+        "modelling/kernels.py": "._tally",
+        "routing/kernels.py": "._exchange",
+    }
     found = {
         str(path.relative_to(PACKAGE)): name
         for _, path in modules()

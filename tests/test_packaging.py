@@ -47,6 +47,7 @@ def test_the_wheel_holds_what_runs_and_nothing_of_the_tests(wheel: Path) -> None
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
         "llmpower/py.typed",
+        "llmpower/modelling/_tally.abi3.so",
         "llmpower/routing/_exchange.abi3.so",
         "llmpower/sampling/_sampler.abi3.so",
         "llmpower/sampling/simulated/libnvidia-ml.so.1",

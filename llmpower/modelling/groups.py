@@ -6,7 +6,7 @@ energy was not measured left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,8 @@ from llmpower.modelling.frames import Rows, read_rows
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
 from llmpower.modelling.moments import Sums
-from llmpower.modelling.sample import JUDGED_ROWS
-from llmpower.modelling.strata import EXACT, LENGTHS, MOST_CELLS, UNKNOWN, Strata, number, rounded_down
-from llmpower.modelling.tally import MOST_NAMES, POOLED, SPANNED, Counts, Tallied, Tally
+from llmpower.modelling.strata import EXACT, JUDGED_ROWS, LENGTHS, MOST_CELLS, SPANNED, UNKNOWN, Strata
+from llmpower.modelling.tally import MOST_NAMES, POOLED, Counts, Tallied, Tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +70,7 @@ class Group:
     token counts are those of the row, which are the whole batch's, ``cell_batch_size`` its requests, and
     ``cell_sharing`` how many requests a decode step served, those of concurrent calls included. ``row_lengths`` has the
     same four for each judged row where cells are bands, else ``None``. ``ranges`` has the lowest and highest of each of
-    :data:`~llmpower.modelling.tally.SPANNED`. ``boundary`` is what the energy covers, ``None`` when the measurements
+    :data:`~llmpower.modelling.strata.SPANNED`. ``boundary`` is what the energy covers, ``None`` when the measurements
     bring a sum of unknown parts.
     """
 
@@ -185,24 +184,22 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
     if 0 < part.simulated < part.rows:
         advice = f"{name}: real and simulated rows do not mix; add --where 'simulated == False'"
         raise FitError("simulated", f"{part.simulated} of {part.rows} rows", advice)
-    counts = part.counts
-    if not counts.rows:
+    strata, counts = part.strata, part.counts
+    if strata is None or counts is None or not counts.rows:
         raise _without_energy(name, part, boundary)
     warnings = []
     if unmeasured := part.rows - counts.rows - counts.below:
         warnings.append(f"{unmeasured} of {part.rows} rows left out: energy not measured")
     if counts.below:
         warnings.append(f"{counts.below} of {part.rows} rows left out: nothing is left above the idle share")
-    strata, rows = part.strata, part.judged
-    cells, first = number(*strata.lengths)
+    cells, rows, row_strata = strata.cells, strata.judged, strata.judged_strata
     n = np.bincount(cells, strata.sums["n"])
     lengths = [np.bincount(cells, strata.sums[column]) / n for column in LENGTHS]
-    row_strata = _find(strata, np.stack([*(rows[column] for column in LENGTHS), rows["certainty"]]), part.digits)
-    banded = part.digits < EXACT
+    banded = strata.digits < EXACT
     if banded:
         warnings.append(
-            f"its rows have more than {MOST_CELLS} different lengths, so they are fitted and held out in {len(first)}"
-            f" bands (lengths to {part.digits} binary digits)"
+            f"its rows have more than {MOST_CELLS} different lengths, so they are fitted and held out in {len(n)}"
+            f" bands (lengths to {strata.digits} binary digits)"
         )
     if len(row_strata) < counts.rows:
         warnings.append(f"errors are judged by {len(row_strata)} of its {counts.rows} rows, drawn by their own digits")
@@ -236,7 +233,7 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
 def _without_energy(name: str, part: Tallied, boundary: Boundary) -> FitError:
     """Why there is nothing to fit."""
     covers = part.covers or energy_columns(boundary.parts_name)[0]
-    if boundary.net and part.covers is not None and not part.counts.below:
+    if boundary.net and part.covers is not None and not (part.counts and part.counts.below):
         parts = part.covers.removesuffix(IDLE)
         column = f"{parts.split('+')[0]}_idle_energy_j"
         return FitError(column, "missing", f"no row of {name} has it to take away; choose --boundary {parts}")
@@ -246,20 +243,7 @@ def _without_energy(name: str, part: Tallied, boundary: Boundary) -> FitError:
     return FitError(covers, "empty", f"no row of {name} has energy left; see --boundary")
 
 
-def _find(strata: Strata, wanted: FloatArray, digits: int) -> NDArray[np.int64]:
-    """The stratum of each judged row, by lengths and class, shape (5, n)."""
-    n = wanted.shape[1]
-    kept = rounded_down(wanted[:4], np.full(n, digits))
-    codes, _ = number(
-        *(np.concatenate([theirs, ours]) for theirs, ours in zip(strata.lengths, kept, strict=True)),
-        np.concatenate([strata.certainty, wanted[4].astype(np.int64)]),
-    )
-    stratum = np.empty(len(strata), dtype=np.int64)
-    stratum[codes[: len(strata)]] = np.arange(len(strata))
-    return stratum[codes[len(strata) :]]
-
-
-def _target(name: str, unit: str, strata: Strata, cells: NDArray[np.int64], rows: dict[str, FloatArray]) -> Target:
+def _target(name: str, unit: str, strata: Strata, cells: NDArray[np.int64], rows: Mapping[str, FloatArray]) -> Target:
     sums, column = strata.sums, "energy_j" if name == "energy" else "runtime_s"
     variance = None
     known = strata.certainty != UNKNOWN
@@ -296,7 +280,7 @@ def _pooled(counts: Counts, values: dict[str, object]) -> Iterator[str]:
             yield f"pools {column} {found}; separate them with --group-by model_name,{column}"
 
 
-def _doubts(counts: Counts, rows: dict[str, FloatArray]) -> Iterator[str]:
+def _doubts(counts: Counts, rows: Mapping[str, FloatArray]) -> Iterator[str]:
     watts = float(np.median(rows["energy_j"] / rows["runtime_s"]))
     if not PLAUSIBLE_WATTS[0] <= watts <= PLAUSIBLE_WATTS[1]:
         yield f"median power is {watts:.3g} W: check that energies are in joules and runtimes in seconds"

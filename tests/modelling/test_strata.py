@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -11,71 +11,94 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from llmpower.modelling import strata as module
-from llmpower.modelling.sample import Sample
-from llmpower.modelling.strata import EXACT, UNKNOWN, Strata, classes, number, rounded_down
+from llmpower.modelling.kernels import Summed, Summer
+from llmpower.modelling.strata import EXACT, JUDGED, SUMS, UNKNOWN
+
+MODELS = 3
+Columns = dict[str, NDArray[np.float64]]
 
 
-def rows(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+def rows(n: int, seed: int) -> tuple[NDArray[np.uint32], Columns]:
+    """The lengths of model 0 are few, those of the others too many to be cells."""
     generator = np.random.default_rng(seed)
-    model = generator.integers(0, 3, n)
-    lengths = np.stack([generator.integers(1, 10 ** (1 + model)), generator.integers(1, 15, n), *np.ones((2, n))])
-    return model, lengths.astype(np.float64), classes(generator.lognormal(-8, 1, n)), generator.lognormal(3, 1, n)
+    model = generator.integers(0, MODELS, n).astype(np.uint32)
+    energy_j = generator.lognormal(3, 1, n)
+    columns = {
+        "input_tokens": generator.integers(1, 10 ** (1 + model.astype(int))).astype(float),
+        "output_tokens": generator.integers(1, 15, n).astype(float),
+        "energy_j": energy_j,
+        "std_j": energy_j * generator.lognormal(-4, 1, n),
+        "runtime_s": generator.lognormal(size=n),
+        "energy_prefill": np.where(generator.random(n) < 0.9, energy_j / 5, np.nan),
+    }
+    return model, columns
 
 
-def collapsed(n: int, seed: int, cuts: list[int]) -> Strata:
-    model, lengths, certainty, y = rows(n, seed)
-    edges = sorted({0, n, *(cut % n for cut in cuts)})
-    parts = [
-        Strata.of_rows(np.full(3, EXACT), model[a:b], lengths[:, a:b], certainty[a:b], {"y": y[a:b]})
-        for a, b in pairwise(edges)
-    ]
-    return Strata.merged(parts)
+def summed(n: int, seed: int, cuts: list[int], *, most_judged: int = 100) -> Summer:
+    """Of portions: each a summer of its own, pickled and merged, as workers' are."""
+    model, columns = rows(n, seed)
+    whole = Summer(200, most_judged)
+    for a, b in pairwise(sorted({0, n, *(cut % n for cut in cuts)})):
+        part = Summer(200, most_judged) if cuts else whole
+        part.add(model[a:b], MODELS, {name: column[a:b] for name, column in columns.items()})
+        if cuts:
+            part = pickle.loads(pickle.dumps(part))
+            for each in range(MODELS):
+                whole.merge(each, part.of_model(each))
+    return whole
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _few_cells() -> Iterator[None]:
-    """A thousand rows must do what takes millions otherwise."""
-    before, module.MOST_CELLS = module.MOST_CELLS, 200
-    yield
-    module.MOST_CELLS = before
+def judged(found: Summed) -> NDArray[np.float64]:
+    return found.judged[np.lexsort(found.judged[:, :3].T)]
 
 
 @settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(0, 2000), max_size=6))
+@given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(1, 1999), max_size=6))
 def test_portions_come_down_to_what_all_rows_do(seed: int, cuts: list[int]) -> None:
-    whole, parts = collapsed(2000, seed, []), collapsed(2000, seed, cuts)
-    np.testing.assert_array_equal(parts.digits, whole.digits)
-    assert whole.digits.max() == EXACT
-    assert whole.digits.min() < EXACT
-    for each in range(3):
+    whole, parts = summed(2000, seed, []), summed(2000, seed, cuts)
+    for each, digits in enumerate((True, False, False)):
         ours, theirs = parts.of_model(each), whole.of_model(each)
-        np.testing.assert_array_equal(ours.lengths, theirs.lengths)
-        np.testing.assert_array_equal(ours.certainty, theirs.certainty)
-        for name, sums in theirs.sums.items():
-            np.testing.assert_allclose(ours.sums[name], sums, rtol=1e-12)
+        assert (ours.digits == EXACT) is digits
+        for name in ("digits", "rows", "below", "allocated", "modelled"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        for name in ("lengths", "certainty", "cells", "low", "high"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        np.testing.assert_allclose(ours.sums, theirs.sums, rtol=1e-12)
+        # The same rows stay to be judged, in whatever order they come.
+        assert len(ours.judged) == 100
+        np.testing.assert_array_equal(judged(ours), judged(theirs))
 
 
-def test_sums_are_those_of_the_rows() -> None:
-    model, lengths, certainty, y = rows(2000, 1)
-    found = collapsed(2000, 1, [])
-    assert found.sums["n"].sum() == 2000
-    for each in range(3):
-        own = found.of_model(each)
-        assert own.sums["y"].sum() == pytest.approx(y[model == each].sum())
-        assert own.sums["input_tokens"].sum() == lengths[0][model == each].sum()
-        one = int(own.sums["n"].argmax())
-        kept = rounded_down(lengths, np.full(len(model), own.digits[each]))
-        there = (
-            (kept == own.lengths[:, one, np.newaxis]).all(axis=0) & (model == each) & (certainty == own.certainty[one])
-        )
-        assert own.sums["n"][one] == there.sum()
-        assert own.sums["y"][one] == pytest.approx(y[there].sum())
+@pytest.mark.parametrize("each", range(MODELS))
+def test_sums_are_those_of_the_rows(each: int) -> None:
+    model, columns = rows(2000, 1)
+    found = summed(2000, 1, [], most_judged=2000).of_model(each)
+    own = model == each
+    sums = dict(zip(SUMS, found.sums, strict=True))
+    energy_j, prefill_j = columns["energy_j"][own], columns["energy_prefill"][own]
+    assert found.rows == sums["n"].sum() == own.sum()
+    assert sums["input_tokens"].sum() == columns["input_tokens"][own].sum()
+    assert sums["energy_j/w"].sum() == pytest.approx((1 / energy_j**2).sum())
+    assert sums["variance"].sum() == pytest.approx(((columns["std_j"][own] / energy_j) ** 2).sum())
+    assert sums["energy_prefill/wy"].sum() == pytest.approx(np.nansum(1 / prefill_j))
+    # A row's lengths are its stratum's, to as many digits as that keeps.
+    of_rows = dict(zip(JUDGED, found.judged.T, strict=True))
+    kept = found.lengths[:, found.judged_strata]
+    np.testing.assert_array_equal(found.certainty[found.judged_strata], of_rows["certainty"])
+    for name, lengths in zip(("input_tokens", "output_tokens"), kept, strict=False):
+        assert (lengths <= of_rows[name]).all()
+        assert (of_rows[name] - lengths <= of_rows[name] * 2.0 ** (1 - found.digits)).all()
 
 
 @given(length=st.one_of(st.integers(0, 2**53 - 1), st.floats(0, 1e300)), digits=st.sampled_from([EXACT, 8, 4, 1]))
 def test_lengths_keep_their_leading_digits(length: float, digits: int) -> None:
-    (kept,) = rounded_down(np.array([[length]], dtype=np.float64), np.array([digits]))[0]
+    summer = Summer(1, 1)
+    one = {name: np.array([value]) for name, value in (("input_tokens", float(length)), ("output_tokens", 1.0))}
+    summer.add(np.zeros(1, np.uint32), 1, one | {name: np.ones(1) for name in ("energy_j", "runtime_s")})
+    found = summer.of_model(0)
+    rounded = Summer(1, 1)
+    rounded.merge(0, Summed(digits, *(getattr(found, name) for name in Summed.__slots__[1:])))
+    kept = rounded.of_model(0).lengths[0, 0]
     assert 0 <= kept <= length
     if np.finfo(float).tiny <= length:
         assert length - kept < length * 2.0 ** (1 - digits)
@@ -83,43 +106,19 @@ def test_lengths_keep_their_leading_digits(length: float, digits: int) -> None:
 
 
 def test_classes_are_powers_of_two() -> None:
-    found = classes(np.array([0.3, 0.49, 0.51, 1e-9, 0.0, np.nan]))
+    variances = np.array([0.3, 0.49, 0.51, 1e-9, 0.0, np.nan])
+    summer = Summer(100, 100)
+    ones = {name: np.ones(6) for name in ("input_tokens", "output_tokens", "energy_j", "runtime_s")}
+    summer.add(np.zeros(6, np.uint32), 1, ones | {"std_j": np.sqrt(variances)})
+    found = summer.of_model(0).judged[:, JUDGED.index("certainty")]
     assert found[0] == found[1] == found[2] - 1
     assert (found[4], found[5]) == (UNKNOWN + 1, UNKNOWN)
 
 
-@given(
-    columns=st.lists(
-        st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0**45, 1e300, -3.0]), min_size=7, max_size=7), min_size=1, max_size=5
-    )
-)
-def test_distinct_combinations_are_numbered(columns: list[list[float]]) -> None:
-    codes, first = number(*(np.array(column) for column in columns))
-    tuples = list(zip(*columns, strict=True))
-    assert len(first) == len(set(tuples))
-    for row, code in enumerate(codes):
-        assert tuples[first[code]] == tuples[row]
-
-
-@settings(max_examples=10)
-@given(order=st.permutations(range(60)))
-def test_the_same_rows_stay_in_whatever_order_they_come(order: list[int]) -> None:
-    generator = np.random.default_rng(3)
-    columns = {
-        name: generator.lognormal(size=60) for name in ("energy_j", "runtime_s", "input_tokens", "output_tokens")
-    }
-    model = np.arange(60) % 2
-
-    def drawn(rows: list[int]) -> Sample:
-        sample = Sample.empty()
-        for some in np.array_split(np.array(rows), 5):
-            chosen = {name: column[some] for name, column in columns.items()}
-            last = np.full(2, np.iinfo(np.uint64).max, dtype=np.uint64)
-            last[: len(sample.last)] = sample.last
-            sample = Sample.merged([sample, Sample.of_rows(last, model[some], chosen)], 10)
-        return sample
-
-    ours, theirs = drawn(order), drawn(list(range(60)))
-    for each in range(2):
-        assert len(ours.of_model(each)["energy_j"]) == 10
-        np.testing.assert_array_equal(*(np.sort(some.of_model(each)["energy_j"]) for some in (ours, theirs)))
+def test_arrays_that_c_would_misread_are_refused() -> None:
+    columns = {name: np.ones(4) for name in ("input_tokens", "output_tokens", "energy_j", "runtime_s")}
+    for wrong in (np.ones(3), np.ones(4, np.float32), np.ones(8)[::2]):
+        with pytest.raises(AssertionError):
+            Summer(1, 1).add(np.zeros(4, np.uint32), 1, columns | {"runtime_s": wrong})
+    with pytest.raises(AssertionError):
+        Summer(1, 1).add(np.full(4, 1, np.uint32), 1, columns)

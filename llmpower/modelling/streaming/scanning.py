@@ -105,7 +105,6 @@ def scan(job: Job, portions: Sequence[Portion], tell: Callable[[int], None] | No
             _add(scanned, job, boundary, batch)
         if tell is not None:
             tell(read)
-    scanned.tally.compact()
     return scanned
 
 

@@ -102,9 +102,7 @@ def _tree(client: Client, futures: list[Any]) -> Any:
 
 def merge(one: Scanned, other: Scanned) -> Scanned:
     """Both, neither of them changed: a task may run again, and its arguments stay another's result."""
-    both = Scanned(Tally(one.tally.boundary), Doubts(*one.doubts.settings)).merge(one).merge(other)
-    both.tally.compact()
-    return both
+    return Scanned(Tally(one.tally.boundary), Doubts(*one.doubts.settings)).merge(one).merge(other)
 
 
 def _rows(portions: list[Any]) -> int:

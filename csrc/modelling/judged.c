@@ -1,0 +1,80 @@
+/* judged.c - a sample of rows by the smallest of numbers that are a hash of the rows themselves.
+ *
+ * Coefficients are found from all rows. How far predictions are off is an average, and some thousand rows say it as
+ * well; medians need the rows themselves, which a hundred million have no room for. Which rows stay depends on what
+ * they are alone, so all ways to read them judge by the same ones. Rows gather until there are twice as many as may
+ * stay, so that dropping half of them costs each a few steps. */
+#include "judged.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LEAST_ROOM = 256 };
+
+/* The finaliser of SplitMix64 (Steele, Lea and Flood 2014), once a value. */
+static uint64_t number_of(const struct llmpower_judged *row) {
+    const double values[] = {row->energy_j, row->runtime_s, row->lengths[0], row->lengths[1]};
+    uint64_t number = 0, bits;
+    for (int k = 0; k < 4; k++) {
+        memcpy(&bits, values + k, sizeof bits);
+        number ^= bits;
+        number = (number ^ (number >> 30)) * 0xbf58476d1ce4e5b9u;
+        number = (number ^ (number >> 27)) * 0x94d049bb133111ebu;
+        number ^= number >> 31;
+    }
+    return number;
+}
+
+/* The least bound that so many numbers do not exceed, one binary digit after another. */
+static uint64_t smallest(const uint64_t *numbers, size_t n, size_t most) {
+    uint64_t below = 0;
+    for (uint64_t bit = (uint64_t)1 << 63; bit; bit >>= 1) {
+        size_t less = 0;
+        for (size_t i = 0; i < n; i++) less += numbers[i] < (below | bit);
+        if (less < most) below |= bit;
+    }
+    return below;
+}
+
+void judged_settle(struct judged *j, size_t most) {
+    if (j->n <= most) return;
+    uint64_t last = smallest(j->numbers, j->n, most);
+    size_t less = 0, n = 0;
+    for (size_t i = 0; i < j->n; i++) less += j->numbers[i] < last;
+    size_t equal = most - less; /* that stay: rows that are the same are as good as each other */
+    for (size_t i = 0; i < j->n; i++) {
+        if (j->numbers[i] > last || (j->numbers[i] == last && !equal)) continue;
+        equal -= j->numbers[i] == last;
+        j->numbers[n] = j->numbers[i];
+        j->rows[n++] = j->rows[i];
+    }
+    j->n = n;
+    j->last = last;
+    j->full = 1;
+}
+
+static int grow(struct judged *j) {
+    size_t room = j->room ? 2 * j->room : LEAST_ROOM;
+    struct llmpower_judged *rows = realloc(j->rows, room * sizeof *rows);
+    if (rows) j->rows = rows;
+    uint64_t *numbers = realloc(j->numbers, room * sizeof *numbers);
+    if (numbers) j->numbers = numbers;
+    if (!rows || !numbers) return -1;
+    j->room = room;
+    return 0;
+}
+
+int judged_offer(struct judged *j, const struct llmpower_judged *row, size_t most) {
+    uint64_t number = number_of(row);
+    if (j->full && number >= j->last) return 0;
+    if (j->n / 2 >= most) judged_settle(j, most);
+    if (j->n == j->room && grow(j)) return -1;
+    j->numbers[j->n] = number;
+    j->rows[j->n++] = *row;
+    return 0;
+}
+
+void judged_free(struct judged *j) {
+    free(j->rows);
+    free(j->numbers);
+}

@@ -1,0 +1,23 @@
+/* judged.h - rows of a model that errors are judged by: at most so many, the same whatever order they came in. */
+#ifndef LLMPOWER_JUDGED_H
+#define LLMPOWER_JUDGED_H
+
+#include "tally.h"
+
+struct judged {
+    size_t n, room;
+    struct llmpower_judged *rows;
+    uint64_t *numbers; /* of each row, as if drawn by chance */
+    uint64_t last;     /* rows stay whose numbers are below it, where there were too many */
+    int full;
+};
+
+/* A row that may stay; 0, or -1 without memory. */
+int judged_offer(struct judged *j, const struct llmpower_judged *row, size_t most);
+
+/* Drop what is more than the most. */
+void judged_settle(struct judged *j, size_t most);
+
+void judged_free(struct judged *j);
+
+#endif

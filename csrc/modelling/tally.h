@@ -1,0 +1,69 @@
+/* tally.h - the whole of what modelling asks of C: rows go in, and what a fit needs to know of them comes out.
+ *
+ * C includes this file and cffi reads it, so beside lines for the preprocessor it has plain declarations alone. All
+ * arrays are the caller's, and as long as their comments say. A tally is used by one thread at a time.
+ *
+ * Functions that give an int give 0, or -1 where there is not enough memory; the tally may then only be freed. */
+#ifndef LLMPOWER_TALLY_H
+#define LLMPOWER_TALLY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LLMPOWER_LENGTHS = 4, LLMPOWER_PHASES = 4, LLMPOWER_SPANNED = 6, LLMPOWER_SUMS = 26, LLMPOWER_EXACT = 53 };
+
+/* Columns of ``n`` rows; one that is not there is NULL, but for the model, tokens, energy and runtime. Phases are
+ * joules of prefill and decode, seconds of prefill and decode. */
+struct llmpower_rows {
+    size_t n;
+    const uint32_t *model;
+    const double *input_tokens, *output_tokens, *batch_size, *concurrency, *energy_j, *std_j, *runtime_s;
+    const double *phases[4];
+    const uint8_t *allocated, *modelled;
+};
+
+/* A row as errors are judged by: lengths are input and output tokens, requests, and requests that shared a step;
+ * certainty is the class of its relative variance. NaN is a phase that is not known. */
+struct llmpower_judged {
+    double energy_j, runtime_s, lengths[4], certainty, phases[4];
+};
+
+/* Of one model: how many rows are summed, had nothing left above idle, had shares by rule for joules, saw too few
+ * ticks; the least and most of each length, and of input and output tokens of one request. */
+struct llmpower_counts {
+    uint64_t rows, below, allocated, modelled;
+    double low[6], high[6];
+};
+
+/* How much there is of a model; lengths are kept to so many leading binary digits. */
+struct llmpower_sizes {
+    size_t cells, strata, judged;
+    int digits;
+};
+
+struct llmpower_tally;
+
+/* An empty tally that keeps at most so many cells of a model (it rounds lengths until it does), and so many of its rows
+ * to judge errors by; NULL where there is not enough memory. */
+struct llmpower_tally *llmpower_tally_new(size_t most_cells, size_t most_judged);
+void llmpower_tally_free(struct llmpower_tally *tally);
+
+/* Take in rows of models 0 … n_models - 1. */
+int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models);
+
+/* Take in what another tally has of a model: its counts, ``sizes.strata`` columns of its sums (LLMPOWER_SUMS of them,
+ * one after another) with the lengths and certainty of each stratum, and its judged rows. */
+int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struct llmpower_counts *counts,
+                         const struct llmpower_sizes *sizes, const double *lengths, const int64_t *certainty,
+                         const double *sums, const struct llmpower_judged *judged);
+
+/* What there is of a model that rows were given of; drops judged rows that are too many. */
+void llmpower_tally_sizes(struct llmpower_tally *tally, size_t model, struct llmpower_sizes *sizes,
+                          struct llmpower_counts *counts);
+
+/* A model's strata in the order of their lengths and certainty: lengths (LLMPOWER_LENGTHS columns), certainty, the
+ * number of each one's cell, and sums (LLMPOWER_SUMS columns); its judged rows, and the stratum of each. */
+int llmpower_tally_model(struct llmpower_tally *tally, size_t model, double *lengths, int64_t *certainty,
+                         int64_t *cells, double *sums, struct llmpower_judged *judged, int64_t *judged_strata);
+
+#endif

@@ -1,0 +1,169 @@
+/* test_tally.c - sums, judged rows and counts against those of the rows, taken one by one and in portions. */
+#include <math.h>
+#include <string.h>
+
+#include "../modelling/tally.h"
+#include "check.h"
+
+enum { ROWS = 3000, MODELS = 3, CELLS = 100, JUDGED = 50, LONGEST = 5000 };
+
+/* A 64-bit linear congruential generator (Knuth's MMIX constants): the same rows everywhere. */
+static uint64_t state = 1;
+static uint32_t chance(uint32_t end) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33) % end;
+}
+
+static uint32_t model[ROWS];
+static double in[ROWS], out[ROWS], energy[ROWS], std[ROWS], runtime[ROWS], prefill[ROWS];
+static uint8_t allocated[ROWS];
+
+/* Lengths of model 0 are few; those of the others too many to be cells. A few rows have nothing left above idle. */
+static void make_rows(void) {
+    for (int i = 0; i < ROWS; i++) {
+        model[i] = chance(MODELS);
+        in[i] = chance(model[i] ? LONGEST : 8);
+        out[i] = 1 + chance(4);
+        energy[i] = chance(20) ? 1.0 + chance(1000) : -1;
+        std[i] = chance(10) ? energy[i] / (1 + chance(50)) : NAN;
+        runtime[i] = energy[i] > 0 ? energy[i] / 300 + chance(100) : 1;
+        prefill[i] = chance(10) ? energy[i] / 5 : NAN;
+        allocated[i] = chance(2) != 0;
+    }
+}
+
+static void add(struct llmpower_tally *tally, size_t start, size_t end) {
+    struct llmpower_rows rows = {.n = end - start,
+                                 .model = model + start,
+                                 .input_tokens = in + start,
+                                 .output_tokens = out + start,
+                                 .energy_j = energy + start,
+                                 .std_j = std + start,
+                                 .runtime_s = runtime + start,
+                                 .phases = {prefill + start},
+                                 .allocated = allocated + start};
+    CHECK(!llmpower_tally_rows(tally, &rows, MODELS));
+}
+
+/* What a tally has of a model. */
+struct found {
+    struct llmpower_sizes sizes;
+    struct llmpower_counts counts;
+    double lengths[LLMPOWER_LENGTHS * ROWS], sums[LLMPOWER_SUMS * ROWS];
+    int64_t certainty[ROWS], cells[ROWS], judged_strata[ROWS];
+    struct llmpower_judged judged[ROWS];
+};
+
+static void find(struct llmpower_tally *tally, size_t m, struct found *f) {
+    llmpower_tally_sizes(tally, m, &f->sizes, &f->counts);
+    CHECK(f->sizes.strata <= ROWS && f->sizes.judged <= ROWS);
+    CHECK(!llmpower_tally_model(tally, m, f->lengths, f->certainty, f->cells, f->sums, f->judged, f->judged_strata));
+}
+
+static double total(const struct found *f, size_t sum) {
+    double found = 0;
+    for (size_t i = 0; i < f->sizes.strata; i++) found += f->sums[sum * f->sizes.strata + i];
+    return found;
+}
+
+static int near(double a, double b) { return fabs(a - b) <= 1e-9 * (1 + fabs(b)); }
+
+static void test_sums_are_those_of_the_rows(void) {
+    static struct found f;
+    struct llmpower_tally *tally = llmpower_tally_new(CELLS, ROWS);
+    add(tally, 0, ROWS);
+    for (uint32_t m = 0; m < MODELS; m++) {
+        double n = 0, below = 0, joules = 0, relative = 0, tokens = 0, told = 0, by_rule = 0, most = 0;
+        find(tally, m, &f);
+        for (int i = 0; i < ROWS; i++) {
+            if (model[i] != m) continue;
+            below += energy[i] <= 0;
+            if (energy[i] <= 0) continue;
+            n++;
+            joules += energy[i];
+            relative += 1 / (energy[i] * energy[i]);
+            tokens += in[i];
+            told += prefill[i] > 0;
+            by_rule += allocated[i];
+            most = fmax(most, in[i]);
+        }
+        CHECK(f.counts.rows == n && f.counts.below == below && f.counts.allocated == by_rule && !f.counts.modelled);
+        CHECK(f.counts.high[0] == most && f.counts.low[2] == 1 && f.counts.high[5] == 4);
+        CHECK(total(&f, 0) == n && total(&f, 1) == tokens && total(&f, 14) == told);
+        CHECK(near(total(&f, 7), joules) && near(total(&f, 5), relative));
+        CHECK(f.sizes.judged == n && f.sizes.cells <= CELLS);
+        CHECK(m ? f.sizes.digits < LLMPOWER_EXACT : f.sizes.digits == LLMPOWER_EXACT && f.sizes.cells == 32);
+        for (size_t i = 0; i < f.sizes.judged; i++) {
+            int64_t at = f.judged_strata[i];
+            double length = f.judged[i].lengths[0], kept = f.lengths[at];
+            CHECK(f.certainty[at] == f.judged[i].certainty && kept <= length);
+            CHECK(length - kept <= ldexp(length, 1 - f.sizes.digits));
+        }
+        for (size_t i = 1; i < f.sizes.strata; i++)
+            CHECK(f.cells[i] == f.cells[i - 1] ? f.certainty[i] > f.certainty[i - 1]
+                                               : f.cells[i] == f.cells[i - 1] + 1 && f.lengths[i] >= f.lengths[i - 1]);
+    }
+    llmpower_tally_free(tally);
+}
+
+static int same_judged(const struct found *a, const struct found *b) {
+    for (size_t i = 0; i < a->sizes.judged; i++) {
+        size_t k = 0;
+        while (k < b->sizes.judged && a->judged[i].runtime_s != b->judged[k].runtime_s) k++;
+        if (k == b->sizes.judged) return 0;
+    }
+    return a->sizes.judged == b->sizes.judged;
+}
+
+static void test_portions_come_down_to_what_all_rows_do(void) {
+    static struct found whole, part;
+    for (int trial = 0; trial < 20; trial++) {
+        make_rows();
+        size_t cut = chance(ROWS);
+        struct llmpower_tally *all = llmpower_tally_new(CELLS, JUDGED), *one = llmpower_tally_new(CELLS, JUDGED);
+        struct llmpower_tally *other = llmpower_tally_new(CELLS, JUDGED);
+        add(all, 0, ROWS);
+        add(one, cut, ROWS);
+        add(other, 0, cut / 2);
+        add(other, cut / 2, cut);
+        for (uint32_t m = 0; m < MODELS; m++) {
+            find(other, m, &part);
+            CHECK(!llmpower_tally_merge(one, m, &part.counts, &part.sizes, part.lengths, part.certainty, part.sums,
+                                        part.judged));
+        }
+        for (uint32_t m = 0; m < MODELS; m++) {
+            find(all, m, &whole);
+            find(one, m, &part);
+            CHECK(part.sizes.strata == whole.sizes.strata && part.sizes.digits == whole.sizes.digits);
+            CHECK(!memcmp(part.lengths, whole.lengths, LLMPOWER_LENGTHS * part.sizes.strata * sizeof(double)));
+            CHECK(!memcmp(part.certainty, whole.certainty, part.sizes.strata * sizeof(int64_t)));
+            CHECK(part.sizes.judged == JUDGED && same_judged(&part, &whole));
+            CHECK(!memcmp(&part.counts, &whole.counts, sizeof part.counts));
+            for (size_t i = 0; i < LLMPOWER_SUMS * part.sizes.strata; i++) CHECK(near(part.sums[i], whole.sums[i]));
+        }
+        llmpower_tally_free(all);
+        llmpower_tally_free(one);
+        llmpower_tally_free(other);
+    }
+}
+
+static void test_rows_that_are_the_same_stay_as_many_as_may(void) {
+    static struct found f;
+    struct llmpower_tally *tally = llmpower_tally_new(CELLS, JUDGED);
+    for (int i = 0; i < ROWS; i++) model[i] = 0, in[i] = out[i] = energy[i] = runtime[i] = 1;
+    add(tally, 0, ROWS);
+    find(tally, 0, &f);
+    CHECK(f.sizes.judged == JUDGED && f.counts.rows == ROWS && f.sizes.cells == 1);
+    find(tally, 1, &f);
+    CHECK(!f.sizes.strata && !f.counts.rows);
+    llmpower_tally_free(tally);
+}
+
+int main(void) {
+    make_rows();
+    test_sums_are_those_of_the_rows();
+    test_portions_come_down_to_what_all_rows_do();
+    test_rows_that_are_the_same_stay_as_many_as_may();
+    puts("tally: ok");
+    return 0;
+}

@@ -1,0 +1,166 @@
+"""Modelling's door to C: cffi's module, and nothing but calls that turn NumPy arrays into pointers and back.
+
+The functions of ``csrc/modelling/tally.h``, which says what they do. Their arguments are checked here, because C
+cannot: every array is contiguous, of the type that C reads, and as long as it says. C runs without Python's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.modelling import _tally  # compiled from csrc/modelling/tally.h
+from llmpower.modelling.linear import FloatArray
+from llmpower.modelling.strata import JUDGED, LENGTHS, PHASES, SPANNED, SUMS, Codes
+
+# The package's __getattr__ makes every name of it an object for mypy, this module's too.
+extension: Any = _tally
+ffi: Any = extension.ffi
+lib: Any = extension.lib
+
+COLUMNS = ("input_tokens", "output_tokens", "batch_size", "concurrency", "energy_j", "std_j", "runtime_s")
+FLAGS = ("allocated", "modelled")
+MODELS_END = 2**32
+
+assert (len(LENGTHS), len(PHASES)) == (lib.LLMPOWER_LENGTHS, lib.LLMPOWER_PHASES)
+assert (len(SPANNED), len(SUMS)) == (lib.LLMPOWER_SPANNED, lib.LLMPOWER_SUMS)
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """What a summer has of one model, as C lays it out.
+
+    ``lengths`` is (4, m), ``certainty`` and ``cells`` (m,), ``sums`` (26, m), ``judged`` (n, 11) and ``judged_strata``
+    (n,). ``low`` and ``high`` have shape (6,).
+    """
+
+    digits: int
+    lengths: FloatArray
+    certainty: Codes
+    cells: Codes
+    sums: FloatArray
+    judged: FloatArray
+    judged_strata: Codes
+    rows: int
+    below: int
+    allocated: int
+    modelled: int
+    low: FloatArray
+    high: FloatArray
+
+
+class Summer:
+    """Sums, judged rows and counts of models 0 … ``n_models`` − 1, which may be pickled."""
+
+    def __init__(self, most_cells: int, most_judged: int) -> None:
+        self._most = most_cells, most_judged
+        self._tally = ffi.gc(_there(lib.llmpower_tally_new(most_cells, most_judged)), lib.llmpower_tally_free)
+        self.n_models = 0
+
+    def add(self, model: NDArray[np.uint32], n_models: int, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Rows (n,) of models below ``n_models``; ``columns`` by the names of C, those of phases among them."""
+        assert model.max(initial=0) < n_models < MODELS_END
+        n = len(model)
+        kept = [_pointer("uint32_t[]", model, np.uint32, (n,))]
+        rows = ffi.new("struct llmpower_rows *", {"n": n, "model": kept[0]})
+        for name in COLUMNS:
+            if name in columns:
+                kept.append(_double(columns[name], (n,)))
+                setattr(rows, name, kept[-1])
+        for number, name in enumerate(PHASES):
+            if name in columns:
+                kept.append(_double(columns[name], (n,)))
+                rows.phases[number] = kept[-1]
+        for name in FLAGS:
+            if name in columns:
+                kept.append(_pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,)))
+                setattr(rows, name, kept[-1])
+        _done(lib.llmpower_tally_rows(self._tally, rows, n_models))
+        self.n_models = max(self.n_models, n_models)
+
+    def merge(self, model: int, theirs: Summed) -> None:
+        """What another has of a model."""
+        assert 0 <= model < MODELS_END
+        m, n = len(theirs.certainty), len(theirs.judged)
+        counts = ffi.new("struct llmpower_counts *")
+        for name in ("rows", "below", *FLAGS, "low", "high"):
+            value = getattr(theirs, name)
+            setattr(counts, name, value if isinstance(value, int) else value.tolist())
+        status = lib.llmpower_tally_merge(
+            self._tally,
+            model,
+            counts,
+            ffi.new("struct llmpower_sizes *", {"strata": m, "judged": n, "digits": theirs.digits}),
+            _double(theirs.lengths, (len(LENGTHS), m)),
+            _int64(theirs.certainty, (m,)),
+            _double(theirs.sums, (len(SUMS), m)),
+            _judged(theirs.judged, n),
+        )
+        _done(status)
+        self.n_models = max(self.n_models, model + 1)
+
+    def of_model(self, model: int) -> Summed:
+        """What there is of a model."""
+        assert 0 <= model < self.n_models
+        sizes, counts = ffi.new("struct llmpower_sizes *"), ffi.new("struct llmpower_counts *")
+        lib.llmpower_tally_sizes(self._tally, model, sizes, counts)
+        m, n = sizes.strata, sizes.judged
+        lengths, sums, judged = np.empty((len(LENGTHS), m)), np.empty((len(SUMS), m)), np.empty((n, len(JUDGED)))
+        certainty, cells, judged_strata = (np.empty(size, np.int64) for size in (m, m, n))
+        status = lib.llmpower_tally_model(
+            self._tally,
+            model,
+            _double(lengths, lengths.shape),
+            _int64(certainty, (m,)),
+            _int64(cells, (m,)),
+            _double(sums, sums.shape),
+            _judged(judged, n),
+            _int64(judged_strata, (n,)),
+        )
+        _done(status)
+        numbers = counts.rows, counts.below, counts.allocated, counts.modelled
+        ends = np.array(list(counts.low)), np.array(list(counts.high))
+        return Summed(sizes.digits, lengths, certainty, cells, sums, judged, judged_strata, *numbers, *ends)
+
+    def __getstate__(self) -> tuple[tuple[int, int], list[Summed]]:
+        return self._most, [self.of_model(model) for model in range(self.n_models)]
+
+    def __setstate__(self, state: tuple[tuple[int, int], list[Summed]]) -> None:
+        most, models = state
+        Summer.__init__(self, *most)
+        for model, summed in enumerate(models):
+            self.merge(model, summed)
+
+
+def _there(tally: Any) -> Any:
+    if tally == ffi.NULL:
+        raise MemoryError("a tally")
+    return tally
+
+
+def _done(status: int) -> None:
+    if status:
+        raise MemoryError("the sums of a tally's models")
+
+
+def _judged(rows: FloatArray, n: int) -> Any:
+    return ffi.cast("struct llmpower_judged *", _double(rows, (n, len(JUDGED))))
+
+
+def _double(array: FloatArray, shape: tuple[int, ...]) -> Any:
+    return _pointer("double[]", array, np.float64, shape)
+
+
+def _int64(array: Codes, shape: tuple[int, ...]) -> Any:
+    return _pointer("int64_t[]", array, np.int64, shape)
+
+
+def _pointer(c_type: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> Any:
+    assert array.dtype == dtype
+    assert array.shape == shape
+    assert array.flags.c_contiguous
+    return ffi.from_buffer(c_type, array)
