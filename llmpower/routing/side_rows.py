@@ -28,6 +28,7 @@ from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
 from llmpower.routing.gpu_seconds import SecondRows
+from llmpower.routing.quiet import c_output_dropped
 from llmpower.routing.solver import solve
 from llmpower.routing.workload import IntArray
 
@@ -242,22 +243,22 @@ class _Search:
         seconds = (self.parts[:, np.newaxis, :] * self.runtime_s[free]).reshape(len(self.parts), -1) * WHOLE_LIMIT
         of_t = np.append(np.zeros(n_free + n_choices), -np.ones(len(seconds)))[:, np.newaxis]
         matrix: Any = hstack([vstack([of_cells, of_choices, csr_array(seconds)]), csr_array(of_t)])
-        found = milp(
-            objective,
-            integrality=np.append(np.ones(costs.size), 0),
-            bounds=Bounds(0, np.append(most, np.inf if room is None else room * WHOLE_LIMIT)),
-            constraints=LinearConstraint(
-                csr_array(matrix),
-                np.concatenate([self.count[free], low - fixed, np.full(len(seconds), -np.inf)]),
-                np.concatenate([self.count[free], high - fixed, -self.use(rest) * WHOLE_LIMIT]),
-            ),
-            # Presolved, HiGHS may print to the standard output.
-            options={
-                "node_limit": NODES if room is not None else NODES_OF_REFUSAL,
-                "mip_rel_gap": 0,
-                "presolve": False,
-            },
-        )
+        with c_output_dropped():
+            found = milp(
+                objective,
+                integrality=np.append(np.ones(costs.size), 0),
+                bounds=Bounds(0, np.append(most, np.inf if room is None else room * WHOLE_LIMIT)),
+                constraints=LinearConstraint(
+                    csr_array(matrix),
+                    np.concatenate([self.count[free], low - fixed, np.full(len(seconds), -np.inf)]),
+                    np.concatenate([self.count[free], high - fixed, -self.use(rest) * WHOLE_LIMIT]),
+                ),
+                options={
+                    "node_limit": NODES if room is not None else NODES_OF_REFUSAL,
+                    "mip_rel_gap": 0,
+                    "presolve": False,
+                },
+            )
         if found.x is None:
             return None
         rest[free] = np.round(found.x[:-1]).astype(np.int64).reshape(n_free, n_choices)
