@@ -1,17 +1,19 @@
-/* strata.c - a hash table of cells, each with a short list of its strata.
+/* strata.c - a hash table of strata, which rows look into, and one of cells, which new strata do.
  *
  * Rows of traffic differ in their lengths, and how finely lengths can be kept is known only when all rows were seen:
  * cells are exact until there are too many, and are then rounded and joined. Of a part of the rows there are fewer
  * cells than of all, never more, so no part is rounded further than the whole, and the order of rows does not matter.
  *
- * Most rows find a cell that is not in the processor's cache, so the table is asked in two steps, with other rows'
- * steps between them: strata_hash tells memory what will be wanted, strata_find wants it. */
+ * Most rows find a stratum that is not in the processor's cache, so the table is asked in three steps, with other rows'
+ * steps between them: strata_hash tells memory what place in the table will be wanted, strata_fetch what stratum, and
+ * strata_find wants it. Large pages spare the processor a second wait, for where a page lies. */
 #include "strata.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { LEAST_ROOM = 1024 };
+enum { LEAST_ROOM = 1024, LINE = 64, PAGE = 4096 };
 
 /* Leading binary digits that lengths are kept to, each a rounding of the one before. */
 static int fewer(int digits) { return digits == LLMPOWER_EXACT ? 8 : digits - 1; }
@@ -26,25 +28,43 @@ static void round_down(double *lengths, int digits) {
     }
 }
 
-/* Multiply and fold, once a length; multiplier as in SplitMix64. */
+/* Multiply and fold, once a value; multiplier as in SplitMix64. */
+static uint64_t fold(uint64_t hash, uint64_t bits) {
+    hash = (hash ^ bits) * 0xbf58476d1ce4e5b9u;
+    return hash ^ hash >> 32;
+}
+
 static uint64_t hash_of(uint32_t model, const double *lengths) {
     uint64_t hash = model, bits;
     for (int k = 0; k < LLMPOWER_LENGTHS; k++) {
         memcpy(&bits, lengths + k, sizeof bits);
-        hash = (hash ^ bits) * 0xbf58476d1ce4e5b9u;
-        hash ^= hash >> 32;
+        hash = fold(hash, bits);
     }
     return hash;
 }
 
-/* Where in the table a cell is, or would be put. */
-static uint32_t *place(const struct strata *s, uint32_t model, const double *lengths, uint64_t hash) {
+/* Where in its table a cell is, or would be put. */
+static uint32_t *cell_place(const struct strata *s, uint32_t model, const double *lengths) {
     size_t mask = 2 * s->cells_room - 1;
+    for (size_t at = hash_of(model, lengths) & mask;; at = (at + 1) & mask) {
+        uint32_t found = s->cell_table[at];
+        if (found == STRATA_NONE) return s->cell_table + at;
+        const struct cell *cell = s->cells + found;
+        if (cell->model == model && !memcmp(cell->lengths, lengths, sizeof cell->lengths)) return s->cell_table + at;
+    }
+}
+
+/* The same of a stratum. */
+static uint32_t *place(const struct strata *s, uint32_t model, const double *lengths, int32_t certainty,
+                       uint64_t hash) {
+    size_t mask = 2 * s->room - 1;
     for (size_t at = hash & mask;; at = (at + 1) & mask) {
         uint32_t found = s->table[at];
         if (found == STRATA_NONE) return s->table + at;
-        const struct cell *cell = s->cells + found;
-        if (cell->model == model && !memcmp(cell->lengths, lengths, sizeof cell->lengths)) return s->table + at;
+        const struct stratum *stratum = s->strata + found;
+        if (stratum->model == model && stratum->certainty == certainty &&
+            !memcmp(stratum->lengths, lengths, sizeof stratum->lengths))
+            return s->table + at;
     }
 }
 
@@ -60,15 +80,15 @@ static uint32_t put(struct strata *s, uint32_t *at, uint32_t model, const double
     return *at = own->first = (uint32_t)s->n_cells++;
 }
 
-static uint32_t stratum_of(const struct strata *s, uint32_t cell, int32_t certainty) {
-    uint32_t found = s->cells[cell].strata;
-    while (found != STRATA_NONE && s->strata[found].certainty != certainty) found = s->strata[found].next;
-    return found;
-}
-
-static uint32_t put_stratum(struct strata *s, uint32_t cell, int32_t certainty) {
-    s->strata[s->n] = (struct stratum){certainty, cell, s->cells[cell].strata};
-    return s->cells[cell].strata = (uint32_t)s->n++;
+/* Put a stratum that is not there at its place, in the list of its cell. Its sums are the caller's. */
+static uint32_t put_stratum(struct strata *s, uint32_t *at, uint32_t cell, int32_t certainty) {
+    struct stratum *stratum = s->strata + s->n;
+    memcpy(stratum->lengths, s->cells[cell].lengths, sizeof stratum->lengths);
+    stratum->certainty = certainty;
+    stratum->model = s->cells[cell].model;
+    stratum->cell = cell;
+    stratum->next = s->cells[cell].strata;
+    return *at = s->cells[cell].strata = (uint32_t)s->n++;
 }
 
 int strata_models(struct strata *s, size_t n_models) {
@@ -87,48 +107,78 @@ static size_t room_for(size_t n) {
     return room;
 }
 
+/* More memory for an array, in large pages where the system has them; NULL where there is not enough. */
+static void *grown(void *array, size_t size) {
+    char *more = realloc(array, size);
+    /* What cannot be advised is slower, and no worse. */
+    if (more) (void)madvise((void *)((uintptr_t)more / PAGE * PAGE), size, MADV_HUGEPAGE);
+    return more;
+}
+
+static uint32_t *empty_table(uint32_t *old, size_t room) {
+    uint32_t *table = grown(old, 2 * room * sizeof *table);
+    return table ? memset(table, 0xff, 2 * room * sizeof *table) : NULL;
+}
+
+static void fill_table(struct strata *s) {
+    for (uint32_t i = 0; i < s->n; i++) {
+        const struct stratum *stratum = s->strata + i;
+        uint64_t hash = fold(hash_of(stratum->model, stratum->lengths), (uint32_t)stratum->certainty);
+        *place(s, stratum->model, stratum->lengths, stratum->certainty, hash) = i;
+    }
+}
+
+static void fill_cell_table(struct strata *s) {
+    for (uint32_t c = 0; c < s->n_cells; c++) *cell_place(s, s->cells[c].model, s->cells[c].lengths) = c;
+}
+
 int strata_reserve(struct strata *s, size_t n_more) {
     if (s->n + n_more > s->room) {
         size_t room = room_for(s->n + n_more);
-        struct stratum *strata = realloc(s->strata, room * sizeof *strata);
-        if (strata) s->strata = strata;
-        double (*sums)[LLMPOWER_SUMS] = realloc(s->sums, room * sizeof *sums);
-        if (sums) s->sums = sums;
-        if (!strata || !sums) return -1;
+        struct stratum *strata = grown(s->strata, room * sizeof *strata);
+        if (!strata) return -1;
+        s->strata = strata;
+        uint32_t *table = empty_table(s->table, room);
+        if (!table) return -1;
+        s->table = table;
         s->room = room;
+        fill_table(s);
     }
     if (s->n_cells + n_more > s->cells_room) {
         size_t room = room_for(s->n_cells + n_more);
-        struct cell *cells = realloc(s->cells, room * sizeof *cells);
-        if (cells) s->cells = cells;
-        uint32_t *table = malloc(2 * room * sizeof *table);
-        if (!cells || !table) {
-            free(table);
-            return -1;
-        }
-        free(s->table);
-        s->table = memset(table, 0xff, 2 * room * sizeof *table);
+        struct cell *cells = grown(s->cells, room * sizeof *cells);
+        if (!cells) return -1;
+        s->cells = cells;
+        uint32_t *table = empty_table(s->cell_table, room);
+        if (!table) return -1;
+        s->cell_table = table;
         s->cells_room = room;
-        for (uint32_t c = 0; c < s->n_cells; c++)
-            *place(s, cells[c].model, cells[c].lengths, hash_of(cells[c].model, cells[c].lengths)) = c;
+        fill_cell_table(s);
     }
     return 0;
 }
 
-uint64_t strata_hash(const struct strata *s, uint32_t model, double *lengths) {
+uint64_t strata_hash(const struct strata *s, uint32_t model, double *lengths, int32_t certainty) {
     if (s->models[model].digits < LLMPOWER_EXACT) round_down(lengths, s->models[model].digits);
-    uint64_t hash = hash_of(model, lengths);
-    __builtin_prefetch(s->table + (hash & (2 * s->cells_room - 1)));
+    uint64_t hash = fold(hash_of(model, lengths), (uint32_t)certainty);
+    __builtin_prefetch(s->table + (hash & (2 * s->room - 1)));
     return hash;
 }
 
-uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, uint64_t hash, int32_t certainty) {
-    uint32_t *at = place(s, model, lengths, hash);
-    uint32_t cell = *at == STRATA_NONE ? put(s, at, model, lengths) : *at;
-    uint32_t found = stratum_of(s, cell, certainty);
-    if (found != STRATA_NONE) return found;
-    found = put_stratum(s, cell, certainty);
-    memset(s->sums[found], 0, sizeof s->sums[found]);
+void strata_fetch(const struct strata *s, uint64_t hash) {
+    uint32_t found = s->table[hash & (2 * s->room - 1)];
+    if (found == STRATA_NONE) return;
+    const char *stratum = (const char *)(s->strata + found);
+    for (size_t at = 0; at < sizeof(struct stratum); at += LINE) __builtin_prefetch(stratum + at, 1);
+}
+
+uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, int32_t certainty, uint64_t hash) {
+    uint32_t *at = place(s, model, lengths, certainty, hash);
+    if (*at != STRATA_NONE) return *at;
+    uint32_t *cell = cell_place(s, model, lengths);
+    if (*cell == STRATA_NONE) put(s, cell, model, lengths);
+    uint32_t found = put_stratum(s, at, *cell, certainty);
+    memset(s->strata[found].sums, 0, sizeof s->strata[found].sums);
     return found;
 }
 
@@ -136,13 +186,13 @@ uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, ui
  * is still to be looked at. */
 static void round_cells(struct strata *s, uint32_t *new_cell) {
     size_t n_old = s->n_cells;
-    memset(s->table, 0xff, 2 * s->cells_room * sizeof *s->table);
+    memset(s->cell_table, 0xff, 2 * s->cells_room * sizeof *s->cell_table);
     for (size_t m = 0; m < s->n_models; m++) s->models[m].first = STRATA_NONE, s->models[m].n = 0;
     s->n_cells = 0;
     for (size_t c = 0; c < n_old; c++) {
         struct cell cell = s->cells[c];
-        uint64_t hash = strata_hash(s, cell.model, cell.lengths);
-        uint32_t *at = place(s, cell.model, cell.lengths, hash);
+        if (s->models[cell.model].digits < LLMPOWER_EXACT) round_down(cell.lengths, s->models[cell.model].digits);
+        uint32_t *at = cell_place(s, cell.model, cell.lengths);
         new_cell[c] = *at == STRATA_NONE ? put(s, at, cell.model, cell.lengths) : *at;
     }
 }
@@ -151,14 +201,18 @@ static void round_cells(struct strata *s, uint32_t *new_cell) {
 static void join_strata(struct strata *s, const uint32_t *new_cell) {
     size_t n_old = s->n;
     s->n = 0;
+    memset(s->table, 0xff, 2 * s->room * sizeof *s->table);
     for (size_t i = 0; i < n_old; i++) {
-        uint32_t cell = new_cell[s->strata[i].cell], found = stratum_of(s, cell, s->strata[i].certainty);
-        if (found != STRATA_NONE) {
-            for (int k = 0; k < LLMPOWER_SUMS; k++) s->sums[found][k] += s->sums[i][k];
-            continue;
+        const struct stratum old = s->strata[i];
+        const struct cell *cell = s->cells + new_cell[old.cell];
+        uint64_t hash = fold(hash_of(cell->model, cell->lengths), (uint32_t)old.certainty);
+        uint32_t *at = place(s, cell->model, cell->lengths, old.certainty, hash);
+        if (*at == STRATA_NONE) {
+            uint32_t found = put_stratum(s, at, new_cell[old.cell], old.certainty);
+            memcpy(s->strata[found].sums, old.sums, sizeof old.sums);
+        } else {
+            for (int k = 0; k < LLMPOWER_SUMS; k++) s->strata[*at].sums[k] += old.sums[k];
         }
-        found = put_stratum(s, cell, s->strata[i].certainty);
-        memmove(s->sums[found], s->sums[i], sizeof s->sums[found]);
     }
 }
 
@@ -191,7 +245,7 @@ int strata_settle(struct strata *s, uint32_t model, int digits) {
 void strata_free(struct strata *s) {
     free(s->cells);
     free(s->strata);
-    free(s->sums);
+    free(s->cell_table);
     free(s->table);
     free(s->models);
 }

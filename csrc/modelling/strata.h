@@ -12,9 +12,11 @@ struct cell {
     uint32_t model, next, strata; /* the next cell of its model, and the first of its strata */
 };
 
+/* Four lines of a cache: what a row looks for lies beside what it adds to. */
 struct stratum {
+    double lengths[LLMPOWER_LENGTHS], sums[LLMPOWER_SUMS];
     int32_t certainty;
-    uint32_t cell, next; /* the next stratum of its cell */
+    uint32_t model, cell, next; /* the next stratum of its cell */
 };
 
 struct cells_of_model {
@@ -26,8 +28,7 @@ struct strata {
     size_t most_cells, n_cells, cells_room, n, room, n_models;
     struct cell *cells;
     struct stratum *strata;
-    double (*sums)[LLMPOWER_SUMS]; /* of each stratum */
-    uint32_t *table;               /* of cells, by their hash; twice as long as there is room for cells */
+    uint32_t *cell_table, *table; /* of cells and of strata, by their hash; twice as long as there is room for them */
     struct cells_of_model *models;
 };
 
@@ -37,12 +38,14 @@ struct strata {
 int strata_models(struct strata *s, size_t n_models);
 int strata_reserve(struct strata *s, size_t n_more);
 
-/* Round lengths to the digits of the model; the hash of what they are then, for strata_find. The table's place is
- * fetched meanwhile. */
-uint64_t strata_hash(const struct strata *s, uint32_t model, double *lengths);
+/* Round lengths to the digits of the model; the hash of what they are then, for the two below. */
+uint64_t strata_hash(const struct strata *s, uint32_t model, double *lengths, int32_t certainty);
+
+/* Have memory fetch what strata_find will look at; the place in the table was asked for by strata_hash. */
+void strata_fetch(const struct strata *s, uint64_t hash);
 
 /* The number of a stratum, a new one where there was none and room was reserved. */
-uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, uint64_t hash, int32_t certainty);
+uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, int32_t certainty, uint64_t hash);
 
 /* Keep a model's lengths to no more digits than these, and all models' to as few as leave them no more cells than they
  * may have; 0, or -1 without memory. Numbers of strata change. */

@@ -11,7 +11,7 @@
 #include "judged.h"
 #include "strata.h"
 
-enum { BLOCK = 256 };
+enum { BLOCK = 128 };
 
 /* Classes of certainty beside exponents of two: the variance is 0, or not known. */
 enum { CERTAIN = -1999, UNKNOWN = -2000 };
@@ -107,7 +107,6 @@ struct block {
     struct llmpower_judged rows[BLOCK];
     double lengths[BLOCK][LLMPOWER_LENGTHS], variance[BLOCK];
     uint64_t hash[BLOCK];
-    uint32_t stratum[BLOCK];
 };
 
 static void read_row(struct block *b, const struct strata *strata, const struct llmpower_rows *rows, size_t i) {
@@ -125,7 +124,7 @@ static void read_row(struct block *b, const struct strata *strata, const struct 
         {0}};
     for (int k = 0; k < LLMPOWER_PHASES; k++) row->phases[k] = rows->phases[k] ? rows->phases[k][i] : NAN;
     memcpy(b->lengths[at], row->lengths, sizeof row->lengths);
-    b->hash[at] = strata_hash(strata, rows->model[i], b->lengths[at]);
+    b->hash[at] = strata_hash(strata, rows->model[i], b->lengths[at], (int32_t)row->certainty);
 }
 
 int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models) {
@@ -140,16 +139,13 @@ int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows
             if (rows->energy_j[i] > 0) read_row(&b, strata, rows, i);
             tally->models[rows->model[i]].counts.below += rows->energy_j[i] <= 0;
         }
-        for (size_t k = 0; k < b.n; k++) {
-            uint32_t model = rows->model[b.row[k]];
-            b.stratum[k] = strata_find(strata, model, b.lengths[k], b.hash[k], (int32_t)b.rows[k].certainty);
-            for (size_t line = 0; line < LLMPOWER_SUMS; line += 8)
-                __builtin_prefetch(strata->sums[b.stratum[k]] + line, 1);
-        }
+        for (size_t k = 0; k < b.n; k++) strata_fetch(strata, b.hash[k]);
         for (size_t k = 0; k < b.n; k++) {
             size_t i = b.row[k];
             struct model *model = tally->models + rows->model[i];
-            add(strata->sums[b.stratum[k]], b.rows + k, b.variance[k]);
+            int32_t certainty = (int32_t)b.rows[k].certainty;
+            uint32_t found = strata_find(strata, rows->model[i], b.lengths[k], certainty, b.hash[k]);
+            add(strata->strata[found].sums, b.rows + k, b.variance[k]);
             count(&model->counts, b.rows + k, rows->allocated && rows->allocated[i],
                   rows->modelled && rows->modelled[i]);
             if (judged_offer(&model->judged, b.rows + k, tally->most_judged)) return -1;
@@ -176,9 +172,9 @@ int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struc
     for (size_t i = 0; i < sizes->strata; i++) {
         double theirs[LLMPOWER_LENGTHS];
         for (size_t k = 0; k < LLMPOWER_LENGTHS; k++) theirs[k] = lengths[k * sizes->strata + i];
-        uint64_t hash = strata_hash(strata, (uint32_t)model, theirs);
-        uint32_t found = strata_find(strata, (uint32_t)model, theirs, hash, (int32_t)certainty[i]);
-        for (size_t k = 0; k < LLMPOWER_SUMS; k++) strata->sums[found][k] += sums[k * sizes->strata + i];
+        uint64_t hash = strata_hash(strata, (uint32_t)model, theirs, (int32_t)certainty[i]);
+        uint32_t found = strata_find(strata, (uint32_t)model, theirs, (int32_t)certainty[i], hash);
+        for (size_t k = 0; k < LLMPOWER_SUMS; k++) strata->strata[found].sums[k] += sums[k * sizes->strata + i];
     }
     for (size_t i = 0; i < sizes->judged; i++)
         if (judged_offer(&tally->models[model].judged, judged + i, tally->most_judged)) return -1;
@@ -235,7 +231,7 @@ int llmpower_tally_model(struct llmpower_tally *tally, size_t model, double *len
         int32_t bound = INT32_MIN;
         for (uint32_t i; (i = next_certain(strata, sorted[c], bound)) != STRATA_NONE; n++) {
             for (size_t k = 0; k < LLMPOWER_LENGTHS; k++) lengths[k * sizes.strata + n] = sorted[c]->lengths[k];
-            for (size_t k = 0; k < LLMPOWER_SUMS; k++) sums[k * sizes.strata + n] = strata->sums[i][k];
+            for (size_t k = 0; k < LLMPOWER_SUMS; k++) sums[k * sizes.strata + n] = strata->strata[i].sums[k];
             certainty[n] = strata->strata[i].certainty;
             cells[n] = (int64_t)c;
             number[i] = (uint32_t)n;
@@ -246,8 +242,9 @@ int llmpower_tally_model(struct llmpower_tally *tally, size_t model, double *len
         double kept[LLMPOWER_LENGTHS];
         judged[i] = tally->models[model].judged.rows[i];
         memcpy(kept, judged[i].lengths, sizeof kept);
-        uint64_t hash = strata_hash(strata, (uint32_t)model, kept);
-        judged_strata[i] = number[strata_find(strata, (uint32_t)model, kept, hash, (int32_t)judged[i].certainty)];
+        int32_t class = (int32_t)judged[i].certainty;
+        uint64_t hash = strata_hash(strata, (uint32_t)model, kept, class);
+        judged_strata[i] = number[strata_find(strata, (uint32_t)model, kept, class, hash)];
     }
     free(number);
     free(sorted);
