@@ -106,7 +106,7 @@ def regress(
             it needs missing or constant.
     """
     design = design_of(group, target, form) if design is None else design
-    row_design = None if group.row_lengths is None else _design(group, target, form, group.row_lengths)
+    row_design = row_design_of(group, target, form)
     if isinstance(form, Phases):
         return _phases(group, target, form, design, row_design, robust=robust)
     if not form.non_negative:
@@ -146,6 +146,11 @@ def design_of(group: Group, target: Target, form: Form) -> FloatArray:
     """φ of the model's cells as their rows count: joules and seconds of a whole batch are those of its requests."""
     lengths = (group.cell_input_tokens, group.cell_output_tokens, group.cell_batch_size, group.cell_sharing)
     return _design(group, target, form, lengths)
+
+
+def row_design_of(group: Group, target: Target, form: Form) -> FloatArray | None:
+    """φ of the rows by which errors are judged, where cells are bands and do not have their lengths, else ``None``."""
+    return None if group.row_lengths is None else _design(group, target, form, group.row_lengths)
 
 
 def _design(group: Group, target: Target, form: Form, lengths: Sequence[FloatArray] | FloatArray) -> FloatArray:

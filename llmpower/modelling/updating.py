@@ -27,11 +27,11 @@ from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
 from llmpower.modelling.forms import make_form
 from llmpower.modelling.groups import Group, Target, group_rows
-from llmpower.modelling.heldout import held_out_errors
+from llmpower.modelling.heldout import compare, with_quantiles
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments, Sums
-from llmpower.modelling.regression import Part, design_of, moments_of, parts_of
+from llmpower.modelling.regression import Part, design_of, moments_of, parts_of, row_design_of
 from llmpower.modelling.weights import huber, uncertain
 
 if TYPE_CHECKING:
@@ -94,9 +94,11 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     form = make_form(old.form, intercept="intercept" in old.terms)
     design = design_of(group, target, form)
     asked = design @ old.coefficients
+    row_design = row_design_of(group, target, form)
+    asked_rows = asked[group.cells] if row_design is None else row_design @ old.coefficients
     sums = target.raw
     if form.non_negative:
-        missed = 1 - asked[group.cells] / target.y
+        missed = 1 - asked_rows / target.y
         u = np.ones(len(group.strata))
         if target.variance is not None:
             u = uncertain(target.variance, target.strata.n, float(missed @ missed) / len(missed))
@@ -112,7 +114,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, design, sums)))
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
-    heldout = held_out_errors(asked, target.y, group.cells, PROSPECTIVE)
+    heldout = with_quantiles(*compare(asked, target.y, group.cells, PROSPECTIVE, asked_rows))
     return replace(
         old,
         coefficients=β,

@@ -35,6 +35,21 @@ def rows(seed: int, shift: float = 1.0, lengths: list[int] = LENGTHS, **columns:
     return pd.DataFrame(made).assign(**columns)
 
 
+def test_rows_of_thousands_of_lengths_are_judged_at_their_own() -> None:
+    """More cells than are kept apart: fitted in bands, whose mean lengths are not those of any row."""
+    random = np.random.default_rng(1)
+    τin, τout = random.integers(8, 2048, (2, 10_000))
+    traffic = rows(1).iloc[[0] * len(τin)].reset_index(drop=True)
+    exact = Cached().design(τin, τout) @ [60.0, 0.2, 1e-5, 15.0, 0.01]
+    traffic = traffic.assign(input_tokens=τin, output_tokens=τout, gpu_energy_j=exact, runtime_s=exact / 300)
+    (old,) = fit(rows(1), form="cached")
+    error = np.abs(old.energy.predict(τin, τout) / exact - 1)
+    (updated,) = update([old], traffic)
+    assert old.energy.heldout.mape is not None
+    expected = np.average([old.energy.heldout.mape, error.mean()], weights=[16, len(τin)])
+    assert updated.energy.heldout.mape == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "form", ["paper", "paper+intercept", "quadratic", "recompute", "recompute+call", "roofline", "cached", "phases"]
 )
