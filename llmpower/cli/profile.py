@@ -176,7 +176,9 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
     elif not options["plan_only"]:
         lines = summary(campaign.results(), chosen=campaign.is_choosing)
         idle = idle_text(journal.notes.get(IDLE_BEFORE), journal.notes.get(IDLE_AFTER))
-        echo_lines([*lines, *([idle] if idle else []), f"{target.name}: {campaign.trials} trials.", *notes])
+        few = "Of so few trials one odd one counts for much: fit them with 'llmpower fit --robust'."
+        advice = [few] if campaign.is_choosing else []
+        echo_lines([*lines, *([idle] if idle else []), f"{target.name}: {campaign.trials} trials.", *advice, *notes])
 
 
 def _design(cells: Sequence[Cell], rule: StoppingRule, options: Options) -> Design:

@@ -179,6 +179,10 @@ def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
 
 def _robust(design: FloatArray, y: FloatArray, cells: NDArray[np.int64], base: FloatArray) -> tuple[Sums, int]:
     """The sums of all rows with Huber's factors, and how many rows these leave less than :data:`OUTLIER`."""
+    if len(design) < 2 * design.shape[1]:
+        # A fit of p terms can go through p cells: of fewer than twice as many, the median row may be one of those, and
+        # all others would be outliers to it.
+        return Sums.of_rows(cells, y, base / y**2, len(design)), 0
     inverse_square = 1 / y**2
 
     def summed(u: FloatArray) -> Sums:

@@ -14,8 +14,8 @@ Hedges' moment estimator, as random-effects meta-analysis has it (Hedges and Olk
 than the meter does, rows count about the same.
 
 **Outliers.** On request, Huber's weights: rows within k = 1.345 scales keep theirs, those beyond get k·scale/|r|,
-iterated; the scale is the median of |r| over 0.6745. Least squares loses 5 % of its efficiency to them where errors
-are normal (Huber 1964).
+iterated; the scale is the median of |r| over 0.6745. Fewer cells than twice the terms have no outliers. Least squares
+loses 5 % of its efficiency to them where errors are normal (Huber 1964).
 """
 
 from __future__ import annotations

@@ -119,15 +119,18 @@ def test_cells_stop_by_their_energy(receiver: Any, tiny_llama_directory: Path, j
 
 @pytest.mark.usefixtures("_joules")
 def test_chosen_cells_are_a_part_of_the_grid(receiver: Any, tiny_llama_directory: Path, journal: Path) -> None:
-    result = profile(
+    arguments = (
         *(tiny_llama_directory, *FOR_ENERGY, "--input-tokens", "4,8,16,32", "--output-tokens", "1,2,4,8"),
         *("--cells", "chosen", "--trials", "9", "--socket", receiver.path, "--journal", journal),
     )
+    result = profile(*arguments)
     assert result.exception is None
     document = json.loads(result.stdout)
     assert document["plan"]["most_trials"] == 9
     assert sum(cell["trials"] for cell in document["cells"]) == len(receiver.wait_for_spans(1)) <= 9
     assert len(document["cells"]) == 16
+    said = profile(*(each for each in arguments if each != "--json"), "--resume").stdout
+    assert "fit them with 'llmpower fit --robust'" in said
 
 
 def test_a_plan_comes_first_and_may_be_all(receiver: Any, tiny_llama_directory: Path, journal: Path) -> None:

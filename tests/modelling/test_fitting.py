@@ -354,6 +354,16 @@ def test_outliers_count_for_less_where_that_is_asked_for() -> None:
     assert not any("outliers" in warning for warning in plain.energy.warnings)
 
 
+def test_of_as_many_rows_as_terms_none_need_be_an_outlier() -> None:
+    """The fit goes through four rows, a bound holds it off the fifth, and without that one a term is undetermined."""
+    frame = pd.DataFrame(
+        [(512, 32, 1103.8), (8, 64, 1104.3), (32, 64, 1333.7), (128, 64, 1361.5), (32, 8, 175.8)],
+        columns=["input_tokens", "output_tokens", "gpu_energy_j"],
+    ).assign(model_name="a", runtime_s=1.0)
+    (plain,), (robust,) = fit(frame, form="cached"), fit(frame, form="cached", robust=True)
+    np.testing.assert_allclose(robust.energy.coefficients, plain.energy.coefficients, rtol=1e-9, atol=1e-12)
+
+
 def test_idle_share_is_taken_away_where_that_is_asked_for() -> None:
     frame = measured()
     frame["gpu_idle_energy_j"] = 0.25 * frame["gpu_energy_j"]
