@@ -14,10 +14,10 @@ PARALLEL ?= -n 2 --dist loadfile
 CSOURCES = $(wildcard csrc/*.[ch] csrc/modelling/*.[ch] csrc/routing/*.[ch] csrc/sim/*.[ch] csrc/tests/*.[ch])
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-system test-page test-serve test-caches test-litellm test-c fuzz lint format typecheck docs memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
+.PHONY: help demo test test-system test-page test-s3 test-serve test-caches test-litellm test-c fuzz lint format typecheck docs memcheck bench bench-daemon wheel man deb test-nspawn test-vllm clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -66,6 +66,10 @@ test-caches: $(VENV)/.installed-dev build/caches/.installed ## Caches quantised 
 test-page: $(VENV)/.installed-dev ## The report's page in a real Chromium (Debian: apt-get install chromium; 1 minute)
 	$(PIP) -e '.[browser]'
 	LLMPOWER_PAGE_TESTS=1 $(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
+
+test-s3: $(VENV)/.installed-dev ## A fleet's data set in a bucket of a real S3 server on this machine (1 minute)
+	$(PIP) -e '.[s3]'
+	LLMPOWER_S3_TESTS=1 $(BIN)/python -m pytest tests/s3 $(ARGS)
 
 test-litellm: $(VENV)/.installed-dev .venv-litellm/.installed ## LiteLLM's proxy routed by a policy before two transformers serve (3 minutes)
 	$(PIP) -e '.[serving]'

@@ -6,6 +6,7 @@ is needed by anything else.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 EXTRA = "pip install 'llmpower[fleet]'"
+# Libraries of fsspec's file systems whose errors are none of OSError: no credentials, no answer.
+_OF_THEIR_OWN = {"botocore.exceptions": "BotoCoreError", "google.auth.exceptions": "GoogleAuthError"}
 
 
 def is_url(place: str) -> bool:
@@ -43,6 +46,14 @@ def file_system(place: str, option: str) -> tuple[FileSystem, str]:
     except (ValueError, ImportError, OSError) as error:
         raise InputError(option, place, f"cannot be opened ({first_line(error)}); check the URL") from error
     return PyFileSystem(FSSpecHandler(filesystem)), str(path).rstrip("/")
+
+
+def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What reading or writing at a place fails with, of the libraries that are loaded, and ``more``."""
+    import pyarrow as pa
+
+    loaded = [(sys.modules[module], error) for module, error in _OF_THEIR_OWN.items() if module in sys.modules]
+    return (OSError, pa.ArrowException, *(getattr(module, error) for module, error in loaded), *more)
 
 
 def first_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from llmpower.exceptions import InputError
-from llmpower.places import file_system, first_line
+from llmpower.places import failures, file_system, first_line
 from llmpower.store import schema
 from llmpower.store.reader import opened
 from llmpower.types import MEASUREMENT_COLUMNS
@@ -69,8 +69,6 @@ def export_partitions(store: Path, place: str, tell: Callable[[int, int], None] 
         StoreError: no such store, or not one of a version known here.
         InputError: pyarrow or fsspec is missing, or the place cannot be written to.
     """
-    import pyarrow as pa
-
     filesystem, root = file_system(place, OPTION)
     rows = files = 0
     try:
@@ -83,7 +81,7 @@ def export_partitions(store: Path, place: str, tell: Callable[[int, int], None] 
                     tell(number, len(days))
     except sqlite3.Error as error:
         raise schema.explain(store, error) from error
-    except (OSError, pa.ArrowException) as error:
+    except failures() as error:
         advice = f"cannot be written to ({first_line(error)}); make room there, or give another place"
         raise InputError(OPTION, place, advice) from error
     return Added(rows, files)
@@ -125,7 +123,7 @@ def _add_day(connection: sqlite3.Connection, day: _Day, filesystem: FileSystem, 
         name = f"{first[0]}-{day.last}-{_digest(day.last_span)}.parquet"
         filesystem.move(temporary, f"{directory}/{name}")
     except BaseException:
-        with suppress(OSError):
+        with suppress(*failures()):
             filesystem.delete_file(temporary)
         raise
     return rows

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.measurements import REQUIRED
-from llmpower.places import file_system, first_line, is_url
+from llmpower.places import failures, file_system, first_line, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +104,6 @@ def _looked(source: str) -> list[tuple[Portion, pa.Schema]]:
 
 def _fragments(source: str) -> list[tuple[str, Any]]:
     """Every Parquet file of a source by its name, with the values that its directories say."""
-    import pyarrow as pa
     from pyarrow import dataset as pads
     from pyarrow.fs import FileType
 
@@ -119,7 +118,7 @@ def _fragments(source: str) -> list[tuple[str, Any]]:
             raise InputError("SOURCE", source, "there is no such place; check the path or URL")
         found = pads.dataset(paths, format="parquet", filesystem=filesystem, partitioning="hive")
         fragments = sorted(found.get_fragments(), key=lambda fragment: str(fragment.path))
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except failures(ValueError) as error:
         # The first file is looked at to find the columns, so it may be the first to be named.
         raise InputError("SOURCE", source, f"cannot be read as Parquet ({first_line(error)}); check it") from error
     if not fragments:
@@ -137,7 +136,7 @@ def _look(found: tuple[str, Any]) -> tuple[Portion, pa.Schema]:
     try:
         schema = fragment.physical_schema
         rows = fragment.metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
+    except failures() as error:
         raise InputError("SOURCE", name, f"is no Parquet file that can be read ({first_line(error)})") from error
     for column, value in pads.get_partition_keys(fragment.partition_expression).items():
         if column not in schema.names:

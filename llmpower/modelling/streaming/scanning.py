@@ -22,7 +22,7 @@ from llmpower.modelling.streaming.dataset import Portion
 from llmpower.modelling.streaming.doubts import Doubts
 from llmpower.modelling.tally import Key, Tally
 from llmpower.modelling.where import names_in, select_rows
-from llmpower.places import first_line
+from llmpower.places import failures, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -197,7 +197,7 @@ def record_batches(job: Job, portions: Sequence[Portion]) -> Iterator[tuple[str,
                 if len(tagged.record_batch):
                     yield places[path].name, rows_of[path], tagged.record_batch
                     rows_of[path] += len(tagged.record_batch)
-        except (OSError, pa.ArrowException) as error:
+        except failures() as error:
             reason = first_line(error)
             raise InputError("SOURCE", pieces[0].name, f"or a file beside it cannot be read ({reason})") from error
 
