@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_process import LLMPOWER, Daemon, running
+from daemon_process import Daemon, running
+from forked import run_forked
 
 from llmpower.spans.client import SpanClient
 from llmpower.store import iter_rows, read_measurements
@@ -126,8 +127,7 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(change: dict[str, str], told
         "--socket": "{0}/s.sock",
         "--web.listen-address": "127.0.0.1:0",
     } | change
-    command = [*LLMPOWER, "daemon", *(f"{name}={value.format(tmp_path)}" for name, value in options.items())]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = run_forked("daemon", *(f"{name}={value.format(tmp_path)}" for name, value in options.items()))
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert re.fullmatch(rf"llmpower: error: {re.escape(told)} = [^\n]+\n", ended.stderr), ended.stderr
@@ -142,8 +142,7 @@ def test_every_option_has_its_environment_variable(tmp_path: Path) -> None:
         "LLMPOWER_DAEMON_SOCKET": f"{tmp_path}/s.sock",
         "LLMPOWER_DAEMON_WEB_LISTEN_ADDRESS": "here",
     }
-    command = [*LLMPOWER, "daemon"]
-    ended = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=False)
+    ended = run_forked("daemon", env=os.environ | environ)
     assert ended.stderr.startswith("llmpower: error: web.listen-address = here")
 
 
