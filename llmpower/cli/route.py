@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -180,8 +178,6 @@ def command(
     for option, path in (("--policy", policy_path), ("--frontier", frontier_path), ("--plot", plot_path)):
         if second_texts and path is not None:
             raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
-    # scipy takes as long to load as a million rows, which can be read meanwhile.
-    Thread(target=import_module, args=("scipy.special",), daemon=True).start()
     goal = _goal(zeta, energy_budget, accuracy_floor, joules_per_point, knee)
     shares = parse_shares(share_texts)
     models = load_models(models_path)

@@ -27,6 +27,7 @@ from llmpower.routing.costs import Costs
 from llmpower.routing.outcome import Outcome
 from llmpower.routing.predictions import CELLS_AT_ONCE, by_form, design
 from llmpower.routing.stretches import in_stretches
+from llmpower.routing.student import student_t
 from llmpower.routing.workload import IntArray
 
 CONFIDENCE = 0.95
@@ -102,8 +103,6 @@ def summed_designs(costs: Costs, assigned: IntArray) -> Designs:
 
 def interval(costs: Costs, Φ: list[FloatArray], certain_j: float = 0.0) -> Interval | None:
     """Of Σ_K Φ_K·w_K + ``certain_j`` [J]; ``None`` where a model that counts has no degree of freedom."""
-    from scipy.special import stdtrit
-
     value, variances, degrees = certain_j, [], []
     for choice, φ in zip(costs.choices, Φ, strict=True):
         fit = choice.model.energy
@@ -117,6 +116,6 @@ def interval(costs: Costs, Φ: list[FloatArray], certain_j: float = 0.0) -> Inte
         degrees.append(freedom)
     total = sum(variances)
     spread = sum(v * v / ν for v, ν in zip(variances, degrees, strict=True))
-    t = float(stdtrit(total**2 / spread, (1 + CONFIDENCE) / 2)) if spread else 0.0
+    t = student_t(CONFIDENCE, total**2 / spread) if spread else 0.0
     std = float(np.sqrt(total))
     return Interval(value, std, value - t * std, value + t * std)
