@@ -6,7 +6,7 @@
  * processor's cache holds (Jacobson, "Space-efficient static trees and graphs", 1989, calls this rank). */
 #include "routing.h"
 
-enum { WORD = 64, AHEAD = 16 };
+enum { WORD = 64, AHEAD = 16, BLOCK = 64 };
 
 struct lengths {
     const int64_t *input_tokens, *output_tokens, *query_class;
@@ -26,14 +26,28 @@ static uint32_t ones(uint64_t word) {
     return (uint32_t)((word * 0x0101010101010101u) >> 56);
 }
 
-size_t llmpower_mark(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class,
-                     size_t n_rows, uint64_t n_out, uint64_t n_classes, uint64_t *bits, uint32_t *ranks,
-                     size_t n_words) {
+/* Rows are taken a block at a time, first their places and then what is done there: an operation that other threads see
+ * whole lets nothing pass it, so that memory must have been asked for before. */
+
+void llmpower_mark(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class, size_t n_rows,
+                   uint64_t n_out, uint64_t n_classes, uint64_t *bits) {
     struct lengths l = {input_tokens, output_tokens, query_class, n_out, n_classes};
-    for (size_t row = 0; row < n_rows; row++) {
-        uint64_t k = key(&l, row);
-        bits[k / WORD] |= (uint64_t)1 << (k % WORD);
+    for (size_t start = 0; start < n_rows; start += BLOCK) {
+        uint64_t keys[BLOCK];
+        size_t n = n_rows - start < BLOCK ? n_rows - start : BLOCK;
+        for (size_t i = 0; i < n; i++) {
+            keys[i] = key(&l, start + i);
+            __builtin_prefetch(bits + keys[i] / WORD, 1);
+        }
+        for (size_t i = 0; i < n; i++) {
+            uint64_t *word = bits + keys[i] / WORD, bit = (uint64_t)1 << (keys[i] % WORD);
+            /* Most are set already. Bits only ever come, and who needs them waits for all threads: no order to keep. */
+            if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit)) __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+        }
     }
+}
+
+size_t llmpower_rank(const uint64_t *bits, size_t n_words, uint32_t *ranks) {
     uint32_t rank = 0;
     for (size_t word = 0; word < n_words; word++) {
         ranks[word] = rank;
@@ -42,11 +56,8 @@ size_t llmpower_mark(const int64_t *input_tokens, const int64_t *output_tokens, 
     return rank;
 }
 
-void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class,
-                     const int64_t *row_counts, size_t n_rows, uint64_t n_out, uint64_t n_classes, const uint64_t *bits,
-                     const uint32_t *ranks, size_t n_words, int64_t *cell_input, int64_t *cell_output,
-                     int64_t *cell_class, int64_t *count, uint32_t *row_cells) {
-    struct lengths l = {input_tokens, output_tokens, query_class, n_out, n_classes};
+void llmpower_cells(const uint64_t *bits, size_t n_words, uint64_t n_out, uint64_t n_classes, int64_t *cell_input,
+                    int64_t *cell_output, int64_t *cell_class, int64_t *count) {
     size_t cell = 0;
     for (size_t word = 0; word < n_words; word++)
         for (uint64_t left = bits[word]; left; left &= left - 1, cell++) {
@@ -57,11 +68,21 @@ void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, 
             cell_output[cell] = (int64_t)(pair % n_out);
             count[cell] = 0;
         }
-    for (size_t row = 0; row < n_rows; row++) {
-        uint64_t k = key(&l, row), below = ((uint64_t)1 << (k % WORD)) - 1;
-        uint32_t found = ranks[k / WORD] + ones(bits[k / WORD] & below);
-        row_cells[row] = found;
-        count[found] += row_counts ? row_counts[row] : 1;
+}
+
+void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class,
+                     const int64_t *row_counts, size_t n_rows, uint64_t n_out, uint64_t n_classes, const uint64_t *bits,
+                     const uint32_t *ranks, int64_t *count, uint32_t *row_cells) {
+    struct lengths l = {input_tokens, output_tokens, query_class, n_out, n_classes};
+    for (size_t start = 0; start < n_rows; start += BLOCK) {
+        size_t end = n_rows - start < BLOCK ? n_rows : start + BLOCK;
+        for (size_t row = start; row < end; row++) {
+            uint64_t k = key(&l, row), below = ((uint64_t)1 << (k % WORD)) - 1;
+            row_cells[row] = ranks[k / WORD] + ones(bits[k / WORD] & below);
+            __builtin_prefetch(count + row_cells[row], 1);
+        }
+        for (size_t row = start; row < end; row++)
+            __atomic_fetch_add(count + row_cells[row], row_counts ? row_counts[row] : 1, __ATOMIC_RELAXED);
     }
 }
 

@@ -16,18 +16,23 @@ enum llmpower_exchange_status {
     LLMPOWER_EXCHANGE_NO_MEMORY = 2, /* the arrays are left in between */
 };
 
-/* Sets in bits, which are 0, the bit (τin·n_out + τout)·n_classes + class of each row, and counts in ranks the bits of
- * the words before each; query_class is NULL where there is one class. Returns how many bits are set: the cells. */
-size_t llmpower_mark(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class,
-                     size_t n_rows, uint64_t n_out, uint64_t n_classes, uint64_t *bits, uint32_t *ranks,
-                     size_t n_words);
+/* Sets in bits, which are 0 at first, the bit (τin·n_out + τout)·n_classes + class of each row; query_class is NULL
+ * where there is one class. Rows may be divided among threads. */
+void llmpower_mark(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class, size_t n_rows,
+                   uint64_t n_out, uint64_t n_classes, uint64_t *bits);
 
-/* The cells that llmpower_mark found, in ascending order, with their queries; and the cell of each row. row_counts is
- * NULL where each row is one query, cell_class where query_class is. */
+/* Counts in ranks the bits of the words before each. Returns how many bits are set: the cells. */
+size_t llmpower_rank(const uint64_t *bits, size_t n_words, uint32_t *ranks);
+
+/* The cells, in ascending order, without queries yet; cell_class is NULL where query_class was. */
+void llmpower_cells(const uint64_t *bits, size_t n_words, uint64_t n_out, uint64_t n_classes, int64_t *cell_input,
+                    int64_t *cell_output, int64_t *cell_class, int64_t *count);
+
+/* Adds the queries of these rows to the count of their cells, and says the cell of each row. row_counts is NULL where
+ * each row is one query. Rows may be divided among threads. */
 void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, const int64_t *query_class,
                      const int64_t *row_counts, size_t n_rows, uint64_t n_out, uint64_t n_classes, const uint64_t *bits,
-                     const uint32_t *ranks, size_t n_words, int64_t *cell_input, int64_t *cell_output,
-                     int64_t *cell_class, int64_t *count, uint32_t *row_cells);
+                     const uint32_t *ranks, int64_t *count, uint32_t *row_cells);
 
 /* Round robin: query i, in the order of the rows, is added to model i mod n_models of its cell. Each row is one, and no
  * cell has as many as 65,536. */

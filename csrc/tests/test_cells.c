@@ -27,9 +27,20 @@ static void test_rows_become_cells_and_back(void) {
         }
         const int64_t *classes = trial % 2 ? class : NULL, *row_counts = trial % 3 ? counts : NULL;
         uint64_t n_classes = classes ? CLASSES : 1;
-        size_t n = llmpower_mark(in, out, classes, ROWS, N_OUT, n_classes, bits, ranks, WORDS);
-        llmpower_number(in, out, classes, row_counts, ROWS, N_OUT, n_classes, bits, ranks, WORDS, cell_in, cell_out,
-                        classes ? cell_class : NULL, count, row_cells);
+        /* In two parts, as threads do it. */
+        int ends[] = {0, (int)chance(ROWS + 1), ROWS};
+        for (int part = 0; part < 2; part++) {
+            int at = ends[part];
+            llmpower_mark(in + at, out + at, classes ? classes + at : NULL, (size_t)(ends[part + 1] - at), N_OUT,
+                          n_classes, bits);
+        }
+        size_t n = llmpower_rank(bits, WORDS, ranks);
+        llmpower_cells(bits, WORDS, N_OUT, n_classes, cell_in, cell_out, classes ? cell_class : NULL, count);
+        for (int part = 0; part < 2; part++) {
+            int at = ends[part];
+            llmpower_number(in + at, out + at, classes ? classes + at : NULL, row_counts ? row_counts + at : NULL,
+                            (size_t)(ends[part + 1] - at), N_OUT, n_classes, bits, ranks, count, row_cells + at);
+        }
         CHECK(n > 0 && n <= ROWS);
         for (int row = 0; row < ROWS; row++) {
             uint32_t cell = row_cells[row];

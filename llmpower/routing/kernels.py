@@ -27,6 +27,7 @@ Numbers = NDArray[np.uint32]
 MODELS_END = 2**16
 CELLS_END = 2**32
 CELLS_AT_ONCE = 2**15
+ROWS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,29 +58,39 @@ def collapse(
     n_classes = 1 if query_class is None else int(query_class.max()) + 1
     n_words = -(-size // 64)
     bits, ranks = np.zeros(n_words, np.uint64), np.empty(n_words, np.uint32)
-    columns = [
-        ffi.NULL if column is None else _int64(column, (n_rows,))
-        for column in (input_tokens, output_tokens, query_class)
-    ]
-    table = (_pointer("uint64_t[]", bits, (n_words,)), _uint32(ranks, (n_words,)), n_words)
-    n_cells = int(lib.llmpower_mark(*columns, n_rows, n_out, n_classes, *table))
+    words = _pointer("uint64_t[]", bits, (n_words,)), _uint32(ranks, (n_words,))
+
+    def of(rows: slice) -> list[Any]:
+        columns = (input_tokens, output_tokens, query_class)
+        return [ffi.NULL if column is None else _int64(column[rows], (rows.stop - rows.start,)) for column in columns]
+
+    def mark(rows: slice) -> None:
+        lib.llmpower_mark(*of(rows), rows.stop - rows.start, n_out, n_classes, words[0])
+
+    in_stretches(mark, n_rows, ROWS_AT_ONCE)
+    n_cells = int(lib.llmpower_rank(words[0], n_words, words[1]))
     cells_in, cells_out, count = (np.empty(n_cells, np.int64) for _ in range(3))
     # Where there is one class, one 0 says it of all cells.
     cell_class = np.broadcast_to(np.int64(0), n_cells) if query_class is None else np.empty(n_cells, np.int64)
-    row_cells = np.empty(n_rows, np.uint32)
-    lib.llmpower_number(
-        *columns,
-        ffi.NULL if row_counts is None else _int64(row_counts, (n_rows,)),
-        n_rows,
+    lib.llmpower_cells(
+        words[0],
+        n_words,
         n_out,
         n_classes,
-        *table,
         _int64(cells_in, (n_cells,)),
         _int64(cells_out, (n_cells,)),
         ffi.NULL if query_class is None else _int64(cell_class, (n_cells,)),
         _int64(count, (n_cells,)),
-        _uint32(row_cells, (n_rows,)),
     )
+    row_cells = np.empty(n_rows, np.uint32)
+
+    def number(rows: slice) -> None:
+        n = rows.stop - rows.start
+        counts = ffi.NULL if row_counts is None else _int64(row_counts[rows], (n,))
+        places = _int64(count, (n_cells,)), _uint32(row_cells[rows], (n,))
+        lib.llmpower_number(*of(rows), counts, n, n_out, n_classes, *words, *places)
+
+    in_stretches(number, n_rows, ROWS_AT_ONCE)
     return Collapsed(cells_in, cells_out, cell_class, count, row_cells)
 
 

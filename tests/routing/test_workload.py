@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
 from llmpower.routing import Workload, read_workload
+from llmpower.routing.kernels import ROWS_AT_ONCE
 
 tokens = st.integers(0, 5)
 
@@ -95,3 +96,14 @@ def test_nullable_columns_are_read_and_refused() -> None:
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(InputError, match=r"workload = input_tokens \(2,\), output_tokens \(1,\)"):
         Workload.from_tokens([1, 2], [1])
+
+
+def test_many_rows_are_collapsed_by_several_threads_as_by_one() -> None:
+    rng = np.random.default_rng(1)
+    n_rows = 10 * ROWS_AT_ONCE + 7
+    tokens_in, tokens_out, count = (rng.integers(1, end, n_rows) for end in (300, 200, 4))
+    workload = Workload.from_tokens(tokens_in, tokens_out, count)
+    cells, row_cells = np.unique(tokens_in * 1000 + tokens_out, return_inverse=True)
+    assert (workload.input_tokens * 1000 + workload.output_tokens).tolist() == cells.tolist()
+    assert (workload.row_cells == row_cells).all()
+    assert workload.count.tolist() == np.bincount(row_cells, count).tolist()
