@@ -108,10 +108,11 @@ def stretches(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, 
     No rows where each is one stretch: as a rule none is divided, and then nothing needs to be copied.
     """
     model_of_cell, models_in_cell = kernels.models_of_cells(assigned)
-    models = kernels.read_back(model_of_cell, workload.row_cells)
-    # Few cells are divided, and only their rows need care.
+    # Few cells are divided, and only their rows need care: a number that no model has marks them on the way.
     several = models_in_cell > 1
-    divided = np.flatnonzero(several[workload.row_cells]) if several.any() else np.zeros(0, np.int64)
+    model_of_cell[several] = kernels.MODELS_END - 1
+    models = kernels.read_back(model_of_cell, workload.row_cells)
+    divided = np.flatnonzero(models == kernels.MODELS_END - 1) if several.any() else np.zeros(0, np.int64)
     if not len(divided):
         return None, models, workload.row_counts
     part_rows, part_models, part_counts = _divide(workload, assigned, divided)
