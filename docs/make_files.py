@@ -33,7 +33,7 @@ COLUMNS = {
     "prefill_energy_j": "the part of `gpu_energy_j` before the first token, J",
     "decode_energy_j": "the part from there on, J",
     "quality": "`measured` (10 or more ticks of the counter), `interpolated` (2 to 9), `modelled`, `unavailable`",
-    "method": "`counter`, `power` (integrated, where there is no counter) or `none`",
+    "method": "`counter`, `power` (reconstructed, where there is no counter) or `none`",
     "allocated": "whether others ran on the device at the same time, so that this is a share",
     "simulated": "whether the device is a model of one",
     "gpu_idle_energy_j": "the part of `gpu_energy_j` that the GPUs would have drawn with nothing to do, J",

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from llmpower.attribution.division import divide
 from llmpower.attribution.edges import Edges
 from llmpower.attribution.experience import Levels
-from llmpower.attribution.series import IDLE, Nanoseconds, Reading, Regime, Told, Values
+from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values
 from llmpower.attribution.steadiness import APART, Steadiness
 from llmpower.attribution.tick import Around, Level, Piece, Shown
 
@@ -32,9 +32,6 @@ LEVELS = 3
 
 VAGUE = 0.075
 """Relative deviation from which a level says little."""
-
-BUSY = Regime("busy")
-"""Work that nobody told us more of."""
 
 
 class _Whole(NamedTuple):

@@ -31,9 +31,13 @@ class Levels:
     A Kalman filter whose states are the P_r, taken as independent; each regime's own spread S_r adapts to the
     residuals that its share accounts for. So a prompt of 5 ms, which no tick ever shows alone, gets a level from the
     many ticks that hold one.
+
+    Args:
+        loose: relative deviation beyond which a regime's level is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loose: float = LOOSE) -> None:
+        self._loose = loose
         self._known: OrderedDict[Regime, _Known] = OrderedDict()
 
     def get(self, regime: Regime) -> Level | None:
@@ -41,7 +45,7 @@ class Levels:
         known = self._known.get(regime)
         if known is None:
             return None
-        if known.var_w2 + known.spread_w2 > (LOOSE * known.power_w) ** 2:
+        if known.var_w2 + known.spread_w2 > (self._loose * known.power_w) ** 2:
             return None
         return Level(known.power_w, sqrt(known.var_w2), sqrt(known.spread_w2))
 

@@ -30,6 +30,9 @@ class Regime(NamedTuple):
 
 IDLE = Regime("idle")
 
+BUSY = Regime("busy")
+"""Work that nobody told us more of."""
+
 NO_TICK = -1
 """Where there are no ticks, and at an edge, which begins one and ends another."""
 

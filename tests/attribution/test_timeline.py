@@ -79,7 +79,7 @@ def test_power_is_integrated_where_there_is_no_counter() -> None:
     a, b = timeline.energy_at(SECOND), timeline.energy_at(2 * SECOND)
     assert a is not None
     assert b is not None
-    assert b.energy_j - a.energy_j == pytest.approx(250)
+    assert b.energy_j - a.energy_j == pytest.approx(250, rel=1e-3)
     assert timeline.method == "power"
     assert timeline.power_w == 250.0
 
@@ -233,8 +233,10 @@ def test_power_steps_where_work_begins_and_ends(duration_s: float) -> None:
     # A trapezoid over the readings would lose 3 % of a second and 11 % of 0.3 s to the idle time beside it.
     assert measured_j == pytest.approx(duration_s * 400, rel=0.04)
     assert np.mean(measured_j) == pytest.approx(duration_s * 400, rel=0.01)
-    assert readings[-1] is not None
-    assert all(reading is not None and reading.var_j2 > 0 for reading in readings[1:-1])
+    known = [reading for reading in readings if reading is not None]
+    assert len(known) == len(readings)
+    for start, end in zip(known[1:-1:2], known[2:-1:2], strict=True):
+        assert start.boundary_var_j2 + end.boundary_var_j2 + end.path_var_j2 - start.path_var_j2 > 0
 
 
 def test_a_step_that_was_put_in_is_no_reading() -> None:

@@ -1,0 +1,101 @@
+"""The course of a device's power, from a sensor that shows little of it and from what work of each kind draws.
+
+Time is cut into short stretches. What is known beforehand of the power x of a stretch in which regime r runs: it is
+μ_r, unsure by V_r in common for all time of that regime, and strays from it by S_r², which is the same for stretches
+close together and forgets itself over a time θ, and by F_r² of flicker, which forgets itself at once,
+
+    C_ij = V_r + S_r²·exp(−∫ dt/θ) + F_r²·exp(−∫ dt/25 ms)   from i to j of one regime, V alone if another ran between
+
+A reading is H·x + ε, with H what the sensor shows of each stretch (:mod:`~llmpower.attribution.sensor`) and R the
+variance of ε, of what is unsure about the reading itself and of the moment of its update. Both being Gaussian,
+
+    x | readings  ~  N(μ + K·(readings − H·μ), C − K·H·C),   K = C·Hᵀ·(H·C·Hᵀ + R)⁻¹
+
+which is kriging (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, eq. 2.22 to 2.24). Work of
+which the sensor showed nothing keeps what its kind has shown before, and how unsure that is; a step amid long work is
+placed by the readings on either side; lag and window are undone as far as that goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.attribution.roughness import FLICKER_S
+from llmpower.attribution.sensor import Sensor
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+READ_STD, LEAST_STD_W = 0.001, 0.05
+"""How unsure a reading is by itself: relative, and at least."""
+
+TIMED_STD_S = 0.004
+"""How unsure the moment of an update is: reads are 10 ms apart."""
+
+
+class Known(NamedTuple):
+    """What is known of the power of each stretch beforehand: μ, V, S², θ and F², shapes (n,)."""
+
+    mean_w: Floats
+    common_w2: Floats
+    slow_w2: Floats
+    lasts_s: Floats
+    fast_w2: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """Mean power of n stretches and its covariance, shapes (n,) and (n, n); and k readings beside it.
+
+    ``surprises``, shape (k,), are what each reading differed by from what those before it foretold, in standard
+    deviations, and ``log_std`` the logarithms of these: a reading's log-likelihood is −surprise²/2 − log_std.
+    ``shares``, shape (k, n), are H.
+    """
+
+    power_w: Floats
+    covariance_w2: Floats
+    surprises: Floats
+    log_std: Floats
+    shares: Floats
+
+
+def reconstruct(
+    sensor: Sensor, bounds_s: Floats, kinds: Integers, known: Known, shown_s: Floats, read_w: Floats
+) -> Reconstruction:
+    """The power of each stretch.
+
+    Args:
+        sensor: how it was seen.
+        bounds_s: of the stretches, shape (n + 1,).
+        kinds: which regime ran in each, shape (n,).
+        known: of each beforehand, shapes (n,).
+        shown_s: when the readings were shown, ascending, shape (k,).
+        read_w: the readings.
+    """
+    runs = np.concatenate(([0], np.cumsum(np.diff(kinds) != 0)))
+    lengths_s = np.diff(bounds_s)
+    own_w2 = known.slow_w2 * _alike(lengths_s / known.lasts_s) + known.fast_w2 * _alike(lengths_s / FLICKER_S)
+    c = np.where(runs[:, None] == runs, own_w2, 0.0) + np.where(kinds[:, None] == kinds, known.common_w2, 0.0)
+    h = sensor.shares(shown_s, bounds_s)
+    rates = sensor.rates(shown_s, bounds_s)
+    ch = c @ h.T
+    foretold_w2 = h @ ch
+    power_w = known.mean_w
+    for _ in range(2):  # steps amid work of one kind show in the first answer only
+        r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (rates @ power_w * TIMED_STD_S) ** 2
+        root = np.linalg.cholesky(foretold_w2 + np.diag(r))
+        surprises = np.linalg.solve(root, read_w - h @ known.mean_w)
+        half = np.linalg.solve(root, ch.T)
+        power_w = np.maximum(known.mean_w + half.T @ surprises, 0.0)
+    return Reconstruction(power_w, c - half.T @ half, surprises, np.log(np.diag(root)), h)
+
+
+def _alike(passed: Floats) -> Floats:
+    """How far stretches correlate of which each lasts so many times what it takes to forget."""
+    middles = np.cumsum(passed) - passed / 2
+    found: Floats = np.exp(-np.abs(middles[:, None] - middles))
+    return found

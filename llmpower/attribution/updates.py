@@ -1,0 +1,96 @@
+"""When a power sensor was updated, found among reads of what it shows.
+
+A sensor shows a reading until its next update, so what changes tells when that was: between the read before and the
+read that saw it. A reading that stays the same may have been updated unseen; it then counts as confirmed a period after
+the update before it, as long as it is still shown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from statistics import median
+
+from llmpower.attribution.series import Nanoseconds, Values
+
+UPDATE_S = 0.1
+"""How often a sensor is taken to be updated until its own updates say otherwise (20 to 101 ms)."""
+
+MAX_UPDATE_S = 0.3
+"""Changes further apart than this are no consecutive updates: the reading stayed the same in between."""
+
+GAP_S = 1.0
+"""Reads further apart than this leave a hole that nothing bridges: a new epoch begins."""
+
+
+class Updates:
+    """Updates of one device's power sensor, confirmed ones included: when each was ``shown_ns``, and what it showed."""
+
+    def __init__(self) -> None:
+        self.shown_ns: list[int] = []
+        self.power_w: list[float] = []
+        self.epochs: list[int] = []
+        self.most_w = 0.0
+        """The most that was ever shown."""
+        self._changes_ns: list[int] = []
+        self._periods_s: deque[float] = deque([UPDATE_S], maxlen=31)
+        self._epoch = 0
+        self._broken = False
+        self._read: tuple[int, float] | None = None  # when and what was read last
+
+    @property
+    def period_s(self) -> float:
+        """How often the sensor is updated."""
+        return median(self._periods_s)
+
+    def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
+        """Take new reads in; ``value`` in watts, shapes (n,)."""
+        for time_ns, power_w in zip(((before_ns + after_ns) // 2).tolist(), value.tolist(), strict=True):
+            self._take(time_ns, power_w)
+
+    def break_epoch(self) -> None:
+        """The next read has no connection to the latest one."""
+        self._broken = True
+
+    def between(self, start_ns: int, end_ns: int) -> slice:
+        """Those that were shown in an interval, both ends included."""
+        return slice(bisect_left(self.shown_ns, start_ns), bisect_right(self.shown_ns, end_ns))
+
+    def changes(self, start_ns: int, end_ns: int) -> int:
+        """How many of those in an interval changed the reading."""
+        return bisect_right(self._changes_ns, end_ns) - bisect_left(self._changes_ns, start_ns)
+
+    def forget(self, before_ns: int) -> None:
+        """Drop what is older, but for the two latest of them."""
+        count = bisect_left(self.shown_ns, before_ns) - 2
+        if count > 0:
+            del self.shown_ns[:count], self.power_w[:count], self.epochs[:count]
+        del self._changes_ns[: bisect_left(self._changes_ns, before_ns)]
+
+    def _take(self, time_ns: int, power_w: float) -> None:
+        """Find the updates that one read tells of: none, a confirmation of the reading before, a new reading, both."""
+        if self._read is None or self._broken or time_ns - self._read[0] > GAP_S * 1e9:
+            self._epoch += bool(self.shown_ns)
+            self._broken = False
+            self._add(time_ns, power_w)
+        else:
+            last_ns, last_w = self._read
+            period_ns = round(self.period_s * 1e9)
+            if power_w == last_w:
+                if time_ns - self.shown_ns[-1] >= 2 * period_ns:
+                    self._add(self.shown_ns[-1] + period_ns, last_w)
+            else:
+                update_ns = (last_ns + time_ns) // 2
+                if update_ns - self.shown_ns[-1] > 1.5 * period_ns:
+                    self._add(update_ns - period_ns, last_w)
+                self._add(update_ns, power_w)
+                if self._changes_ns and update_ns - self._changes_ns[-1] < MAX_UPDATE_S * 1e9:
+                    self._periods_s.append((update_ns - self._changes_ns[-1]) / 1e9)
+                self._changes_ns.append(update_ns)
+        self._read = (time_ns, power_w)
+
+    def _add(self, shown_ns: int, power_w: float) -> None:
+        self.most_w = max(self.most_w, power_w)
+        self.shown_ns.append(shown_ns)
+        self.power_w.append(power_w)
+        self.epochs.append(self._epoch)

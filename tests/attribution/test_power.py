@@ -1,0 +1,164 @@
+"""Energy from power: which sensor it is, work that nobody saw, holes, and very many cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from llmpower.attribution.power import PowerSeries
+from llmpower.attribution.roughness import Roughness
+from llmpower.attribution.sensor import Sensor
+from llmpower.attribution.series import IDLE, Regime
+from llmpower.attribution.updates import Updates
+
+SECOND = 1_000_000_000
+WORK = Regime("busy", ("m",))
+IDLE_W, WORK_W = 60.0, 400.0
+
+
+def show(
+    sensor: Sensor, cuts_s: list[float], powers_w: list[float], end_s: float, *, period_s: float = 0.1
+) -> Callable[[float], float]:
+    """What the sensor shows, from power that steps at the cuts."""
+    updates_s = np.arange(0.0, end_s, period_s)
+    shown_w = sensor.shares(updates_s, np.array([*cuts_s, end_s])) @ np.array(powers_w)
+    return lambda time_s: float(shown_w[np.searchsorted(updates_s, time_s, side="right") - 1])
+
+
+def read(series: PowerSeries, shown_w: Callable[[float], float], start_s: float, end_s: float) -> None:
+    times_s = np.arange(start_s, end_s, 0.01) + 0.003
+    times_ns = (times_s * SECOND).astype(np.int64)
+    series.extend(times_ns, times_ns + 20_000, np.array([round(shown_w(t), 3) for t in times_s]))
+
+
+def spans_of(duration_s: float, count: int, every_s: float = 1.337) -> list[float]:
+    """Bounds of spans, the first after two seconds."""
+    return [2 + number * every_s + at_s for number in range(count) for at_s in (0.0, duration_s)]
+
+
+def measured_j(series: PowerSeries, bounds_s: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Energy of the spans between pairs of bounds, and its deviation; settled half a second at a time."""
+    found_j, stds_j = [], []
+    cuts_ns = [round(each * SECOND) for each in bounds_s]
+    low_ns = series.floor_ns(SECOND)
+    assert low_ns is not None
+    series.readings([low_ns], [])
+    for start_ns, end_ns in zip(cuts_ns[::2], cuts_ns[1::2], strict=True):
+        high_ns = series.floor_ns(end_ns + SECOND // 2)
+        assert high_ns is not None
+        _, start, end, _ = series.readings([low_ns, start_ns, end_ns, high_ns], [IDLE, WORK, IDLE])
+        assert start is not None
+        assert end is not None
+        found_j.append(end.energy_j - start.energy_j)
+        var_j2 = start.boundary_var_j2 + end.boundary_var_j2 + end.path_var_j2 - start.path_var_j2
+        stds_j.append(var_j2**0.5)
+        low_ns = high_ns
+    return np.array(found_j), np.array(stds_j)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "period_s"),
+    [
+        (Sensor(0.025, 0.025), 0.1),
+        (Sensor(0.01, 0.03), 0.02),
+        (Sensor(0.1, 0.005), 0.1),
+        (Sensor(0.1, 0.08), 0.1),
+        (Sensor(1.0, 0.005), 0.1),
+    ],
+    ids=["A100", "V100", "RTX 4090", "RTX 2080 Ti", "one-second mean"],
+)
+def test_whatever_the_sensor_spans_get_their_own_joules(sensor: Sensor, period_s: float) -> None:
+    bounds_s = spans_of(0.25, 12)
+    end_s = bounds_s[-1] + 2.5
+    series = PowerSeries()
+    shown_w = show(sensor, [0.0, *bounds_s], [IDLE_W, *[WORK_W, IDLE_W] * 12], end_s, period_s=period_s)
+    read(series, shown_w, 0.0, end_s)
+    found_j, std_j = measured_j(series, bounds_s)
+    # Half of them teach which sensor this is.
+    assert found_j[6:] == pytest.approx(0.25 * WORK_W, rel=0.05)
+    assert (np.abs(found_j - 0.25 * WORK_W) <= 4 * std_j)[6:].all()
+
+
+def test_work_that_the_sensor_did_not_see_draws_what_its_kind_has_shown_before() -> None:
+    long_s, short_s = spans_of(0.3, 7), [12.0, 12.02]
+    # The short one lies between the moments that two readings speak of.
+    end_s = 15.0
+    bounds_s = [*long_s, *short_s]
+    series = PowerSeries()
+    sensor = Sensor(0.01, 0.005)
+    read(series, show(sensor, [0.0, *bounds_s], [IDLE_W, *[WORK_W, IDLE_W] * 8], end_s), 0.0, end_s)
+    found_j, std_j = measured_j(series, bounds_s)
+    assert found_j[-1] == pytest.approx(0.02 * WORK_W, rel=0.05)
+    assert std_j[-1] < 0.3 * found_j[-1]
+
+
+def test_work_of_a_kind_that_was_never_seen_is_as_unsure_as_it_is() -> None:
+    series = PowerSeries()
+    read(series, show(Sensor(0.01, 0.005), [0.0, 4.02, 4.03], [IDLE_W, WORK_W, IDLE_W], 8.0), 0.0, 8.0)
+    _, std_j = measured_j(series, [4.02, 4.03])
+    assert std_j[0] > 0.1 * 0.01 * IDLE_W
+
+
+def test_nothing_bridges_a_hole_and_the_integral_begins_anew() -> None:
+    series = PowerSeries()
+    read(series, lambda _: 100.0, 0.0, 2.0)
+    read(series, lambda _: 100.0, 5.0, 7.0)
+    before, amid, after, end = series.readings([SECOND, 3 * SECOND, round(5.5 * SECOND), 6 * SECOND], [IDLE] * 3)
+    assert before is not None
+    assert amid is None
+    assert after is not None
+    assert end is not None
+    assert before.epoch != after.epoch == end.epoch
+    assert end.energy_j - after.energy_j == pytest.approx(50.0, rel=0.01)
+
+
+def test_thousands_of_cuts_a_second_are_settled_in_small_chunks_and_add_up() -> None:
+    series = PowerSeries()
+    read(series, lambda _: 250.0, 0.0, 4.0)
+    cuts_ns = np.linspace(SECOND, 3 * SECOND, 8001).astype(np.int64).tolist()
+    readings = series.readings(cuts_ns, [WORK, IDLE] * 4000)
+    energies_j = [reading.energy_j for reading in readings if reading is not None]
+    assert len(energies_j) == len(cuts_ns)
+    assert all(first < second for first, second in pairwise(energies_j))
+    assert energies_j[-1] - energies_j[0] == pytest.approx(500.0, rel=0.01)
+    assert all(each is not None and each.path_var_j2 >= 0 and each.boundary_var_j2 >= 0 for each in readings)
+
+
+def test_time_between_what_is_settled_and_what_is_asked_is_settled_too() -> None:
+    series = PowerSeries()
+    read(series, lambda _: 100.0, 0.0, 6.0)
+    first = series.readings([SECOND], [])[0]
+    (later,) = series.readings([4 * SECOND], [])
+    assert first is not None
+    assert later is not None
+    assert later.energy_j - first.energy_j == pytest.approx(300.0, rel=0.01)
+    assert series.readings([2 * SECOND], []) == [None]
+
+
+def test_updates_that_do_not_change_the_reading_are_counted_as_they_come() -> None:
+    updates = Updates()
+    times_ns = (np.arange(0.0, 2.0, 0.01) * SECOND).astype(np.int64)
+    updates.extend(times_ns, times_ns, np.where(times_ns < SECOND, 50.0, 60.0))
+    assert len(updates.shown_ns) == pytest.approx(20, abs=2)
+    assert np.diff(updates.shown_ns).max() <= 0.2 * SECOND
+    assert updates.changes(0, 2 * SECOND) == 1
+    assert updates.most_w == 60.0
+
+
+def test_power_that_steps_is_told_from_power_that_flickers() -> None:
+    steps, flicker = Roughness(), Roughness()
+    for number in range(64):
+        steps.learn(900.0 if number % 10 == 0 else 0.01)
+        flicker.learn(90.0 * (0.5 + number % 3 / 2))
+    sensor = Sensor(0.025, 0.025)
+    assert steps.pace(900.0) > 5 > 0.1 > steps.pace(0.01)
+    assert flicker.pace(180.0) == pytest.approx(1.0, abs=0.2)
+    lasts_s, slow_w2, fast_w2 = steps.course(sensor, 0.1, 900.0)
+    assert lasts_s > 0.2
+    assert slow_w2 > 100 * fast_w2
+    _, slow_w2, fast_w2 = flicker.course(sensor, 0.1, 45.0)
+    # Readings show less of flicker than there is.
+    assert fast_w2 > 45.0 > 10 * slow_w2
