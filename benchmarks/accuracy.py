@@ -4,9 +4,10 @@ Every tool runs in a process of its own against the simulated NVML, all at the s
 that is known beforehand (accuracy/schedule.py), so each tool is told the same windows, and the true joules of each are
 known in closed form. One process a tool and machine reads 8 GPUs that do the same at the same time and differ in how
 their power flickers and in the moments of their updates; the full run has two such machines for each preset. Figures
-are defined in accuracy/figures.py, the tools' settings stand in the output.
+are defined in accuracy/figures.py, the tools' settings stand in the output. What llmpower sampled is settled once more
+from power alone, as if no card had a counter.
 
-    python benchmarks/accuracy.py             400 windows a cell; about 17 minutes
+    python benchmarks/accuracy.py             400 windows a cell; about 20 minutes
     python benchmarks/accuracy.py --quick     32 windows a cell; about 4 minutes
     python benchmarks/accuracy.py --keep DIR  and replay.py can settle the same samples again, in seconds
 
@@ -32,9 +33,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from accuracy.figures import OURS, pooled_coverage, rounded, summarise, verdicts
 from accuracy.outputs import Machine, collect, output_path, samples_path, windows_path
+from accuracy.replay import again
 from accuracy.schedule import BOARDS, SPANS_S, Schedule, make_schedule, write_load, write_windows
 from accuracy.table import PEER_ORDER, as_text, draw
 
@@ -84,8 +87,11 @@ def main() -> None:
             _wait(workers, longest_s + start_after_s + PATIENCE_S)
             results, about = collect(scratch)
         wall_s = (time.monotonic_ns() - began_ns) / 1e9
+        _say("settling the same samples once more, as if no card had a counter")
+        alone = again(scratch, counter=False)
 
     rows, coverage = rounded(summarise(results)), pooled_coverage(results)
+    rows_alone, coverage_alone = rounded(summarise(alone)), pooled_coverage(alone)
     document = {
         "what": "energy of windows on the simulated NVML against the true joules",
         "quick": windows < FULL_WINDOWS,
@@ -98,16 +104,22 @@ def main() -> None:
         "moments": count * machines,
         "windows": windows,
         "tools": about,
-        "verdicts": {bar: {"holds": held, "of": asked} for bar, (held, asked) in verdicts(rows).items()},
+        "verdicts": _verdicts(rows),
         "coverage": coverage,
         "rows": rows,
+        "without_counter": {"verdicts": _verdicts(rows_alone), "coverage": coverage_alone, "rows": rows_alone},
     }
     print(as_text(rows, coverage))
     print(f"\n{windows} windows a cell{' (quick run)' if document['quick'] else ''}, {wall_s:.0f} s")
+    print(f"\nFrom power alone, as if no card had a counter:\n\n{as_text(rows_alone, coverage_alone)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text(arguments.out / "accuracy.json", json.dumps(rounded(document), indent=1) + "\n")
     with replacing(arguments.out / "accuracy.svg") as path:
         draw(rows, path, f"Simulated NVML, {windows} windows a cell")
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    return {bar: {"holds": held, "of": asked} for bar, (held, asked) in verdicts(rows).items()}
 
 
 def _arguments() -> argparse.Namespace:

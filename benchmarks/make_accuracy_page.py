@@ -62,7 +62,10 @@ LIMITS = """## What this does not show
 def accuracy_page(results: Path = RESULTS) -> str:
     """The whole page."""
     found = json.loads((results / "accuracy.json").read_text(encoding="utf-8"))
-    sections = [HEAD, METHOD, _result(found), _bars(found["rows"], found["coverage"]), _tools(found["tools"])]
+    sections = [HEAD, METHOD, _result(found), _bars(found["rows"], found["coverage"])]
+    if "without_counter" in found:
+        sections.append(_without_counter(found["without_counter"]))
+    sections.append(_tools(found["tools"]))
     thread = results / "sampling_thread.json"
     if thread.is_file():
         sections.append(_thread(json.loads(thread.read_text(encoding="utf-8"))))
@@ -99,6 +102,34 @@ def _bars(rows: Sequence[Mapping[str, Any]], coverage: Mapping[str, Mapping[str,
         lines += [f"  - not: {_name(row)}, {_found(bar, row)}" for row in missed]
     line = coverage_line(coverage)
     return "\n".join([*lines, "", f"{line[0].upper()}{line[1:]} windows.", "", CHANCE]) + "\n"
+
+
+def _without_counter(found: Mapping[str, Any]) -> str:
+    """The same windows from power alone."""
+    missed = [
+        f"- not: {_name(row)}: {_found(bar, row)}{' covered' if bar == 'coverage' else ' times as wide'}"
+        for row in found["rows"]
+        for bar in ("coverage", "width")
+        if row["bars"][bar] is False
+    ]
+    held = {bar: "{holds} of {of} cells".format(**found["verdicts"][bar]) for bar in ("coverage", "width")}
+    line = coverage_line(found["coverage"])
+    return (
+        "\n".join(
+            [
+                "## Without a counter\n",
+                "The same samples, settled as if no card had an energy counter: from power alone, by decision 076. The",
+                "peers are not asked.\n",
+                f"{as_markdown(found['rows'])}\n",
+                f"The interval covers {COVERAGE_BAR[0]:.0%} to {COVERAGE_BAR[1]:.0%} of the truths in",
+                f"{held['coverage']},",
+                f"and is at most {WIDTH_BAR:g} times as wide as the actual error justifies in {held['width']}.",
+                f"{line[0].upper()}{line[1:]} windows.\n",
+                *missed,
+            ]
+        )
+        + "\n"
+    )
 
 
 def _limits() -> list[tuple[tuple[str, float], float]]:

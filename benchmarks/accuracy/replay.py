@@ -4,7 +4,7 @@ What the sampler read and when it was drained is the run's own, so the figures d
 been changed since. For studying a change to the estimator; the figures that are published come from whole runs.
 
     python benchmarks/accuracy.py --keep DIR
-    python benchmarks/accuracy/replay.py DIR
+    python benchmarks/accuracy/replay.py DIR [--without-counter]
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import heapq
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from ours import Meter
 from schedule import read_windows
 
-from accuracy.figures import pooled_coverage, rounded, summarise
-from accuracy.outputs import Machine, Windows, collect, machines, samples_path, windows_path
+from accuracy.figures import OURS, pooled_coverage, rounded, summarise
+from accuracy.outputs import Machine, Results, Windows, collect, machines, samples_path, windows_path
 from accuracy.table import as_text
 from llmpower.types import Device
 
@@ -33,20 +35,29 @@ def main() -> None:
     """Print the table of the run as it would be now."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR")
-    folder = parser.parse_args().folder
-    found = machines(folder)
-    if not found:
-        parser.error(f"{folder} holds no run; make one with benchmarks/accuracy.py --keep DIR")
-    with ProcessPoolExecutor() as pool:
-        ours = dict(zip(found, pool.map(settle, [folder] * len(found), found), strict=True))
-    results, _ = collect(folder, ours)
+    parser.add_argument("--without-counter", action="store_true", help="from power alone, as if no card had a counter")
+    arguments = parser.parse_args()
+    if not machines(arguments.folder):
+        parser.error(f"{arguments.folder} holds no run; make one with benchmarks/accuracy.py --keep DIR")
+    results = again(arguments.folder, counter=not arguments.without_counter)
     print(as_text(rounded(summarise(results)), pooled_coverage(results)))
 
 
-def settle(folder: Path, machine: Machine) -> Windows:
+def again(folder: Path, *, counter: bool = True) -> Results:
+    """All tools' results, llmpower's found again; with ``counter=False`` from power alone, and of no other tool."""
+    found = machines(folder)
+    with ProcessPoolExecutor() as pool:
+        ours = dict(zip(found, pool.map(settle, [folder] * len(found), found, [counter] * len(found)), strict=True))
+    results, _ = collect(folder, ours)
+    return results if counter else {OURS: results[OURS]}
+
+
+def settle(folder: Path, machine: Machine, counter: bool = True) -> Windows:
     """What llmpower finds for every window of one machine."""
     with np.load(samples_path(folder, machine)) as kept:
         devices = [Device(**each) for each in json.loads(str(kept["devices"]))]
+        if not counter:
+            devices = [replace(device, has_energy_counter=False) for device in devices]
         now_ns, samples = kept["now_ns"].tolist(), np.split(kept["samples"], np.cumsum(kept["counts"])[:-1])
     windows = list(read_windows(windows_path(folder, machine)))
     meter = Meter(devices, windows)

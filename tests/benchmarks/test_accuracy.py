@@ -111,7 +111,12 @@ def test_a_small_run_beside_the_counter(benchmarks: Path, tmp_path: Path) -> Non
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert again.returncode == 0, again.stderr
     # The same samples and spans give the same joules, whenever they are settled.
-    assert again.stdout.splitlines() == done.stdout.splitlines()[:-2]
+    assert done.stdout.startswith(again.stdout)
+
+    alone = subprocess.run([*command, "--without-counter"], capture_output=True, text=True, check=False, timeout=60)
+    assert alone.returncode == 0, alone.stderr
+    assert done.stdout.endswith(alone.stdout)
+    assert all(row["tools"]["llmpower"]["unavailable"] == 0 for row in found["without_counter"]["rows"])
 
 
 def test_a_folder_without_a_run_is_refused(benchmarks: Path, tmp_path: Path) -> None:
