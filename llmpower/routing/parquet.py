@@ -137,7 +137,7 @@ class _PlanColumns:
 
 
 def _encodings(table: pa.Table) -> dict[str, Any]:
-    """Of columns as they stand: times and lengths by differences, which take half as long to write and half the room.
+    """Of columns as they stand: times and lengths by differences, which are quick to write; times take half the room.
 
     What repeats gets a dictionary; measured figures seldom come twice.
     """
