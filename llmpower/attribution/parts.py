@@ -12,6 +12,7 @@ Where readings surprised, power did something that was not to be expected, and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,3 +61,11 @@ def parts(seen: Reconstruction, bounds_s: Floats, cuts_s: Floats, caution: float
     inside = (np.add.reduceat(squares, firsts) / np.add.reduceat(weights, firsts))[1:-1]
     least = FORM * max(caution, 1.0)
     return Parts(used_j - used_j[0], edge_j2 * np.maximum(beside, least), own_j2 * np.maximum(inside, least))
+
+
+def mixed(weights: Floats, opinions: Sequence[Parts]) -> Parts:
+    """Several opinions of the same parts, by their probabilities; what they differ by is unsure too."""
+    used_j, edge_j2, own_j2 = (weights @ np.array(column) for column in zip(*opinions, strict=True))
+    pieces_j = np.diff([each.energy_j for each in opinions], axis=1)
+    apart_j2 = weights @ (pieces_j - weights @ pieces_j) ** 2
+    return Parts(used_j, edge_j2, own_j2 + apart_j2)

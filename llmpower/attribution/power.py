@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.attribution.history import History
-from llmpower.attribution.parts import parts
+from llmpower.attribution.parts import mixed, parts
 from llmpower.attribution.sensor import SENSORS
 from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values
 from llmpower.attribution.updates import Updates
@@ -169,11 +169,15 @@ class PowerSeries:
         asked = bounds_s, kinds, regimes, updates.most_w, shown_s, read_w, updates.period_s
         judging = telling.any() and len(cuts_ns) <= MOST_CUTS
         looked = [(view, view.look(*asked)) for view in (self._views if judging else [self._view])]
-        for view, seen in looked if judging else ():
-            view.judge(seen, telling)
-        view, seen = max(looked, key=lambda each: each[0].log_likelihood)
-        self._views = [each for each in self._views if each.log_likelihood >= view.log_likelihood - SURE]
-        found = parts(seen, bounds_s, at_s, view.caution)
+        scores = np.array([view.score(seen, telling) for view, seen in looked])
+        likely = np.exp(scores - scores.max())
+        found = mixed(likely / likely.sum(), [parts(seen, bounds_s, at_s, view.caution) for view, seen in looked])
+        seen = looked[int(scores.argmax())][1]
+        if judging:
+            for view, its in looked:
+                view.judge(its, telling)
+            least = self._view.log_likelihood - SURE
+            self._views = [view for view in self._views if view.log_likelihood >= least]
         path_j2 = settled.path_var_j2 + np.concatenate(([0.0], np.cumsum(found.own_j2)))
         asked_s = (np.array(cuts_ns) - cuts_ns[0]) / 1e9
         columns = [settled.energy_j + found.energy_j, found.edge_j2, path_j2]

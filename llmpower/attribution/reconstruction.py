@@ -33,8 +33,8 @@ Integers = NDArray[np.int64]
 READ_STD, LEAST_STD_W = 0.001, 0.05
 """How unsure a reading is by itself: relative, and at least."""
 
-TIMED_STD_S = 0.004
-"""How unsure the moment of an update is: reads are 10 ms apart."""
+TIMED_STD_S = 0.005
+"""How unsure the moment of an update is: reads are 10 ms apart, and errors of updates in a row are alike."""
 
 
 class Known(NamedTuple):

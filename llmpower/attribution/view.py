@@ -87,8 +87,12 @@ class View:
             seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, read_w)
         return seen
 
+    def score(self, seen: Reconstruction, new: NDArray[np.bool_]) -> float:
+        """How likely this view is after new readings, as a logarithm: whatever these say counts."""
+        return self.log_likelihood - float((seen.surprises[new] ** 2 / 2 + seen.log_std[new]).sum())
+
     def judge(self, seen: Reconstruction, new: NDArray[np.bool_]) -> None:
-        """Take how well new readings were foretold."""
+        """Take how well new readings were foretold, each of them within bounds."""
         squares = np.minimum(seen.surprises[new] ** 2, MOST_DEVIATIONS**2)
         self.log_likelihood -= float((squares / 2 + seen.log_std[new]).sum())
         for square in np.minimum(squares, MOST_SURPRISE).tolist():
