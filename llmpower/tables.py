@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = (".csv", ".parquet", ".jsonl")
+COLUMN = "--column"
+"""The option by which most commands are told headers."""
+
 STREAMED = (".csv", ".jsonl")
 """What :func:`write_rows` writes."""
 
 
-def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
+def parse_columns(pairs: Iterable[str], option: str = COLUMN) -> dict[str, str]:
     """``["input_tokens=ContextTokens"]`` → ``{"input_tokens": "ContextTokens"}`` (our name → their header).
+
+    ``option`` is what they were given by.
 
     Raises:
         InputError: an entry is not of the form NAME=HEADER.
@@ -36,18 +41,24 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         name, separator, header = pair.partition("=")
         if not (separator and name and header):
-            raise InputError("--column", pair, "write NAME=HEADER, such as input_tokens=ContextTokens")
+            raise InputError(option, pair, "write NAME=HEADER, such as input_tokens=ContextTokens")
         columns[name] = header
     return columns
 
 
 def read_table(
-    path: Path, *, columns: Mapping[str, str] | None = None, required: Sequence[str] = (), what: str = "table"
+    path: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    required: Sequence[str] = (),
+    what: str = "table",
+    option: str | None = COLUMN,
 ) -> pd.DataFrame:
     """Read one file into a frame whose columns bear our names.
 
     ``columns`` maps our name to the header found in the file; ``required`` are our names that must be there
-    afterwards; ``what`` names the kind of file in errors.
+    afterwards; ``what`` names the kind of file in errors, and ``option`` what ``columns`` are given by, ``None`` where
+    nothing gives any.
 
     Raises:
         InputError: no such file, unknown suffix, unreadable content, or a missing column.
@@ -65,7 +76,7 @@ def read_table(
                 frame = pd.read_json(path, lines=True)
             case suffix:
                 raise InputError(what, path, f"files ending in {suffix!r} are not read; use one of {_formats()}")
-    renamed = our_names(list(frame.columns), columns or {}, required, path)
+    renamed = our_names(list(frame.columns), columns or {}, required, path, option)
     return frame.rename(columns=renamed)
 
 
@@ -76,7 +87,7 @@ def read_records(path: Path, *, required: Sequence[str] = (), what: str = "table
         InputError: as :func:`read_table`.
     """
     if path.suffix != ".csv":
-        frame = read_table(path, required=required, what=what)
+        frame = read_table(path, required=required, what=what, option=None)
         return [
             {str(name): None if value is None or value != value else value for name, value in record.items()}
             for record in frame.astype(object).to_dict("records")
@@ -86,7 +97,7 @@ def read_records(path: Path, *, required: Sequence[str] = (), what: str = "table
         if not rows:
             raise ValueError("No columns to parse from file")
         header, *body = rows
-        our_names(header, {}, required, path)
+        our_names(header, {}, required, path, None)
         if wrong := [number for number, row in enumerate(body, start=1) if len(row) > len(header)]:
             raise ValueError(f"row {wrong[0]} has more cells than the header")
     absent = dict.fromkeys(header)
@@ -112,7 +123,13 @@ def refusing(path: Path, what: str) -> Iterator[None]:
         raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({reason}); check the file") from error
 
 
-def our_names(found: Sequence[str], columns: Mapping[str, str], required: Sequence[str], path: Path) -> dict[str, str]:
+def our_names(
+    found: Sequence[str],
+    columns: Mapping[str, str],
+    required: Sequence[str],
+    path: Path,
+    option: str | None = COLUMN,
+) -> dict[str, str]:
     """Our name for each header that ``columns`` (name → header) gives another one.
 
     Raises:
@@ -120,17 +137,18 @@ def our_names(found: Sequence[str], columns: Mapping[str, str], required: Sequen
     """
     for name, header in columns.items():
         if header not in found:
-            raise InputError("--column", f"{name}={header}", f"{path} has no such header; it has: {_listed(found)}")
+            raise InputError(
+                option or "column", f"{name}={header}", f"{path} has no such header; it has: {_listed(found)}"
+            )
         if name != header and name in found:
             advice = f"{path} has a column {name} already; leave the option out, or rename one of the two"
-            raise InputError("--column", f"{name}={header}", advice)
+            raise InputError(option or "column", f"{name}={header}", advice)
     renamed = {header: name for name, header in columns.items()}
     names = [renamed.get(name, name) for name in found]
     missing = [name for name in required if name not in names]
     if missing:
-        advice = (
-            f"{path} lacks this column (it has: {_listed(names)}); name its header with --column {missing[0]}=HEADER"
-        )
+        mend = f"name its header with {option} {missing[0]}=HEADER" if option else "rename the one that is meant"
+        advice = f"{path} lacks this column (it has: {_listed(names)}); {mend}"
         raise InputError("column", missing[0], advice)
     return renamed
 

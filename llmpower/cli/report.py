@@ -159,7 +159,7 @@ def _read_frontier(path: Path, models: Sequence[WorkloadModel], weighting: Any) 
     from llmpower.report import read_steps
     from llmpower.tables import read_table
 
-    table = read_table(path, required=FRONTIER, what="--frontier")
+    table = read_table(path, required=FRONTIER, what="--frontier", option=None)
     if not len(table):
         raise InputError("--frontier", path, "holds no plans; write it again with llmpower route --frontier")
     return read_steps(table, simulated=any(model.simulated for model in models), weighting=weighting)
@@ -187,7 +187,9 @@ def _plan(
         return None
     if accuracy is None:
         raise InputError("--workload", path, "plans weigh energy against accuracy; give --accuracy too")
-    frame = read_table(path, columns=parse_columns(columns), required=REQUIRED, what="--workload")
+    option = "--workload-column"
+    named = parse_columns(columns, option)
+    frame = read_table(path, columns=named, required=REQUIRED, what="--workload", option=option)
     return plan_steps(
         models,
         Workload.from_frame(frame),

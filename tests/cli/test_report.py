@@ -95,13 +95,32 @@ def test_a_frontier_of_route_makes_a_slider(run_cli: Run, run_report: Run, direc
         (["--pue", "0.5"], "--pue = 0.5: is a number from 1 up"),
         (["--accuracy", "{d}/accuracy.csv"], "give --workload too"),
         (["--workload", "{d}/queries.csv"], "give --accuracy too"),
-        (["--frontier", "{d}/queries.csv"], "column = zeta"),
+        (["--frontier", "{d}/queries.csv"], "rename the one that is meant"),
         (["--frontier", "{d}/queries.csv", "--only", "small"], "--only = small: the plans of --frontier"),
         (["--measurements", "{d}/measurements.csv"], "column = input_tokens"),
+        (
+            ["--workload", "{d}/accuracy.csv", "--accuracy", "{d}/accuracy.csv"],
+            "name its header with --workload-column input_tokens=HEADER",
+        ),
+        (
+            ["--workload", "{d}/queries.csv", "--accuracy", "{d}/accuracy.csv", "--workload-column", "input_tokens"],
+            "--workload-column = input_tokens: write NAME=HEADER",
+        ),
         (["--plots", "/dev/null/plots"], "--plots = /dev/null/plots: cannot be made"),
         (["-o", "/nonexistent/page.html"], "-o = /nonexistent/page.html"),
     ],
-    ids=["pue", "no workload", "no accuracy", "no frontier", "two fronts", "column", "plots", "page"],
+    ids=[
+        "pue",
+        "no workload",
+        "no accuracy",
+        "no frontier",
+        "two fronts",
+        "column",
+        "workload column",
+        "pair",
+        "plots",
+        "page",
+    ],
 )
 def test_bad_input(run_report: Run, options: list[str], message: str) -> None:
     done = run_report(*options)
