@@ -130,14 +130,17 @@ class Costs:
 
     def loads(self, assigned: IntArray) -> Loads:
         """What ``assigned`` (n_cells, n_choices), in whole queries, gives each choice."""
-        return self.all_loads(assigned)[0]
+        return self._summed_loads((assigned,))[0]
 
     def all_loads(self, first: IntArray | Choices, *others: IntArray | Choices) -> list[Loads]:
         """Of several, in one go; and after them, what each choice would be given if everything went there.
 
         An assignment is of queries (n_cells, n_choices), or says the one choice of each cell (n_cells,).
         """
-        assignments = (first, *others)
+        return self._summed_loads((first, *others, None))
+
+    def _summed_loads(self, assignments: tuple[IntArray | Choices | None, ...]) -> list[Loads]:
+        """Of each assignment, ``None`` standing for everything on each choice; the first is none of these."""
         workload, late, n_choices = self.workload, self.late, len(self.choices)
         predictor = Predictor(self.choices, workload, RUNTIME)
 
@@ -146,7 +149,7 @@ class Costs:
             tokens = workload.input_tokens[cells] + workload.output_tokens[cells]
             (seconds,) = predictor.of(cells)
             found = []
-            for number, assigned in enumerate((*assignments, None)):
+            for number, assigned in enumerate(assignments):
                 sums = _Sums(len(workload.classes), n_choices)
                 found.append(sums)
                 if assigned is None:
@@ -166,12 +169,14 @@ class Costs:
                     sums.late += np.einsum("ck,ck->k", x, late[cells])
             return found
 
-        totals = [_Sums(len(workload.classes), n_choices) for _ in range(len(assignments) + 1)]
+        totals = [_Sums(len(workload.classes), n_choices) for _ in assignments]
         for found in in_stretches(add_up, workload.n_cells, 4 * CELLS_AT_ONCE):
             for total, sums in zip(totals, found, strict=True):
                 total.add(sums)
         # The first is the plan, whose joules are added up in the order of the cells, as its objective always was.
-        kernels.add(_queries(first, slice(None), workload.count, n_choices), self.energy_j, totals[0].energy_j)
+        plan = assignments[0]
+        assert plan is not None
+        kernels.add(_queries(plan, slice(None), workload.count, n_choices), self.energy_j, totals[0].energy_j)
         return [self._loads(sums) for sums in totals]
 
     def _loads(self, sums: _Sums) -> Loads:
