@@ -34,7 +34,7 @@ def choice_per_query(plan: RoutingPlan) -> Choices:
 
 def choices_of_rows(workload: Workload, assigned: IntArray) -> Choices:
     """As :func:`choice_per_query`, of an assignment (n_cells, n_choices) that is no plan yet."""
-    _, models, counts = stretches(workload, assigned)
+    _, models, counts = runs(workload, assigned)
     return models if len(models) == workload.n_queries else np.repeat(models, counts)
 
 
@@ -47,7 +47,7 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows, models, counts = stretches(plan.workload, plan.assigned)
+    rows, models, counts = runs(plan.workload, plan.assigned)
     table = (frame if rows is None else frame.iloc[rows]).reset_index(drop=True)
     if "count" in table.columns:
         table["count"] = counts
@@ -102,10 +102,10 @@ def _classes(plan: RoutingPlan, cells: IntArray) -> dict[str, NDArray[np.object_
     return {"query_class": np.array(plan.workload.classes, dtype=object)[plan.workload.cell_class[cells]]}
 
 
-def stretches(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, Choices, IntArray]:
-    """Row, model and number of queries of each stretch of queries that share both, in input order.
+def runs(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, Choices, IntArray]:
+    """Row, model and number of queries of each run of queries that share both, in input order.
 
-    No rows where each is one stretch: as a rule none is divided, and then nothing needs to be copied.
+    No rows where each is one run: as a rule none is divided, and then nothing needs to be copied.
     """
     model_of_cell, models_in_cell = kernels.models_of_cells(assigned)
     # Few cells are divided, and only their rows need care: a number that no model has marks them on the way.
@@ -127,7 +127,7 @@ def stretches(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, 
 
 
 def _divide(workload: Workload, assigned: IntArray, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """:func:`stretches` of all rows of some cells.
+    """:func:`runs` of all rows of some cells.
 
     Lay the queries out cell by cell, once divided into rows and once into models: both divisions end where a cell
     ends, so every stretch between two neighbouring ends belongs to one row and one model.

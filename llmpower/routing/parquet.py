@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.files import file_state
-from llmpower.routing.expansion import name_columns, stretches
+from llmpower.routing.expansion import name_columns, runs
 from llmpower.routing.loaded import Assigned
 from llmpower.routing.plan import RoutingPlan
 from llmpower.tables import our_names, refusing
@@ -114,7 +114,7 @@ class _PlanColumns:
     """What a plan adds to rows: who serves them."""
 
     def __init__(self, plan: RoutingPlan | Assigned) -> None:
-        self._rows, self._models, self._counts = stretches(plan.workload, plan.assigned)
+        self._rows, self._models, self._counts = runs(plan.workload, plan.assigned)
         self._columns = name_columns(plan)
 
     def beside(self, table: pa.Table, first: int) -> pa.Table:
