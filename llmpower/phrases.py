@@ -7,6 +7,9 @@ from math import floor, log10
 PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
 """Of the powers of a thousand, for :func:`quantity`."""
 
+SIMULATED = "SIMULATED: joules of a simulated device. They say nothing about real hardware."
+"""Above any table whose joules are none."""
+
 
 def duration(seconds: float) -> str:
     """``12 s``, ``3 min 20 s``, ``2 h 3 min``, ``4 d 7 h``."""

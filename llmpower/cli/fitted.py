@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from llmpower import phrases
 from llmpower.cli.layout import ABSENT, aligned, number, percent
 
 if TYPE_CHECKING:
     from llmpower.modelling import Anova, Fit, HeldOut, WorkloadModel
-
-SIMULATED = "SIMULATED: joules of a simulated device, marked below. They say nothing about real hardware."
 
 
 def warnings_of(model: WorkloadModel) -> list[str]:
@@ -43,7 +42,7 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
                 )
             )
     return [
-        *([SIMULATED] if any(model.simulated for model in models) else []),
+        *([phrases.SIMULATED] if any(model.simulated for model in models) else []),
         *aligned(header, rows, right=header[4:]),
         "R², F and p as statsmodels prints them. MAPE, MEDIAN, WORST: absolute error on (τin, τout) cells held out"
         " one at a time; ≤0: held-out cells predicted at or below zero.",

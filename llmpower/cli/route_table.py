@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmpower import phrases
 from llmpower.cli.layout import ABSENT, aligned, energy_unit, percent
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.gpu_seconds import ROUNDING
@@ -24,7 +25,7 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
         "",
     ]
     if plan.simulated:
-        lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
+        lines.insert(0, phrases.SIMULATED)
     limited, counted = plan.max_runtime_s is not None, plan.second_limits is not None
     header = (
         *("", f"ENERGY [{unit}]", "SAVED [%]", "ACC/TOKEN [%]", "ACC/QUERY [%]", "RUNTIME [s]"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmpower import phrases
 from llmpower.cli.layout import aligned, echo_lines, energy_unit, number, percent
 from llmpower.cli.progress import shown
 from llmpower.cli.values import models_of_file
@@ -104,7 +105,7 @@ def _lines(result: Simulation) -> list[str]:
         "",
     ]
     if result.simulated:
-        lines.insert(0, "SIMULATED: joules of a simulated device. They say nothing about real hardware.")
+        lines.insert(0, phrases.SIMULATED)
     divisor, unit = energy_unit(strategy.energy_j for strategy in result.strategies.values())
     header = (
         *("", "CLOSED [%]", "OBJECTIVE", f"ENERGY [{unit}]", "ACC/TOKEN [%]", "ACC/QUERY [%]"),
