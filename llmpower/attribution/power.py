@@ -171,11 +171,12 @@ class PowerSeries:
         looked = [(view, view.look(*asked)) for view in (self._views if judging else [self._view])]
         scores = np.array([view.score(seen, telling) for view, seen in looked])
         likely = np.exp(scores - scores.max())
-        found = mixed(likely / likely.sum(), [parts(seen, bounds_s, at_s, view.caution) for view, seen in looked])
-        seen = looked[int(scores.argmax())][1]
+        likely /= likely.sum()
+        found = mixed(likely, [parts(seen, bounds_s, at_s, view.caution) for view, seen in looked])
+        power_w = likely @ np.array([seen.power_w for _, seen in looked])
         if judging:
-            for view, its in looked:
-                view.judge(its, telling)
+            for view, seen in looked:
+                view.judge(seen, telling)
             least = self._view.log_likelihood - SURE
             self._views = [view for view in self._views if view.log_likelihood >= least]
         path_j2 = settled.path_var_j2 + np.concatenate(([0.0], np.cumsum(found.own_j2)))
@@ -183,7 +184,7 @@ class PowerSeries:
         columns = [settled.energy_j + found.energy_j, found.edge_j2, path_j2]
         energy_j, edge_j2, path_j2 = (np.interp(asked_s, at_s, column).tolist() for column in columns)
         readings = [Reading(*each, settled.epoch) for each in zip(energy_j, edge_j2, path_j2, strict=True)]
-        self._tell(bounds_ns, seen.power_w, cuts_ns[0], cuts_ns[-1], settled)
+        self._tell(bounds_ns, power_w, cuts_ns[0], cuts_ns[-1], settled)
         self._settled = cuts_ns[-1], readings[-1]
         return zip(cuts_ns[1:], readings[1:], strict=True)
 

@@ -127,6 +127,23 @@ def test_thousands_of_cuts_a_second_are_settled_in_small_chunks_and_add_up() -> 
     assert all(each is not None and each.path_var_j2 >= 0 and each.boundary_var_j2 >= 0 for each in readings)
 
 
+def test_what_is_told_of_the_energy_is_what_is_booked() -> None:
+    bounds_s = spans_of(0.03, 1)
+    series = PowerSeries()
+    # The first work ever: no sensor is known to be the right one yet.
+    read(series, show(Sensor(0.1, 0.03), [0.0, *bounds_s], [IDLE_W, WORK_W, IDLE_W], 6.0), 0.0, 6.0)
+    low_ns, high_ns = series.floor_ns(SECOND), series.floor_ns(4 * SECOND)
+    assert low_ns is not None
+    assert high_ns is not None
+    series.readings([low_ns], [])
+    cuts_ns = [low_ns, *(round(each * SECOND) for each in bounds_s), high_ns]
+    readings = series.readings(cuts_ns, [IDLE, WORK, IDLE])
+    told = series.told(low_ns, high_ns)
+    assert readings[-1] is not None
+    assert told.moments_ns[-1] == high_ns
+    assert told.energies_j[-1] == pytest.approx(readings[-1].energy_j)
+
+
 def test_time_between_what_is_settled_and_what_is_asked_is_settled_too() -> None:
     series = PowerSeries()
     read(series, lambda _: 100.0, 0.0, 6.0)
