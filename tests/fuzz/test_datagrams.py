@@ -29,6 +29,7 @@ from llmpower.daemon.admission import MAX_OPEN_OF_USER
 from llmpower.daemon.answers import Answers
 from llmpower.daemon.engine import Engine
 from llmpower.daemon.receiver import Receiver
+from llmpower.metrics.accounts import MAX_MODEL_NAMES
 from llmpower.sampling import SAMPLE_DTYPE, SamplerStatistics
 from llmpower.spans import request_status
 from llmpower.spans.spool import SpoolWriter, spool_directory
@@ -160,6 +161,13 @@ def test_whatever_hypothesis_thinks_of_is_counted_by_reason(batch: list[bytes], 
 def test_what_hostile_packets_leave_behind_is_bounded(station: Station) -> None:
     sender = Sender(1, time.monotonic_ns)
     taken: list[int] = []
+    # Names are kept up to a hundred. They are given first: a table that is still filling is no growth without bound.
+    now_ns = time.monotonic_ns()
+    for number in range(MAX_MODEL_NAMES):
+        span = Span(f"full-{number}", f"model-{number}", (), now_ns - 2000, None, now_ns - 1000, 1, 1, 1, "h", 1)
+        station.send(encode(span))
+    station.step()
+    assert len(station.engine.snapshot.models) >= MAX_MODEL_NAMES
     tracemalloc.start()
     try:
         for number in range(max(DATAGRAMS // 4, 1000)):
