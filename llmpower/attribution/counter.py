@@ -27,6 +27,9 @@ from llmpower.attribution.tick import Around, Level, Piece, Shown
 IDLE_MEMORY = 8
 """How many of the latest wholly idle ticks tell the idle level."""
 
+LEAST = 0.5
+"""A device draws at least this much of what it drew in the least of those ticks, whatever runs on it."""
+
 LEVELS = 3
 """How many whole ticks on either side tell the level of what goes on there."""
 
@@ -151,6 +154,7 @@ class CounterSeries:
                 self._steadiness[False].flicker,
                 self._steadiness[False].smoothness,
                 self._steadiness[False].elsewhere,
+                LEAST * min((each.power_w for each in self._idle), default=0.0),
             )
             pieces = self._pieces(tick, asked, first, end)
             division = divide(pieces, total_j, around)

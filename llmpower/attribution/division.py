@@ -14,7 +14,8 @@ has h = 1). The total is a constraint that the pieces meet together:
 
 which is the mean of independent Gaussians given their sum. The energy up to a cut is the sum over the pieces before
 it, with variance A·(V − A)/V, A the prior variance before the cut. Pieces of which nothing is known share what the
-others leave, in the proportions that the ticks around suggest.
+others leave, in the proportions that the ticks around suggest. No piece gets less than the device is known to draw at
+least, or gives energy back: where the mean asks for that, what is above the least is scaled down to the total.
 
 All that assumes that power steps at the cuts if anywhere. Where the same kind of work goes on across them it may step
 elsewhere: then power was a at the tick's beginning and b at its end, and a·u + b·(Δ − u) = T says when. How often it
@@ -106,13 +107,14 @@ def divide(pieces: Sequence[Piece], total_j: float, around: Around) -> Division:
         ]
         stretch = (1 - weight) * stretch + weight
 
-    # A piece cannot give energy back: where priors ask for that, what they ask is scaled down to the total.
-    energies_j = [max(each, 0.0) for each in energies_j]
-    scale = total_j / (sum(energies_j) or 1.0)
+    # No piece draws less than the device ever does: where priors ask for that, what is above is scaled to the total.
+    least_w = min(around.least_w, total_j / tick_s)
+    above_j = [max(each - least_w * piece.duration_s, 0.0) for each, piece in zip(energies_j, pieces, strict=True)]
+    scale = (total_j - least_w * tick_s) / (sum(above_j) or 1.0)
     within_j2 = stretch * sum(variances_j2)
     used, energy_j, before_j2 = [], 0.0, 0.0
-    for each_j, variance_j2 in zip(energies_j, variances_j2, strict=True):
-        energy_j += scale * each_j
+    for piece, each_j, variance_j2 in zip(pieces, above_j, variances_j2, strict=True):
+        energy_j += least_w * piece.duration_s + scale * each_j
         before_j2 += stretch * variance_j2
         used.append(Used(energy_j, before_j2, within_j2))
     return Division(used, surprise, elsewhere)

@@ -47,8 +47,8 @@ class Piece(Struct, frozen=True):
 class Around(NamedTuple):
     """What is known beside the pieces themselves.
 
-    Mean power of the ticks before and after, ``None`` where not known; how far they flicker, relative; h; and how
-    often a power that changes amid the same work does so elsewhere than at a cut.
+    Mean power of the ticks before and after, ``None`` where not known; how far they flicker, relative; h; how often
+    a power that changes amid the same work does so elsewhere than at a cut; and what the device draws at least.
     """
 
     before_w: float | None = None
@@ -56,6 +56,7 @@ class Around(NamedTuple):
     flicker: float = 0.01
     smoothness: float = 0.0
     elsewhere: float = 0.1
+    least_w: float = 0.0
 
 
 def prior_j2(piece: Piece, level: Level, tick_s: float, h: float) -> float:

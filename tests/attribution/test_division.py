@@ -38,6 +38,18 @@ def test_a_short_span_within_one_tick_is_the_total_less_idle() -> None:
     assert found[1].energy_j - found[0].energy_j == pytest.approx(0.03 * 500, rel=0.001)
 
 
+def test_no_piece_draws_less_than_the_device_at_least_does() -> None:
+    # The work before and after went on drawing 320 W by what is known; the total says that it did not, all the while.
+    pieces = [piece(0.02, 320), piece(0.05, 60, OTHER, edge=False), piece(0.03, 320)]
+    first, second, third = used(pieces, 9.0, Around(320, 320, least_w=30.0))
+    powers_w = [first.energy_j / 0.02, (second.energy_j - first.energy_j) / 0.05]
+    assert min(powers_w) > 30 - 1e-9
+    assert third.energy_j == pytest.approx(9.0)
+    # A tick that drew less than ever before is divided evenly.
+    first, second, third = used(pieces, 2.0, Around(320, 320, least_w=30.0))
+    assert [first.energy_j, second.energy_j, third.energy_j] == pytest.approx([0.4, 1.4, 2.0])
+
+
 def test_a_short_prompt_gets_what_is_usual_for_prompts_and_the_total_confirms_it() -> None:
     pieces = [piece(0.03, 200), piece(0.01, 350, PROMPT, edge=False), piece(0.06, 200)]
     division = divide(pieces, 0.09 * 200 + 0.01 * 350, Around())
@@ -99,7 +111,13 @@ pieces = st.lists(
     max_size=6,
 )
 arounds = st.builds(
-    Around, st.none() | powers, st.none() | powers, st.floats(0.002, 0.1), st.floats(0, 1), st.floats(0.02, 0.98)
+    Around,
+    st.none() | powers,
+    st.none() | powers,
+    st.floats(0.002, 0.1),
+    st.floats(0, 1),
+    st.floats(0.02, 0.98),
+    st.floats(0, 300),
 )
 
 
