@@ -7,8 +7,8 @@ their power flickers and in the moments of their updates; the full run has two s
 are defined in accuracy/figures.py, the tools' settings stand in the output. What llmpower sampled is settled once more
 from power alone, as if no card had a counter.
 
-    python benchmarks/accuracy.py             400 windows a cell; about 35 minutes
-    python benchmarks/accuracy.py --quick     32 windows a cell; about 4 minutes
+    python benchmarks/accuracy.py             400 windows a cell, 800 of short ones; about 40 minutes
+    python benchmarks/accuracy.py --quick     32 windows a cell, 64 of short ones; about 4 minutes
     python benchmarks/accuracy.py --keep DIR  and replay.py can settle the same samples again, in seconds
 
 The peers need an environment of their own:
@@ -78,7 +78,7 @@ def main() -> None:
     tools = [OURS, *arguments.peers.split(",")] if arguments.peers else [OURS]
     longest_s = max(schedule.duration_s for schedule in schedules.values())
     windows = count * machines * arguments.gpus
-    _say(f"{len(schedules)} machines of {arguments.gpus} GPUs, {len(tools)} tools, {windows} windows a cell")
+    _say(f"{len(schedules)} machines of {arguments.gpus} GPUs, {len(tools)} tools, {windows} windows a cell or more")
     _say(f"about {(start_after_s + longest_s) / 60:.1f} minutes")
 
     with _scratch(arguments.keep) as scratch:
@@ -110,12 +110,12 @@ def main() -> None:
         "without_counter": {"verdicts": _verdicts(rows_alone), "coverage": coverage_alone, "rows": rows_alone},
     }
     print(as_text(rows, coverage))
-    print(f"\n{windows} windows a cell{' (quick run)' if document['quick'] else ''}, {wall_s:.0f} s")
+    print(f"\n{windows} windows a cell or more{' (quick run)' if document['quick'] else ''}, {wall_s:.0f} s")
     print(f"\nFrom power alone, as if no card had a counter:\n\n{as_text(rows_alone, coverage_alone)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text(arguments.out / "accuracy.json", json.dumps(rounded(document), indent=1) + "\n")
     with replacing(arguments.out / "accuracy.svg") as path:
-        draw(rows, path, f"Simulated NVML, {windows} windows a cell")
+        draw(rows, path, f"Simulated NVML, {windows} windows a cell or more")
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
