@@ -42,7 +42,7 @@ closed form.
   (2 · 1.96 · rmse). **/ Zeus** and **/ best** are llmpower's error over ZeusMonitor's and over the best peer's.
 """
 
-CHANCE = """The share that 400 windows show is itself known to about one point, that of 800 to 0.8. Beyond that, requests
+CHANCE = """The share that 400 windows show is known to about one point, that of 800 to 0.8. Beyond that, requests
 of 30 ms with a prefill and a decode come out better than is said of them where the counter moves every 100 ms: several
 fall into one tick, whose total does not tell how their flicker hangs together, and the deviation assumes that it does
 not."""
