@@ -103,10 +103,6 @@ class Timeline:
         """Moments inside the interval at which the device itself has told its energy, and no rule divides it."""
         return self._series.told(start_ns, end_ns)
 
-    def energy_at(self, time_ns: int) -> Reading | None:
-        """Energy up to ``time_ns``, nothing being assumed of what ran; ``None`` where nothing is known."""
-        return self.readings([time_ns], [])[0]
-
     def quality(self, start_ns: int, end_ns: int) -> Quality:
         """What a figure for this interval rests on; integrated power is never called measured."""
         ticks = self._series.ticks_between(start_ns, end_ns)

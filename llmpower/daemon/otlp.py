@@ -115,7 +115,7 @@ class OtlpReceiver:
         self._counting = Lock()  # of what the loop asks for, so held for moments only
         self._stopped = False
         self._answers: Counter[int] = Counter()
-        self._fates: Counter[str] = Counter()
+        self._fates: Counter[Fate] = Counter()
         self._refused: Counter[str] = Counter()
         self._unplaced, self._unplaced_reason = 0, ""
         self._error_ns = 0
@@ -131,7 +131,7 @@ class OtlpReceiver:
         with self._counting:
             return OtlpState(
                 answers=dict(self._answers),
-                spans=dict(self._fates),
+                spans={str(fate): count for fate, count in self._fates.items()},
                 refused=dict(self._refused),
                 unplaced=self._unplaced,
                 unplaced_reason=self._unplaced_reason,
@@ -266,7 +266,7 @@ class _Batch:
 
     def __init__(self, uid: int | None) -> None:
         self.uid = uid
-        self.fates: Counter[str] = Counter()
+        self.fates: Counter[Fate] = Counter()
         self.refused: Counter[str] = Counter()
         self.unplaced, self.unplaced_reason = 0, ""
         self._shown: list[str] = []
