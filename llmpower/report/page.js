@@ -9,10 +9,16 @@
     if (live) live.textContent = text;
   }
 
+  // As Python's "g" has it: a power of ten from four zeros behind the point on.
+  function general(value, digits) {
+    const [mantissa, power] = value.toExponential(digits - 1).split("e");
+    if (!value || power >= -4) return String(Number(value.toPrecision(digits)));
+    return `${Number(mantissa)}e-${String(-power).padStart(2, "0")}`;
+  }
+
   // As llmpower.phrases.number and quantity have it.
   function number(value) {
-    if (Math.abs(value) >= 999.95) return Math.round(value).toLocaleString("en-US");
-    return String(Number(value.toPrecision(4)));
+    return Math.abs(value) >= 999.95 ? Math.round(value).toLocaleString("en-US") : general(value, 4);
   }
 
   function quantity(value, unit) {
@@ -30,7 +36,7 @@
 
   function percent(fraction) {
     const value = 100 * fraction;
-    return Math.abs(value) >= 0.95 || !value ? `${value.toFixed(1)} %` : `${Number(value.toPrecision(2))} %`;
+    return Math.abs(value) >= 0.95 || !value ? `${value.toFixed(1)} %` : `${general(value, 2)} %`;
   }
 
   const source = $("#plan-data");

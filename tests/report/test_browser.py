@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from llmpower.phrases import number
+
 DEMANDED = os.environ.get("LLMPOWER_PAGE_TESTS") == "1"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -143,6 +145,16 @@ def test_factors_are_the_readers(opened: Open) -> None:
     page.locator("#pue").fill("")
     assert page.locator("[data-readout=cost]").text_content() == "–"
     assert page.locator("[data-readout=carbon]").text_content() == "–"
+
+
+def test_the_page_writes_numbers_as_the_command_does(opened: Open) -> None:
+    page = opened()
+    plans = json.loads(page.locator("#plan-data").text_content() or "")
+    energy_j = steps_of(page)[page.locator("#zeta").evaluate("slider => slider.valueAsNumber")]["energy_j"]
+    kwh = energy_j / plans["joules_per_kwh"] * float(page.locator("#pue").input_value())
+    for price in (0.0, 3e-10, 1.23456e-7, 0.00045, 0.0099996, 0.0123, 7.0, 12345.6, 8.5e6):
+        page.locator("#price").fill(str(price))
+        assert page.locator("[data-readout=cost]").text_content() == f"{number(kwh * price)} €"
 
 
 def test_numbers_are_copied(opened: Open) -> None:
