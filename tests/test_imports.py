@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,6 +155,20 @@ def test_what_is_light_loads_nothing_heavy(statement: str) -> None:
     program = f"{statement}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == []
+
+
+def test_the_daemon_lets_blas_have_no_threads() -> None:
+    program = (
+        "import os, llmpower.cli.daemon, llmpower.exceptions\n"
+        "try: llmpower.cli.daemon.command(['--config', '/no/such/file'], standalone_mode=False)\n"
+        "except llmpower.exceptions.InputError: import numpy\n"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environ
+    )
+    assert done.stdout.split() == ["1"]
 
 
 def test_importing_the_package_and_the_command_line_loads_not_even_numpy() -> None:
