@@ -57,6 +57,7 @@ SIMULATOR_SOURCES = (
     "fault.c",
     "latency.c",
     "sensor.c",
+    "thermal.c",
     "ticks.c",
     "chance.c",
     "load.c",

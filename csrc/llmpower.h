@@ -151,6 +151,10 @@ int32_t llmpower_processes(struct llmpower_sampler *sampler, uint32_t device, ui
  * when it is 0. What is said of llmpower_processes holds here too. */
 int32_t llmpower_power_limit(struct llmpower_sampler *sampler, uint32_t device, int64_t *limit_uw);
 
+/* How warm a GPU's die is now, in whole degrees Celsius. Returns a status; *celsius is set when it is 0. What is said
+ * of llmpower_processes holds here too. */
+int32_t llmpower_temperature(struct llmpower_sampler *sampler, uint32_t device, int32_t *celsius);
+
 /* Start or stop the threads, one for each source; both may be repeated. Return 0 or an enum llmpower_failure. */
 int llmpower_start(struct llmpower_sampler *sampler);
 int llmpower_stop(struct llmpower_sampler *sampler);

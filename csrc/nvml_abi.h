@@ -74,6 +74,18 @@ typedef struct {
     nvmlValue_t value;
 } nvmlFieldValue_t;
 
+enum {
+    NVML_TEMPERATURE_GPU = 0, /* the die's sensor, of those that a card may have */
+    NVML_TEMPERATURE_V1 = 12 | 1 << 24
+};
+
+typedef struct {
+    unsigned int version, sensorType;
+    int temperature; /* degrees Celsius */
+} nvmlTemperature_v1_t;
+
+_Static_assert(sizeof(nvmlTemperature_v1_t) == 12, "NVML lays nvmlTemperature_v1_t out in 12 bytes");
+
 typedef struct {
     char busIdLegacy[16];
     unsigned int domain, bus, device, pciDeviceId, pciSubSystemId;

@@ -46,6 +46,8 @@ int nvml_library_open(struct nvml_library *library, const char *path, char *erro
     bind(library, "nvmlDeviceGetMaxMigDeviceCount", &library->mig_count);
     bind(library, "nvmlDeviceGetMigDeviceHandleByIndex", &library->mig_by_index);
     bind(library, "nvmlDeviceGetEnforcedPowerLimit", &library->power_limit);
+    bind(library, "nvmlDeviceGetTemperature", &library->temperature);
+    bind(library, "nvmlDeviceGetTemperatureV", &library->temperature_v);
     if (!bind(library, "nvmlDeviceGetComputeRunningProcesses_v3", &library->processes) &&
         !bind(library, "nvmlDeviceGetComputeRunningProcesses_v2", &library->processes))
         bind(library, "nvmlDeviceGetComputeRunningProcesses", &library->processes);

@@ -28,6 +28,8 @@ struct nvml_library {
     nvmlReturn_t (*mig_count)(nvmlDevice_t, unsigned int *);
     nvmlReturn_t (*mig_by_index)(nvmlDevice_t, unsigned int, nvmlDevice_t *);
     nvmlReturn_t (*power_limit)(nvmlDevice_t, unsigned int *);
+    nvmlReturn_t (*temperature)(nvmlDevice_t, unsigned int, unsigned int *);
+    nvmlReturn_t (*temperature_v)(nvmlDevice_t, nvmlTemperature_v1_t *);
     nvmlReturn_t (*processes)(nvmlDevice_t, unsigned int *, void *); /* in the layout of nvml_processes.c */
 };
 

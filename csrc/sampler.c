@@ -202,6 +202,18 @@ int32_t llmpower_power_limit(struct llmpower_sampler *sampler, uint32_t device, 
     return status;
 }
 
+int32_t llmpower_temperature(struct llmpower_sampler *sampler, uint32_t device, int32_t *celsius) {
+    uint32_t own;
+    if (sampler->pid != getpid()) return -ECHILD;
+    struct power_source *source = source_of(sampler, device, &own);
+    if (!source) return -ENODEV;
+    if (!source->temperature) return -EOPNOTSUPP;
+    atomic_fetch_add(&sampler->visitors, 1);
+    int32_t status = source->temperature(source->state, own, celsius);
+    atomic_fetch_sub(&sampler->visitors, 1);
+    return status;
+}
+
 size_t llmpower_drain(struct llmpower_sampler *sampler, struct llmpower_sample *out, size_t capacity) {
     if (sampler->pid != getpid()) return 0;
     size_t count = 0;

@@ -24,6 +24,8 @@ struct power_source {
     int32_t (*processes)(void *state, uint32_t device, uint32_t *pids, uint32_t capacity, uint32_t *count);
     /* Above which power a device slows itself down, see llmpower_power_limit; the same holds for it. */
     int32_t (*power_limit)(void *state, uint32_t device, int64_t *limit_uw);
+    /* How warm it is, see llmpower_temperature; the same again. */
+    int32_t (*temperature)(void *state, uint32_t device, int32_t *celsius);
     /* Give everything back. In a forked child, only what is the child's own: the driver's state is the parent's. */
     void (*close)(void *state, bool forked);
     void *state;

@@ -164,6 +164,25 @@ static int32_t nvml_power_limit(void *state, uint32_t device, int64_t *limit_uw)
     return limit_mw ? 0 : LLMPOWER_ZERO;
 }
 
+/* By the call that current drivers want, or by the one that older ones have. */
+static int32_t nvml_temperature(void *state, uint32_t device, int32_t *celsius) {
+    struct nvml *nvml = state;
+    nvmlDevice_t handle;
+    nvmlTemperature_v1_t found = {.version = NVML_TEMPERATURE_V1};
+    unsigned int older = 0;
+    if (!nvml->library.temperature_v && !nvml->library.temperature) return NVML_ERROR_FUNCTION_NOT_FOUND;
+    nvmlReturn_t code = handle_of(nvml, nvml->devices[device].uuid, &handle);
+    if (code != NVML_SUCCESS) return code;
+    if (nvml->library.temperature_v && nvml->library.temperature_v(handle, &found) == NVML_SUCCESS) {
+        *celsius = found.temperature;
+        return 0;
+    }
+    if (!nvml->library.temperature) return NVML_ERROR_NOT_SUPPORTED;
+    code = nvml->library.temperature(handle, NVML_TEMPERATURE_GPU, &older);
+    if (code == NVML_SUCCESS) *celsius = (int32_t)older;
+    return code;
+}
+
 static void nvml_close(void *state, bool forked) {
     struct nvml *nvml = state;
     if (!forked) {
@@ -301,6 +320,7 @@ int source_nvml_open(struct power_source *source, const char *path, char *error,
     *source = (struct power_source){.read = nvml_read,
                                     .processes = nvml_list_processes,
                                     .power_limit = nvml_power_limit,
+                                    .temperature = nvml_temperature,
                                     .close = nvml_close,
                                     .state = nvml,
                                     .device_count = nvml->count,

@@ -29,14 +29,8 @@ typedef struct {
     unsigned int gpu, memory; /* percent */
 } nvmlUtilization_t;
 
-typedef struct {
-    unsigned int version, sensorType;
-    int temperature;
-} nvmlTemperature_v1_t;
-
 _Static_assert(sizeof(nvmlSample_t) == 16, "NVML lays nvmlSample_t out in 16 bytes");
 _Static_assert(sizeof(nvmlMemory_t) == 24, "NVML lays nvmlMemory_t out in 24 bytes");
 _Static_assert(sizeof(nvmlMemory_v2_t) == 40, "NVML lays nvmlMemory_v2_t out in 40 bytes");
-_Static_assert(sizeof(nvmlTemperature_v1_t) == 12, "NVML lays nvmlTemperature_v1_t out in 12 bytes");
 
 #endif

@@ -203,8 +203,9 @@ nvmlReturn_t driver_start(struct driver *driver) {
                                          .offset_w = settings.offset_w,
                                          .skip_share = faults_number(&driver->faults, FAULT_SKIP, i, 0),
                                          .part_time = settings.part_time};
-        sensor_init(&driver->sensors[i], driver->preset, driver->loads[i], &options,
-                    load_known_until(driver->loads[i], now_ns));
+        int64_t known_ns = load_known_until(driver->loads[i], now_ns);
+        sensor_init(&driver->sensors[i], driver->preset, driver->loads[i], &options, known_ns);
+        thermal_init(&driver->thermals[i], driver->loads[i], driver->preset->max_w, settings.thermal_s, known_ns);
     }
     return NVML_SUCCESS;
 }

@@ -13,6 +13,7 @@
 #include "preset.h"
 #include "sensor.h"
 #include "settings.h"
+#include "thermal.h"
 
 enum { MIG_INSTANCES = 2 };
 
@@ -32,6 +33,7 @@ struct driver {
     unsigned int gpu_count;
     uint64_t seed;
     struct sensor sensors[MAX_GPUS];
+    struct thermal thermals[MAX_GPUS];
     uint64_t reads[MAX_GPUS]; /* answered, for lost_after */
     uint64_t calls, draws;    /* numbers of what is drawn by chance */
     char processes[MAX_PATH_BYTES];

@@ -110,7 +110,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, unsigned i
     return answer_number(device, enabled, 1);
 }
 
-/* --- Memory, load, heat, clocks --------------------------------------------------------------------------------- */
+/* --- Memory, load, fan, clocks --------------------------------------------------------------------------------- */
 
 /* A quarter is in use; an instance of MIG has its share of both. */
 static nvmlReturn_t memory(nvmlDevice_t device, nvmlMemory_t *out) {
@@ -147,16 +147,6 @@ EXPORT nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigne
 EXPORT nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *percent,
                                                     unsigned int *period_us) {
     return nvmlDeviceGetEncoderUtilization(device, percent, period_us);
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, unsigned int sensor, unsigned int *celsius) {
-    (void)sensor;
-    return answer_number(device, celsius, 45);
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_v1_t *out) {
-    int celsius = 45;
-    return answer(device, out ? &out->temperature : NULL, &celsius, sizeof celsius);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetFanSpeed(nvmlDevice_t device, unsigned int *percent) {

@@ -1,4 +1,5 @@
-/* nvml_power.c - the calls of the simulated NVML that tell of power and energy, and the two that tell the truth. */
+/* nvml_power.c - the calls of the simulated NVML that tell of power, energy and temperature, and the two that tell the
+ * truth. */
 #include <math.h>
 #include <time.h>
 
@@ -118,6 +119,28 @@ EXPORT nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, int type, unsigned
     }
     *count = found;
     return driver_leave(found ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND);
+}
+
+/* Whole degrees, as cards tell them. */
+static nvmlReturn_t read_temperature(nvmlDevice_t device, unsigned int sensor, int *celsius) {
+    struct driver *driver = driver_enter(CALL_OTHER);
+    nvmlReturn_t code = driver_check(driver, device);
+    if (code != NVML_SUCCESS) return driver_leave(code);
+    if (sensor != 0 || !celsius) return driver_leave(NVML_ERROR_INVALID_ARGUMENT); /* there is the GPU's alone */
+    if (faults_has(&driver->faults, FAULT_NO_TEMPERATURE, device->index)) return driver_leave(NVML_ERROR_NOT_SUPPORTED);
+    *celsius = (int)lround(thermal_celsius(&driver->thermals[device->index], view_ns(driver, device->index)));
+    return driver_leave(NVML_SUCCESS);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, unsigned int sensor, unsigned int *celsius) {
+    int found = 0;
+    nvmlReturn_t code = read_temperature(device, sensor, celsius ? &found : NULL);
+    if (code == NVML_SUCCESS) *celsius = (unsigned int)found;
+    return code;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_v1_t *out) {
+    return read_temperature(device, out ? out->sensorType : 0, out ? &out->temperature : NULL);
 }
 
 /* --- Beside NVML: by the first of these llmpower also knows that a card is not real ------------------------------ */

@@ -39,7 +39,8 @@ bool settings_read(struct settings *settings) {
     if (!number("LLMPOWER_SIM_GPUS", 1, 1, MAX_GPUS, &count) ||
         !number("LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed) ||
         !number("LLMPOWER_SIM_GAIN", 1, 0.1, 10, &settings->gain) ||
-        !number("LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &settings->offset_w) || !integrator(&settings->part_time))
+        !number("LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &settings->offset_w) ||
+        !number("LLMPOWER_SIM_THERMAL_S", 20, 0.01, 1000, &settings->thermal_s) || !integrator(&settings->part_time))
         return false;
     settings->gpu_count = (unsigned int)count;
     settings->seed = (uint64_t)seed;

@@ -6,6 +6,7 @@
  *   LLMPOWER_SIM_GAIN        systematic error of the sensor         (1.0)
  *   LLMPOWER_SIM_OFFSET_W                                           (0.0)
  *   LLMPOWER_SIM_INTEGRATOR  full part_time, see sensor.h           (full)
+ *   LLMPOWER_SIM_THERMAL_S   time constant of its warmth, thermal.h (20)
  *   LLMPOWER_SIM_LATENCY     see latency.h                          (none is spent)
  *   LLMPOWER_SIM_FAULT       see fault.h                            (none)
  *   LLMPOWER_SIM_PROCESSES   see nvml_processes.c                   (none) */
@@ -27,7 +28,7 @@ struct settings {
     unsigned int gpu_count;
     char processes[MAX_PATH_BYTES]; /* empty: none */
     uint64_t seed;
-    double gain, offset_w;
+    double gain, offset_w, thermal_s;
     bool part_time;
 };
 

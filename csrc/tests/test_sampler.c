@@ -248,6 +248,10 @@ static void test_powercap(const char *root) {
     CHECK(llmpower_power_limit(sampler, 0, &limit_uw) == 0 && limit_uw == 400000000); /* the A100's */
     CHECK(llmpower_power_limit(sampler, 1, &limit_uw) == -EOPNOTSUPP);
     CHECK(llmpower_power_limit(sampler, 2, &limit_uw) == -ENODEV && limit_uw == 400000000);
+    int32_t celsius = 0;
+    CHECK(llmpower_temperature(sampler, 0, &celsius) == 0 && celsius >= 25 && celsius <= 82);
+    CHECK(llmpower_temperature(sampler, 1, &celsius) == -EOPNOTSUPP); /* a CPU's is not read */
+    CHECK(llmpower_temperature(sampler, 2, &celsius) == -ENODEV);
     llmpower_close(sampler);
 }
 

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from llmpower import __version__
 from llmpower.daemon.answers import Answers
+from llmpower.daemon.asked import LIMIT_S, TEMPERATURE_KEPT_S, TEMPERATURE_S, Asked
 from llmpower.daemon.calibrations import Calibrations, calibration_path
 from llmpower.daemon.config import Config
 from llmpower.daemon.engine import SETTLE_DELAY_S, Engine
@@ -28,7 +29,6 @@ from llmpower.daemon.health import summary_of
 from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.intake import Intake
 from llmpower.daemon.keeper import Keeper
-from llmpower.daemon.limits import Limits
 from llmpower.daemon.notify import Notifier
 from llmpower.daemon.otlp_server import OtlpServer, receiving
 from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
@@ -135,7 +135,8 @@ class Loop:
         self._engine = engine
         self._metrics_url = metrics_url
         self._notifier = notifier or Notifier()
-        self._limits = Limits(sampler.devices, sampler.power_limit_w)
+        self._limits = Asked(sampler.devices, sampler.power_limit_w, LIMIT_S)
+        self._temperatures = Asked(sampler.devices, sampler.temperature_c, TEMPERATURE_S, TEMPERATURE_KEPT_S)
         self._calibrations = Calibrations(calibration_path(config.store), sampler.devices, engine)
         self.otlp: OtlpServer | None = None
         """Where spans come in by OpenTelemetry, if anywhere."""
@@ -195,6 +196,7 @@ class Loop:
             last_error=self._engine.last_error,
             last_error_ns=self._engine.last_error_ns,
             power_limits_w=self._limits.look(),
+            temperatures_c=self._temperatures.look(),
         )
 
     def _settle_delay_s(self) -> float:

@@ -21,7 +21,7 @@ MAX_CHART_CHARS = 60
 MAX_PATH_CHARS = 200
 """How much is told, of the dearest, the worst and the best known: an answer must fit in a packet."""
 
-NO_LIMITS: Mapping[str, float | None] = {}
+NOT_TOLD: Mapping[str, float | None] = {}
 
 _STATM = Path("/proc/self/statm")
 
@@ -36,13 +36,15 @@ def status_of(
     cpu_s: float,
     last_error: str | None,
     last_error_ns: int | None,
-    power_limits_w: Mapping[str, float | None] = NO_LIMITS,
+    power_limits_w: Mapping[str, float | None] = NOT_TOLD,
+    temperatures_c: Mapping[str, float | None] = NOT_TOLD,
 ) -> Mapping[str, object]:
     """JSON without NaN; a power that was not read is ``None``.
 
     ``cpu_s`` is what the process used in ``uptime_s``, ``last_error_ns`` when the latest error was (CLOCK_MONOTONIC),
-    ``power_limits_w`` above which watts a device slows itself down, by UUID. Sums come with the moments that they are
-    of, ``taken_ns`` and a device's ``booked_ns``, so that who asks twice can tell what has passed between.
+    ``power_limits_w`` above which watts a device slows itself down, by UUID, ``temperatures_c`` how warm it is. Sums
+    come with the moments that they are of, ``taken_ns`` and a device's ``booked_ns``, so that who asks twice can tell
+    what has passed between.
     """
     dearest = sorted(snapshot.models.items(), key=lambda model: -sum(model[1].energy_j.values()))[:MAX_MODELS]
     return {
@@ -62,6 +64,7 @@ def status_of(
                 "simulated": state.device.simulated,
                 "power_w": state.power_w,
                 "power_limit_w": power_limits_w.get(state.device.uuid),
+                "temperature_c": temperatures_c.get(state.device.uuid),
                 "energy_j": state.energy_j,
                 "inference_j": state.inference_j,
                 "idle_j": state.idle_j,

@@ -136,6 +136,13 @@ def power_limit(handle: Handle, device: int) -> tuple[int, int]:
     return status, int(limit_uw[0])
 
 
+def temperature(handle: Handle, device: int) -> tuple[int, int]:
+    """``(status, °C)``: how warm a GPU is now, in whole degrees."""
+    celsius = ffi.new("int32_t *")
+    status = int(lib.llmpower_temperature(handle, device, celsius))
+    return status, int(celsius[0])
+
+
 def drain(handle: Handle, buffer: NDArray[np.void]) -> int:
     """Move waiting samples into ``buffer`` (of :data:`SAMPLE_DTYPE`); returns how many."""
     out = ffi.cast("struct llmpower_sample *", ffi.from_buffer(buffer, require_writable=True))

@@ -178,6 +178,14 @@ class Sampler:
         status, limit_uw = low_level.power_limit(self._open_handle(), device.index)
         return None if status else limit_uw / 1e6
 
+    def temperature_c(self, device: Device) -> float | None:
+        """How warm a GPU is now, in whole degrees Celsius; ``None`` where its driver does not tell.
+
+        The driver is asked, beside the threads that sample; one thread at a time may ask.
+        """
+        status, celsius = low_level.temperature(self._open_handle(), device.index)
+        return None if status else float(celsius)
+
     def start(self) -> None:
         """Start the sampling threads; once started, starting again does nothing.
 

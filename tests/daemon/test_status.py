@@ -142,10 +142,11 @@ def test_sums_come_with_their_moments_and_limits_with_their_cards() -> None:
     served = card(1, booked_ns=7, requests=3, output_tokens=60)
     sampler = SamplerState(ticks=9, missed_ticks=1, lateness_s=Histogram((0.1, 1.0), (5, 3, 1), 2.0))
     snapshot = Snapshot(version="1", backend="nvml", devices=(served, card(2)), sampler=sampler, taken_ns=8)
-    told = status(snapshot, power_limits_w={served.device.uuid: 400.0})
+    told = status(snapshot, power_limits_w={served.device.uuid: 400.0}, temperatures_c={served.device.uuid: 61.0})
     assert told["taken_ns"] == 8
     first, second = told["devices"]
     assert (first["booked_ns"], first["requests"], first["output_tokens"]) == (7, 3, 60)
+    assert (first["temperature_c"], second["temperature_c"]) == (61.0, None)
     assert (first["power_limit_w"], second["power_limit_w"], second["booked_ns"]) == (400.0, None, None)
     assert (told["sampler"]["ticks"], told["sampler"]["missed_ticks"]) == (9, 1)
     assert decode_status(encode_status(told))["sampler"]["lateness_counts"] == [5, 3, 1]
