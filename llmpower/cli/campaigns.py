@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,16 @@ from llmpower import phrases
 from llmpower.cli.layout import aligned, compact
 
 if TYPE_CHECKING:
-    from llmpower.profiling import Campaign, CellResult, Event, Plan
+    from llmpower.profiling import Campaign, CellResult, Event, Plan, Settled
 
 DIFFERENT = 0.05
 """Idle power after the trials that differs by more from that before is worth a word."""
+
+IDLE_BEFORE, IDLE_AFTER = "idle_before_w", "idle_after_w"
+SETTLED_S, SETTLED_W, SETTLED_C = "settled_s", "settled_w", "settled_temperature_c"
+SETTLED_DRIFT_C, SETTLED_STEADY = "settled_drift_c", "settled_steady"
+CONDITIONS = (IDLE_BEFORE, IDLE_AFTER, SETTLED_S, SETTLED_W, SETTLED_C, SETTLED_DRIFT_C, SETTLED_STEADY)
+"""Notes of a campaign's journal that say under which conditions its trials were run."""
 
 
 def plan_text(plan: Plan, around_s: float) -> str:
@@ -133,6 +139,37 @@ def idle_text(before_w: float | None, after_w: float | None) -> str | None:
     drift = after_w / before_w - 1
     word = "" if abs(drift) <= DIFFERENT else ": not the same conditions, or somebody else was there"
     return f"idle power {before_w:.1f} W before and {after_w:.1f} W after ({drift:+.1%}){word}"
+
+
+def settled_text(settled: Settled) -> str:
+    """How warm the devices are by now, and how steady."""
+    power = "power not known" if settled.power_w is None else f"{settled.power_w:.1f} W"
+    warmth = "" if settled.temperature_c is None else f", {settled.temperature_c:.0f} °C"
+    moved = "" if settled.drift_c is None else f", moved by {settled.drift_c:.0f} °C lately"
+    return f"{power}{warmth}{moved} after {phrases.duration(settled.seconds)}"
+
+
+def settled_notes(settled: Settled) -> dict[str, float | None]:
+    """The same for the campaign's journal."""
+    return {
+        SETTLED_S: settled.seconds,
+        SETTLED_W: settled.power_w,
+        SETTLED_C: settled.temperature_c,
+        SETTLED_DRIFT_C: settled.drift_c,
+        SETTLED_STEADY: float(settled.is_steady),
+    }
+
+
+def warmth_text(notes: Mapping[str, float | None]) -> str | None:
+    """How the devices were when trials began, of a campaign's notes; ``None`` where it did not warm them up."""
+    power_w, seconds = notes.get(SETTLED_W), notes.get(SETTLED_S)
+    if seconds is None:
+        return None
+    from llmpower.profiling import Settled
+
+    steady = bool(notes.get(SETTLED_STEADY))
+    settled = Settled(seconds, power_w, steady, notes.get(SETTLED_C), notes.get(SETTLED_DRIFT_C))
+    return f"trials began at {settled_text(settled)} of work{'' if steady else ', not yet steady'}"
 
 
 def _done(campaign: Campaign) -> int:

@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower import phrases
-from llmpower.cli.campaigns import idle_text, plan_text, progress, record, summary
+from llmpower.cli.campaigns import (
+    CONDITIONS,
+    IDLE_AFTER,
+    IDLE_BEFORE,
+    idle_text,
+    plan_text,
+    progress,
+    record,
+    settled_notes,
+    settled_text,
+    summary,
+    warmth_text,
+)
 from llmpower.cli.layout import echo_lines
 from llmpower.cli.targets import Options, check, local, served
 from llmpower.cli.values import forms
@@ -28,7 +40,6 @@ PAPER_LENGTHS = "8..2048"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 PRECISION = 0.05
 BEGAN = "began_unix_s"
-IDLE_BEFORE, IDLE_AFTER = "idle_before_w", "idle_after_w"
 
 
 @click.command()
@@ -82,7 +93,7 @@ IDLE_BEFORE, IDLE_AFTER = "idle_before_w", "idle_after_w"
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Work unmeasured until power is steady, for so long at most; 0 does not.",
+    help="Work unmeasured until power is steady, and temperature where it is told, for so long at most; 0 does not.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order and of the prompts.")
 @click.option(
@@ -158,10 +169,14 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
                     pass
                 plan = campaign.plan(options["pause"])
                 _say(f"plan: {plan_text(plan, 2 * options['idle'] + options['settle'])}")
+                if options["settle"] > 0:
+                    _say(
+                        f"plan: work first until power and temperature are steady, for {options['settle']:g} s at most"
+                    )
                 if not options["plan_only"]:
                     meter = Meter(lambda: request_status(socket_path))
                     with _between_idle(journal, meter, options["idle"]):
-                        _warm(meter, workload, cells, options["settle"])
+                        _warm(journal, meter, workload, cells, options["settle"])
                         with progress(campaign, options["pause"]) as show:
                             for event in campaign.run(workload):
                                 show(event)
@@ -170,15 +185,16 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
     if as_json:
         document = {"model_name": target.name, "simulated": simulated, "kv_cache": not options["no_kv_cache"]}
         document |= {"journal": str(journal.path), "plan": asdict(plan)}
-        document |= {name: journal.notes.get(name) for name in (IDLE_BEFORE, IDLE_AFTER)}
+        document |= {name: journal.notes.get(name) for name in CONDITIONS}
         document["cells"] = [record(result) for result in campaign.results()]
         print(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
     elif not options["plan_only"]:
         lines = summary(campaign.results(), chosen=campaign.is_choosing)
-        idle = idle_text(journal.notes.get(IDLE_BEFORE), journal.notes.get(IDLE_AFTER))
+        conditions = [warmth_text(journal.notes)]
+        conditions.append(idle_text(journal.notes.get(IDLE_BEFORE), journal.notes.get(IDLE_AFTER)))
         few = "Of so few trials one odd one counts for much: fit them with 'llmpower fit --robust'."
         advice = [few] if campaign.is_choosing else []
-        echo_lines([*lines, *([idle] if idle else []), f"{target.name}: {campaign.trials} trials.", *advice, *notes])
+        echo_lines([*lines, *filter(None, conditions), f"{target.name}: {campaign.trials} trials.", *advice, *notes])
 
 
 def _design(cells: Sequence[Cell], rule: StoppingRule, options: Options) -> Design:
@@ -216,19 +232,21 @@ def _between_idle(journal: Journal, meter: Meter, seconds: float) -> Iterator[No
     journal.note(IDLE_AFTER, idle_power_w(meter, seconds))
 
 
-def _warm(meter: Meter, workload: Workload, cells: Sequence[Cell], most_s: float) -> None:
-    """Work on the cell in the middle, which takes long enough and not too long, until power is steady."""
+def _warm(journal: Journal, meter: Meter, workload: Workload, cells: Sequence[Cell], most_s: float) -> None:
+    """Work on the cell in the middle, which takes long enough and not too long, until power and warmth are steady."""
     from llmpower.profiling import warm
 
     settled = None
     cell = sorted(cells, key=lambda cell: cell.sequences * (cell.input_tokens + cell.output_tokens))[len(cells) // 2]
     for settled in warm(meter, lambda: workload.probe(cell), most_s):
-        power = "power not known" if settled.power_w is None else f"{settled.power_w:.1f} W"
-        _say(f"warming up: {power} after {phrases.duration(settled.seconds)}")
-    if settled is not None and not settled.is_steady:
-        _say(
-            f"power was not steady after {phrases.duration(settled.seconds)}; the first trials may be of a cold device"
-        )
+        _say(f"warming up: {settled_text(settled)}")
+    if settled is None:
+        return
+    # A campaign that goes on warms up anew: what is kept is how its latest trials began.
+    for name, value in settled_notes(settled).items():
+        journal.note(name, value)
+    if not settled.is_steady:
+        _say(f"not steady after {phrases.duration(settled.seconds)}; the first trials may be of a cold device")
 
 
 def _default_journal(name: str) -> Path:

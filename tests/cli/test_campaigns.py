@@ -1,9 +1,11 @@
-"""The table after a campaign."""
+"""What is said of a campaign: how it began, and the table after it."""
 
 from __future__ import annotations
 
-from llmpower.cli.campaigns import summary
-from llmpower.profiling import Cell
+from dataclasses import replace
+
+from llmpower.cli.campaigns import settled_notes, settled_text, summary, warmth_text
+from llmpower.profiling import Cell, Settled
 from llmpower.profiling.campaign import CellResult
 
 
@@ -31,3 +33,14 @@ def test_of_nothing_there_is_no_table() -> None:
     assert summary([result(0)], chosen=False) == []
     (_, line) = summary([result(is_narrow=False)], chosen=True)
     assert not line.endswith("wide")
+
+
+def test_how_warm_the_devices_were_when_trials_began() -> None:
+    assert settled_text(Settled(7.0, None, False)) == "power not known after 7 s"
+    warmth = Settled(21.0, 226.31, True, 52.0, 1.0)
+    assert settled_text(warmth) == "226.3 W, 52 °C, moved by 1 °C lately after 21 s"
+    assert warmth_text({}) is None
+    notes = settled_notes(warmth)
+    begun = "trials began at 226.3 W, 52 °C, moved by 1 °C lately after 21 s of work"
+    assert warmth_text(notes) == begun
+    assert warmth_text(settled_notes(replace(warmth, is_steady=False))) == f"{begun}, not yet steady"

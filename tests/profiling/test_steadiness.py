@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from llmpower.exceptions import DaemonUnreachableError
-from llmpower.profiling import Meter, idle_power_w, warm
+from llmpower.profiling import Meter, Settled, idle_power_w, warm
 
 
-def gpu(power_w: float | None) -> dict[str, Any]:
-    return {"kind": "gpu", "power_w": power_w}
+def gpu(power_w: float | None, temperature_c: float | None = None, uuid: str = "GPU-0") -> dict[str, Any]:
+    return {"kind": "gpu", "uuid": uuid, "power_w": power_w, "temperature_c": temperature_c}
 
 
 def a_meter(*powers_w: float | None) -> Meter:
@@ -98,3 +98,52 @@ def test_power_that_never_settles_ends_with_the_time_given() -> None:
 
 def test_work_whose_power_is_not_known_goes_on_for_the_time_given() -> None:
     assert {power_w for power_w, _ in settle(Card(None), 0.2)} == {None}
+
+
+def warmed(
+    *temperatures_c: tuple[float | None, ...], power_w: float | None = 250.0, most_s: float = 60.0
+) -> list[Settled]:
+    """Warming up two cards that are so warm in one window after the other, drift being looked for over two windows."""
+    window = 0
+
+    def status() -> dict[str, Any]:
+        at_c = temperatures_c[min(window, len(temperatures_c) - 1)]
+        return {"devices": [gpu(power_w, each_c, f"GPU-{number}") for number, each_c in enumerate(at_c)]}
+
+    found = []
+    for settled in warm(Meter(status, period_s=0.005), lambda: time.sleep(0.02), most_s, window_s=0.04, drift_s=0.05):
+        window += 1
+        found.append(settled)
+    return found
+
+
+def test_work_goes_on_until_no_card_grows_warmer() -> None:
+    found = warmed((40.0, 30.0), (45.0, 33.0), (48.0, 34.0), (50.0, 34.0), (50.0, 35.0), (51.0, 35.0))
+    assert [each.temperature_c for each in found] == [40.0, 45.0, 48.0, 50.0, 50.0, 51.0]
+    # Power has been steady from the second window on; degrees are whole, so one of them is no drift.
+    assert [each.is_steady for each in found] == [False] * 5 + [True]
+    assert found[0].drift_c is None
+    assert found[-1].drift_c == 1.0
+
+
+def test_a_card_that_tells_no_temperature_is_not_waited_for() -> None:
+    found = warmed((40.0, None))
+    assert (found[-1].is_steady, found[-1].temperature_c, found[-1].drift_c) == (True, 40.0, 0.0)
+    found = warmed((None, None))
+    assert (len(found), found[-1].is_steady, found[-1].temperature_c, found[-1].drift_c) == (2, True, None, None)
+
+
+def test_temperature_alone_is_enough_where_power_is_not_known() -> None:
+    assert warmed((40.0,), power_w=None)[-1].is_steady
+
+
+def test_a_card_that_grows_warmer_all_the_time_ends_with_the_time_given() -> None:
+    found = warmed(*[(40.0 + 2 * n,) for n in range(1000)], most_s=0.3)
+    assert not any(each.is_steady for each in found)
+    assert found[-1].drift_c is not None
+
+
+def test_a_card_that_tells_its_temperature_late_is_watched_from_then_on() -> None:
+    found = warmed((None,), (None,), (50.0,), power_w=None, most_s=0.5)
+    assert [each.is_steady for each in found[:4]] == [False] * 4
+    assert found[-1].is_steady
