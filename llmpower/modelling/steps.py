@@ -14,6 +14,7 @@ where m counts the steps whose context has come to c* or beyond.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -102,6 +103,15 @@ class Roofline(RecomputeCall):
         u = positive_part(τin - RIDGE_TOKENS)
         m = smaller(τout, positive_part(τin + τout - RIDGE_TOKENS))
         return (ones(τin), *_sums(τin, τout), contexts(u, m))
+
+    def features(self, input_tokens: float, output_tokens: float) -> Sequence[float]:
+        """The same of one query, written out: half of the time goes into calls, and routers wait for it."""
+        τin, n = float(input_tokens), float(output_tokens)
+        pairs, beyond = n * (n - 1), τin + n - RIDGE_TOKENS
+        u = τin - RIDGE_TOKENS if τin > RIDGE_TOKENS else 0.0
+        m = 0.0 if beyond <= 0 else min(n, beyond)
+        c = n * τin + pairs / 2
+        return 1.0, n, c, n * (τin * τin) + pairs * τin + pairs * (2 * n - 1) / 6, m * u + m * (m - 1) / 2
 
 
 def _sums(τin: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -33,13 +33,13 @@ Row = tuple[float, ...]
 class _Group(NamedTuple):
     """The models whose fits have one form: their numbers, W_K of each, and how products of so many terms are summed.
 
-    ``rows`` are by class of query, with "" for every other.
+    ``rows`` are by class of query, with ``None`` for every other.
     """
 
     form: Form
     models: tuple[int, ...]
     weights: tuple[Row, ...]
-    rows: Mapping[str, tuple[Row, ...]]
+    rows: Mapping[str | None, tuple[Row, ...]]
     dot: Callable[[tuple[Row, ...], Sequence[float], float], list[float]]
 
 
@@ -60,9 +60,11 @@ class QueryCosts:
         self._n_models = len(policy.models)
         self._by_tokens = policy.accuracy_weighting == "tokens"
         worth = (1 - policy.zeta) / (policy.scaling.accuracy_max or 1.0)
-        classes = {"", *(name for model in policy.models for name in model.accuracy_by_class)}
+        classes = {None, *(name for model in policy.models for name in model.accuracy_by_class)}
         self._worths = {name: _worths(policy.models, worth, name) for name in classes}
         self._groups = _groups(policy, self._worths)
+        # As a rule one form serves all models, and then there is nothing to put together.
+        self._only = self._groups[0] if len(self._groups) == 1 else None
 
     def of(self, input_tokens: float, law: Law, query_class: str | None = None) -> list[float]:
         """c_K of one query; a few microseconds."""
@@ -78,16 +80,19 @@ class QueryCosts:
 
     def known(self, input_tokens: float, output_tokens: float, query_class: str | None = None) -> list[float]:
         """The same where the length of the answer is known."""
+        if (only := self._only) is not None:
+            form, _, _, rows, dot = only
+            counted = input_tokens + output_tokens if self._by_tokens else 1.0
+            return dot(rows.get(query_class) or rows[None], form.features(input_tokens, output_tokens), counted)
         φs = [form.features(input_tokens, output_tokens) for form, *_ in self._groups]
         return self._summed(φs, input_tokens + output_tokens, query_class)
 
     def _summed(self, φs: Iterable[Sequence[float]], tokens: float, query_class: str | None) -> list[float]:
         """From φ of each group's form."""
         counted = tokens if self._by_tokens else 1.0
-        label = query_class if query_class in self._worths else ""
         costs: list[float] = []
         for φ, (_, models, _, rows, dot) in zip(φs, self._groups, strict=True):
-            found = dot(rows[label or ""], φ, counted)
+            found = dot(rows.get(query_class) or rows[None], φ, counted)
             if len(models) == self._n_models:
                 return found
             costs = costs or [0.0] * self._n_models
@@ -103,12 +108,12 @@ class QueryCosts:
         for form, models, weights, *_ in self._groups:
             φ = w1[:, np.newaxis] * form.design(τin, x1) + w2[:, np.newaxis] * form.design(τin, x2)
             costs[:, models] = φ @ np.array(weights).T
-        worths = np.array([self._worths.get(name or "", self._worths[""]) for name in classes])
+        worths = np.array([self._worths.get(name, self._worths[None]) for name in classes])
         tokens = τin + mean if self._by_tokens else np.ones_like(τin)
         return np.asarray(costs - worths * tokens[:, np.newaxis])
 
 
-def _groups(policy: RoutingPolicy, worths: Mapping[str, Sequence[float]]) -> tuple[_Group, ...]:
+def _groups(policy: RoutingPolicy, worths: Mapping[str | None, Sequence[float]]) -> tuple[_Group, ...]:
     fits = [model.energy for model in policy.models]
     forms = {(fit.form, fit.terms): fit.make_form() for fit in fits}
     # A form by the terms that it adds: those that add most come first, and serve whatever they add to.
@@ -172,6 +177,6 @@ DOTS = {3: _dot3, 4: _dot4, 5: _dot5, 6: _dot6}
 """By number of terms: W_K·φ less what n tokens are worth, or one query."""
 
 
-def _worths(models: Sequence[PolicyModel], worth: float, query_class: str) -> list[float]:
+def _worths(models: Sequence[PolicyModel], worth: float, query_class: str | None) -> list[float]:
     """(1−ζ)/a_max·A_K of each model for a class of queries."""
-    return [worth * model.accuracy_by_class.get(query_class, model.accuracy or 0.0) for model in models]
+    return [worth * model.accuracy_by_class.get(query_class or "", model.accuracy or 0.0) for model in models]
