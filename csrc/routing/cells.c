@@ -75,9 +75,15 @@ void llmpower_number(const int64_t *input_tokens, const int64_t *output_tokens, 
                      const uint32_t *ranks, int64_t *count, uint32_t *row_cells) {
     struct lengths l = {input_tokens, output_tokens, query_class, n_out, n_classes};
     for (size_t start = 0; start < n_rows; start += BLOCK) {
+        uint64_t keys[BLOCK];
         size_t end = n_rows - start < BLOCK ? n_rows : start + BLOCK;
         for (size_t row = start; row < end; row++) {
-            uint64_t k = key(&l, row), below = ((uint64_t)1 << (k % WORD)) - 1;
+            uint64_t k = keys[row - start] = key(&l, row);
+            __builtin_prefetch(bits + k / WORD);
+            __builtin_prefetch(ranks + k / WORD);
+        }
+        for (size_t row = start; row < end; row++) {
+            uint64_t k = keys[row - start], below = ((uint64_t)1 << (k % WORD)) - 1;
             row_cells[row] = ranks[k / WORD] + ones(bits[k / WORD] & below);
             __builtin_prefetch(count + row_cells[row], 1);
         }

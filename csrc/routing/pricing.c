@@ -39,7 +39,7 @@ void llmpower_regret(const double *costs, const int64_t *assigned, size_t n_cell
         const double *cost = costs + c * n_models;
         const int64_t *x = assigned + c * n_models;
         double best = INFINITY;
-        for (size_t k = 0; k < n_models; k++) best = fmin(best, cost[k] + prices[k]);
+        for (size_t k = 0; k < n_models; k++) best = cost[k] + prices[k] < best ? cost[k] + prices[k] : best;
         for (size_t k = 0; k < n_models; k++) {
             if (x[k] == 0) continue;
             above += (double)x[k] * (cost[k] + prices[k] - best);

@@ -47,7 +47,8 @@ void llmpower_read_back(const uint16_t *of_cell, const uint32_t *row_cells, size
 /* All of each cell's queries on its choice, and none elsewhere. */
 void llmpower_assign(const uint16_t *choice, const int64_t *count, size_t n_cells, size_t n_models, int64_t *assigned);
 
-/* Adds Σ x·value of each model to sums (n_models), a cell after the other, so that parts make the same bits. */
+/* Adds Σ x·value of each model to sums (n_models), a cell after the other, so that parts make the same bits. Values are
+ * finite. */
 void llmpower_add(const int64_t *assigned, const double *values, size_t n_cells, size_t n_models, double *sums);
 
 /* Adds Σ x and Σ x·tokens of each class and model to queries and of_tokens (n_classes × n_models); cell_class is NULL

@@ -190,35 +190,46 @@ def price(costs: FloatArray, count: IntArray, prices: FloatArray) -> tuple[Choic
     n_cells, n_models = _shape(costs)
     choice, runner_up = np.empty(n_cells, np.uint16), np.empty(n_cells, np.uint16)
     margin = np.empty(n_cells)
-    loads = np.empty(n_models, np.int64)
-    lib.llmpower_price(
-        _double(costs, (n_cells, n_models)),
-        _int64(count, (n_cells,)),
-        n_cells,
-        n_models,
-        _double(prices, (n_models,)),
-        _uint16(choice, (n_cells,)),
-        _uint16(runner_up, (n_cells,)),
-        _double(margin, (n_cells,)),
-        _int64(loads, (n_models,)),
-    )
+
+    def fill(cells: slice) -> IntArray:
+        n = cells.stop - cells.start
+        loads = np.empty(n_models, np.int64)
+        lib.llmpower_price(
+            _double(costs[cells], (n, n_models)),
+            _int64(count[cells], (n,)),
+            n,
+            n_models,
+            _double(prices, (n_models,)),
+            _uint16(choice[cells], (n,)),
+            _uint16(runner_up[cells], (n,)),
+            _double(margin[cells], (n,)),
+            _int64(loads, (n_models,)),
+        )
+        return loads
+
+    loads = sum(in_stretches(fill, n_cells, CELLS_AT_ONCE), np.zeros(n_models, np.int64))
     return choice, runner_up, margin, loads
 
 
 def regret(costs: FloatArray, assigned: IntArray, prices: FloatArray) -> tuple[float, float]:
     """Σ x·(c + p − min (c + p)) and Σ x·|c| over what is assigned (n_cells, n_models)."""
     n_cells, n_models = _shape(costs)
-    above, paid = ffi.new("double *"), ffi.new("double *")
-    lib.llmpower_regret(
-        _double(costs, (n_cells, n_models)),
-        _int64(assigned, (n_cells, n_models)),
-        n_cells,
-        n_models,
-        _double(prices, (n_models,)),
-        above,
-        paid,
-    )
-    return float(above[0]), float(paid[0])
+
+    def add_up(cells: slice) -> tuple[float, float]:
+        shape = cells.stop - cells.start, n_models
+        above, paid = ffi.new("double *"), ffi.new("double *")
+        lib.llmpower_regret(
+            _double(costs[cells], shape),
+            _int64(assigned[cells], shape),
+            *shape,
+            _double(prices, (n_models,)),
+            above,
+            paid,
+        )
+        return float(above[0]), float(paid[0])
+
+    above, paid = zip((0.0, 0.0), *in_stretches(add_up, n_cells, CELLS_AT_ONCE), strict=True)
+    return sum(above), sum(paid)
 
 
 def exchange(costs: FloatArray, low: IntArray, high: IntArray, assigned: IntArray, prices: FloatArray) -> bool:

@@ -139,7 +139,9 @@ class _PlanColumns:
 def _encodings(table: pa.Table) -> dict[str, Any]:
     """Of columns as they stand: times and lengths by differences, which are quick to write; times take half the room.
 
-    What repeats gets a dictionary; measured figures seldom come twice.
+    What repeats gets a dictionary; measured figures seldom come twice. Differences in as few bits as they need are not
+    compressed once more, which would save no room; and the least and the last of a dictionary's names, which every
+    row group has, tell no reader which to leave out.
     """
     import pyarrow as pa
 
@@ -149,8 +151,11 @@ def _encodings(table: pa.Table) -> dict[str, Any]:
         for field in fields
         if pa.types.is_temporal(field.type) or (field.name in COUNTS and pa.types.is_integer(field.type))
     ]
+    names = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     return {
         "use_dictionary": [field.name for field in fields if field.name not in by_differences],
+        "compression": {name: "NONE" if name in by_differences else "SNAPPY" for name in table.column_names},
+        "write_statistics": [name for name in table.column_names if name not in names],
         "column_encoding": dict.fromkeys(by_differences, "DELTA_BINARY_PACKED"),
     }
 

@@ -40,6 +40,7 @@ from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
 from llmpower.routing.kernels import Choices
+from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray
 
 # Relative to the costs that the plan pays, taken as magnitudes: the objective itself may cancel to nothing.
@@ -191,14 +192,20 @@ def _border(choice: Choices, runner_up: Choices, margin: FloatArray, count: IntA
     wide: NDArray[Any] = choice if n_models <= 2**8 else choice.astype(np.int64)
     pair = wide * n_models + runner_up
     order = np.argsort(pair, kind="stable")
-    ends = np.cumsum(np.bincount(pair))
-    found = []
-    for cells in np.split(order, ends[:-1]):
-        if len(cells):
-            size = int(min(len(cells), queries * len(cells) / count[cells].sum() + 1))
-            limit = np.partition(margin[cells], size - 1)[size - 1]
-            found.append(cells[margin[cells] <= limit])
-    return np.sort(np.concatenate(found))
+    lengths = np.bincount(pair)
+    starts = np.cumsum(lengths) - lengths
+    limits = np.zeros(len(lengths))
+
+    def limit(part: slice) -> None:
+        for number in np.flatnonzero(lengths[part]) + part.start:
+            length = int(lengths[number])
+            cells = order[starts[number] : starts[number] + length]
+            size = int(min(length, queries * length / count[cells].sum() + 1))
+            limits[number] = np.partition(margin[cells], size - 1)[size - 1]
+
+    # Threads are worth starting for many cells alone.
+    in_stretches(limit, len(lengths), 1 if len(choice) > SAMPLES[-1] else len(lengths))
+    return np.flatnonzero(margin <= limits[pair])
 
 
 def _gap(problem: _Problem, assigned: IntArray, prices: FloatArray) -> float:
