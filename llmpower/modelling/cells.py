@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmpower.modelling import kernels
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.moments import Sums
 
@@ -24,58 +25,65 @@ RANK_TOLERANCE = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Weighted cells: A = √W·x of shape (m, n_terms), b = √W·z of shape (m,), and their products G = AᵀA, g = Aᵀb."""
+    """Cells as a form sees them: ``columns`` of its design (n_terms, m), W and Σwy of each (m,), and their products.
 
-    A: FloatArray
-    b: FloatArray
+    G = Σ W·xxᵀ,     g = Σ x·Σwy
+    """
+
+    columns: FloatArray
+    w: FloatArray
+    wy: FloatArray
     G: FloatArray
     g: FloatArray
 
     @classmethod
     def of_sums(cls, design: FloatArray, sums: Sums) -> Cells:
         """From the design of the cells, shape (m, n_terms), and the sums of each, which all forms share."""
-        root = np.sqrt(sums.w)
-        A = design * root[:, np.newaxis]
-        b = sums.wy / root
-        return cls(A, b, A.T @ A, A.T @ b)
+        columns = np.ascontiguousarray(design.T)
+        (G,), (g,) = kernels.gram(columns, sums.w, sums.wy)
+        return cls(columns, sums.w, sums.wy, G, g)
 
     def determined(self) -> bool:
         """Whether the cells can tell all terms apart."""
-        return len(self.b) >= self.A.shape[1] and _determined(self.G)
+        return len(self.w) >= len(self.columns) and _determined(self.G)
 
     def solve(self, *, non_negative: bool) -> FloatArray:
-        """The coefficients β that minimise ‖Aβ − b‖, and with ``non_negative`` subject to β ≥ 0."""
+        """The coefficients β that minimise Σ W(z − xβ)², and with ``non_negative`` subject to β ≥ 0."""
         return solve_normal(self.G, self.g, non_negative=non_negative)
 
 
 def solve_normal(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatArray:
-    """β from the normal equations Gβ = g; G positive definite, columns of any scale.
+    """β from the normal equations Gβ = g; G positive definite, columns of any scale; or of a stack of them at once.
 
     With D = diag(G)^½ and D⁻¹GD⁻¹ = LLᵀ the bound is kept by scipy's non-negative least squares (Lawson and Hanson's
     active sets) on the n_terms rows of Lᵀ(Dβ) = L⁻¹D⁻¹g.
     """
-    D = np.sqrt(np.diag(G))
-    scaled = G / (D[:, np.newaxis] * D)
-    free: FloatArray = np.linalg.solve(scaled, g / D)
-    if not non_negative or free.min() >= 0:
-        return free / D
-    L = np.linalg.cholesky(scaled)
-    target = np.linalg.solve(L, g / D)
-    from scipy.optimize import nnls
+    D, scaled = of_unit_length(G)
+    target = g / D
+    β: FloatArray = np.asarray(np.linalg.solve(scaled, target[..., np.newaxis])[..., 0], dtype=np.float64)
+    if non_negative and β.min(initial=0) < 0:
+        from scipy.optimize import nnls
 
-    β: FloatArray = nnls(L.T, target)[0] / D
-    return β
+        for place in map(tuple, np.argwhere(β.min(axis=-1) < 0)):
+            L = np.linalg.cholesky(scaled[place])
+            β[place] = nnls(L.T, np.linalg.solve(L, target[place]))[0]
+    return β / D
 
 
 def inverse(G: FloatArray) -> FloatArray:
     """G⁻¹ by way of columns of unit length."""
-    D = np.sqrt(np.diag(G))
-    return np.asarray(np.linalg.inv(G / np.outer(D, D)) / np.outer(D, D))
+    D, scaled = of_unit_length(G)
+    return np.asarray(np.linalg.inv(scaled) / (D[:, np.newaxis] * D))
+
+
+def of_unit_length(G: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """D = diag(G)^½ and D⁻¹GD⁻¹, of one G or a stack of them."""
+    D = np.sqrt(G.diagonal(axis1=-2, axis2=-1))
+    return D, G / (D[..., :, np.newaxis] * D[..., np.newaxis, :])
 
 
 def _determined(G: FloatArray) -> bool:
-    D = np.sqrt(np.diag(G))
-    if not (D > 0).all():
+    if not (G.diagonal() > 0).all():
         return False
-    eigenvalues = np.linalg.eigvalsh(G / np.outer(D, D))
+    eigenvalues = np.linalg.eigvalsh(of_unit_length(G)[1])
     return bool(eigenvalues[0] > RANK_TOLERANCE**2 * eigenvalues[-1])

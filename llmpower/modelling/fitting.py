@@ -15,14 +15,22 @@ import numpy as np
 from llmpower.exceptions import FitError
 from llmpower.modelling.cells import inverse
 from llmpower.modelling.choosing import Candidate, choose
+from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.forms import FORM_NAMES, Batched, FloatArray, Form, Phases, make_form
 from llmpower.modelling.groups import Group, Target, group_rows
-from llmpower.modelling.heldout import compare, leave_one_length_out, predict_held_out, replicate_noise, with_quantiles
+from llmpower.modelling.heldout import (
+    compare,
+    leave_one_length_out,
+    length_bands,
+    predict_held_out,
+    replicate_noise,
+    with_quantiles,
+)
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
-from llmpower.modelling.regression import Regression, design_of, moments_of, regress, weigh
-from llmpower.modelling.strata import LENGTHS
+from llmpower.modelling.regression import Regression, moments_of, regress, weigh
+from llmpower.modelling.strata import LENGTHS, Codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,51 +120,35 @@ def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False) -> W
                 f"every row of {group.model_name} has this, so its effect cannot be told; measure other lengths too"
             )
             raise FitError(column, f"{tokens[0]:.0f}", advice)
-    designs = _Designs(group)
+    designs, bands = Designs(group), length_bands(group)
     return WorkloadModel(
         model_name=group.model_name,
         system=group.system,
         simulated=group.simulated,
-        energy=_best(group, group.energy, forms, designs, robust=robust),
-        runtime=_best(group, group.runtime, forms, designs, robust=robust),
+        energy=_best(group, group.energy, forms, designs, bands, robust=robust),
+        runtime=_best(group, group.runtime, forms, designs, bands, robust=robust),
         boundary=group.boundary,
     )
 
 
-class _Designs:
-    """The design of each form, made once for both targets; that of ``batched`` differs between them."""
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-        self._made: dict[str, FloatArray] = {}
-
-    def of(self, form: Form, target: Target) -> FloatArray:
-        """φ of the group's cells."""
-        if isinstance(form, Batched):
-            return design_of(self._group, target, form)
-        if form.label not in self._made:
-            self._made[form.label] = design_of(self._group, target, form)
-        return self._made[form.label]
-
-
-def _best(group: Group, target: Target, forms: Sequence[Form], designs: _Designs, *, robust: bool) -> Fit:
+def _best(
+    group: Group, target: Target, forms: Sequence[Form], designs: Designs, bands: Sequence[Codes], *, robust: bool
+) -> Fit:
     """The form to keep; the others are its alternatives, best first."""
     candidates: list[Candidate] = []
     refused: dict[str, FitError] = {}
     forms = [form for form in forms if len(forms) == 1 or _applies(form, group, target)]
-    made = [designs.of(form, target) for form in forms]
-    relative = [design for form, design in zip(forms, made, strict=True) if form.non_negative]
-    weighting = weigh(group, target, relative)
-    for form, design in zip(forms, made, strict=True):
+    weighting = weigh(group, target, [designs.of_cells(form, target) for form in forms if form.non_negative])
+    for form in forms:
         try:
-            regression = regress(group, target, form, design=design, weighting=weighting, robust=robust)
+            regression = regress(group, target, form, designs=designs, weighting=weighting, robust=robust)
             candidates.append(_candidate(group, target, regression))
         except FitError as error:
             refused[form.label] = error
     if not candidates:
         raise next(iter(refused.values()))
     chosen, others, reason = choose(candidates, group.cells)
-    detailed = _detailed(group, target, chosen, robust=robust)
+    detailed = _detailed(group, target, chosen, bands, robust=robust)
     left_aside = (f"form {label} left aside: {error}" for label, error in refused.items())
     return replace(
         detailed,
@@ -184,7 +176,7 @@ def _candidate(group: Group, target: Target, regression: Regression) -> Candidat
     return Candidate(regression, heldout, errors, folds)
 
 
-def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: bool) -> Fit:
+def _detailed(group: Group, target: Target, candidate: Candidate, bands: Sequence[Codes], *, robust: bool) -> Fit:
     """Everything that is said of the form that was chosen."""
     regression, form = candidate.regression, candidate.regression.form
     moments = moments_of(group, target, form, regression.design, regression.sums)
@@ -213,7 +205,7 @@ def _detailed(group: Group, target: Target, candidate: Candidate, *, robust: boo
         warnings=tuple(_doubts(group, candidate)),
         n_cells=group.n_cells,
         batch_range=batch_range,
-        extrapolation=leave_one_length_out(regression, group, target.y),
+        extrapolation=leave_one_length_out(regression, group, target.y, bands),
         replicate_noise=None if group.row_lengths is not None else replicate_noise(target.raw),
         estimator=_estimator(target, candidate, robust=robust),
         moments=moments,

@@ -1,7 +1,8 @@
 """Modelling's door to C: cffi's module, and nothing but calls that turn NumPy arrays into pointers and back.
 
-The functions of ``csrc/modelling/tally.h``, which says what they do. Their arguments are checked here, because C
-cannot: every array is contiguous, of the type that C reads, and as long as it says. C runs without Python's lock.
+The functions of ``csrc/modelling/tally.h`` and ``folds.h``, which say what they do. Their arguments are checked here,
+because C cannot: every array is contiguous, of the type that C reads, and as long as it says. C runs without Python's
+lock.
 """
 
 from __future__ import annotations
@@ -134,6 +135,85 @@ class Summer:
         Summer.__init__(self, *most)
         for model, summed in enumerate(models):
             self.merge(model, summed)
+
+
+def gram(
+    columns: FloatArray, w: FloatArray, wy: FloatArray, part: Codes | None = None, n_parts: int = 1
+) -> tuple[FloatArray, FloatArray]:
+    """G (n_parts, n_terms, n_terms) and g (n_parts, n_terms) of the cells of each part, all of them in one by default.
+
+    ``columns`` of a design are (n_terms, m), ``w``, ``wy`` and ``part`` (m,).
+    """
+    n = len(columns)
+    assert part is None or _below(part, n_parts)
+    G, g = np.zeros((n_parts, n, n)), np.zeros((n_parts, n))
+    of_part = ffi.NULL if part is None else _int64(part, w.shape)
+    lib.llmpower_gram(_cells(columns, w, wy), of_part, _double(G, G.shape), _double(g, g.shape))
+    return G, g
+
+
+def leverage(columns: FloatArray, w: FloatArray, inverse: FloatArray) -> float:
+    """The greatest W·xᵀG⁻¹x of a cell."""
+    n = len(columns)
+    greatest: float = lib.llmpower_leverage(_cells(columns, w, w), _double(inverse, (n, n)))
+    return greatest
+
+
+def folds(
+    columns: FloatArray,
+    w: FloatArray,
+    wy: FloatArray,
+    G: FloatArray,
+    g: FloatArray,
+    inverse: FloatArray,
+    β: FloatArray,
+    rise: FloatArray | None,
+) -> tuple[FloatArray, NDArray[np.bool_], float]:
+    """β without each cell (m, n_terms), which of them are to be solved for, and the greatest leverage.
+
+    ``rise`` (n_terms,) is ``None`` where signs do not matter.
+    """
+    n, m = len(columns), len(w)
+    found, left = np.empty((m, n)), np.empty(m, dtype=bool)
+    greatest: float = lib.llmpower_folds(
+        _cells(columns, w, wy),
+        _double(G, (n, n)),
+        _double(g, (n,)),
+        _double(inverse, (n, n)),
+        _double(β, (n,)),
+        ffi.NULL if rise is None else _double(rise, (n,)),
+        _double(found, (m, n)),
+        _pointer("uint8_t[]", left.view(np.uint8), np.uint8, (m,)),
+    )
+    return found, left, greatest
+
+
+def predict(columns: FloatArray, cells: Codes, coefficients: FloatArray) -> FloatArray:
+    """φ·β of rows (n,), ``columns`` (n_terms, n) of their design, by the coefficients (m, n_terms) of their cells."""
+    n_terms, n = columns.shape
+    assert _below(cells, len(coefficients))
+    predicted = np.empty(n)
+    lib.llmpower_predict(
+        n,
+        n_terms,
+        _double(columns, columns.shape),
+        _int64(cells, (n,)),
+        _double(coefficients, (len(coefficients), n_terms)),
+        _double(predicted, (n,)),
+    )
+    return predicted
+
+
+def _cells(columns: FloatArray, w: FloatArray, wy: FloatArray) -> Any:
+    """Good as long as the arrays are, which are the caller's arguments."""
+    n, m = columns.shape
+    assert n <= lib.LLMPOWER_TERMS
+    return ffi.new("struct llmpower_cells *", (m, n, _double(columns, (n, m)), _double(w, (m,)), _double(wy, (m,))))
+
+
+def _below(numbers: Codes, n: int) -> bool:
+    """Whether all are from 0 to n − 1; those below zero are great without a sign."""
+    return bool(numbers.view(np.uint64).max(initial=0) < max(1, n))
 
 
 def _there(tally: Any) -> Any:

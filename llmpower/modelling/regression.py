@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
+from llmpower.modelling import kernels
 from llmpower.modelling.cells import Cells
-from llmpower.modelling.folds import without, without_each_cell
-from llmpower.modelling.forms import Batched, Phases
+from llmpower.modelling.designs import Designs
+from llmpower.modelling.folds import without_each_cell, without_each_part
+from llmpower.modelling.forms import Phases
 from llmpower.modelling.groups import Group, Phase, Target
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.moments import FitMoments, Moments, Sums
@@ -32,10 +34,6 @@ class Block:
     terms: slice
     present: NDArray[np.intp]
     cells: Cells
-
-    def positions(self, cells: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Where these of the model's cells stand in this block."""
-        return np.flatnonzero(np.isin(self.present, cells))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,8 @@ class Regression:
     def of_rows(self, coefficients: FloatArray, cells: NDArray[np.int64]) -> FloatArray:
         """ŷ of the judged rows by coefficients that differ between cells, shape (m, n_terms)."""
         if self.row_design is None:
-            return np.asarray(np.einsum("ij,ij->j", self.design.T, coefficients.T)[cells])
-        return np.asarray(np.einsum("ij,ij->i", self.row_design, coefficients[cells]))
+            return np.asarray(np.einsum("ij,ij->i", self.design, coefficients)[cells])
+        return kernels.predict(np.ascontiguousarray(self.row_design.T), cells, np.ascontiguousarray(coefficients))
 
     def without_each_cell(self) -> FloatArray | None:
         """Coefficients without cell c, shape (m, n_terms); ``None`` when some cell cannot be spared."""
@@ -77,15 +75,20 @@ class Regression:
             folds[block.present, block.terms] = part
         return folds
 
-    def without(self, out: NDArray[np.intp]) -> FloatArray | None:
-        """Coefficients without these cells, shape (n_terms,); ``None`` when the others do not determine them."""
-        whole = len(self.blocks) == 1
-        parts = [
-            without(block.cells, out if whole else block.positions(out), non_negative=self.form.non_negative)
-            for block in self.blocks
-        ]
-        known = [part for part in parts if part is not None]
-        return np.concatenate(known) if len(known) == len(parts) else None
+    def without_each_part(self, part: NDArray[np.int64], n_parts: int) -> FloatArray:
+        """Coefficients without the cells of each part, shape (n_parts, n_terms); NaN where the others do not tell them.
+
+        ``part`` numbers that of each cell from 0.
+        """
+        β = np.concatenate(
+            [
+                without_each_part(block.cells, part[block.present], n_parts, non_negative=self.form.non_negative)
+                for block in self.blocks
+            ],
+            axis=1,
+        )
+        β[np.isnan(β).any(axis=1)] = np.nan
+        return β
 
 
 def regress(
@@ -93,20 +96,20 @@ def regress(
     target: Target,
     form: Form,
     *,
-    design: FloatArray | None = None,
+    designs: Designs | None = None,
     weighting: Weighting | None = None,
     robust: bool = False,
 ) -> Regression:
     """Fit ``form`` to ``target``.
 
-    ``design`` and ``weighting`` spare what several forms or targets share; by default they are made for this form.
+    ``designs`` and ``weighting`` spare what several forms or targets share; by default they are made for this form.
 
     Raises:
         FitError: the rows cannot carry the form: fewer cells than terms, terms that cannot be told apart, columns that
             it needs missing or constant.
     """
-    design = design_of(group, target, form) if design is None else design
-    row_design = row_design_of(group, target, form)
+    designs = Designs(group) if designs is None else designs
+    design, row_design = designs.of_cells(form, target), designs.of_rows(form, target)
     if isinstance(form, Phases):
         return _phases(group, target, form, design, row_design, robust=robust)
     if not form.non_negative:
@@ -142,33 +145,9 @@ def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weight
     return Weighting(u, target.strata.gathered(group.strata, u))
 
 
-def design_of(group: Group, target: Target, form: Form) -> FloatArray:
-    """φ of the model's cells as their rows count: joules and seconds of a whole batch are those of its requests."""
-    lengths = (group.cell_input_tokens, group.cell_output_tokens, group.cell_batch_size, group.cell_sharing)
-    return _design(group, target, form, lengths)
-
-
-def row_design_of(group: Group, target: Target, form: Form) -> FloatArray | None:
-    """φ of the rows by which errors are judged, where cells are bands and do not have their lengths, else ``None``."""
-    return None if group.row_lengths is None else _design(group, target, form, group.row_lengths)
-
-
-def _design(group: Group, target: Target, form: Form, lengths: Sequence[FloatArray] | FloatArray) -> FloatArray:
-    τin, τout, B, sharing = lengths
-    if not isinstance(form, Batched):
-        return form.design(τin, τout)
-    if not group.batched:
-        advice = (
-            f"{group.model_name}: all rows have the same batch size and concurrency; vary them, or take form cached"
-        )
-        raise FitError("batch_size", f"{B[0]:.0f}", advice)
-    requests = sharing if target.unit == "s" else B
-    return np.asarray(form.design(τin / B, τout / B, sharing) * requests[:, np.newaxis])
-
-
 def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
     """Refuse what cannot be solved, with the reason."""
-    n_cells, n_terms = cells.A.shape
+    n_terms, n_cells = cells.columns.shape
     if n_cells < n_terms:
         advice = f"{group.model_name}: fewer (input, output) cells than the {n_terms} terms of form {form.label}"
         raise FitError("cells", n_cells, f"{advice}; measure more cells")
@@ -269,4 +248,4 @@ def _told(
 
 
 def _whole(cells: Cells) -> Block:
-    return Block(slice(None), np.arange(len(cells.b)), cells)
+    return Block(slice(None), np.arange(len(cells.w)), cells)

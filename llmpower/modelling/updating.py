@@ -23,6 +23,7 @@ import numpy as np
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.cells import inverse, solve_normal
+from llmpower.modelling.designs import design_of, row_design_of
 from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
 from llmpower.modelling.forms import make_form
@@ -31,7 +32,7 @@ from llmpower.modelling.heldout import compare, with_quantiles
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments, Sums
-from llmpower.modelling.regression import Part, design_of, moments_of, parts_of, row_design_of
+from llmpower.modelling.regression import Part, moments_of, parts_of
 from llmpower.modelling.weights import huber, uncertain
 
 if TYPE_CHECKING:

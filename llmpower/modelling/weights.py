@@ -63,10 +63,16 @@ def uncertain(relative_variance: FloatArray, n: FloatArray, scatter: float) -> F
 
 
 def _median(values: FloatArray, n: FloatArray) -> float:
-    """The value that half of all rows do not exceed."""
+    """The value that half of all rows do not exceed; of those within its power of two alone is the order looked at."""
+    exponent = np.frexp(values)[1]
+    exponent -= exponent.min()
+    passed = np.cumsum(np.bincount(exponent, n))
+    half = passed[-1] / 2
+    of_middle = int(np.searchsorted(passed, half))
+    values, n = values[exponent == of_middle], n[exponent == of_middle]
+    half -= passed[of_middle - 1] if of_middle else 0
     order = np.argsort(values)
-    passed = np.cumsum(n[order])
-    return float(values[order[np.searchsorted(passed, passed[-1] / 2)]])
+    return float(values[order[np.searchsorted(np.cumsum(n[order]), half)]])
 
 
 def huber(solve: Solve, base: FloatArray) -> FloatArray:

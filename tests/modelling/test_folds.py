@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llmpower.modelling.cells import Cells
-from llmpower.modelling.folds import without, without_each_cell
+from llmpower.modelling.folds import without_each_cell, without_each_part
 from llmpower.modelling.forms import Cached, Form, Paper, Quadratic, Recompute, RecomputeCall, Roofline
 from llmpower.modelling.moments import Sums
 
@@ -58,16 +58,18 @@ def test_bounds_bind_in_some_folds_of_that_test_and_not_in_all() -> None:
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.label)
 def test_a_group_leaves_as_a_refit_has_it(form: Form) -> None:
     y, cells = campaign(3)
-    out = np.flatnonzero(TIN == 64)
-    kept = ~np.isin(cells, out)
-    β = without(collapsed(form, y, cells), out, non_negative=form.non_negative)
-    assert β is not None
-    refit = collapsed(form, y[kept], cells[kept]).solve(non_negative=form.non_negative)
-    np.testing.assert_allclose(form.design(64, TOUT) @ β, form.design(64, TOUT) @ refit, rtol=1e-6)
+    part = np.searchsorted(LENGTHS, TIN)
+    without = without_each_part(collapsed(form, y, cells), part, len(LENGTHS), non_negative=form.non_negative)
+    for number, (length, β) in enumerate(zip(LENGTHS, without, strict=True)):
+        kept = part[cells] != number
+        refit = collapsed(form, y[kept], cells[kept]).solve(non_negative=form.non_negative)
+        np.testing.assert_allclose(form.design(length, TOUT) @ β, form.design(length, TOUT) @ refit, rtol=1e-6)
 
 
 def test_a_cell_that_cannot_be_spared_gives_no_folds() -> None:
     τin, τout, y = np.array([8.0, 8.0, 8.0, 64.0]), np.array([8.0, 16.0, 32.0, 8.0]), np.array([30.0, 60, 125, 40])
     cells = Cells.of_sums(Paper().design(τin, τout), Sums.of_rows(np.arange(4), y, np.ones(4), 4))
     assert without_each_cell(cells, cells.solve(non_negative=False), non_negative=False) is None
-    assert without(cells, np.array([3]), non_negative=False) is None
+    first, last = without_each_part(cells, np.array([0, 0, 1, 2]), 3, non_negative=False)[[0, 2]]
+    assert np.isnan(first).all()
+    assert np.isnan(last).all()
