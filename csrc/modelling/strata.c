@@ -54,17 +54,20 @@ static uint32_t *cell_place(const struct strata *s, uint32_t model, const double
     }
 }
 
+static uint32_t tag_of(uint64_t hash) { return (uint32_t)(hash >> 32); }
+
 /* The same of a stratum. */
-static uint32_t *place(const struct strata *s, uint32_t model, const double *lengths, int32_t certainty,
-                       uint64_t hash) {
+static struct slot *place(const struct strata *s, uint32_t model, const double *lengths, int32_t certainty,
+                          uint64_t hash) {
     size_t mask = 2 * s->room - 1;
     for (size_t at = hash & mask;; at = (at + 1) & mask) {
-        uint32_t found = s->table[at];
-        if (found == STRATA_NONE) return s->table + at;
-        const struct stratum *stratum = s->strata + found;
+        struct slot *slot = s->table + at;
+        if (slot->stratum == STRATA_NONE) return slot;
+        if (slot->tag != tag_of(hash)) continue;
+        const struct stratum *stratum = s->strata + slot->stratum;
         if (stratum->model == model && stratum->certainty == certainty &&
             !memcmp(stratum->lengths, lengths, sizeof stratum->lengths))
-            return s->table + at;
+            return slot;
     }
 }
 
@@ -81,14 +84,15 @@ static uint32_t put(struct strata *s, uint32_t *at, uint32_t model, const double
 }
 
 /* Put a stratum that is not there at its place, in the list of its cell. Its sums are the caller's. */
-static uint32_t put_stratum(struct strata *s, uint32_t *at, uint32_t cell, int32_t certainty) {
+static uint32_t put_stratum(struct strata *s, struct slot *at, uint64_t hash, uint32_t cell, int32_t certainty) {
     struct stratum *stratum = s->strata + s->n;
     memcpy(stratum->lengths, s->cells[cell].lengths, sizeof stratum->lengths);
     stratum->certainty = certainty;
     stratum->model = s->cells[cell].model;
     stratum->cell = cell;
     stratum->next = s->cells[cell].strata;
-    return *at = s->cells[cell].strata = (uint32_t)s->n++;
+    *at = (struct slot){tag_of(hash), (uint32_t)s->n++};
+    return s->cells[cell].strata = at->stratum;
 }
 
 int strata_models(struct strata *s, size_t n_models) {
@@ -115,16 +119,17 @@ static void *grown(void *array, size_t size) {
     return more;
 }
 
-static uint32_t *empty_table(uint32_t *old, size_t room) {
-    uint32_t *table = grown(old, 2 * room * sizeof *table);
-    return table ? memset(table, 0xff, 2 * room * sizeof *table) : NULL;
+/* The same for a table without an entry. */
+static void *empty_table(void *old, size_t size) {
+    void *table = grown(old, size);
+    return table ? memset(table, 0xff, size) : NULL;
 }
 
 static void fill_table(struct strata *s) {
     for (uint32_t i = 0; i < s->n; i++) {
         const struct stratum *stratum = s->strata + i;
         uint64_t hash = fold(hash_of(stratum->model, stratum->lengths), (uint32_t)stratum->certainty);
-        *place(s, stratum->model, stratum->lengths, stratum->certainty, hash) = i;
+        *place(s, stratum->model, stratum->lengths, stratum->certainty, hash) = (struct slot){tag_of(hash), i};
     }
 }
 
@@ -138,7 +143,7 @@ int strata_reserve(struct strata *s, size_t n_more) {
         struct stratum *strata = grown(s->strata, room * sizeof *strata);
         if (!strata) return -1;
         s->strata = strata;
-        uint32_t *table = empty_table(s->table, room);
+        struct slot *table = empty_table(s->table, 2 * room * sizeof *table);
         if (!table) return -1;
         s->table = table;
         s->room = room;
@@ -149,7 +154,7 @@ int strata_reserve(struct strata *s, size_t n_more) {
         struct cell *cells = grown(s->cells, room * sizeof *cells);
         if (!cells) return -1;
         s->cells = cells;
-        uint32_t *table = empty_table(s->cell_table, room);
+        uint32_t *table = empty_table(s->cell_table, 2 * room * sizeof *table);
         if (!table) return -1;
         s->cell_table = table;
         s->cells_room = room;
@@ -166,18 +171,19 @@ uint64_t strata_hash(const struct strata *s, uint32_t model, double *lengths, in
 }
 
 void strata_fetch(const struct strata *s, uint64_t hash) {
-    uint32_t found = s->table[hash & (2 * s->room - 1)];
-    if (found == STRATA_NONE) return;
-    const char *stratum = (const char *)(s->strata + found);
-    for (size_t at = 0; at < sizeof(struct stratum); at += LINE) __builtin_prefetch(stratum + at, 1);
+    size_t mask = 2 * s->room - 1, at = hash & mask;
+    while (s->table[at].stratum != STRATA_NONE && s->table[at].tag != tag_of(hash)) at = (at + 1) & mask;
+    if (s->table[at].stratum == STRATA_NONE) return;
+    const char *stratum = (const char *)(s->strata + s->table[at].stratum);
+    for (size_t line = 0; line < sizeof(struct stratum); line += LINE) __builtin_prefetch(stratum + line, 1);
 }
 
 uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, int32_t certainty, uint64_t hash) {
-    uint32_t *at = place(s, model, lengths, certainty, hash);
-    if (*at != STRATA_NONE) return *at;
+    struct slot *at = place(s, model, lengths, certainty, hash);
+    if (at->stratum != STRATA_NONE) return at->stratum;
     uint32_t *cell = cell_place(s, model, lengths);
     if (*cell == STRATA_NONE) put(s, cell, model, lengths);
-    uint32_t found = put_stratum(s, at, *cell, certainty);
+    uint32_t found = put_stratum(s, at, hash, *cell, certainty);
     memset(s->strata[found].sums, 0, sizeof s->strata[found].sums);
     return found;
 }
@@ -206,12 +212,12 @@ static void join_strata(struct strata *s, const uint32_t *new_cell) {
         const struct stratum old = s->strata[i];
         const struct cell *cell = s->cells + new_cell[old.cell];
         uint64_t hash = fold(hash_of(cell->model, cell->lengths), (uint32_t)old.certainty);
-        uint32_t *at = place(s, cell->model, cell->lengths, old.certainty, hash);
-        if (*at == STRATA_NONE) {
-            uint32_t found = put_stratum(s, at, new_cell[old.cell], old.certainty);
+        struct slot *at = place(s, cell->model, cell->lengths, old.certainty, hash);
+        if (at->stratum == STRATA_NONE) {
+            uint32_t found = put_stratum(s, at, hash, new_cell[old.cell], old.certainty);
             memcpy(s->strata[found].sums, old.sums, sizeof old.sums);
         } else {
-            for (int k = 0; k < LLMPOWER_SUMS; k++) s->strata[*at].sums[k] += old.sums[k];
+            for (int k = 0; k < LLMPOWER_SUMS; k++) s->strata[at->stratum].sums[k] += old.sums[k];
         }
     }
 }

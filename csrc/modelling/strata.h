@@ -24,11 +24,17 @@ struct cells_of_model {
     int digits;
 };
 
+/* A place in the table of strata; the tag is half of a hash, so that others' strata need not be looked at. */
+struct slot {
+    uint32_t tag, stratum;
+};
+
 struct strata {
     size_t most_cells, n_cells, cells_room, n, room, n_models;
     struct cell *cells;
     struct stratum *strata;
-    uint32_t *cell_table, *table; /* of cells and of strata, by their hash; twice as long as there is room for them */
+    uint32_t *cell_table; /* by hash, as the next; both are twice as long as there is room for what they hold */
+    struct slot *table;
     struct cells_of_model *models;
 };
 

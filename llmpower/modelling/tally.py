@@ -192,10 +192,11 @@ def _named(model: NDArray[np.uint32], rows: Rows, name: str) -> dict[int, set[ob
     import pandas as pd
 
     column: NDArray[np.generic] = rows[name]
-    if (column == column[0]).all():
-        codes, values = np.zeros(len(column), dtype=np.int64), column[:1]
-    else:
-        codes, values = pd.factorize(column)
+    first = column[0]
+    if (column == first).all():
+        value = rows.systems[int(first)] if name == "system" else float(first)
+        return {int(number): {value} for number in np.flatnonzero(np.bincount(model))}
+    codes, values = pd.factorize(column)
     known = codes >= 0
     there = np.flatnonzero(np.bincount(model[known].astype(np.int64) * max(1, len(values)) + codes[known]))
     found: dict[int, set[object]] = {}

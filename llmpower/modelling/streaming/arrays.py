@@ -32,6 +32,7 @@ class Batch:
     positions: NDArray[np.intp]
     _numbers: dict[str, FloatArray] = field(default_factory=dict)
     _words: dict[str, tuple[Codes, list[Any]]] = field(default_factory=dict)
+    _impossible: dict[tuple[str, ...], NDArray[np.intp] | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -92,13 +93,20 @@ class Batch:
 
     def impossible(self, energies: Sequence[str]) -> NDArray[np.intp] | None:
         """Rows that no form can be fitted to, ``None`` where there are none."""
+        asked = tuple(energies)
+        if asked not in self._impossible:
+            self._impossible[asked] = self._found_impossible(asked)
+        return self._impossible[asked]
+
+    def _found_impossible(self, energies: Sequence[str]) -> NDArray[np.intp] | None:
         names, values = self.words("model_name")
         wrong = np.zeros(len(self), dtype=bool)
         if None in values:
             wrong |= names == values.index(None)
         for name in ("input_tokens", "output_tokens"):
             counts = self.numbers(name)
-            if not (counts.min() >= 0 and counts.max() < LARGEST_COUNT and (counts == np.floor(counts)).all()):
+            possible = counts.min() >= 0 and counts.max() < LARGEST_COUNT
+            if not (possible and (self._whole(name) or (counts == np.floor(counts)).all())):
                 wrong |= ~((counts >= 0) & (counts < LARGEST_COUNT) & (counts == np.floor(counts)))
         runtime_s = self.numbers("runtime_s")
         if not (runtime_s.min() > 0 and runtime_s.max() < np.inf):
@@ -110,6 +118,12 @@ class Batch:
                     wrong |= (energy_j <= 0) | (energy_j == np.inf)
                 wrong |= self.unread(name)
         return np.flatnonzero(wrong) if wrong.any() else None
+
+    def _whole(self, name: str) -> bool:
+        """Whether a column cannot hold anything but whole numbers."""
+        import pyarrow as pa
+
+        return bool(pa.types.is_integer(self.table.column(name).type))
 
     def unread(self, name: str) -> NDArray[np.bool_]:
         """Where a column holds something that is no number."""

@@ -134,25 +134,32 @@ class Doubts:
             least_w = LEAST_CPU_W if name == "cpu_energy_j" else LEAST_W
             if np.fmin.reduce(power_w) < least_w:
                 found |= power_w < least_w
-            most_w = self._most_w(batch, gpu=name != "cpu_energy_j")
-            if np.fmax.reduce(power_w) > most_w.min():
-                systems, _ = batch.words("system")
-                found |= power_w > most_w[systems]
+            if (beyond := self._beyond(batch, power_w, gpu=name != "cpu_energy_j")) is not None:
+                found |= beyond
             found |= batch.unread(name)
         return np.flatnonzero(found) if found.any() else None
 
-    def _most_w(self, batch: Batch, *, gpu: bool) -> FloatArray:
-        """What rows of each system draw at most without a finding."""
-        _, systems = batch.words("system")
-        most = []
-        for system in systems:
-            design_w = self._tdp_w if self._tdp_w is not None else tdp_w(system or "")
-            count = device_count(system) if system else None
-            known = gpu and design_w is not None
-            most.append(design_w * SENSOR * (count or 1) if known and design_w else MOST_W * (count or MOST_DEVICES))
-        limits = np.array(most)
-        for name in ("tdp_w", "num_gpus"):
-            if name in batch:
-                # Rows that say so themselves are asked themselves.
-                limits = np.zeros(len(limits))
-        return limits
+    def _beyond(self, batch: Batch, power_w: FloatArray, *, gpu: bool) -> NDArray[np.bool_] | None:
+        """Rows that draw more than theirs can without a finding, ``None`` where none does."""
+        systems, names = batch.words("system")
+        design_w = np.array([(self._tdp_w or tdp_w(str(name or "")) or np.nan) if gpu else np.nan for name in names])
+        devices = np.array([device_count(str(name or "")) or np.nan for name in names])
+        by_row = "tdp_w" in batch or "num_gpus" in batch
+        if by_row:
+            # What rows say themselves goes before what their system's name says.
+            design_w, devices = design_w[systems], devices[systems]
+            design_w = _said(batch, "tdp_w", design_w) if gpu else design_w
+            devices = _said(batch, "num_gpus", devices)
+        some_w = MOST_W * np.where(np.isnan(devices), MOST_DEVICES, devices)
+        most_w = np.where(np.isnan(design_w), some_w, design_w * SENSOR * np.where(np.isnan(devices), 1, devices))
+        if np.fmax.reduce(power_w) <= most_w.min():
+            return None
+        return power_w > (most_w if by_row else most_w[systems])
+
+
+def _said(batch: Batch, name: str, otherwise: FloatArray) -> FloatArray:
+    """A column where it says something, ``otherwise`` elsewhere."""
+    if name not in batch:
+        return otherwise
+    said = batch.numbers(name)
+    return np.where(said > 0, said, otherwise)

@@ -13,6 +13,7 @@ import pytest
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import WorkloadModel, fit, strata
 from llmpower.modelling.forms import Cached
+from llmpower.modelling.screening import screen
 from llmpower.modelling.streaming import fit_datasets, open_datasets
 
 Make = Callable[..., pd.DataFrame]
@@ -127,6 +128,26 @@ def test_a_row_shows_by_itself_what_is_wrong_with_it(make: Make, write: Write) -
         fit_datasets([str(root)], refuse=["impossible_unit"])
     with pytest.raises(InputError, match="takes all rows at once"):
         fit_datasets([str(root)], leave_out=["warm_up"])
+
+
+@pytest.mark.parametrize("says", [{}, {"num_gpus": 2}, {"tdp_w": 150.0}, {"num_gpus": 4, "tdp_w": 150.0}])
+def test_devices_draw_what_they_may_in_a_table(says: dict[str, float], make: Make, write: Write) -> None:
+    # Of 300 W each, with two devices by the system's name, and one row of many times as much.
+    table = make(300, system="2× NVIDIA T4", **says)
+    table.loc[7, "gpu_energy_j"] *= 3
+    table.loc[8, "gpu_energy_j"] *= 1000
+    for name in says:
+        # A row that does not say is as its system's name says.
+        table[name] = table[name].where(table.index % 10 != 8)
+    whole = screen(table)
+    streamed = fit_datasets([str(write(table))], form="cached").screening
+    shown = {(found.kind, found.model_name, found.n_rows) for found in streamed.findings}
+    assert shown == {
+        (found.kind, found.model_name, found.n_rows)
+        for found in whole.findings
+        if found.kind in ("above_tdp", "impossible_unit")
+    }
+    assert shown
 
 
 @pytest.mark.parametrize(
