@@ -31,7 +31,7 @@ from pyarrow import parquet
 
 from llmpower.modelling.forms import Cached
 from llmpower.modelling.streaming import Job, fit_datasets, open_datasets
-from llmpower.modelling.streaming.scanning import record_batches
+from llmpower.modelling.streaming.reading import record_batches
 from llmpower.modelling.streaming.workers import on_workers
 
 MAX_TIME, MAX_MB = 3.0, 2000
@@ -133,7 +133,7 @@ def scan(root: Path) -> dict[str, float]:
     dataset = open_datasets([str(root)], {})
     job = Job(dataset.schema, "gpu", ("model_name", "system"))
     start_s = time.perf_counter()
-    rows = sum(len(batch) for _, _, batch in record_batches(job, dataset.portions))
+    rows = sum(len(batch) for _, _, batch in record_batches(dataset.schema, job.headers(), dataset.portions))
     return {"s": time.perf_counter() - start_s, "rows": rows}
 
 

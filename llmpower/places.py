@@ -25,6 +25,11 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
+def is_dataset(place: str) -> bool:
+    """Whether ``place`` is read as a data set: a directory, or a URL."""
+    return is_url(place) or Path(place).is_dir()
+
+
 def file_system(place: str, option: str) -> tuple[FileSystem, str]:
     """The file system of a directory or URL, and the path in it; ``option`` is what it was given with.
 

@@ -119,7 +119,7 @@ def command(
     from llmpower.modelling import anova, fit, load_measurements, load_models
     from llmpower.modelling import update as learn
     from llmpower.modelling.screening import parse_kinds, screen
-    from llmpower.modelling.streaming import is_dataset
+    from llmpower.places import is_dataset
     from llmpower.tables import parse_columns
 
     left_out, refused = parse_kinds(leave_out, "--leave-out"), parse_kinds(refuse, "--refuse")

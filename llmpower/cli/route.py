@@ -26,7 +26,7 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option(
     "--models", "models_path", type=click.Path(path_type=Path), required=True, help="What llmpower fit wrote."
 )
-@click.option("--workload", "workload_path", type=click.Path(path_type=Path), required=True, help="A row a query.")
+@click.option("--workload", "workload_source", type=click.Path(), required=True, help="A row a query; or a data set.")
 @click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
 @click.option("--accuracy", "accuracy_path", type=click.Path(path_type=Path), help="model_name, accuracy from 0 to 1.")
 @click.option(
@@ -91,6 +91,12 @@ WEIGHTINGS = ("tokens", "queries")
     metavar="N",
     help="Plan again N times with other coefficients, as new measurements might give them.",
 )
+@click.option(
+    "--dask",
+    "scheduler",
+    metavar="ADDRESS|local",
+    help="Count queries on the workers of this Dask scheduler (tcp://HOST:8786), or on processes of this machine.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the plan: FILE.csv, .parquet or .jsonl.")
 @click.option("--cells", is_flag=True, help="With -o: a row a cell and model instead of a row a query.")
 @click.option("--policy", "policy_path", type=click.Path(path_type=Path), help="Write prices for gateways: FILE.json.")
@@ -100,7 +106,7 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     models_path: Path,
-    workload_path: Path,
+    workload_source: str,
     columns: tuple[str, ...],
     accuracy_path: Path | None,
     only: tuple[str, ...],
@@ -120,6 +126,7 @@ def command(
     allow_unload: bool,
     max_extrapolation: float,
     draws: int,
+    scheduler: str | None,
     out: Path | None,
     cells: bool,
     policy_path: Path | None,
@@ -142,6 +149,9 @@ def command(
     queries of a model, added up, × num_gpus (a column of --accuracy); OVER names the models of which a baseline takes
     more. --idle-watts charges loaded models num_gpus × W × --horizon.
 
+    A directory or a URL (s3://bucket/path) is a data set of Parquet files: its queries are counted by cell in bounded
+    memory, with --dask by many workers, and the plan is written by cells (docs/fleet.md).
+
     \b
     Example:
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv -o plan.csv
@@ -153,7 +163,9 @@ def command(
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --plot plan.png
     """
     from llmpower.cli.route_table import plan_lines, warnings
+    from llmpower.cli.streamed import count_streamed
     from llmpower.modelling import load_models
+    from llmpower.places import is_dataset
     from llmpower.report.plan_plot import check_plot, save_plan_plot
     from llmpower.routing import (
         cells_table,
@@ -192,11 +204,19 @@ def command(
         shares = {name: share for name, share in table.shares.items() if not only or name in only}
     idle = _idle(idle_watts, horizon_s, table)
     second_limits = parse_gpu_seconds(second_texts)
-    rows = Rows(workload_path, parse_columns(columns))
-    workload = rows.workload()
+    rows, early = None, False
+    if scheduler is not None or is_dataset(workload_source):
+        if out is not None and not cells:
+            raise InputError(
+                "-o", out, "a data set's plan is written by cells; add --cells, or have a --policy written"
+            )
+        workload = count_streamed(workload_source, scheduler, parse_columns(columns))
+    else:
+        rows = Rows(Path(workload_source), parse_columns(columns))
+        workload = rows.workload()
+        early = out is not None and not cells and rows.can_save_early(out)
 
-    early = out is not None and not cells and rows.can_save_early(out)
-    with rows.saving(out) if early and out is not None else nullcontext() as solved:
+    with rows.saving(out) if early and rows is not None and out is not None else nullcontext() as solved:
         plan = route(
             models,
             workload,
@@ -216,7 +236,7 @@ def command(
     for warning in warnings(plan):
         click.echo(f"llmpower: warning: {warning}", err=True)
     if out is not None and not early:
-        if cells:
+        if rows is None or cells:
             write_table(cells_table(plan), out)
         else:
             rows.save(plan, out)

@@ -341,3 +341,24 @@ def test_a_form_that_predicts_nothing_positive_is_refused(run_route: Run, tmp_pa
     (line,) = done.stderr.splitlines()
     assert "predicts nothing positive for 1 of 3 cells (50 % of the queries), lowest for 512 + 8 tokens" in line
     assert not out.exists()
+
+
+def test_a_data_set_is_planned_as_its_rows_are(run_cli: Run, directory: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(directory / "queries.csv")
+    for number, part in enumerate((frame[:3], frame[3:])):
+        (tmp_path / f"fleet/host={number}").mkdir(parents=True)
+        part.to_parquet(tmp_path / f"fleet/host={number}/1.parquet", index=False)
+
+    def planned(workload: Path, *more: object) -> subprocess.CompletedProcess[str]:
+        options = ("--accuracy", directory / "accuracy.csv", "--zeta", "0.5", *more)
+        return run_cli("route", "--models", directory / "models.json", "--workload", workload, *COLUMNS, *options)
+
+    both = []
+    for name, workload in (("fleet", tmp_path / "fleet"), ("table", directory / "queries.csv")):
+        done = planned(workload, "--cells", "-o", tmp_path / f"{name}.csv", "--json")
+        document = json.loads(done.stdout)
+        both.append([document[key] for key in ("queries", "cells", "energy_j", "objective", "models")])
+    assert both[0] == both[1]
+    assert (tmp_path / "fleet.csv").read_text() == (tmp_path / "table.csv").read_text()
+    refused = planned(tmp_path / "fleet", "-o", tmp_path / "rows.csv")
+    assert (refused.returncode, "add --cells" in refused.stderr) == (2, True)

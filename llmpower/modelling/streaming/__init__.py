@@ -7,8 +7,8 @@ What needs all rows at once (comparing trials with each other, Huber's weights, 
 
 from __future__ import annotations
 
-from llmpower.modelling.streaming.dataset import Dataset, is_dataset, open_datasets
+from llmpower.modelling.streaming.dataset import Dataset, open_datasets
 from llmpower.modelling.streaming.fitting import Streamed, fit_datasets
 from llmpower.modelling.streaming.scanning import Job
 
-__all__ = ["Dataset", "Job", "Streamed", "fit_datasets", "is_dataset", "open_datasets"]
+__all__ = ["Dataset", "Job", "Streamed", "fit_datasets", "open_datasets"]

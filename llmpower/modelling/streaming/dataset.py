@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +21,24 @@ from llmpower.places import failures, file_system, first_line, is_url
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SOURCE = "SOURCE"
+
 LOOKERS = 16
 """Footers that are read at once; each is a round trip where files lie elsewhere."""
 
 
 @dataclass(frozen=True)
 class Portion:
-    """Some row groups of one file: ``fragment`` is pyarrow's, and goes to another process as it is."""
+    """Some row groups of one file: ``fragment`` is pyarrow's, and goes to another process as it is.
+
+    ``option`` is what the file was given with.
+    """
 
     name: str
     fragment: Any
     first_row: int
     rows: int
+    option: str = SOURCE
 
 
 @dataclass(frozen=True)
@@ -63,28 +69,26 @@ class Dataset:
             yield some
 
 
-def is_dataset(source: str) -> bool:
-    """Whether ``source`` is read as a data set: a directory, or a URL."""
-    return is_url(source) or Path(source).is_dir()
-
-
-def open_datasets(sources: Sequence[str], columns: Mapping[str, str]) -> Dataset:
+def open_datasets(
+    sources: Sequence[str], columns: Mapping[str, str], required: Sequence[str] = REQUIRED, option: str = SOURCE
+) -> Dataset:
     """Look at the files of all sources: directories, URLs, Parquet files and globs of them.
 
-    ``columns`` maps our names to the files' headers.
+    ``columns`` maps our names to the files' headers; ``required`` are our names that every file must have, and
+    ``option`` is what the sources were given with.
 
     Raises:
-        InputError: a source cannot be reached or holds no Parquet, or a file lacks a column that a fit needs.
+        InputError: a source cannot be reached or holds no Parquet, or a file lacks a required column.
         FitError: there are no rows.
     """
     # Each once, however many sources find it.
-    looked = {found[0].name: found for source in sources for found in _looked(source)}.values()
+    looked = {found[0].name: found for source in sources for found in _looked(source, option)}.values()
     import pyarrow as pa
 
     portions: list[Portion] = []
     schemas: list[pa.Schema] = []
     for portion, schema in looked:
-        _check_headers(portion.name, schema, columns)
+        _check_headers(portion.name, schema, columns, required)
         portions.append(portion)
         schemas.append(schema)
     try:
@@ -93,59 +97,58 @@ def open_datasets(sources: Sequence[str], columns: Mapping[str, str]) -> Dataset
         raise _different(portions, schemas, error) from error
     dataset = Dataset(schema, tuple(portion for portion in portions if portion.rows))
     if not dataset.rows:
-        raise FitError("SOURCE", ", ".join(sources), "holds no rows; measure first, or give another data set")
+        raise FitError(option, ", ".join(sources), "holds no rows; measure first, or give another data set")
     return dataset
 
 
-def _looked(source: str) -> list[tuple[Portion, pa.Schema]]:
+def _looked(source: str, option: str) -> list[tuple[Portion, pa.Schema]]:
     with ThreadPoolExecutor(LOOKERS) as pool:
-        return list(pool.map(_look, _fragments(source)))
+        return list(pool.map(lambda found: _look(found[0], found[1], option), _fragments(source, option)))
 
 
-def _fragments(source: str) -> list[tuple[str, Any]]:
+def _fragments(source: str, option: str) -> list[tuple[str, Any]]:
     """Every Parquet file of a source by its name, with the values that its directories say."""
     from pyarrow import dataset as pads
     from pyarrow.fs import FileType
 
-    filesystem, path = file_system(source, "SOURCE")
+    filesystem, path = file_system(source, option)
     paths: Any = path
     if not is_url(source) and has_magic(source) and not Path(source).exists():
         paths = sorted(glob(path))  # noqa: PTH207 (Path.glob takes no absolute pattern)
         if not paths:
-            raise InputError("SOURCE", source, "no file matches; check the pattern")
+            raise InputError(option, source, "no file matches; check the pattern")
     try:
         if paths == path and filesystem.get_file_info(path).type == FileType.NotFound:
-            raise InputError("SOURCE", source, "there is no such place; check the path or URL")
+            raise InputError(option, source, "there is no such place; check the path or URL")
         found = pads.dataset(paths, format="parquet", filesystem=filesystem, partitioning="hive")
         fragments = sorted(found.get_fragments(), key=lambda fragment: str(fragment.path))
     except failures(ValueError) as error:
         # The first file is looked at to find the columns, so it may be the first to be named.
-        raise InputError("SOURCE", source, f"cannot be read as Parquet ({first_line(error)}); check it") from error
+        raise InputError(option, source, f"cannot be read as Parquet ({first_line(error)}); check it") from error
     if not fragments:
-        raise InputError("SOURCE", source, "holds no Parquet file; give a directory that llmpower export wrote")
+        raise InputError(option, source, "holds no Parquet file; give a directory that llmpower export wrote")
     scheme = f"{source.partition('://')[0]}://" if is_url(source) else ""
     return [(f"{scheme}{fragment.path}", fragment) for fragment in fragments]
 
 
-def _look(found: tuple[str, Any]) -> tuple[Portion, pa.Schema]:
+def _look(name: str, fragment: Any, option: str) -> tuple[Portion, pa.Schema]:
     """A file's rows and columns, those that its directories name included."""
     import pyarrow as pa
     from pyarrow import dataset as pads
 
-    name, fragment = found
     try:
         schema = fragment.physical_schema
         rows = fragment.metadata.num_rows
     except failures() as error:
-        raise InputError("SOURCE", name, f"is no Parquet file that can be read ({first_line(error)})") from error
+        raise InputError(option, name, f"is no Parquet file that can be read ({first_line(error)})") from error
     for column, value in pads.get_partition_keys(fragment.partition_expression).items():
         if column not in schema.names:
             schema = schema.append(pa.field(column, pa.scalar(value).type))
-    return Portion(name, fragment, 1, rows), schema.remove_metadata()
+    return Portion(name, fragment, 1, rows, option), schema.remove_metadata()
 
 
-def _check_headers(name: str, schema: pa.Schema, columns: Mapping[str, str]) -> None:
-    for ours in dict.fromkeys((*REQUIRED, *columns)):
+def _check_headers(name: str, schema: pa.Schema, columns: Mapping[str, str], required: Sequence[str]) -> None:
+    for ours in dict.fromkeys((*required, *columns)):
         header = columns.get(ours, ours)
         if header in schema.names:
             if ours != header and ours in schema.names:
@@ -169,14 +172,14 @@ def _different(portions: Sequence[Portion], schemas: Sequence[pa.Schema], error:
             together = pa.unify_schemas([together, schema], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             advice = f"its columns do not go with the other files' ({first_line(error)}); move it elsewhere"
-            return InputError("SOURCE", portion.name, advice)
-    return InputError("SOURCE", portions[0].name, f"files do not go together ({first_line(error)})")
+            return InputError(portion.option, portion.name, advice)
+    return InputError(portion.option, portions[0].name, f"files do not go together ({first_line(error)})")
 
 
 def _by_row_group(portion: Portion) -> list[Portion]:
     pieces, first = [], portion.first_row
     for fragment in portion.fragment.split_by_row_group():
         rows = sum(group.num_rows for group in fragment.row_groups)
-        pieces.append(Portion(portion.name, fragment, first, rows))
+        pieces.append(replace(portion, fragment=fragment, first_row=first, rows=rows))
         first += rows
     return pieces

@@ -11,12 +11,10 @@ from llmpower.modelling.fitting import AUTO, fit_group, forms_of
 from llmpower.modelling.groups import Group, group_columns, groups_of
 from llmpower.modelling.models import WorkloadModel
 from llmpower.modelling.screening import Screening
-from llmpower.modelling.streaming.dataset import Dataset, open_datasets
+from llmpower.modelling.streaming.dataset import open_datasets
 from llmpower.modelling.streaming.doubts import ALONE
-from llmpower.modelling.streaming.scanning import Job, Scanned, scan
-
-Scanner = Callable[[Job, Dataset], Scanned]
-"""Brings all portions of a data set down to one tally: here, or on workers."""
+from llmpower.modelling.streaming.scanners import Scanner, here
+from llmpower.modelling.streaming.scanning import Job, Scanned
 
 
 @dataclass(frozen=True)
@@ -86,23 +84,6 @@ def fit_datasets(
     if not groups:
         raise FitError("--leave-out", ", ".join(leave_out), "all rows have such a finding; leave fewer kinds out")
     return Streamed([fit_group(group, forms) for group in groups], screening, scanned.rows)
-
-
-def here(tell: Callable[[int, int], None] | None = None) -> Scanner:
-    """A scanner in this process."""
-
-    def scanner(job: Job, dataset: Dataset) -> Scanned:
-        read = 0
-
-        def told(rows: int) -> None:
-            nonlocal read
-            read += rows
-            if tell is not None:
-                tell(read, dataset.rows)
-
-        return scan(job, dataset.portions, told)
-
-    return scanner
 
 
 def _groups(scanned: Scanned, keys: Sequence[str]) -> list[Group]:

@@ -6,29 +6,26 @@ of them. Only rows that may be wrong are looked at one by one, by the checks tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.exceptions import FitError, InputError
+from llmpower.exceptions import FitError
 from llmpower.modelling.boundary import Boundary
 from llmpower.modelling.groups import NUMBERS
 from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
-from llmpower.modelling.streaming.arrays import Batch, batch_of
+from llmpower.modelling.streaming.arrays import Batch
 from llmpower.modelling.streaming.dataset import Portion
 from llmpower.modelling.streaming.doubts import Doubts
+from llmpower.modelling.streaming.reading import batches
 from llmpower.modelling.tally import Key, Tally
 from llmpower.modelling.where import names_in, select_rows
-from llmpower.places import failures, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-BATCH_ROWS = 1 << 18
-READ_AHEAD = 2
 
 FLAGS = ("simulated", "allocated", "quality")
 
@@ -67,6 +64,14 @@ class Job:
         named = {ours: self.columns.get(ours, ours) for ours in dict.fromkeys(wanted)}
         return {ours: header for ours, header in named.items() if header in self.schema.names}
 
+    def scan(self, portions: Sequence[Portion], tell: Callable[[int], None] | None = None) -> Scanned:
+        """As :func:`scan`."""
+        return scan(self, portions, tell)
+
+    def merge(self, one: Scanned, other: Scanned) -> Scanned:
+        """Both, neither of them changed."""
+        return Scanned(Tally(one.tally.boundary), Doubts(*one.doubts.settings)).merge(one).merge(other)
+
 
 @dataclass
 class Scanned:
@@ -96,7 +101,7 @@ def scan(job: Job, portions: Sequence[Portion], tell: Callable[[int], None] | No
     """
     boundary = Boundary.parse(job.boundary)
     scanned = Scanned(Tally(boundary), Doubts(job.left_out, job.tdp_w))
-    for batch in _batches(job, portions):
+    for batch in batches(job.schema, job.headers(), portions):
         read = len(batch)
         if job.where is not None:
             chosen = select_rows(batch.frame(names_in(job.where)), job.where)
@@ -142,73 +147,3 @@ def _note_kinds(
         for kind, there in ((True, of_simulated[number]), (False, of_all[number] - of_simulated[number])):
             if there and kind not in known:
                 known[kind] = batch.place(int(np.argmax((codes == number) & (simulated == kind))))[0]
-
-
-def _batches(job: Job, portions: Sequence[Portion]) -> Iterator[Batch]:
-    """Record batches under our names, small ones joined."""
-    headers = job.headers()
-    waiting: list[tuple[str, int, Any]] = []
-    rows = 0
-    for name, first, record_batch in record_batches(job, portions):
-        waiting.append((name, first, record_batch))
-        rows += len(record_batch)
-        if rows >= BATCH_ROWS:
-            yield batch_of(waiting, headers)
-            waiting, rows = [], 0
-    if waiting:
-        yield batch_of(waiting, headers)
-
-
-def record_batches(job: Job, portions: Sequence[Portion]) -> Iterator[tuple[str, int, Any]]:
-    """Batches with the file that each is of and the number of its first row there."""
-    import pyarrow as pa
-    from pyarrow import dataset as pads
-
-    headers = job.headers()
-    fields = [job.schema.field(header) for header in headers.values()]
-    words = [f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    # Words that repeat stay numbers of a dictionary, as they are in the file.
-    numbered = pa.dictionary(pa.int32(), pa.string())
-    schema = pa.schema([f.with_type(numbered) if f.name in words else f for f in fields])
-    form = pads.ParquetFileFormat(read_options=pads.ParquetReadOptions(dictionary_columns=words))
-    for file, pieces in _by_file_system(portions):
-        fragments = [
-            form.make_fragment(
-                piece.fragment.path,
-                file,
-                piece.fragment.partition_expression,
-                row_groups=[group.id for group in piece.fragment.row_groups],
-            )
-            for piece in pieces
-        ]
-        dataset = pads.FileSystemDataset(fragments, schema, form, file)
-        places = {fragment.path: piece for fragment, piece in zip(reversed(fragments), reversed(pieces), strict=True)}
-        rows_of = {path: piece.first_row for path, piece in places.items()}
-        scanner = dataset.scanner(
-            columns=list(headers.values()),
-            batch_size=BATCH_ROWS,
-            batch_readahead=READ_AHEAD,
-            fragment_readahead=READ_AHEAD,
-            use_threads=True,
-        )
-        try:
-            for tagged in scanner.scan_batches():
-                path = tagged.fragment.path
-                if len(tagged.record_batch):
-                    yield places[path].name, rows_of[path], tagged.record_batch
-                    rows_of[path] += len(tagged.record_batch)
-        except failures() as error:
-            reason = first_line(error)
-            raise InputError("SOURCE", pieces[0].name, f"or a file beside it cannot be read ({reason})") from error
-
-
-def _by_file_system(portions: Sequence[Portion]) -> Iterator[tuple[Any, list[Portion]]]:
-    """Runs of portions that lie in one file system."""
-    run: list[Portion] = []
-    for portion in portions:
-        if run and not run[-1].fragment.filesystem.equals(portion.fragment.filesystem):
-            yield run[-1].fragment.filesystem, run
-            run = []
-        run.append(portion)
-    if run:
-        yield run[-1].fragment.filesystem, run

@@ -1,22 +1,19 @@
-"""Portions on many workers: each brings its rows down to sums where it reads them, and sums alone travel.
+"""Portions on many workers: each brings its rows down to sums or counts where it reads them, and those alone travel.
 
 Dask runs the tasks: on a cluster that there is already (SLURM, Kubernetes, some machines), by its scheduler's address,
-or on processes of this machine. Tallies are merged on the workers, two by two, until one is left to be solved here. A
+or on processes of this machine. Results are merged on the workers, two by two, until one is left to be solved here. A
 worker that is lost takes its portions with it; they are read again by others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import InputError, LlmpowerError
-from llmpower.modelling.streaming.dataset import Dataset
-from llmpower.modelling.streaming.doubts import Doubts
-from llmpower.modelling.streaming.fitting import Scanner
-from llmpower.modelling.streaming.scanning import Job, Scanned, scan
-from llmpower.modelling.tally import Tally
+from llmpower.modelling.streaming.dataset import Dataset, Portion
+from llmpower.modelling.streaming.scanners import Scanner, T, Work
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -45,7 +42,7 @@ def on_workers(
     except ImportError as error:
         raise InputError("--dask", address, "needs Dask; pip install 'llmpower[fleet]'") from error
     if address == LOCAL:
-        # One thread each: the sums are made by NumPy, one batch after another, and pyarrow reads ahead by itself.
+        # One thread each: sums are made of after another, and pyarrow reads ahead by itself.
         with (
             LocalCluster(threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
             Client(cluster) as client,
@@ -66,24 +63,25 @@ def scanner_of(
 ) -> Scanner:
     """A scanner on the workers of a client that there is, in tasks of ``least_rows`` or more."""
 
-    def scanner(job: Job, dataset: Dataset) -> Scanned:
+    def scanner(work: Work[T], dataset: Dataset, /) -> T:
         from distributed import as_completed
 
         workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         rows = max(least_rows, dataset.rows // (workers * TASKS_A_WORKER) + 1)
         portions = list(dataset.split(rows))
-        shared = client.scatter(job, broadcast=True)
-        futures = [client.submit(scan, shared, each, pure=False) for each in portions]
+        shared = client.scatter(work, broadcast=True)
+        futures = [client.submit(_scan, shared, each, pure=False) for each in portions]
         read, sizes = 0, dict(zip((future.key for future in futures), map(_rows, portions), strict=True))
         try:
-            merged = _tree(client, futures)
+            merged = _tree(client, shared, futures)
             for future in as_completed(futures):
                 if future.status == "error":
                     break
                 read += sizes[future.key]
                 if tell is not None:
                     tell(read, dataset.rows)
-            return _result(merged)
+            result: T = _result(merged)
+            return result
         except BaseException:
             # What others are still reading is for nothing.
             client.cancel(futures)
@@ -92,29 +90,31 @@ def scanner_of(
     return scanner
 
 
-def _tree(client: Client, futures: list[Any]) -> Any:
+def _tree(client: Client, work: Any, futures: list[Any]) -> Any:
     """One future of all that the futures come down to, merged two by two."""
     while len(futures) > 1:
         pairs = [futures[at : at + 2] for at in range(0, len(futures), 2)]
-        futures = [client.submit(merge, *pair, pure=False) if len(pair) == 2 else pair[0] for pair in pairs]
+        futures = [client.submit(_merge, work, *pair, pure=False) if len(pair) == 2 else pair[0] for pair in pairs]
     return futures[0]
 
 
-def merge(one: Scanned, other: Scanned) -> Scanned:
-    """Both, neither of them changed: a task may run again, and its arguments stay another's result."""
-    return Scanned(Tally(one.tally.boundary), Doubts(*one.doubts.settings)).merge(one).merge(other)
+def _scan(work: Work[T], portions: Sequence[Portion]) -> T:
+    return work.scan(portions)
+
+
+def _merge(work: Work[T], one: T, other: T) -> T:
+    return work.merge(one, other)
 
 
 def _rows(portions: list[Any]) -> int:
     return sum(portion.rows for portion in portions)
 
 
-def _result(future: Any) -> Scanned:
+def _result(future: Any) -> Any:
     """What came of it; errors that a worker met are the user's as they would be here."""
     from distributed import KilledWorker
 
     try:
-        result: Scanned = future.result()
+        return future.result()
     except KilledWorker as error:
         raise LlmpowerError(f"workers were lost again and again while they read the same rows ({error})") from error
-    return result

@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.streaming import fit_datasets
 from llmpower.modelling.streaming.workers import on_workers, scanner_of
+from llmpower.routing.counting import count_datasets
 
 Make = Callable[..., pd.DataFrame]
 Write = Callable[..., Path]
@@ -51,6 +52,14 @@ def test_workers_give_what_one_process_gives_even_if_one_is_killed(client: Clien
             np.testing.assert_allclose(one.coefficients, other.coefficients, rtol=1e-9)
             assert one.heldout.mape == pytest.approx(other.heldout.mape, rel=1e-9)
     assert together.screening == alone.screening
+
+
+def test_workers_count_a_plans_queries_as_one_process_does(client: Client, make: Make, write: Write) -> None:
+    root = str(write(*(make(4000, seed=seed, traffic=True) for seed in range(3)), name="queries"))
+    together, alone = count_datasets([root], scanner=scanner_of(client, least_rows=1000)), count_datasets([root])
+    assert alone.n_queries == 12000
+    for name in ("input_tokens", "output_tokens", "count"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
 
 
 def test_what_a_worker_refuses_is_refused_in_the_same_words(client: Client, make: Make, write: Write) -> None:
