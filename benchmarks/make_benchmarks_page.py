@@ -283,7 +283,8 @@ def online(found: dict[str, Any]) -> str:
         " is gone,"
         " with lengths known and learnt, beside an optimum that knows of lengths what their bucket says in hindsight:",
         table(("models", "ζ", "lengths known", "learnt", "optimum, same information"), rows),
-        f"A decision; the bar is 20 µs at p99, which {sum(slow)} of {len(slow)} **missed**:\n",
+        "A decision; the bar is 20 µs at p99, which "
+        + (f"{sum(slow)} of {len(slow)} **missed**:\n" if any(slow) else "all hold:\n"),
         table(("models", "known: p50", "p99", "learnt: p50", "p99"), times),
     )
 
