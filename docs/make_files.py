@@ -140,7 +140,7 @@ What `route` and `simulate` take; a row a query.
 | `input_tokens` | of the prompt; required |
 | `output_tokens` | of the answer; required |
 | `count` | how many such queries; 1 where it is left out |
-| `timestamp` | when it came, for `simulate` |
+| `timestamp` | when it came, for `simulate` and `route --tariff`: a date (UTC without offset) or seconds since 1970 |
 | `query_class` | what it is for, where models are not equally good at everything |
 
 Whatever else a row has, such as `query_id`, goes through to the plan.
@@ -155,10 +155,22 @@ Whatever else a row has, such as `query_id`, goes through to the plan.
 | `share` | fraction of the queries to send there |
 | `num_gpus` | GPUs that the model occupies while it is loaded |
 
+## tariff.csv
+
+What a kWh costs and emits, by hour: `route --tariff` ([why so](decisions/079-price-and-carbon-by-hour.md)). Each hour
+at which a query came needs a row; another column is refused.
+
+| column | meaning |
+|---|---|
+| `hour` | of the day, 0 to 23; this or `timestamp` |
+| `timestamp` | when the row begins, as in the workload; it holds until the next one, and for an hour at most |
+| `eur_per_kwh` | above 0; this or `g_co2_per_kwh`, or both |
+| `g_co2_per_kwh` | grams of CO₂ equivalents, above 0 |
+
 ## plan.csv, plan.parquet
 
 The workload's rows in their order and a column `model_name`; with `--cells` a row a cell: `input_tokens`,
-`output_tokens`, `model_name`, `count`.
+`output_tokens`, `model_name`, the tariff's rates where there is one, `count`.
 """
 
 

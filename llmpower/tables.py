@@ -11,6 +11,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,6 +198,14 @@ def write_rows(header: Sequence[str], rows: Iterable[Sequence[object]], path: Pa
                 record = dict(zip(header, row, strict=True))
                 file.write(f"{json.dumps(record, ensure_ascii=False, allow_nan=False)}\n")
     return count
+
+
+def number_of(value: object) -> float:
+    """A cell's number, or NaN where it holds none."""
+    try:
+        return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
+    except (TypeError, ValueError):
+        return nan
 
 
 def check_suffix(path: Path, option: str) -> None:

@@ -15,10 +15,9 @@ from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
-    from llmpower.routing import AccuracyTable
-    from llmpower.routing.goals import Goal
-    from llmpower.routing.idle import Idle
+    from llmpower.routing.rates import Weigh
 
+WEIGHS = ("energy", "money", "carbon")
 WEIGHTINGS = ("tokens", "queries")
 
 
@@ -60,6 +59,10 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option("--energy-budget", type=float, metavar="J", help="The most accuracy for at most so many joules.")
 @click.option("--accuracy-floor", type=float, metavar="A", help="The least energy at a mean accuracy of at least A.")
 @click.option("--joules-per-point", type=float, metavar="J", help="What a percentage point of accuracy is worth.")
+@click.option("--cost-budget", type=float, metavar="EUR", help="As --energy-budget, in euros by the --tariff.")
+@click.option("--carbon-budget", type=float, metavar="G", help="The same in grams of CO₂.")
+@click.option("--cost-per-point", type=float, metavar="EUR", help="As --joules-per-point, in euros by the --tariff.")
+@click.option("--carbon-per-point", type=float, metavar="G", help="The same in grams of CO₂.")
 @click.option("--knee", is_flag=True, help="Where accuracy stops to be cheap: ζ = ½ on what is achievable.  [default]")
 @click.option(
     "--accuracy-weighting",
@@ -67,6 +70,17 @@ WEIGHTINGS = ("tokens", "queries")
     default="tokens",
     show_default=True,
     help="Which mean accuracy is pursued: over tokens, as in the paper, or over queries.",
+)
+@click.option(
+    "--tariff",
+    "tariff_path",
+    type=click.Path(path_type=Path),
+    help="A kWh by hour or timestamp: eur_per_kwh, g_co2_per_kwh, or both.",
+)
+@click.option(
+    "--weigh",
+    type=click.Choice(WEIGHS),
+    help="Pursue this; with a --tariff money by default, or carbon where it has no prices.",
 )
 @click.option(
     "--frontier", "frontier_path", type=click.Path(path_type=Path), help="Also write the efficient plans: FILE.csv."
@@ -118,8 +132,14 @@ def command(
     energy_budget: float | None,
     accuracy_floor: float | None,
     joules_per_point: float | None,
+    cost_budget: float | None,
+    carbon_budget: float | None,
+    cost_per_point: float | None,
+    carbon_per_point: float | None,
     knee: bool,
     accuracy_weighting: Any,
+    tariff_path: Path | None,
+    weigh: Weigh | None,
     frontier_path: Path | None,
     idle_watts: tuple[str, ...],
     horizon_s: float | None,
@@ -152,6 +172,9 @@ def command(
     A directory or a URL (s3://bucket/path) is a data set of Parquet files: its queries are counted by cell in bounded
     memory, with --dask by many workers, and the plan is written by cells (docs/fleet.md).
 
+    With a --tariff the workload needs a timestamp, and ê is euros or grams of CO₂ in place of joules: those of the hour
+    in which a query comes. The table states all of them. Queries are not moved to other hours.
+
     \b
     Example:
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv -o plan.csv
@@ -159,9 +182,11 @@ def command(
       llmpower route --models models.json --workload queries.csv --zeta 1 --share Llama-2-70B=0.1:0.3
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --max-runtime 20
       llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --gpu-seconds Llama-2-70B=7200
+      llmpower route --models models.json --workload queries.csv --accuracy accuracy.csv --tariff tariff.csv --knee
       llmpower route --models models.json --workload azure.csv --accuracy accuracy.csv --shares-from-accuracy \\
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --plot plan.png
     """
+    from llmpower.cli.route_asked import goal_of, idle_of
     from llmpower.cli.route_table import plan_lines, warnings
     from llmpower.cli.streamed import count_streamed
     from llmpower.modelling import load_models
@@ -176,9 +201,12 @@ def command(
         save_policy,
         trace_frontier,
     )
+    from llmpower.routing.goals import pursued
     from llmpower.routing.gpu_seconds import GpuSeconds, parse_gpu_seconds
+    from llmpower.routing.policy import refuse_rates
     from llmpower.routing.rows import Rows
     from llmpower.routing.shares import parse_shares
+    from llmpower.routing.tariff import read_tariff
     from llmpower.tables import parse_columns, write_table
 
     if cells and out is None:
@@ -190,7 +218,19 @@ def command(
     for option, path in (("--policy", policy_path), ("--frontier", frontier_path), ("--plot", plot_path)):
         if second_texts and path is not None:
             raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
-    goal = _goal(zeta, energy_budget, accuracy_floor, joules_per_point, knee)
+    goal = goal_of(
+        zeta,
+        knee,
+        {
+            "--energy-budget": energy_budget,
+            "--accuracy-floor": accuracy_floor,
+            "--joules-per-point": joules_per_point,
+            "--cost-budget": cost_budget,
+            "--carbon-budget": carbon_budget,
+            "--cost-per-point": cost_per_point,
+            "--carbon-per-point": carbon_per_point,
+        },
+    )
     shares = parse_shares(share_texts)
     models = load_models(models_path)
     table = None if accuracy_path is None else read_accuracy(accuracy_path)
@@ -202,7 +242,7 @@ def command(
         if shares:
             raise InputError("--share", share_texts[0], "shares come from the accuracy file already; leave one out")
         shares = {name: share for name, share in table.shares.items() if not only or name in only}
-    idle = _idle(idle_watts, horizon_s, table)
+    idle = idle_of(idle_watts, horizon_s, table)
     second_limits = parse_gpu_seconds(second_texts)
     rows, early = None, False
     if scheduler is not None or is_dataset(workload_source):
@@ -210,11 +250,16 @@ def command(
             raise InputError(
                 "-o", out, "a data set's plan is written by cells; add --cells, or have a --policy written"
             )
+        if tariff_path is not None:
+            raise InputError("--tariff", tariff_path, "a data set is counted without its times; give one file")
         workload = count_streamed(workload_source, scheduler, parse_columns(columns))
     else:
-        rows = Rows(Path(workload_source), parse_columns(columns))
+        tariff = None if tariff_path is None else read_tariff(tariff_path)
+        rows = Rows(Path(workload_source), parse_columns(columns), tariff)
         workload = rows.workload()
         early = out is not None and not cells and rows.can_save_early(out)
+    if policy_path is not None:
+        refuse_rates(workload.rates.weighed(pursued(goal, weigh, workload.rates)))
 
     with rows.saving(out) if early and rows is not None and out is not None else nullcontext() as solved:
         plan = route(
@@ -229,6 +274,7 @@ def command(
             allow_unload=allow_unload,
             max_runtime_s=max_runtime_s,
             gpu_seconds=GpuSeconds(second_limits, {} if table is None else table.num_gpus) if second_limits else None,
+            weigh=weigh,
             max_extrapolation=max_extrapolation,
             draws=draws,
             solved=solved,
@@ -252,6 +298,7 @@ def command(
                 only=only,
                 accuracy_weighting=accuracy_weighting,
                 max_runtime_s=max_runtime_s,
+                weigh=plan.weighs,
                 progress=progress,
             )
         if frontier_path is not None:
@@ -262,40 +309,3 @@ def command(
         click.echo(json.dumps(plan.to_json(), ensure_ascii=False, indent=2, allow_nan=False))
     else:
         echo_lines(plan_lines(plan))
-
-
-def _goal(
-    zeta: float | None, budget_j: float | None, floor: float | None, joules_per_point: float | None, knee: bool
-) -> float | Goal:
-    """What ζ is chosen for: the one thing that was asked, or the knee."""
-    from llmpower.routing.goals import AccuracyFloor, EnergyBudget, JoulesPerPoint, Knee
-
-    asked: dict[str, float | Goal] = {}
-    if zeta is not None:
-        asked["--zeta"] = zeta
-    if budget_j is not None:
-        asked["--energy-budget"] = EnergyBudget(budget_j)
-    if floor is not None:
-        asked["--accuracy-floor"] = AccuracyFloor(floor)
-    if joules_per_point is not None:
-        asked["--joules-per-point"] = JoulesPerPoint(joules_per_point)
-    if knee:
-        asked["--knee"] = Knee()
-    if len(asked) > 1:
-        first, second = list(asked)[:2]
-        raise InputError(second, f"with {first}", "each chooses ζ by itself; leave one out")
-    return next(iter(asked.values()), Knee())
-
-
-def _idle(watts: tuple[str, ...], horizon_s: float | None, table: AccuracyTable | None) -> Idle | None:
-    """What is to be charged for waiting, if anything is."""
-    from llmpower.routing.idle import Idle, parse_idle_watts
-
-    if not watts:
-        if horizon_s is not None:
-            raise InputError("--horizon", horizon_s, "is for how long --idle-watts are charged; give those too")
-        return None
-    if horizon_s is None:
-        raise InputError("--horizon", "missing", "--idle-watts are charged for a time; say for how many seconds")
-    of_all, by_model = parse_idle_watts(watts)
-    return Idle(horizon_s, of_all, by_model, {} if table is None else table.num_gpus)

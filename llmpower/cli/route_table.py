@@ -6,16 +6,18 @@ from collections.abc import Iterator
 
 from llmpower import phrases
 from llmpower.cli.layout import ABSENT, aligned, energy_unit, percent
+from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, saved
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.gpu_seconds import ROUNDING
+from llmpower.routing.rates import UNITS
 
 
 def plan_lines(plan: RoutingPlan) -> list[str]:
     """The tables, for a terminal."""
     outcomes: dict[str, Outcome] = {"plan": plan, **plan.baselines}
     divisor, unit = energy_unit(outcome.total_energy_j for outcome in outcomes.values())
-    largest, largest_unit = energy_unit([plan.scaling.energy_max_j])
-    scaling = f"ê = e / {plan.scaling.energy_max_j / largest:.4g} {largest_unit}"
+    factor = {"energy": "e", "money": "e·price", "carbon": "e·carbon"}[plan.weighs]
+    scaling = f"ê = {factor} / {pursued(plan, plan.scaling.energy_max_j)}"
     if plan.scaling.accuracy_max is not None:
         scaling += f", â = a / {plan.scaling.accuracy_max:,.6g}, a weighted by {plan.accuracy_weighting}"
     lines = [
@@ -27,8 +29,10 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
     if plan.simulated:
         lines.insert(0, phrases.SIMULATED)
     limited, counted = plan.max_runtime_s is not None, plan.second_limits is not None
+    amounts = amount_columns(plan, outcomes.values())
     header = (
-        *("", f"ENERGY [{unit}]", "SAVED [%]", "ACC/TOKEN [%]", "ACC/QUERY [%]", "RUNTIME [s]"),
+        *("", f"ENERGY [{unit}]", "SAVED [%]", *(name for column in amounts for name in (column.header, "SAVED [%]"))),
+        *("ACC/TOKEN [%]", "ACC/QUERY [%]", "RUNTIME [s]"),
         *(["LATE [%]"] if limited else []),
         *(["OVER"] if counted else []),
     )
@@ -38,7 +42,15 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
             (
                 name,
                 f"{outcome.total_energy_j / divisor:,.2f}",
-                "" if outcome is plan else percent(1 - plan.total_energy_j / outcome.total_energy_j),
+                saved(plan.total_energy_j, outcome.total_energy_j) if outcome is not plan else "",
+                *(
+                    text
+                    for column in amounts
+                    for text in (
+                        column.figure(outcome),
+                        saved(column.of(plan), column.of(outcome)) if outcome is not plan else "",
+                    )
+                ),
                 percent(outcome.accuracy_token_weighted, 2),
                 percent(outcome.accuracy_query_mean, 2),
                 f"{outcome.runtime_s:,.1f}",
@@ -78,7 +90,7 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
         )
     if plan.saving.inside_noise:
         yield (
-            f"the saving of {100 * plan.saving.fraction:.2g} % is inside the noise of the models: measured again, it"
+            f"the saving of {100 * plan.saved_share:.2g} % is inside the noise of the models: measured again, it"
             " may be none; measure more trials (llmpower profile)"
         )
     # Without accuracies the table has said already which model costs least.
@@ -93,10 +105,14 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
 
 def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     """How sure the figures are, and what stands behind names of the table."""
+    if plan.workload.rates.number:
+        yield rates_line(plan)
     if (bound := plan.bound) is not None:
         best = _percent(bound.accuracy)
         if bound.energy_j is not None:
             best = f"{bound.energy_j / divisor:,.2f} {unit}"
+        elif (amount := bound.cost_eur or bound.carbon_g) is not None:
+            best = f"{amount:,.6g} {UNITS[plan.weighs].name}"
         elif bound.objective is not None:
             best = f"an objective of {bound.objective:.9g}"
         yield f"no plan does better than {best}, though it divided queries"
@@ -116,8 +132,10 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
         )
     saving = plan.saving
     line = f"saved against {saving.against}: {saving.energy_j / divisor:,.2f} {unit} ({100 * saving.fraction:.1f} %)"
-    if (saved := saving.interval) is not None:
-        line += f", 95 % from {saved.low_j / divisor:,.2f} to {saved.high_j / divisor:,.2f} {unit}"
+    if (sure := saving.interval) is not None:
+        line += f", 95 % from {sure.low_j / divisor:,.2f} to {sure.high_j / divisor:,.2f} {unit}"
+    for column in amount_columns(plan, [plan.baselines[saving.against]]):
+        line += f"; {column.saved(plan)}"
     if (against := plan.baselines[saving.against]).late_queries:
         line += f"; that is late for {_late(plan, against)} of the queries"
     if over := _over(plan, against):
@@ -150,10 +168,11 @@ def _late(plan: RoutingPlan, outcome: Outcome) -> str:
 
 
 def _rate(plan: RoutingPlan) -> str:
+    if plan.amount_per_point is not None:
+        return f", where a point of accuracy is worth {plan.amount_per_point:.4g} {UNITS[plan.weighs].name}"
     if plan.joules_per_point is None:
         return ""
-    divisor, unit = energy_unit([plan.joules_per_point])
-    return f", where a point of accuracy is worth {plan.joules_per_point / divisor:.4g} {unit}"
+    return f", where a point of accuracy is worth {pursued(plan, plan.joules_per_point)}"
 
 
 def _percent(fraction: float | None) -> str:

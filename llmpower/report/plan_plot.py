@@ -16,6 +16,7 @@ from llmpower.report.drawing import check_drawing, check_suffix, save_chart
 from llmpower.report.style import INK, SERIES, values
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.baselines import best_blind_mix
+from llmpower.routing.rates import AMOUNTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,11 @@ LABELS = {
     "best_blind_mix": "best blind mix",
     "same_shares_blind": "same shares, blind",
     "hybrid_threshold": "token threshold",
+}
+TITLES = {
+    "energy": "energy of the queries [J]",
+    "money": "cost of the queries [EUR]",
+    "carbon": "carbon of the queries [g CO₂]",
 }
 SHAPES = ("triangle-down", "triangle-up", "diamond", "square", "cross")
 WIDTH, HEIGHT = 520, 340
@@ -62,17 +68,18 @@ def plan_chart(plan: RoutingPlan, points: pd.DataFrame) -> Any:
     by_tokens = plan.accuracy_weighting == "tokens"
     column = "accuracy_token_weighted" if by_tokens else "accuracy_query_mean"
     points = points.sort_values(column)
-    front = [_at(x, y, "frontier") for x, y in zip(points[column], points["energy_j"], strict=True)]
+    of_points = points[AMOUNTS.get(plan.weighs, "energy_j")]
+    front = [_at(x, y, "frontier") for x, y in zip(points[column], of_points, strict=True)]
     singles = [
-        _at(_accuracy(plan, single), single.energy_j, "one model for all") | {"name": name + _late(single)}
+        _at(_accuracy(plan, single), _pursued(plan, single), "one model for all") | {"name": name + _late(single)}
         for name, single in ((name, plan.baselines[f"single:{name}"]) for name in plan.model_names)
     ]
     others = [
-        _at(_accuracy(plan, outcome), outcome.energy_j, LABELS[name] + _late(outcome))
+        _at(_accuracy(plan, outcome), _pursued(plan, outcome), LABELS[name] + _late(outcome))
         for name, outcome in plan.baselines.items()
         if name in LABELS
     ]
-    ours = _at(_accuracy(plan, plan), plan.energy_j, f"plan, ζ = {plan.zeta:.3g}")
+    ours = _at(_accuracy(plan, plan), _pursued(plan, plan), f"plan, ζ = {plan.zeta:.3g}")
     mixes = _mixes(plan)
     kinds = ["frontier", "blind mixes", "one model for all", *(str(at["kind"]) for at in (*others, ours))]
     colours = [SERIES[0], SERIES[1], SERIES[1], *(_colour(str(other["kind"])) for other in others), INK]
@@ -81,7 +88,7 @@ def plan_chart(plan: RoutingPlan, points: pd.DataFrame) -> Any:
 
     x = alt.X("x:Q", title=f"accuracy, mean over {'tokens' if by_tokens else 'queries'}")
     x = x.axis(format=".1%", tickCount=6).scale(zero=False, nice=False, padding=24)
-    y = alt.Y("y:Q", title="energy of the queries [J]").axis(format="~s").scale(zero=True)
+    y = alt.Y("y:Q", title=TITLES[plan.weighs]).axis(format="~s").scale(zero=True)
     colour = alt.Color("kind:N", title=None).scale(domain=kinds, range=colours)
     shape = alt.Shape("kind:N", title=None).scale(domain=kinds, range=shapes)
     dash = alt.StrokeDash("kind:N", title=None).scale(domain=kinds, range=dashes)
@@ -93,12 +100,12 @@ def plan_chart(plan: RoutingPlan, points: pd.DataFrame) -> Any:
         .encode(x=x, y=y, color=colour, shape=shape),
         alt.Chart(values(singles)).mark_text(dx=7, dy=-9, align="left", fontSize=10).encode(x=x, y=y, text="name:N"),
     ]
-    if plan.energy is not None:
+    if plan.energy is not None and plan.weighs == "energy":
         bar = ours | {"low": plan.energy.low_j, "high": plan.energy.high_j}
         layers.append(alt.Chart(values([bar])).mark_rule(color=INK).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"))
     star = alt.Chart(values([ours])).mark_point(filled=True, size=130, opacity=1)
     layers.append(star.encode(x=x, y=y, color=colour, shape=shape))
-    saved = f"{100 * plan.saving.fraction:.0f} % less than the best blind mix at equal accuracy"
+    saved = f"{100 * plan.saved_share:.0f} % less than the best blind mix at equal accuracy"
     title = f"SIMULATED: {saved}" if plan.simulated else saved
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)
 
@@ -107,7 +114,7 @@ def _mixes(plan: RoutingPlan) -> list[dict[str, float | str]]:
     """The cheapest mixes of single models at each accuracy."""
     singles = [plan.baselines[f"single:{name}"] for name in plan.model_names]
     accuracy = np.array([_accuracy(plan, single) for single in singles])
-    energy_j = np.array([single.energy_j for single in singles])
+    energy_j = np.array([_pursued(plan, single) for single in singles])
     # Less accuracy than the cheapest model's saves nothing. From there on the least is a line from corner to corner.
     corners = np.unique(accuracy[accuracy >= accuracy[energy_j == energy_j.min()].max()])
     return [_at(least, best_blind_mix(energy_j, accuracy, least) @ energy_j, "blind mixes") for least in corners]
@@ -115,6 +122,12 @@ def _mixes(plan: RoutingPlan) -> list[dict[str, float | str]]:
 
 def _at(accuracy: float, energy_j: float, kind: str) -> dict[str, float | str]:
     return {"x": float(accuracy), "y": float(energy_j), "kind": kind}
+
+
+def _pursued(plan: RoutingPlan, outcome: Outcome) -> float:
+    """Of the queries alone: J, EUR or g."""
+    rate = plan.workload.rates.by_kind.get(plan.weighs)
+    return outcome.energy_j if rate is None else rate.amount(outcome.weighed_j)
 
 
 def _colour(kind: str) -> str:

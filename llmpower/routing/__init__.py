@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmpower.routing.policy_document import load_policy, save_policy
     from llmpower.routing.replay import Trace
     from llmpower.routing.simulation import simulate
+    from llmpower.routing.tariff import read_tariff
     from llmpower.routing.workload import Workload, read_workload
 
 _PUBLIC = {
@@ -38,6 +39,7 @@ _PUBLIC = {
     "make_policy": "policy",
     "models_per_query": "expansion",
     "read_accuracy": "accuracy",
+    "read_tariff": "tariff",
     "read_workload": "workload",
     "route": "plan",
     "rows_table": "expansion",
@@ -61,6 +63,7 @@ __all__ = [
     "make_policy",
     "models_per_query",
     "read_accuracy",
+    "read_tariff",
     "read_workload",
     "route",
     "rows_table",

@@ -24,7 +24,7 @@ import numpy as np
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.choices import Choice, find
-from llmpower.tables import read_records
+from llmpower.tables import number_of, read_records
 
 Weighting = Literal["tokens", "queries"]
 WEIGHTINGS: tuple[Weighting, ...] = ("tokens", "queries")
@@ -113,22 +113,15 @@ def _of_models(records: Sequence[Mapping[str, object]], column: str, read: Any, 
 
 
 def _gpus(field: str, value: object, place: str) -> int:
-    number = _number(value)
+    number = number_of(value)
     if not (1 <= number < np.inf and number.is_integer()):
         raise InputError(field, value, f"{place} needs a whole number of GPUs, 1 or more")
     return int(number)
 
 
 def _fraction(field: str, value: object, place: str) -> float:
-    number = _number(value)
+    number = number_of(value)
     if not 0 <= number <= 1:
         shown = "empty" if value is None or value != value else value
         raise InputError(field, shown, f"{place} needs a fraction from 0 to 1; write 0.51 for 51 %")
     return number
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
-    except (TypeError, ValueError):
-        return np.nan

@@ -54,8 +54,8 @@ def baselines(
     mix = None
     if accuracy is not None:
         of_single = np.array([_accuracy(found[f"single:{name}"], costs) for name in costs.model_names])
-        charges = costs.idle_j if costs.unloadable else None
-        mix = best_blind_mix(everything.energy_j, of_single, accuracy, charges)
+        charges = costs.charges_j if costs.unloadable else None
+        mix = best_blind_mix(costs.weighed_loads(everything), of_single, accuracy, charges)
         found["best_blind_mix"] = blind(mix)
     found["same_shares_blind"] = blind(np.array(list(plan.shares.values())))
     if threshold is not None:

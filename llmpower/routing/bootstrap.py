@@ -94,6 +94,8 @@ def _represented(costs: Costs, limits: tuple[IntArray, IntArray]) -> tuple[Costs
         row_counts=count.astype(np.int64),
         cell_class=workload.cell_class[cells],
         classes=workload.classes,
+        cell_rate=None if workload.cell_rate is None else workload.cell_rate[cells],
+        rates=workload.rates,
     )
     represented = replace(
         costs,

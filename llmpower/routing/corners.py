@@ -58,7 +58,7 @@ def turns(costs: Costs) -> Turns:
     def of(
         cells: slice,
     ) -> tuple[NDArray[np.intp], list[tuple[FloatArray, IntArray, NDArray[np.intp], FloatArray, FloatArray]]]:
-        e, a = costs.energy_j[cells].copy(), costs.query_accuracy(cells)
+        e, a = costs.weighed(costs.energy_j[cells], cells).copy(), costs.query_accuracy(cells)
         if late is not None:
             e[late[cells]] = np.inf
         rows, count = np.arange(len(e)), workload.count[cells]

@@ -4,16 +4,16 @@ Scaling, over all queries and choices, with the least taken as 0:
 
     ê = e / max e,   â = a / max a,   cost = ζ·ê − (1−ζ)·â
 
-so ζ = 1 is energy alone and ζ = 0 accuracy alone. One query sets each maximum, so a ζ means another exchange of joules
-for accuracy in every workload. A pair of query and choice that a limit on latency forbids costs infinity, and still
-counts in the scaling, so that a ζ means the same with a limit and without.
+so ζ = 1 is energy alone and ζ = 0 accuracy alone. Where money or carbon is pursued, e is weighed by the rate at which
+the query came (:mod:`~llmpower.routing.rates`), here and in the maximum. One query sets each maximum, so a ζ means
+another exchange of joules for accuracy in every workload. A pair of query and choice that a limit on latency forbids
+costs infinity, and still counts in the scaling, so that a ζ means the same with a limit and without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,36 +21,20 @@ from numpy.typing import NDArray
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing import kernels
 from llmpower.routing.accuracy import WEIGHTINGS, AccuracyTable, Weighting, accuracies
 from llmpower.routing.choices import Choice, candidates
 from llmpower.routing.gpu_seconds import GpuSeconds, SecondRows
 from llmpower.routing.idle import Idle
 from llmpower.routing.kernels import Choices
 from llmpower.routing.outcome import Loads, Outcome, Scaling
-from llmpower.routing.predictions import RUNTIME, Predictor, extrapolated, predict
+from llmpower.routing.predictions import extrapolated, predict
+from llmpower.routing.rates import AMOUNTS, Rate, Weigh
 from llmpower.routing.stretches import in_stretches
+from llmpower.routing.sums import Sums, add_up
 from llmpower.routing.workload import IntArray, Workload
 
 # As many as a processor's nearer cache holds with what is computed from them.
 CELLS_AT_ONCE = 2**11
-
-
-class _Sums:
-    """Queries and tokens by class and choice (n_classes, n_choices); J, s and late queries a choice (n_choices,)."""
-
-    def __init__(self, n_classes: int, n_choices: int) -> None:
-        self.queries, self.tokens = np.zeros((2, n_classes, n_choices), np.int64)
-        self.energy_j, self.runtime_s = np.zeros((2, n_choices))
-        self.late = np.zeros(n_choices, np.int64)
-
-    def add(self, other: _Sums) -> None:
-        """Take up the sums of other cells."""
-        self.queries += other.queries
-        self.tokens += other.tokens
-        self.energy_j += other.energy_j
-        self.runtime_s += other.runtime_s
-        self.late += other.late
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +47,7 @@ class Costs:
     it is loaded, or ``None``; all are, unless they are ``unloadable`` and given no query. No
     query may go where it is predicted to take longer than ``max_runtime_s``, if that is given. ``second_rows`` are
     limits on GPU-seconds, if any; where a second on a choice has its price in them it stands in ``second_prices``
-    (n_choices,), in the unit of the objective.
+    (n_choices,), in the unit of the objective. ``weighs`` is what is pursued; ``energy_j`` are joules all the same.
     """
 
     choices: tuple[Choice, ...]
@@ -80,6 +64,32 @@ class Costs:
     max_runtime_s: float | None = None
     second_rows: SecondRows | None = None
     second_prices: FloatArray | None = None
+    weighs: Weigh = "energy"
+
+    @property
+    def rate(self) -> Rate | None:
+        """What joules are weighed by; ``None`` where they count as they are."""
+        return self.workload.rates.by_kind.get(self.weighs)
+
+    def weighed(self, values: FloatArray, cells: slice = slice(None)) -> FloatArray:
+        """``values`` of these cells (n_cells, …), in joules or proportional to them, as the objective counts them."""
+        if (rate := self.rate) is None:
+            return values
+        assert self.workload.cell_rate is not None
+        return values * rate.part[self.workload.cell_rate[cells]][:, np.newaxis]
+
+    def amount(self, weighed_j: float) -> float:
+        """Joules, euros or grams, whichever are pursued."""
+        return weighed_j if (rate := self.rate) is None else rate.amount(weighed_j)
+
+    def weighed_loads(self, loads: Loads) -> FloatArray:
+        """What the joules of each choice count in the objective (n_choices,)."""
+        return loads.energy_j if (rate := self.rate) is None else rate.part @ loads.rate_energy_j
+
+    @property
+    def charges_j(self) -> FloatArray | None:
+        """What waiting counts in the objective (n_choices,), ``None`` where it is not charged."""
+        return self.idle_j if self.idle_j is None or (rate := self.rate) is None else self.idle_j * rate.mean_part
 
     @property
     def late(self) -> NDArray[np.bool_] | None:
@@ -105,7 +115,7 @@ class Costs:
         weighs_accuracy, late = self.accuracy is not None and ζ < 1, self.late
 
         def fill(cells: slice) -> None:
-            np.multiply(energy_j[cells], ζ / self.scaling.energy_max_j, out=costs[cells])
+            np.multiply(self.weighed(energy_j[cells], cells), ζ / self.scaling.energy_max_j, out=costs[cells])
             if weighs_accuracy:
                 a = self.query_accuracy(cells)
                 a *= (1 - ζ) / (self.scaling.accuracy_max or 1.0)
@@ -141,45 +151,10 @@ class Costs:
 
     def _summed_loads(self, assignments: tuple[IntArray | Choices | None, ...]) -> list[Loads]:
         """Of each assignment, ``None`` standing for everything on each choice; the first is none of these."""
-        workload, late, n_choices = self.workload, self.late, len(self.choices)
-        predictor = Predictor(self.choices, workload, RUNTIME)
+        sums = add_up(self.workload, self.choices, self.energy_j, self.late, assignments)
+        return [self._loads(each) for each in sums]
 
-        def add_up(cells: slice) -> list[_Sums]:
-            count, classes, energy_j = workload.count[cells], workload.cell_class[cells], self.energy_j[cells]
-            tokens = workload.input_tokens[cells] + workload.output_tokens[cells]
-            (seconds,) = predictor.of(cells)
-            found = []
-            for number, assigned in enumerate(assignments):
-                sums = _Sums(len(workload.classes), n_choices)
-                found.append(sums)
-                if assigned is None:
-                    queries = count.astype(np.float64)
-                    sums.energy_j[:], sums.runtime_s[:] = queries @ energy_j, queries @ seconds
-                    sums.queries += _by_class(classes, count, len(workload.classes))
-                    sums.tokens += _by_class(classes, count * tokens, len(workload.classes))
-                    if late is not None:
-                        sums.late += count @ late[cells]
-                    continue
-                x = _queries(assigned, cells, count, n_choices)
-                kernels.count(x, tokens, classes, sums.queries, sums.tokens)
-                kernels.add(x, seconds, sums.runtime_s)
-                if number:
-                    kernels.add(x, energy_j, sums.energy_j)
-                if late is not None:
-                    sums.late += np.einsum("ck,ck->k", x, late[cells])
-            return found
-
-        totals = [_Sums(len(workload.classes), n_choices) for _ in assignments]
-        for found in in_stretches(add_up, workload.n_cells, 4 * CELLS_AT_ONCE):
-            for total, sums in zip(totals, found, strict=True):
-                total.add(sums)
-        # The first is the plan, whose joules are added up in the order of the cells, as its objective always was.
-        plan = assignments[0]
-        assert plan is not None
-        kernels.add(_queries(plan, slice(None), workload.count, n_choices), self.energy_j, totals[0].energy_j)
-        return [self._loads(sums) for sums in totals]
-
-    def _loads(self, sums: _Sums) -> Loads:
+    def _loads(self, sums: Sums) -> Loads:
         accuracy_tokens, accuracy_queries = np.zeros(len(self.choices)), np.zeros(len(self.choices))
         if self.accuracy is not None:
             for accuracy, queries, tokens in zip(self.accuracy, sums.queries, sums.tokens, strict=True):
@@ -193,15 +168,16 @@ class Costs:
             accuracy_tokens=accuracy_tokens,
             accuracy_queries=accuracy_queries,
             late=sums.late.astype(np.float64),
+            rate_energy_j=sums.rate_energy_j,
         )
 
     def summed(self, loads: Loads, zeta: float) -> Outcome:
         """The outcome that loads come to."""
-        energy_j, n_queries = float(loads.energy_j.sum()), self.workload.n_queries
-        idle_j = None
-        if self.idle_j is not None:
-            idle_j = float(self.idle_j[loads.queries > 0].sum() if self.unloadable else self.idle_j.sum())
-        objective = zeta * (energy_j + (idle_j or 0.0)) / self.scaling.energy_max_j
+        weighed_j, n_queries = float(self.weighed_loads(loads).sum()), self.workload.n_queries
+        loaded = loads.queries > 0 if self.unloadable else np.full(len(self.choices), True)
+        idle_j = None if self.idle_j is None else float(self.idle_j[loaded].sum())
+        charged_j = 0.0 if self.charges_j is None else float(self.charges_j[loaded].sum())
+        objective = zeta * (weighed_j + charged_j) / self.scaling.energy_max_j
         token_weighted = query_mean = None
         if self.accuracy is not None:
             tokens, queries = float(loads.accuracy_tokens.sum()), float(loads.accuracy_queries.sum())
@@ -211,7 +187,7 @@ class Costs:
             query_mean = queries / n_queries
         return Outcome(
             objective=objective,
-            energy_j=energy_j,
+            energy_j=float(loads.energy_j.sum()),
             runtime_s=float(loads.runtime_s.sum()),
             accuracy_token_weighted=token_weighted,
             accuracy_query_mean=query_mean,
@@ -219,21 +195,13 @@ class Costs:
             idle_energy_j=idle_j,
             late_queries=None if self.max_runtime_s is None else float(loads.late.sum()),
             gpu_seconds=None if self.second_rows is None else self.second_rows.used(loads.runtime_s),
+            weighed_j=weighed_j,
+            **{name: self._amount(kind, loads, idle_j or 0.0) for kind, name in AMOUNTS.items()},
         )
 
-
-def _queries(assigned: IntArray | Choices, cells: slice, count: IntArray, n_choices: int) -> IntArray:
-    """Of these cells, which have ``count`` queries, on each choice; see :meth:`Costs.all_loads`."""
-    if assigned.ndim == 1:
-        return kernels.assign(cast(Choices, assigned[cells]), count, n_choices)
-    return assigned[cells].astype(np.int64, copy=False)
-
-
-def _by_class(cell_class: IntArray, values: IntArray, n_classes: int) -> IntArray:
-    """Sums of whole numbers by class, shape (n_classes, 1)."""
-    if n_classes == 1:
-        return np.array([[values.sum()]])
-    return np.array([[values[cell_class == number].sum()] for number in range(n_classes)])
+    def _amount(self, kind: Weigh, loads: Loads, idle_j: float) -> float | None:
+        rate = self.workload.rates.by_kind.get(kind)
+        return None if rate is None else rate.total(loads.rate_energy_j, idle_j)
 
 
 def predict_costs(
@@ -247,13 +215,16 @@ def predict_costs(
     allow_unload: bool = False,
     max_runtime_s: float | None = None,
     gpu_seconds: GpuSeconds | None = None,
+    weigh: Weigh | None = None,
 ) -> Costs:
     """Predict the workload on the models of ``only``, or on all; charge what they draw ``idle``, if given.
+
+    ``weigh`` is what is pursued; by default money where the workload came with prices, else carbon, else energy.
 
     Raises:
         InputError: no model, an unknown one in ``only`` or ``accuracy``, one without an accuracy, models that cannot
             be compared, a prediction at or below zero, models to unload that nothing is charged for, or a limit on a
-            query's predicted runtime or a model's GPU-seconds that is no positive number.
+            query's predicted runtime or a model's GPU-seconds that is no positive number, or nothing to ``weigh`` by.
     """
     if max_runtime_s is not None and not 0 < max_runtime_s < np.inf:
         raise InputError("--max-runtime", max_runtime_s, "is the longest that a query may take, in seconds above 0")
@@ -274,7 +245,7 @@ def predict_costs(
     values = None if table is None else accuracies(table, choices, workload.classes)
     second_rows = gpu_seconds.rows(choices) if gpu_seconds is not None and gpu_seconds.limits else None
     energy_j, runtime_s = predict(choices, workload, seconds=max_runtime_s is not None or second_rows is not None)
-    return Costs(
+    costs = Costs(
         choices=choices,
         workload=workload,
         energy_j=energy_j,
@@ -283,12 +254,19 @@ def predict_costs(
         weighting=weighting,
         extrapolated=extrapolated(choices, workload),
         scaling=Scaling(float(energy_j.max()), _accuracy_max(values, workload, weighting)),
+        weighs=workload.rates.weighed(weigh),
         n_tokens=float(workload.tokens @ workload.count),
         idle_j=None if idle is None else idle.energy_j(choices),
         unloadable=allow_unload,
         max_runtime_s=max_runtime_s,
         second_rows=second_rows,
     )
+    if costs.rate is None:
+        return costs
+    largest = in_stretches(
+        lambda cells: float(costs.weighed(energy_j[cells], cells).max()), workload.n_cells, CELLS_AT_ONCE
+    )
+    return replace(costs, scaling=replace(costs.scaling, energy_max_j=max(largest)))
 
 
 def _accuracy_max(accuracy: FloatArray | None, workload: Workload, weighting: Weighting) -> float | None:

@@ -15,6 +15,7 @@ from llmpower.routing import kernels
 from llmpower.routing.kernels import Choices
 from llmpower.routing.loaded import Assigned
 from llmpower.routing.plan import RoutingPlan
+from llmpower.routing.rates import UNITS
 from llmpower.routing.workload import IntArray, Workload
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def name_columns(plan: RoutingPlan | Assigned) -> dict[str, tuple[list[str], NDA
 def cells_table(plan: RoutingPlan) -> pd.DataFrame:
     """A row for each cell and model that has queries: ``input_tokens, output_tokens, model_name, count``.
 
-    Where a model stands on several systems, ``system`` follows it; where queries have a class, ``query_class``.
+    Where a model stands on several systems, ``system`` follows it; where queries have a class, ``query_class``; where
+    they came with rates, those.
     """
     import pandas as pd
 
@@ -83,6 +85,7 @@ def cells_table(plan: RoutingPlan) -> pd.DataFrame:
             "output_tokens": plan.workload.output_tokens[cells],
             **{column: values[models] for column, values in _names(plan).items()},
             **_classes(plan, cells),
+            **_rates(plan.workload, cells),
             "count": plan.assigned[cells, models],
         }
     )
@@ -100,6 +103,13 @@ def _classes(plan: RoutingPlan, cells: IntArray) -> dict[str, NDArray[np.object_
     if plan.workload.classes == ("",):
         return {}
     return {"query_class": np.array(plan.workload.classes, dtype=object)[plan.workload.cell_class[cells]]}
+
+
+def _rates(workload: Workload, cells: IntArray) -> dict[str, NDArray[np.float64]]:
+    if workload.cell_rate is None:
+        return {}
+    rate = workload.cell_rate[cells]
+    return {UNITS[kind].column: of_kind.per_kwh[rate] for kind, of_kind in workload.rates.by_kind.items()}
 
 
 def runs(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, Choices, IntArray]:

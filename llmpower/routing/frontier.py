@@ -20,6 +20,7 @@ from llmpower.routing.costs import predict_costs
 from llmpower.routing.goals import Knee, check_goal
 from llmpower.routing.latency import refuse_late
 from llmpower.routing.outcome import Outcome
+from llmpower.routing.rates import AMOUNTS, PER_POINT, Weigh
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.tradeoff import Tradeoff
 from llmpower.routing.workload import Workload
@@ -32,10 +33,15 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontierPoint(Outcome):
-    """What the optimum at ``zeta`` comes to, and what a percentage point of mean accuracy is worth there."""
+    """What the optimum at ``zeta`` comes to, and what a percentage point of mean accuracy is worth there.
+
+    In joules, or in euros or grams where those are pursued, as ``weighs`` says.
+    """
 
     zeta: float
-    joules_per_point: float
+    weighs: Weigh
+    joules_per_point: float | None
+    amount_per_point: float | None
 
 
 def trace_frontier(
@@ -48,6 +54,7 @@ def trace_frontier(
     only: Collection[str] = (),
     accuracy_weighting: Weighting = "tokens",
     max_runtime_s: float | None = None,
+    weigh: Weigh | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FrontierPoint]:
     """Optimal plans by rising ζ, so that the front is nowhere further from the line through them than ``tolerance``.
@@ -59,7 +66,7 @@ def trace_frontier(
         raise InputError("tolerance", tolerance, "is a fraction above 0")
     check_goal(Knee(), accuracy)
     costs = predict_costs(
-        models, workload, accuracy, only=only, weighting=accuracy_weighting, max_runtime_s=max_runtime_s
+        models, workload, accuracy, only=only, weighting=accuracy_weighting, max_runtime_s=max_runtime_s, weigh=weigh
     )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
@@ -71,15 +78,21 @@ def trace_frontier(
 
 
 def _point(tradeoff: Tradeoff, zeta: float, outcome: Outcome) -> FrontierPoint:
+    costs, worth = tradeoff.costs, tradeoff.joules_per_point(zeta)
     return FrontierPoint(
         **{field.name: getattr(outcome, field.name) for field in fields(Outcome)},
         zeta=zeta,
-        joules_per_point=tradeoff.joules_per_point(zeta),
+        weighs=costs.weighs,
+        joules_per_point=worth if costs.rate is None else None,
+        amount_per_point=None if costs.rate is None else costs.amount(worth),
     )
 
 
 def frontier_table(points: Sequence[FrontierPoint]) -> pd.DataFrame:
-    """A row a point: ``zeta, joules_per_point, energy_j, runtime_s``, accuracies, and ``share:<model>`` for each."""
+    """A row a point: ``zeta, joules_per_point, energy_j, runtime_s``, accuracies, and ``share:<model>`` for each.
+
+    With a tariff ``cost_eur`` and ``carbon_g``, as far as it says them, and what a point is worth of what is pursued.
+    """
     import pandas as pd
 
     return pd.DataFrame(
@@ -88,6 +101,7 @@ def frontier_table(points: Sequence[FrontierPoint]) -> pd.DataFrame:
                 "zeta": point.zeta,
                 "joules_per_point": point.joules_per_point,
                 "energy_j": point.energy_j,
+                **_amounts(point),
                 "runtime_s": point.runtime_s,
                 "accuracy_token_weighted": point.accuracy_token_weighted,
                 "accuracy_query_mean": point.accuracy_query_mean,
@@ -96,3 +110,8 @@ def frontier_table(points: Sequence[FrontierPoint]) -> pd.DataFrame:
             for point in points
         ]
     )
+
+
+def _amounts(point: FrontierPoint) -> dict[str, float]:
+    found = {} if point.amount_per_point is None else {PER_POINT[point.weighs]: point.amount_per_point}
+    return found | {name: amount for name in AMOUNTS.values() if (amount := getattr(point, name)) is not None}

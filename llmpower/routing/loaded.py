@@ -52,7 +52,7 @@ def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, p
         assert costs.runtime_s is not None
         found = solve_within(paid, count, limits, costs.runtime_s, rows)
         of_limits = zip(rows.limit.tolist(), found.row_prices.tolist(), strict=True)
-        idle = 0.0 if costs.idle_j is None else zeta * float(costs.idle_j.sum()) / costs.scaling.energy_max_j
+        idle = 0.0 if costs.charges_j is None else zeta * float(costs.charges_j.sum()) / costs.scaling.energy_max_j
         return Solved(
             Solution(found.assigned, found.prices, found.gap),
             everything,
@@ -60,7 +60,7 @@ def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, p
             found.row_prices @ rows.gpus,
             found.bound + idle,
         )
-    if costs.idle_j is None or not costs.unloadable:
+    if costs.charges_j is None or not costs.unloadable:
         return Solved(solve(paid, count, low, high), everything)
 
     def optimum(loaded: NDArray[np.intp]) -> float:
@@ -68,7 +68,7 @@ def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, p
         taken = solution.assigned > 0  # elsewhere a cost may be infinite
         return float(solution.assigned[taken] @ paid[:, loaded][taken])
 
-    charges = zeta * costs.idle_j / costs.scaling.energy_max_j
+    charges = zeta * costs.charges_j / costs.scaling.energy_max_j
     loaded = cheapest_set(charges, low, high, costs.workload.n_queries, optimum)
     solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
     assigned, prices = np.zeros(paid.shape, np.int64), np.zeros(len(everything))

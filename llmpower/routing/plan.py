@@ -24,7 +24,7 @@ from llmpower.routing.bootstrap import Bootstrap, bootstrap
 from llmpower.routing.choices import Choice
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.dominance import never_chosen
-from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose
+from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose, pursued
 from llmpower.routing.gpu_seconds import GpuSeconds, SecondLimit
 from llmpower.routing.idle import Idle
 from llmpower.routing.latency import refuse_late
@@ -32,6 +32,7 @@ from llmpower.routing.loaded import Assigned, Solved, solve_loaded
 from llmpower.routing.loads import ModelLoad, model_loads
 from llmpower.routing.outcome import Outcome, Scaling
 from llmpower.routing.plan_document import plan_json
+from llmpower.routing.rates import AMOUNTS, Weigh
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.solver import solve
 from llmpower.routing.thresholds import ThresholdRule, best_threshold
@@ -49,7 +50,8 @@ class RoutingPlan(Outcome):
     ``max_runtime_s`` is the longest that a query was allowed to take, if anything was asked.
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solver.Solution` has them:
     a query goes to the least of ζ·ê − (1−ζ)·â + price. ``joules_per_point`` is what a percentage point of the mean
-    accuracy is worth at ζ; ``None`` where none is known or ζ is 0. ``bound`` is what fractions of queries could reach
+    accuracy is worth at ζ; ``None`` where none is known or ζ is 0, and where money or carbon is pursued, as ``weighs``
+    says: then ``amount_per_point`` has it in euros or grams. ``bound`` is what fractions of queries could reach
     where ζ was chosen for a budget or a floor, or GPU-seconds are limited; ``second_limits`` are those limits by name,
     with what a GPU-second adds to the cost of a query there. Models in ``unloaded`` are better not loaded and have no
     price; those in ``never_chosen`` get queries only because shares say so. ``extrapolated_queries`` lie outside the
@@ -65,7 +67,9 @@ class RoutingPlan(Outcome):
     limits: tuple[IntArray, IntArray]
     max_runtime_s: float | None
     zeta: float
+    weighs: Weigh
     joules_per_point: float | None
+    amount_per_point: float | None
     bound: Bound | None
     second_limits: Mapping[str, SecondLimit] | None
     accuracy_weighting: Weighting
@@ -96,6 +100,14 @@ class RoutingPlan(Outcome):
         """Fraction of the plan's energy that those queries take."""
         return self.extrapolated_energy_j / self.energy_j
 
+    @property
+    def saved_share(self) -> float:
+        """What is saved of what is pursued, as a fraction of the baseline's."""
+        if (name := AMOUNTS.get(self.weighs)) is None:
+            return self.saving.fraction
+        saved, of_all = getattr(self.saving, name), getattr(self.baselines[self.saving.against], name)
+        return float(saved / of_all)
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the assignment, as JSON types."""
         return plan_json(self)
@@ -114,6 +126,7 @@ def route(
     allow_unload: bool = False,
     max_runtime_s: float | None = None,
     gpu_seconds: GpuSeconds | None = None,
+    weigh: Weigh | None = None,
     max_extrapolation: float = 1.0,
     draws: int = 20,
     solved: Callable[[Assigned], None] | None = None,
@@ -137,6 +150,8 @@ def route(
             default.
         gpu_seconds: the most GPU-seconds that all queries of a model may take; ζ is chosen as without. Whole queries
             keep to them at a little more than the optimum, and ``optimality_gap`` says how much more.
+        weigh: what is pursued of a workload that came with a tariff's rates: ``money``, ``carbon`` or ``energy``. By
+            default what the goal counts, else money where there are prices, else carbon.
         max_extrapolation: the largest fraction of the queries, and of the energy, that may lie outside what the models
             were fitted on. Any by default, and up to half on the command line.
         draws: how often to plan again with other coefficients, for :class:`~llmpower.routing.bootstrap.Bootstrap`.
@@ -179,6 +194,7 @@ def route(
         allow_unload=allow_unload,
         max_runtime_s=max_runtime_s,
         gpu_seconds=gpu_seconds,
+        weigh=pursued(zeta, weigh, workload.rates),
     )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
@@ -224,6 +240,8 @@ def make_plan(
     outcome = costs.summed(loads, zeta)
     compared = baselines(costs, outcome, zeta, everything, of_turns, *of_rule)
     Φ = summed_designs(costs, solution.assigned)
+    weighed_Φ = Φ if costs.rate is None else summed_designs(costs, solution.assigned, weighed=True)
+    worth = Tradeoff(costs, limits).joules_per_point(zeta) if costs.accuracy is not None and zeta else None
     of_loaded = limits[0], np.where(np.isin(np.arange(len(names)), loaded), limits[1], 0)
     return RoutingPlan(
         **{field.name: getattr(outcome, field.name) for field in fields(Outcome)},
@@ -234,9 +252,9 @@ def make_plan(
         limits=limits,
         max_runtime_s=costs.max_runtime_s,
         zeta=zeta,
-        joules_per_point=Tradeoff(costs, limits).joules_per_point(zeta)
-        if costs.accuracy is not None and zeta
-        else None,
+        weighs=costs.weighs,
+        joules_per_point=worth if costs.rate is None else None,
+        amount_per_point=None if costs.rate is None or worth is None else costs.amount(worth),
         bound=chosen.bound if found.bound is None else Bound(objective=found.bound),
         second_limits=found.second_limits,
         accuracy_weighting=costs.weighting,
@@ -248,7 +266,7 @@ def make_plan(
         baselines=compared.outcomes,
         threshold=None if rule is None else rule.rule,
         energy=interval(costs, Φ.plan),
-        saving=_saving(costs, outcome, compared, Φ),
+        saving=_saving(costs, outcome, compared, Φ, weighed_Φ),
         # A sample of the queries has no sum to be held to: limits on sums are their prices there.
         bootstrap=bootstrap(replace(costs, second_prices=found.second_prices), of_loaded, zeta, draws, _assign)
         if draws
@@ -269,12 +287,16 @@ def _assign(
     return solution.assigned, solution.prices
 
 
-def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: Designs) -> Saving:
-    """Against the best blind mix; without accuracies, against the single model of least energy."""
+def _saving(costs: Costs, plan: Outcome, compared: Baselines, Φ: Designs, weighed_Φ: Designs) -> Saving:
+    """Against the best blind mix; without accuracies, against the single model that costs least."""
     against, mix = "best_blind_mix", compared.best_blind_mix
     if mix is None:
-        singles = [compared.outcomes[f"single:{name}"].total_energy_j for name in costs.model_names]
+        # Without accuracies ζ is 1, and the objective is what is pursued.
+        singles = [compared.outcomes[f"single:{name}"].objective for name in costs.model_names]
         mix = np.eye(len(singles))[int(np.argmin(singles))]
         against = f"single:{costs.model_names[int(np.argmin(singles))]}"
-    ΔΦ = [w * of_all - ours for w, of_all, ours in zip(mix, Φ.everything, Φ.plan, strict=True)]
-    return saving(costs, plan, against, compared.outcomes[against], ΔΦ)
+    ΔΦ, weighed_ΔΦ = (
+        [w * of_all - ours for w, of_all, ours in zip(mix, sums.everything, sums.plan, strict=True)]
+        for sums in (Φ, weighed_Φ)
+    )
+    return saving(costs, plan, against, compared.outcomes[against], ΔΦ, weighed_ΔΦ)

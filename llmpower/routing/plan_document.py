@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llmpower.routing.outcome import Outcome
+from llmpower.routing.rates import PER_POINT, UNITS
 
 if TYPE_CHECKING:
     from llmpower.routing.plan import RoutingPlan
@@ -22,13 +23,19 @@ def plan_json(plan: RoutingPlan) -> dict[str, Any]:
         "accuracy_weighting": plan.accuracy_weighting,
         "max_runtime_s": plan.max_runtime_s,
         "zeta": plan.zeta,
+        "weighs": plan.weighs,
         "joules_per_point": plan.joules_per_point,
+        **{name: plan.amount_per_point if plan.weighs == kind else None for kind, name in PER_POINT.items()},
         "bound": None if plan.bound is None else asdict(plan.bound),
         "second_limits": None
         if plan.second_limits is None
         else {name: asdict(limit) for name, limit in plan.second_limits.items()},
         "prices": dict(plan.prices),
         "scaling": asdict(plan.scaling),
+        "rates": {
+            UNITS[kind].column: {"dearest": rate.dearest, "mean": rate.mean_per_kwh}
+            for kind, rate in plan.workload.rates.by_kind.items()
+        },
         "boundary": plan.boundary,
         "optimality_gap": plan.optimality_gap,
         "saving": asdict(plan.saving),
@@ -52,6 +59,8 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "objective": outcome.objective,
         "energy_j": outcome.energy_j,
+        "cost_eur": outcome.cost_eur,
+        "carbon_g": outcome.carbon_g,
         "runtime_s": outcome.runtime_s,
         "accuracy_token_weighted": outcome.accuracy_token_weighted,
         "accuracy_query_mean": outcome.accuracy_query_mean,

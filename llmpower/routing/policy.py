@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from llmpower.exceptions import InputError
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FloatArray, Form, make_form
 from llmpower.routing.accuracy import Weighting
 from llmpower.routing.lengths import Moments
 from llmpower.routing.outcome import Scaling
+from llmpower.routing.rates import Weigh
 
 if TYPE_CHECKING:
     from llmpower.routing.plan import RoutingPlan
@@ -140,8 +142,19 @@ class RoutingPolicy:
         return np.asarray(self.costs(input_tokens, output_tokens, query_class).argmin(axis=-1))
 
 
+def refuse_rates(weighs: Weigh) -> None:
+    """Refuse a policy of a plan that pursues money or carbon.
+
+    Raises:
+        InputError: it does; a policy has no rates.
+    """
+    if weighs != "energy":
+        raise InputError("--policy", f"with {weighs}", "a policy knows no hours; add --weigh energy, or leave one out")
+
+
 def make_policy(plan: RoutingPlan) -> RoutingPolicy:
-    """What the plan leaves to those who decide one query at a time."""
+    """What the plan, which must pursue energy, leaves to those who decide one query at a time."""
+    refuse_rates(plan.weighs)
     models = []
     for column, choice in enumerate(plan.choices):
         if choice.name in plan.unloaded:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
+from llmpower.routing.timestamps import check_times, since_first_s
 from llmpower.routing.workload import IntArray, Workload
 
 if TYPE_CHECKING:
@@ -41,12 +41,9 @@ class Trace:
         Raises:
             InputError: a column is missing, or a row is no query that arrived at some time.
         """
-        if "timestamp" not in frame.columns:
-            found = ", ".join(map(str, frame.columns))
-            advice = f"queries are replayed in time order (columns: {found}); name its header with --column"
-            raise InputError("timestamp", "missing", f"{advice} timestamp=HEADER")
+        check_times(frame, "queries are replayed in time order")
         workload = Workload.from_frame(frame)
-        seconds = _seconds(frame["timestamp"])
+        seconds = since_first_s(frame["timestamp"])
         classes: list[str | None] = [None] * len(frame)
         if "query_class" in frame.columns:
             labels = frame["query_class"]
@@ -132,21 +129,3 @@ def servers_for(trace: Trace, runtime_s: FloatArray, choices: IntArray, utilisat
     busy_s = np.bincount(choices, runtime_s[np.arange(len(choices)), choices], n_models)
     duration_s = float(np.ptp(trace.arrival_s)) or 1.0
     return np.maximum(np.ceil(busy_s / (duration_s * utilisation)), 1).astype(np.int64)
-
-
-def _seconds(column: pd.Series) -> FloatArray:
-    import pandas as pd
-
-    if pd.api.types.is_numeric_dtype(column):
-        seconds = column.to_numpy(np.float64)
-    else:
-        times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
-        # Before they become floats: nanoseconds since 1970 have more digits than a float.
-        seconds = (times - times.min()).dt.total_seconds().to_numpy(np.float64)
-    wrong = ~np.isfinite(seconds)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        shown = "empty" if column.isna().iloc[row] else column.iloc[row]
-        advice = f"row {row + 1} needs the time of arrival, as an ISO date or in seconds; correct it or leave it out"
-        raise InputError("timestamp", shown, advice)
-    return np.asarray(seconds)

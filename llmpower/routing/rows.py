@@ -19,30 +19,36 @@ from llmpower.tables import check_suffix, read_table, write_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from llmpower.routing.tariff import Tariff
+
 
 class Rows:
     """One row a query, or a row with its ``count``; ``columns`` maps our names to the file's headers.
 
+    A ``tariff`` needs the column ``timestamp`` too.
     Parquet is read a row group at a time where it is written again, every other table through pandas.
 
     Raises:
         InputError: the file cannot be read, or lacks a column.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
-        self._path, self._columns = path, columns
+    def __init__(self, path: Path, columns: Mapping[str, str], tariff: Tariff | None = None) -> None:
+        self._path, self._columns, self._tariff = path, columns, tariff
+        self._required = REQUIRED if tariff is None else (*REQUIRED, "timestamp")
         self._parquet: ParquetRows | None = None
         self._frame: pd.DataFrame | None = None
         # What else may bear such a name, a directory of parts, is pandas' to read.
         if path.suffix == ".parquet" and not path.is_dir():
-            self._parquet = ParquetRows(path, columns, REQUIRED, "--workload")
+            self._parquet = ParquetRows(path, columns, self._required, "--workload")
 
     def workload(self) -> Workload:
-        """The cells; errors as :meth:`Workload.from_tokens`."""
+        """The cells; errors as :meth:`Workload.from_tokens`, and as of the tariff."""
         if self._parquet is None:
-            return Workload.from_frame(self._read())
-        found = self._parquet.columns((*REQUIRED, *OPTIONAL))
-        return Workload.from_tokens(*(found[name] for name in REQUIRED), *(found.get(name) for name in OPTIONAL))
+            return Workload.from_frame(self._read(), self._tariff)
+        found = self._parquet.columns((*self._required, *OPTIONAL))
+        rates = None if self._tariff is None else self._tariff.rates(found.pop("timestamp"))
+        further = (found.get(name) for name in OPTIONAL)
+        return Workload.from_tokens(*(found[name] for name in REQUIRED), *further, row_rates=rates)
 
     def save(self, plan: RoutingPlan, path: Path) -> None:
         """Write the rows in their order, each with the model that it goes to.
@@ -77,5 +83,5 @@ class Rows:
 
     def _read(self) -> pd.DataFrame:
         if self._frame is None:
-            self._frame = read_table(self._path, columns=self._columns, required=REQUIRED, what="--workload")
+            self._frame = read_table(self._path, columns=self._columns, required=self._required, what="--workload")
         return self._frame

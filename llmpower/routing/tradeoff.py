@@ -34,6 +34,7 @@ SAME_COST = 3e-13
 class Point:
     """An optimal plan at ``zeta``: joules of its queries, and the mean accuracy that is pursued, in 0..1.
 
+    Joules are weighed by their rates where money or carbon is pursued, here and all along the front.
     ``assigned`` (n_cells, n_models) is empty where only figures are kept.
     """
 
@@ -79,7 +80,7 @@ class Tradeoff:
         tokens = self.costs.weighting == "tokens"
         accuracy = outcome.accuracy_token_weighted if tokens else outcome.accuracy_query_mean
         assert accuracy is not None
-        return Point(zeta, solution.assigned, solution.prices, outcome, outcome.energy_j, accuracy)
+        return Point(zeta, solution.assigned, solution.prices, outcome, outcome.weighed_j, accuracy)
 
     def ends(self) -> tuple[Point, Point]:
         """The plan of least energy, and that of most accuracy; of equals the one that is better otherwise."""

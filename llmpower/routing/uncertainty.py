@@ -48,7 +48,8 @@ class Saving:
     """What a plan saves against a baseline at equal accuracy: idle energy, where it is charged, included.
 
     ``fraction`` is of the baseline's energy. ``inside_noise`` where the interval reaches down to no saving at all;
-    ``None``, as is ``interval``, where the fits do not tell.
+    ``None``, as is ``interval``, where the fits do not tell. ``cost_eur`` and ``carbon_g`` are ``None`` where no tariff
+    says them; where one is pursued, it is its saving that may be inside the noise.
     """
 
     against: str
@@ -56,21 +57,36 @@ class Saving:
     fraction: float
     interval: Interval | None
     inside_noise: bool | None
+    cost_eur: float | None
+    carbon_g: float | None
 
 
-def saving(costs: Costs, plan: Outcome, against: str, other: Outcome, ΔΦ: list[FloatArray]) -> Saving:
-    """Of ``plan`` against ``other``; ΔΦ is Φ_K of the other less that of the plan."""
+def saving(
+    costs: Costs, plan: Outcome, against: str, other: Outcome, ΔΦ: list[FloatArray], weighed_ΔΦ: list[FloatArray]
+) -> Saving:
+    """Of ``plan`` against ``other``; ΔΦ is Φ_K of the other less that of the plan, and the same of weighed joules."""
     saved_j = other.total_energy_j - plan.total_energy_j
-    found = interval(costs, ΔΦ, (other.idle_energy_j or 0.0) - (plan.idle_energy_j or 0.0))
+    waiting_j = (other.idle_energy_j or 0.0) - (plan.idle_energy_j or 0.0)
+    found = pursued = interval(costs, ΔΦ, waiting_j)
     # Equal divisions differ by rounding, which is neither a saving nor noise.
     saves = saved_j > 1e-9 * other.total_energy_j
+    if (rate := costs.rate) is not None:
+        waiting_j *= rate.mean_part
+        pursued = interval(costs, weighed_ΔΦ, waiting_j)
+        saves = other.weighed_j - plan.weighed_j + waiting_j > 1e-9 * other.weighed_j
     return Saving(
         against=against,
         energy_j=saved_j,
         fraction=saved_j / other.total_energy_j,
         interval=found,
-        inside_noise=None if found is None else saves and found.low_j <= 0,
+        inside_noise=None if pursued is None else saves and pursued.low_j <= 0,
+        cost_eur=_less(other.cost_eur, plan.cost_eur),
+        carbon_g=_less(other.carbon_g, plan.carbon_g),
     )
+
+
+def _less(other: float | None, plan: float | None) -> float | None:
+    return None if other is None or plan is None else other - plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +97,8 @@ class Designs:
     everything: list[FloatArray]
 
 
-def summed_designs(costs: Costs, assigned: IntArray) -> Designs:
-    """Of ``assigned`` (n_cells, n_choices), and of all queries on each choice."""
+def summed_designs(costs: Costs, assigned: IntArray, *, weighed: bool = False) -> Designs:
+    """Of ``assigned`` (n_cells, n_choices), and of all queries on each choice; ``weighed`` as their joules are."""
     workload, fits = costs.workload, [choice.model.energy for choice in costs.choices]
     found = Designs([np.zeros(0) for _ in fits], [np.zeros(0) for _ in fits])
     for columns in by_form(fits):
@@ -91,6 +107,7 @@ def summed_designs(costs: Costs, assigned: IntArray) -> Designs:
 
         def add_up(cells: slice, x: slice | list[int] = x, fit: Fit = fit) -> tuple[FloatArray, FloatArray]:
             φ = design(fit, workload.input_tokens[cells], workload.output_tokens[cells])
+            φ = costs.weighed(φ, cells) if weighed else φ
             # Products of floats are left to BLAS, those of integers are not.
             return assigned[cells, x].T.astype(np.float64) @ φ, workload.count[cells].astype(np.float64) @ φ
 

@@ -3,7 +3,8 @@
 Two queries of the same lengths cost the same on every model, so nothing is lost by solving for cells and everything
 is gained: the problem grows with the number of distinct lengths, not of queries. Cells are sorted, which makes the
 plan independent of the order of the rows; each row remembers its cell, which is how a plan is read back in that order.
-A class of queries (what they are for: chat, code, …) on which models are not equally accurate makes cells of its own.
+A class of queries (what they are for: chat, code, …) on which models are not equally accurate makes cells of its own,
+and so does a rate: what a kWh cost when a query came, where that is known.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from llmpower.exceptions import InputError
 from llmpower.routing import kernels
 from llmpower.routing.kernels import Collapsed, IntArray
-from llmpower.tables import read_table
+from llmpower.routing.rates import NO_RATES, Rates, RowRates
+from llmpower.routing.timestamps import check_times
+from llmpower.tables import number_of, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from llmpower.routing.tariff import Tariff
 
 __all__ = ["OPTIONAL", "REQUIRED", "IntArray", "Workload", "read_workload"]
 
@@ -42,11 +47,12 @@ QUERIES_END = 2**53
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """Cells in ascending order of (input_tokens, output_tokens, class), and the rows that they came from.
+    """Cells in ascending order of (input_tokens, output_tokens, class, rate), and the rows that they came from.
 
     ``input_tokens``, ``output_tokens`` and ``count`` have shape (n_cells,); ``row_cells`` (the cell of a row) and
     ``row_counts`` (how many queries the row stands for) have shape (n_rows,), in input order. ``cell_class`` (n_cells,)
     counts in ``classes``, the names of the queries' classes in order; the name of no class is the empty one.
+    ``cell_rate`` (n_cells,) counts in ``rates``, if there are any.
     """
 
     input_tokens: IntArray
@@ -56,6 +62,8 @@ class Workload:
     row_counts: IntArray
     cell_class: IntArray
     classes: tuple[str, ...] = ("",)
+    cell_rate: IntArray | None = None
+    rates: Rates = NO_RATES
 
     @classmethod
     def from_tokens(
@@ -64,10 +72,13 @@ class Workload:
         output_tokens: ArrayLike,
         count: ArrayLike | None = None,
         query_class: ArrayLike | None = None,
+        *,
+        row_rates: RowRates | None = None,
     ) -> Workload:
         """Collapse rows into cells; arguments have shape (n_rows,), ``count`` is 1 each by default.
 
-        ``query_class`` holds a name a row, empty (or ``None``, NaN) where a query has none.
+        ``query_class`` holds a name a row, empty (or ``None``, NaN) where a query has none; ``row_rates`` are what
+        :meth:`~llmpower.routing.tariff.Tariff.rates` says of the queries' times.
 
         Raises:
             InputError: no rows, rows of different lengths, a token count that is empty, negative or no whole number,
@@ -83,7 +94,8 @@ class Workload:
             columns["count"] = np.asarray(count)
         shape = columns["input_tokens"].shape
         names, class_of_row = _classes(query_class)
-        further = () if class_of_row is None else (class_of_row,)
+        rates, rate_of_row = row_rates or (NO_RATES, None)
+        further = [numbers for numbers in (class_of_row, rate_of_row) if numbers is not None]
         if len({values.shape for values in (*columns.values(), *further)}) > 1 or len(shape) != 1:
             shapes = ", ".join(f"{name} {values.shape}" for name, values in columns.items())
             raise InputError("workload", shapes, "give one value a query in each column")
@@ -99,30 +111,43 @@ class Workload:
         if row_counts is not None and (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
             raise InputError("count", f"{total:.3g} in all", "that many cannot be counted exactly; scale them down")
 
-        found = _collapse(tokens_in, tokens_out, class_of_row, row_counts)
+        # Of each class the queries of one rate are a class of their own while rows collapse.
+        kind = class_of_row
+        if rate_of_row is not None and rates.number > 1:
+            kind = rate_of_row if class_of_row is None else class_of_row * rates.number + rate_of_row
+        found = _collapse(tokens_in, tokens_out, kind, row_counts)
+        cell_class, cell_rate = found.cell_class, None
+        if rates.number:
+            cell_class, cell_rate = np.divmod(found.cell_class, rates.number)
         return cls(
             input_tokens=_frozen(found.input_tokens),
             output_tokens=_frozen(found.output_tokens),
             count=_frozen(found.count),
             row_cells=_frozen(found.row_cells),
             row_counts=np.broadcast_to(np.int64(1), shape) if row_counts is None else _frozen(row_counts),
-            cell_class=_frozen(found.cell_class),
+            cell_class=_frozen(cell_class),
             classes=names,
+            cell_rate=None if cell_rate is None else _frozen(cell_rate),
+            rates=rates,
         )
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame) -> Workload:
+    def from_frame(cls, frame: pd.DataFrame, tariff: Tariff | None = None) -> Workload:
         """Collapse a table with ``input_tokens``, ``output_tokens`` and, optionally, ``count`` and ``query_class``.
 
-        Errors as above.
+        A ``tariff`` needs ``timestamp`` too. Errors as above, and as of the tariff.
         """
         tokens = (frame["input_tokens"].to_numpy(), frame["output_tokens"].to_numpy())
         further = (frame[name].to_numpy() if name in frame.columns else None for name in OPTIONAL)
-        return cls.from_tokens(*tokens, *further)
+        row_rates = None
+        if tariff is not None:
+            check_times(frame, "a tariff needs the time of each query")
+            row_rates = tariff.rates(frame["timestamp"])
+        return cls.from_tokens(*tokens, *further, row_rates=row_rates)
 
     @property
     def n_cells(self) -> int:
-        """Number of distinct (input_tokens, output_tokens, class)."""
+        """Number of distinct (input_tokens, output_tokens, class, rate)."""
         return len(self.count)
 
     @property
@@ -136,13 +161,14 @@ class Workload:
         return self.input_tokens + self.output_tokens
 
 
-def read_workload(path: Path, columns: Mapping[str, str] | None = None) -> Workload:
+def read_workload(path: Path, columns: Mapping[str, str] | None = None, tariff: Tariff | None = None) -> Workload:
     """Read a CSV, Parquet or JSON-lines file; ``columns`` maps our names to its headers.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or holds a row that is no query.
+        InputError: the file cannot be read, lacks a column, or holds a row that is no query or that ``tariff`` has no
+            rate for.
     """
-    return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"))
+    return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"), tariff)
 
 
 def _frozen(array: NDArray[N]) -> NDArray[N]:
@@ -201,20 +227,13 @@ def _whole(column: str, values: NDArray[Any], low: int, end: int) -> IntArray:
     """
     if values.dtype.kind in "iu" and values.size and values.min() >= low and values.max() < end:
         return np.ascontiguousarray(values, np.int64)
-    numbers = np.array([_number(value) for value in values]) if values.dtype.kind in "OUSM" else values.astype(float)
+    numbers = np.array([number_of(value) for value in values]) if values.dtype.kind in "OUSM" else values.astype(float)
     wrong = ~((numbers >= low) & (numbers < end) & (numbers == np.floor(numbers)))
     if wrong.any():
         row = int(np.argmax(wrong))
         advice = f"row {row + 1} needs a whole number from {low} to {end - 1} here; correct the row or leave it out"
         raise InputError(column, "empty" if _is_empty(values[row]) else values[row], advice)
     return numbers.astype(np.int64)
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
-    except (TypeError, ValueError):
-        return np.nan
 
 
 def _is_empty(value: object) -> bool:

@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 from two_models import measurements, two_models
 
-from llmpower.cli.route import WEIGHTINGS
+from llmpower.cli.route import WEIGHS, WEIGHTINGS
 from llmpower.modelling import fit, load_models, save_models
 from llmpower.routing import Workload, load_policy, read_accuracy, route
 from llmpower.routing.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
+from llmpower.routing.rates import WEIGHS as KNOWN_WEIGHS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 QUERIES = """ContextTokens,when,GeneratedTokens
@@ -29,6 +30,7 @@ QUERIES = """ContextTokens,when,GeneratedTokens
 512,third,8
 100,fourth,64
 """
+TIMED = ("--workload", "{d}/timed.csv", "--column", "timestamp=at")
 COLUMNS = ("--column", "input_tokens=ContextTokens", "--column", "output_tokens=GeneratedTokens")
 
 
@@ -45,6 +47,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "accuracy.csv").write_text("model_name,accuracy,num_gpus,share\nsmall,0.5,1,0.25\nlarge,0.7,4,0.75\n")
     (directory / "worse.csv").write_text("model_name,accuracy,num_gpus,share\nsmall,0.5,1,0.5\nlarge,0.4,4,0.5\n")
     (directory / "more.csv").write_text("model_name,accuracy\nsmall,0.5\nlarge,0.7\nhuge,0.9\n")
+    times = ("2024-06-01T03:10", "2024-06-01T12:10", "2024-06-01T12:50", "2024-06-02T03:20")
+    timed = [row.split(",") for row in QUERIES.splitlines()[1:]]
+    rows = "".join(f"{τin},{time},{τout}\n" for (τin, _, τout), time in zip(timed, times, strict=True))
+    (directory / "timed.csv").write_text(f"ContextTokens,at,GeneratedTokens\n{rows}")
+    (directory / "tariff.csv").write_text("hour,eur_per_kwh,g_co2_per_kwh\n3,0.1,400\n12,0.3,100\n")
     (directory / "negative.csv").write_text("input_tokens,output_tokens\n1,2\n-4,2\n")
     (directory / "empty.csv").write_text("input_tokens,output_tokens\n")
     return directory
@@ -62,6 +69,7 @@ def run_route(run_cli: Run, directory: Path) -> Run:
 
 
 def test_choices_are_those_of_the_library() -> None:
+    assert WEIGHS == KNOWN_WEIGHS
     assert WEIGHTINGS == KNOWN_WEIGHTINGS
 
 
@@ -238,6 +246,28 @@ def test_gpu_seconds_are_counted(run_route: Run, directory: Path) -> None:
     assert f"large: {used:.1f} of at most 100.0 GPU-seconds" in done.stdout
 
 
+def test_a_tariff_states_euros_and_grams_beside_joules(run_route: Run, tmp_path: Path) -> None:
+    front = tmp_path / "front.csv"
+    options = ("--accuracy", "{d}/accuracy.csv", *TIMED, "--tariff", "{d}/tariff.csv", "--bootstrap", "2")
+    done = run_route(*options, "--frontier", str(front))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert re.search(r"where a point of accuracy is worth \S+ EUR;", lines[0])
+    assert "ê = e·price / 0.001667 EUR" in lines[1]  # 20 kJ at noon
+    assert re.findall(r"\w+ \[.+?\]", lines[3])[:6] == [
+        *("ENERGY [kJ]", "SAVED [%]", "COST [EUR]", "SAVED [%]", "CO₂ [g]", "SAVED [%]"),
+    ]
+    assert "pursued is money; queries came while a kWh was 0.1 to 0.3 EUR and 100 to 400 g CO₂" in lines
+    (saved,) = (line for line in lines if line.startswith("saved against "))
+    assert re.search(r" kJ \(.+ EUR \(.+ g CO₂ \(", saved)
+    assert {"cost_eur", "carbon_g", "cost_per_point_eur"} <= set(pd.read_csv(front).columns)
+    document = json.loads(run_route(*options, "--carbon-budget", "0.5", "--json").stdout)
+    assert document["weighs"] == "carbon"
+    assert 0 < document["carbon_g"] <= 0.5
+    assert document["carbon_g"] < document["baselines"]["single:large"]["carbon_g"]
+    assert document["carbon_per_point_g"] > 0
+
+
 def test_unloading_is_part_of_the_answer(run_route: Run, tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     options = ("--idle-watts", "50", "--horizon", "1e6", "--allow-unload", "--policy", str(policy))
@@ -294,6 +324,15 @@ def test_simulated_is_said(run_route: Run) -> None:
         (
             ["--accuracy", "{d}/accuracy.csv", "--zeta", "1", "--share", "small=1", "--gpu-seconds", "small=1"],
             "--gpu-seconds = small=1: the queries cannot be served within that; small=",
+        ),
+        (["--zeta", "1", "--tariff", "{d}/tariff.csv"], "--column timestamp=HEADER"),
+        (
+            ["--zeta", "1", *TIMED, "--tariff", "{d}/tariff.csv", "--policy", "{d}/p.json"],
+            "--policy = with money: a po",
+        ),
+        (
+            ["--accuracy", "{d}/accuracy.csv", "--cost-budget", "1"],
+            "--cost-budget = 1.0: needs a --tariff with a column",
         ),
         (["--zeta", "1", "--max-extrapolation", "2"], "--max-extrapolation = 2.0: is a fraction"),
         (["--zeta", "1", "--bootstrap", "-1"], "Invalid value for '--bootstrap'"),

@@ -1,0 +1,118 @@
+"""What assignments give each choice, added up over the cells in one pass for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.modelling.forms import FloatArray
+from llmpower.routing import kernels
+from llmpower.routing.choices import Choice
+from llmpower.routing.kernels import Choices
+from llmpower.routing.predictions import RUNTIME, Predictor
+from llmpower.routing.stretches import in_stretches
+from llmpower.routing.workload import IntArray, Workload
+
+CELLS_AT_ONCE = 2**13
+
+
+class Sums:
+    """Queries and tokens by class and choice (n_classes, n_choices); J, s and late queries a choice (n_choices,).
+
+    ``rate_energy_j`` (n_rates, n_choices) are the joules again, by rate.
+    """
+
+    def __init__(self, n_classes: int, n_rates: int, n_choices: int) -> None:
+        self.queries, self.tokens = np.zeros((2, n_classes, n_choices), np.int64)
+        self.energy_j, self.runtime_s = np.zeros((2, n_choices))
+        self.late = np.zeros(n_choices, np.int64)
+        self.rate_energy_j = np.zeros((n_rates, n_choices))
+
+    def add(self, other: Sums) -> None:
+        """Take up the sums of other cells."""
+        self.queries += other.queries
+        self.tokens += other.tokens
+        self.energy_j += other.energy_j
+        self.runtime_s += other.runtime_s
+        self.late += other.late
+        self.rate_energy_j += other.rate_energy_j
+
+
+def add_up(
+    workload: Workload,
+    choices: tuple[Choice, ...],
+    energy_j: FloatArray,
+    late: NDArray[np.bool_] | None,
+    assignments: Sequence[IntArray | Choices | None],
+) -> list[Sums]:
+    """Of each assignment, ``None`` standing for everything on each choice; the first is none of these.
+
+    ``energy_j`` and ``late`` have shape (n_cells, n_choices).
+    """
+    n_choices, n_rates, n_classes = len(choices), workload.rates.number, len(workload.classes)
+    predictor = Predictor(choices, workload, RUNTIME)
+
+    def of(cells: slice) -> list[Sums]:
+        count, classes, joules = workload.count[cells], workload.cell_class[cells], energy_j[cells]
+        tokens = workload.input_tokens[cells] + workload.output_tokens[cells]
+        (seconds,) = predictor.of(cells)
+        found = []
+        for number, assigned in enumerate(assignments):
+            sums = Sums(n_classes, n_rates, n_choices)
+            found.append(sums)
+            if assigned is None:
+                queries = count.astype(np.float64)
+                sums.energy_j[:], sums.runtime_s[:] = queries @ joules, queries @ seconds
+                sums.queries += _by_class(classes, count, n_classes)
+                sums.tokens += _by_class(classes, count * tokens, n_classes)
+                if late is not None:
+                    sums.late += count @ late[cells]
+                if n_rates > 1:
+                    sums.rate_energy_j += _by_rate(workload, cells, count, joules)
+                continue
+            x = _queries(assigned, cells, count, n_choices)
+            kernels.count(x, tokens, classes, sums.queries, sums.tokens)
+            kernels.add(x, seconds, sums.runtime_s)
+            if number:
+                kernels.add(x, joules, sums.energy_j)
+            if late is not None:
+                sums.late += np.einsum("ck,ck->k", x, late[cells])
+            if n_rates > 1:
+                sums.rate_energy_j += _by_rate(workload, cells, np.ones_like(count), x * joules)
+        return found
+
+    totals = [Sums(n_classes, n_rates, n_choices) for _ in assignments]
+    for found in in_stretches(of, workload.n_cells, CELLS_AT_ONCE):
+        for total, sums in zip(totals, found, strict=True):
+            total.add(sums)
+    # The first is the plan, whose joules are added up in the order of the cells, as its objective always was.
+    plan = assignments[0]
+    assert plan is not None
+    kernels.add(_queries(plan, slice(None), workload.count, n_choices), energy_j, totals[0].energy_j)
+    if n_rates == 1:
+        for total in totals:
+            total.rate_energy_j[0] = total.energy_j
+    return totals
+
+
+def _queries(assigned: IntArray | Choices, cells: slice, count: IntArray, n_choices: int) -> IntArray:
+    """Of these cells, which have ``count`` queries, on each choice; see :meth:`Costs.all_loads`."""
+    if assigned.ndim == 1:
+        return kernels.assign(cast(Choices, assigned[cells]), count, n_choices)
+    return assigned[cells].astype(np.int64, copy=False)
+
+
+def _by_class(cell_class: IntArray, values: IntArray, n_classes: int) -> IntArray:
+    """Sums of whole numbers by class, shape (n_classes, 1)."""
+    if n_classes == 1:
+        return np.array([[values.sum()]])
+    return np.array([[values[cell_class == number].sum()] for number in range(n_classes)])
+
+
+def _by_rate(workload: Workload, cells: slice, count: IntArray, energy_j: FloatArray) -> FloatArray:
+    """Σ count·joules of these cells by rate (n_rates, n_choices)."""
+    assert workload.cell_rate is not None
+    return kernels.tally(workload.cell_rate[cells], workload.rates.number, count, energy_j)

@@ -1,0 +1,65 @@
+"""When queries came: dates, or seconds as numbers, as a column of a table has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmpower.exceptions import InputError
+from llmpower.modelling.forms import FloatArray
+from llmpower.routing.kernels import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check_times(frame: pd.DataFrame, why: str) -> None:
+    """Refuse a workload that does not say when its queries came."""
+    if "timestamp" not in frame.columns:
+        advice = f"{why} (columns: {', '.join(map(str, frame.columns))}); name its header with --column"
+        raise InputError("timestamp", "missing", f"{advice} timestamp=HEADER")
+
+
+def since_first_s(column: pd.Series) -> FloatArray:
+    """Seconds from the first date, or the numbers as they stand.
+
+    Raises:
+        InputError: a cell is neither a date nor a number.
+    """
+    times = _times(column)
+    if times.dtype.kind == "f":
+        return np.asarray(times.to_numpy(np.float64))
+    # Before they become floats: nanoseconds since 1970 have more digits than a float.
+    return np.asarray((times - times.min()).dt.total_seconds().to_numpy(np.float64))
+
+
+def since_1970_s(column: pd.Series, what: str = "the time of arrival") -> IntArray:
+    """Whole seconds of UTC, rounded down; numbers are seconds since 1970, and dates without an offset are of UTC.
+
+    Raises:
+        InputError: a cell is neither a date nor a number; ``what`` says what it should be.
+    """
+    times = _times(column, what)
+    if times.dtype.kind == "f":
+        return np.asarray(np.floor(times.to_numpy(np.float64)), np.int64)
+    return np.asarray(times.dt.floor("s").dt.tz_localize(None).to_numpy("datetime64[s]").astype(np.int64))
+
+
+def _times(column: pd.Series, what: str = "the time of arrival") -> pd.Series[Any]:
+    """Floats, or dates of UTC."""
+    import pandas as pd
+
+    times: pd.Series[Any]
+    if pd.api.types.is_numeric_dtype(column):
+        times = column.astype(np.float64)
+        wrong = ~np.isfinite(times.to_numpy())
+    else:
+        times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+        wrong = times.isna().to_numpy()
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        shown = "empty" if column.isna().iloc[row] else column.iloc[row]
+        advice = f"row {row + 1} needs {what}, as an ISO date or in seconds; correct it or leave it out"
+        raise InputError("timestamp", shown, advice)
+    return times
