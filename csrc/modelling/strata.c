@@ -91,6 +91,7 @@ static uint32_t put_stratum(struct strata *s, struct slot *at, uint64_t hash, ui
     stratum->model = s->cells[cell].model;
     stratum->cell = cell;
     stratum->next = s->cells[cell].strata;
+    s->models[stratum->model].n_strata++;
     *at = (struct slot){tag_of(hash), (uint32_t)s->n++};
     return s->cells[cell].strata = at->stratum;
 }
@@ -101,7 +102,7 @@ int strata_models(struct strata *s, size_t n_models) {
     if (!models) return -1;
     s->models = models;
     for (; s->n_models < n_models; s->n_models++)
-        models[s->n_models] = (struct cells_of_model){STRATA_NONE, 0, LLMPOWER_EXACT};
+        models[s->n_models] = (struct cells_of_model){STRATA_NONE, 0, 0, LLMPOWER_EXACT};
     return 0;
 }
 
@@ -193,7 +194,8 @@ uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, in
 static void round_cells(struct strata *s, uint32_t *new_cell) {
     size_t n_old = s->n_cells;
     memset(s->cell_table, 0xff, 2 * s->cells_room * sizeof *s->cell_table);
-    for (size_t m = 0; m < s->n_models; m++) s->models[m].first = STRATA_NONE, s->models[m].n = 0;
+    for (size_t m = 0; m < s->n_models; m++)
+        s->models[m].first = STRATA_NONE, s->models[m].n = 0, s->models[m].n_strata = 0;
     s->n_cells = 0;
     for (size_t c = 0; c < n_old; c++) {
         struct cell cell = s->cells[c];

@@ -20,7 +20,7 @@ struct stratum {
 };
 
 struct cells_of_model {
-    uint32_t first, n;
+    uint32_t first, n, n_strata;
     int digits;
 };
 

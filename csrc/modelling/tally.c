@@ -127,15 +127,34 @@ static void read_row(struct block *b, const struct strata *strata, const struct 
     b->hash[at] = strata_hash(strata, rows->model[i], b->lengths[at], (int32_t)row->certainty);
 }
 
-int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models) {
+/* Numbers of the part's rows, those of a model together and in their order: what a model's rows look for then stays in
+ * the processor's cache. NULL where there is not enough memory. */
+static uint32_t *by_model(const struct llmpower_rows *rows, size_t n_models, size_t *n) {
+    uint32_t *order = calloc(rows->n + 1, sizeof *order);
+    size_t *next = calloc(n_models + 1, sizeof *next), parts = rows->parts ? rows->parts : 1;
+    if (order && next) {
+        for (size_t i = 0; i < rows->n; i++) next[rows->model[i] + 1]++;
+        for (size_t m = 0; m < n_models; m++) next[m + 1] = next[m] + (m % parts == rows->part ? next[m + 1] : 0);
+        *n = next[n_models];
+        for (size_t i = 0; i < rows->n; i++)
+            if (rows->model[i] % parts == rows->part) order[next[rows->model[i]]++] = (uint32_t)i;
+    } else {
+        free(order);
+        order = NULL;
+    }
+    free(next);
+    return order;
+}
+
+static int take_in(struct llmpower_tally *tally, const struct llmpower_rows *rows, const uint32_t *order, size_t n) {
     struct strata *strata = &tally->strata;
-    if (make_models(tally, n_models)) return -1;
-    for (size_t start = 0; start < rows->n; start += BLOCK) {
-        size_t end = start + BLOCK < rows->n ? start + BLOCK : rows->n;
+    for (size_t start = 0; start < n; start += BLOCK) {
+        size_t end = start + BLOCK < n ? start + BLOCK : n;
         struct block b;
         b.n = 0;
         if (strata_reserve(strata, BLOCK)) return -1;
-        for (size_t i = start; i < end; i++) {
+        for (size_t at = start; at < end; at++) {
+            size_t i = order[at];
             if (rows->energy_j[i] > 0) read_row(&b, strata, rows, i);
             tally->models[rows->model[i]].counts.below += rows->energy_j[i] <= 0;
         }
@@ -151,7 +170,17 @@ int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows
             if (judged_offer(&model->judged, b.rows + k, tally->most_judged)) return -1;
         }
     }
-    return rows->n ? strata_settle(strata, rows->model[0], LLMPOWER_EXACT) : 0;
+    return 0;
+}
+
+int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models) {
+    size_t n = 0;
+    if (make_models(tally, n_models)) return -1;
+    uint32_t *order = by_model(rows, n_models, &n);
+    int status = order ? take_in(tally, rows, order, n) : -1;
+    free(order);
+    if (status) return -1;
+    return n_models ? strata_settle(&tally->strata, 0, LLMPOWER_EXACT) : 0;
 }
 
 int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struct llmpower_counts *counts,
@@ -186,10 +215,7 @@ void llmpower_tally_sizes(struct llmpower_tally *tally, size_t model, struct llm
     const struct cells_of_model *own = tally->strata.models + model;
     judged_settle(&tally->models[model].judged, tally->most_judged);
     *counts = tally->models[model].counts;
-    *sizes = (struct llmpower_sizes){own->n, 0, tally->models[model].judged.n, own->digits};
-    for (uint32_t c = own->first; c != STRATA_NONE; c = tally->strata.cells[c].next)
-        for (uint32_t i = tally->strata.cells[c].strata; i != STRATA_NONE; i = tally->strata.strata[i].next)
-            sizes->strata++;
+    *sizes = (struct llmpower_sizes){own->n, own->n_strata, tally->models[model].judged.n, own->digits};
 }
 
 static int by_lengths(const void *a, const void *b) {
@@ -238,13 +264,22 @@ int llmpower_tally_model(struct llmpower_tally *tally, size_t model, double *len
             bound = strata->strata[i].certainty + 1;
         }
     }
-    for (size_t i = 0; i < sizes.judged; i++) {
-        double kept[LLMPOWER_LENGTHS];
-        judged[i] = tally->models[model].judged.rows[i];
-        memcpy(kept, judged[i].lengths, sizeof kept);
-        int32_t class = (int32_t)judged[i].certainty;
-        uint64_t hash = strata_hash(strata, (uint32_t)model, kept, class);
-        judged_strata[i] = number[strata_find(strata, (uint32_t)model, kept, class, hash)];
+    /* In blocks, as rows are taken in. */
+    for (size_t start = 0; start < sizes.judged; start += BLOCK) {
+        size_t in_block = start + BLOCK < sizes.judged ? BLOCK : sizes.judged - start;
+        const struct llmpower_judged *rows = tally->models[model].judged.rows + start;
+        double kept[BLOCK][LLMPOWER_LENGTHS];
+        uint64_t hash[BLOCK];
+        for (size_t k = 0; k < in_block; k++) {
+            memcpy(kept[k], rows[k].lengths, sizeof kept[k]);
+            hash[k] = strata_hash(strata, (uint32_t)model, kept[k], (int32_t)rows[k].certainty);
+        }
+        for (size_t k = 0; k < in_block; k++) strata_fetch(strata, hash[k]);
+        for (size_t k = 0; k < in_block; k++) {
+            int32_t class = (int32_t)rows[k].certainty;
+            judged[start + k] = rows[k];
+            judged_strata[start + k] = number[strata_find(strata, (uint32_t)model, kept[k], class, hash[k])];
+        }
     }
     free(number);
     free(sorted);

@@ -20,6 +20,7 @@ struct llmpower_rows {
     const double *input_tokens, *output_tokens, *batch_size, *concurrency, *energy_j, *std_j, *runtime_s;
     const double *phases[4];
     const uint8_t *allocated, *modelled;
+    size_t part, parts; /* of the models: those with this number, counted round and round; without parts, all of them */
 };
 
 /* A row as errors are judged by: lengths are input and output tokens, requests, and requests that shared a step;
@@ -48,7 +49,7 @@ struct llmpower_tally;
 struct llmpower_tally *llmpower_tally_new(size_t most_cells, size_t most_judged);
 void llmpower_tally_free(struct llmpower_tally *tally);
 
-/* Take in rows of models 0 … n_models - 1. */
+/* Take in rows of models 0 … n_models - 1, of those of the part. */
 int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models);
 
 /* Take in what another tally has of a model: its counts, ``sizes.strata`` columns of its sums (LLMPOWER_SUMS of them,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,8 @@ def command(
       llmpower fit /srv/measurements --dask local -o models.json
       llmpower fit azure.csv --column input_tokens=ContextTokens --group-by model_name,batch_size
     """
+    # Before NumPy comes: problems of a form's size gain nothing by threads of BLAS, which spin after each of them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from llmpower.cli.streamed import fit_streamed
     from llmpower.modelling import anova, fit, load_measurements, load_models
     from llmpower.modelling import update as learn

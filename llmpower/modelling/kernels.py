@@ -8,6 +8,7 @@ lock.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +56,17 @@ class Summed:
 
 
 class Summer:
-    """Sums, judged rows and counts of models 0 … ``n_models`` − 1, which may be pickled."""
+    """Sums, judged rows and counts of models 0 … ``n_models`` − 1, which may be pickled.
 
-    def __init__(self, most_cells: int, most_judged: int) -> None:
-        self._most = most_cells, most_judged
-        self._tally = ffi.gc(_there(lib.llmpower_tally_new(most_cells, most_judged)), lib.llmpower_tally_free)
+    ``threads`` is how many look at rows at a time, each with a tally of its own models; what is found is the same.
+    """
+
+    def __init__(self, most_cells: int, most_judged: int, threads: int = 1) -> None:
+        self._most = most_cells, most_judged, threads
+        self._tallies = [
+            ffi.gc(_there(lib.llmpower_tally_new(most_cells, most_judged)), lib.llmpower_tally_free)
+            for _ in range(threads)
+        ]
         self.n_models = 0
 
     def add(self, model: NDArray[np.uint32], n_models: int, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -67,20 +74,29 @@ class Summer:
         assert model.max(initial=0) < n_models < MODELS_END
         n = len(model)
         kept = [_pointer("uint32_t[]", model, np.uint32, (n,))]
-        rows = ffi.new("struct llmpower_rows *", {"n": n, "model": kept[0]})
+        rows = {"n": n, "model": kept[0], "parts": len(self._tallies), "phases": [ffi.NULL] * len(PHASES)}
         for name in COLUMNS:
             if name in columns:
                 kept.append(_double(columns[name], (n,)))
-                setattr(rows, name, kept[-1])
+                rows[name] = kept[-1]
         for number, name in enumerate(PHASES):
             if name in columns:
                 kept.append(_double(columns[name], (n,)))
-                rows.phases[number] = kept[-1]
+                rows["phases"][number] = kept[-1]
         for name in FLAGS:
             if name in columns:
                 kept.append(_pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,)))
-                setattr(rows, name, kept[-1])
-        _done(lib.llmpower_tally_rows(self._tally, rows, n_models))
+                rows[name] = kept[-1]
+
+        def take_in(part: int) -> None:
+            of_part = ffi.new("struct llmpower_rows *", {**rows, "part": part})
+            _done(lib.llmpower_tally_rows(self._tallies[part], of_part, n_models))
+
+        if len(self._tallies) == 1:
+            take_in(0)
+        else:
+            with ThreadPoolExecutor(len(self._tallies)) as pool:
+                list(pool.map(take_in, range(len(self._tallies))))
         self.n_models = max(self.n_models, n_models)
 
     def merge(self, model: int, theirs: Summed) -> None:
@@ -92,7 +108,7 @@ class Summer:
             value = getattr(theirs, name)
             setattr(counts, name, value if isinstance(value, int) else value.tolist())
         status = lib.llmpower_tally_merge(
-            self._tally,
+            self._of(model),
             model,
             counts,
             ffi.new("struct llmpower_sizes *", {"strata": m, "judged": n, "digits": theirs.digits}),
@@ -108,12 +124,12 @@ class Summer:
         """What there is of a model."""
         assert 0 <= model < self.n_models
         sizes, counts = ffi.new("struct llmpower_sizes *"), ffi.new("struct llmpower_counts *")
-        lib.llmpower_tally_sizes(self._tally, model, sizes, counts)
+        lib.llmpower_tally_sizes(self._of(model), model, sizes, counts)
         m, n = sizes.strata, sizes.judged
         lengths, sums, judged = np.empty((len(LENGTHS), m)), np.empty((len(SUMS), m)), np.empty((n, len(JUDGED)))
         certainty, cells, judged_strata = (np.empty(size, np.int64) for size in (m, m, n))
         status = lib.llmpower_tally_model(
-            self._tally,
+            self._of(model),
             model,
             _double(lengths, lengths.shape),
             _int64(certainty, (m,)),
@@ -127,10 +143,14 @@ class Summer:
         ends = np.array(list(counts.low)), np.array(list(counts.high))
         return Summed(sizes.digits, lengths, certainty, cells, sums, judged, judged_strata, *numbers, *ends)
 
-    def __getstate__(self) -> tuple[tuple[int, int], list[Summed]]:
+    def _of(self, model: int) -> Any:
+        """The tally of a model."""
+        return self._tallies[model % len(self._tallies)]
+
+    def __getstate__(self) -> tuple[tuple[int, int, int], list[Summed]]:
         return self._most, [self.of_model(model) for model in range(self.n_models)]
 
-    def __setstate__(self, state: tuple[tuple[int, int], list[Summed]]) -> None:
+    def __setstate__(self, state: tuple[tuple[int, int, int], list[Summed]]) -> None:
         most, models = state
         Summer.__init__(self, *most)
         for model, summed in enumerate(models):

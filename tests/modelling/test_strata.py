@@ -35,9 +35,9 @@ def rows(n: int, seed: int) -> tuple[NDArray[np.uint32], Columns]:
 
 
 def summed(n: int, seed: int, cuts: list[int], *, most_judged: int = 100) -> Summer:
-    """Of portions: each a summer of its own, pickled and merged, as workers' are."""
+    """Of portions: each a summer of its own, pickled and merged, as workers' are; the whole by two threads."""
     model, columns = rows(n, seed)
-    whole = Summer(200, most_judged)
+    whole = Summer(200, most_judged, threads=2)
     for a, b in pairwise(sorted({0, n, *(cut % n for cut in cuts)})):
         part = Summer(200, most_judged) if cuts else whole
         part.add(model[a:b], MODELS, {name: column[a:b] for name, column in columns.items()})
