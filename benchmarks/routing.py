@@ -1,12 +1,14 @@
 """Routing at any size beside its peers: PuLP with CBC, OR-Tools' network simplex, and pandas as a measure of a file.
 
-    python benchmarks/routing.py [--parts pulp,flow,frontier,file] [--queries N,…] [--json FILE]
+    python benchmarks/routing.py [--parts pulp,flow,frontier,file,seconds] [--queries N,…] [--json FILE]
 
 Lengths are lognormal like those of chats, costs those of seven servers with a KV cache; shares are exact. ``pulp``
 solves the published formulation, a binary a query and model, at 10,000 × 3. ``flow`` goes from arrays of token counts
 in memory to a model for each query, each size in a process of its own, and OR-Tools solves the same cells where
 .venv-bench has it. ``frontier`` needs the Azure conversations below LLMPOWER_REFERENCE_DATA. ``file`` is ``llmpower
-route`` from Parquet to Parquet, beside pandas reading and writing it.
+route`` from Parquet to Parquet, beside pandas reading and writing it. ``seconds`` limits what two
+models may take to part of what they would, beside HiGHS on the same cells, which may divide queries. Parts that are not
+run stay in FILE as they are.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ import numpy as np
 import pandas as pd
 
 from llmpower.modelling import WorkloadModel, fit, save_models
-from llmpower.routing import Workload, read_workload, trace_frontier
+from llmpower.routing import Workload, read_workload, route, trace_frontier
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.expansion import choices_of_rows
+from llmpower.routing.gpu_seconds import GpuSeconds
 from llmpower.routing.shares import query_limits
 from llmpower.routing.solver import solve
 
@@ -37,16 +40,22 @@ SERVERS = ((0.1, 4.0), (0.16, 5.0), (0.2, 8.0), (0.3, 9.0), (0.4, 16.0), (0.5, 2
 ACCURACY = {f"m{number}": 0.50 + 0.03 * number for number in range(7)}
 SHARES = dict(zip(ACCURACY, (0.1, 0.1, 0.2, 0.15, 0.15, 0.1, 0.2), strict=True))
 TIMEOUT_S = 150
-RUNS = 3
+RUNS = 7
+# Of the GPU-seconds that a model would take: what it may.
+LIMITED, LIMITED_ZETA = 0.6, 0.3
+HIGHS_LIMIT_S = 60
 HERE = Path(__file__)
 
 
 def main() -> None:
     """Run the parts that are asked for and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="pulp,flow,frontier,file")
+    parser.add_argument("--parts", default="pulp,flow,frontier,file,seconds")
     parser.add_argument("--queries", default="500000,5000000,20000000", help="Sizes for the part flow.")
+    parser.add_argument("--seconds-queries", default="20000,1000000", help="Sizes for the part seconds.")
     parser.add_argument("--flow-once", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--highs-once", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--limits", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--costs-into", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--ortools", type=Path, default=Path(".venv-bench/bin/python"), help="A Python that has it.")
     parser.add_argument("--json", type=Path)
@@ -54,8 +63,14 @@ def main() -> None:
     if arguments.flow_once:
         print(json.dumps(flow_once(arguments.flow_once, arguments.costs_into)))
         return
+    if arguments.highs_once:
+        print(json.dumps(highs_once(arguments.highs_once, arguments.limits)))
+        return
     parts = arguments.parts.split(",")
-    found: dict[str, Any] = {"what": "seconds, each part in one run on one machine", "processors": os.cpu_count()}
+    found: dict[str, Any] = {}
+    if arguments.json and arguments.json.exists():
+        found = json.loads(arguments.json.read_text(encoding="utf-8"))
+    found |= {"what": "seconds, each part in one run on one machine", "processors": os.cpu_count()}
     if "pulp" in parts:
         found["pulp"] = against_pulp()
     if "flow" in parts:
@@ -64,6 +79,8 @@ def main() -> None:
         found["frontier"] = frontier()
     if "file" in parts:
         found["file"] = against_pandas(5_000_000)
+    if "seconds" in parts:
+        found["seconds"] = [against_highs(int(size)) for size in arguments.seconds_queries.split(",")]
     print(json.dumps(found, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -190,6 +207,69 @@ def frontier() -> dict[str, Any] | None:
     return {"cells": workload.n_cells, "models": 7, "points": len(points), "s": time.perf_counter() - start_s}
 
 
+def against_highs(n_queries: int) -> dict[str, Any]:
+    """Limits on GPU-seconds: whole queries with a bound, beside a linear program over all cells.
+
+    HiGHS is stopped after a while; its seconds and the ratio are then the least that they can be.
+    """
+    workload, models = Workload.from_tokens(*make_tokens(n_queries)), make_models()
+    free = route(models, workload, ACCURACY, zeta=LIMITED_ZETA, draws=0).models
+    taken_s = sorted(((load.runtime_s, name) for name, load in free.items()), reverse=True)
+    limits = {name: LIMITED * runtime_s for runtime_s, name in taken_s[:2]}
+    plan = route(models, workload, ACCURACY, zeta=LIMITED_ZETA, gpu_seconds=asked(limits), draws=0)
+    command = [sys.executable, str(HERE), "--highs-once", str(n_queries), "--limits", json.dumps(limits)]
+    start_s = time.perf_counter()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HIGHS_LIMIT_S)
+        theirs: dict[str, Any] = {"solved": True, **json.loads(done.stdout)}
+    except subprocess.TimeoutExpired:
+        theirs = {"solved": False, "s": time.perf_counter() - start_s}
+    row = {
+        "queries": n_queries,
+        "cells": workload.n_cells,
+        "models": len(models),
+        "limits": len(limits),
+        "ours_s": plan.solve_s,
+        "optimality_gap": plan.optimality_gap,
+        "highs": theirs,
+        "ratio": theirs["s"] / plan.solve_s,
+    }
+    if theirs["solved"] and plan.bound is not None and plan.bound.objective is not None:
+        row["bound_difference"] = abs(plan.bound.objective - theirs["objective"]) / abs(theirs["objective"])
+    print(json.dumps(row), file=sys.stderr)
+    return row
+
+
+def asked(limits: dict[str, float]) -> GpuSeconds:
+    """Those limits, of models on one GPU each."""
+    return GpuSeconds(limits, dict.fromkeys(ACCURACY, 1))
+
+
+def highs_once(n_queries: int, limits: dict[str, float]) -> dict[str, Any]:
+    """The linear program alone, without presolve, which takes longer than it saves."""
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_array, eye_array, kron
+
+    workload = Workload.from_tokens(*make_tokens(n_queries))
+    costs = predict_costs(make_models(), workload, ACCURACY, gpu_seconds=asked(limits))
+    assert costs.runtime_s is not None
+    assert costs.second_rows is not None
+    count, n_models = workload.count.astype(np.float64)[:, np.newaxis], len(costs.choices)
+    start_s = time.perf_counter()
+    # Queries of a cell in parts of it, and limits in parts of them: both are then of the order of 1.
+    used = [(parts * costs.runtime_s * count).ravel() for parts in costs.second_rows.parts]
+    found = linprog(
+        (costs.per_query(LIMITED_ZETA) * count).ravel(),
+        A_ub=csr_array(np.stack(used)),
+        b_ub=np.ones(len(limits)),
+        A_eq=kron(eye_array(workload.n_cells), np.ones((1, n_models)), "csr"),
+        b_eq=np.ones(workload.n_cells),
+        method="highs-ds",
+        options={"presolve": False},
+    )
+    return {"s": time.perf_counter() - start_s, "objective": float(found.fun)}
+
+
 def against_pandas(n_queries: int) -> dict[str, Any]:
     """``llmpower route``, its start included, beside reading and writing the same file in a process that has pandas.
 
@@ -225,6 +305,8 @@ def against_pandas(n_queries: int) -> dict[str, Any]:
         ]
         for option, file in files.items():
             command += [option, str(directory / file)]
+        # Installed programs have their bytecode; here the first run writes it.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         pandas_s, route_s, solve_s = [], [], []
         # In turns, as a machine that others use as well is not the same from one to the next.
         for _ in range(RUNS):
@@ -232,7 +314,7 @@ def against_pandas(n_queries: int) -> dict[str, Any]:
             pd.read_parquet(directory / "in.parquet").to_parquet(directory / "copy.parquet")
             pandas_s.append(time.perf_counter() - start_s)
             start_s = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             route_s.append(time.perf_counter() - start_s)
             solve_s.append(json.loads(done.stdout)["solve_s"])
     return {
