@@ -217,7 +217,8 @@ def _refuse_beside_dataset(**given: object) -> None:
     for name, value in given.items():
         if value:
             shown = "given" if value is True else value
-            raise InputError(f"--{name}", shown, "needs all rows at once; fit files without --dask, or leave it out")
+            instead = "give some of the files (DIR/host=…/*/*.parquet) without --dask, or leave it out"
+            raise InputError(f"--{name}", shown, f"needs all rows at once; {instead}")
 
 
 def _write_report(

@@ -254,3 +254,10 @@ def test_models_learn_from_further_rows(grid: Path, tmp_path: Path) -> None:
     assert [(model.model_name, model.energy.n_obs) for model in load_models(models)] == [("large", 16), ("small", 32)]
     refused = CliRunner().invoke(cli, ["fit", str(further), "--update", str(models), "--form", "paper"])
     assert "--form = paper: models that learn keep what they were fitted with" in str(refused.exception)
+
+
+@pytest.mark.parametrize("option", [("--anova",), ("--robust",), ("--report", "pages"), ("--update", "models.json")])
+def test_what_needs_all_rows_says_what_to_give_instead_of_a_data_set(option: tuple[str, ...], tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["fit", str(tmp_path), *option])
+    assert f"{option[0]} = " in str(result.exception)
+    assert "give some of the files (DIR/host=…/*/*.parquet)" in str(result.exception)
