@@ -171,6 +171,24 @@ def test_the_daemon_lets_blas_have_no_threads() -> None:
     assert done.stdout.split() == ["1"]
 
 
+def test_what_measures_loads_no_masked_arrays() -> None:
+    # NumPy loads them at the first median or set of values, and they are a sixth of the daemon's memory.
+    program = (
+        "import sys, time, llmpower\n"
+        "monitor = llmpower.Monitor(backend='simulated')\n"
+        "time.sleep(4)\n"  # calibration takes 3 s
+        "with llmpower.span(model_name='m', input_tokens=1) as span: time.sleep(0.3)\n"
+        "assert span.energy_j > 0\n"
+        "monitor.close()\n"
+        "print('numpy' in sys.modules, 'numpy.ma' in sys.modules)"
+    )
+    environ = os.environ | {"LLMPOWER_SIM_FAULT": "no_energy"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environ
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_importing_the_package_and_the_command_line_loads_not_even_numpy() -> None:
     program = "import llmpower, llmpower.cli.main, sys; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -161,7 +161,8 @@ class PowerSeries:
         even_ns = np.linspace(low_ns, high_ns, round((high_ns - low_ns) / 1e9 / stretch_s) + 1).astype(np.int64)
         sparse_ns = _sparse(cuts_ns)
         changes_ns = np.array(self._history.changes(low_ns, high_ns), np.int64)
-        bounds_ns = np.unique(np.concatenate((even_ns, changes_ns, sparse_ns)))
+        bounds_ns = np.sort(np.concatenate((even_ns, changes_ns, sparse_ns)))
+        bounds_ns = bounds_ns[np.append(True, np.diff(bounds_ns) > 0)]
         kinds, regimes = self._history.kinds(bounds_ns)
         bounds_s, shown_s, at_s = ((each - cuts_ns[0]) / 1e9 for each in (bounds_ns, shown_ns, sparse_ns))
         since_s = shown_s[:, None] - bounds_s[1:-1][np.diff(kinds) != 0]

@@ -133,7 +133,7 @@ def command(
       llmpower daemon --backend simulated --store spans.db --socket /tmp/llmpower.sock
       curl http://127.0.0.1:10450/metrics
     """
-    # Before NumPy comes: these matrices are small, and a thread that its BLAS keeps costs 10 MB and spins after each.
+    # Before NumPy comes: these matrices are small, and a thread that its BLAS keeps spins after each.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from llmpower.daemon.config import load_config, make_directories
     from llmpower.daemon.logs import set_up as set_up_logs
