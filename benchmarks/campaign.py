@@ -10,7 +10,9 @@ ends of the lengths, which a campaign measures first, are the hardest to predict
 over all cells: each that the campaign has measured is then left out of its own fit in turn (``error_everywhere``).
 
 The grids are the paper's (seven models on A100s without a KV cache, one trial a cell, energy by the NVML counter),
-where the reference data is at hand, and this project's own (examples/, SIMULATED joules). They are read in place.
+where the reference data is at hand, and this project's own (examples/, SIMULATED joules). They are read in place. A
+grid of which a quarter of the trials reaches every cell is not replayed, since nothing would be new to the campaign;
+those that were run for themselves are held against it all the same.
 
     python benchmarks/campaign.py            50 seeds (5 minutes)
     python benchmarks/campaign.py --quick    5 seeds
@@ -97,7 +99,8 @@ def main() -> None:
     seeds = arguments.seeds or (5 if arguments.quick else 50)
     grids = list(read_grids())
     with ProcessPoolExecutor() as pool:
-        outcomes = list(pool.map(replay_all, grids, [seeds] * len(grids)))
+        replayed = [grid for grid in grids if _leaves_cells(grid)]
+        outcomes = list(pool.map(replay_all, replayed, [seeds] * len(replayed)))
     sources = {source: _summary([each for each in outcomes if each.source == source]) for source in _names(outcomes)}
     print(as_text(outcomes))
     for source, summary in sources.items():
@@ -226,8 +229,7 @@ def replay(grid: Grid, seed: int) -> Replayed:
     cells = sorted(queues)
     per_cell = max(map(len, queues.values()))
     rows = make_form(grid.form).design([cell.input_tokens for cell in cells], [cell.output_tokens for cell in cells])
-    budget = int(SHARE * len(grid.rows))
-    design = Design(cells, rows, seed=seed, per_cell=per_cell, most_per_cell=per_cell, budget=budget)
+    design = Design(cells, rows, seed=seed, per_cell=per_cell, most_per_cell=per_cell, budget=_budget(grid))
     readings = {cell: Readings() for cell in cells}
     given: list[Any] = []
     energy_j = grid.rows["gpu_energy_j"]
@@ -264,6 +266,16 @@ def as_text(outcomes: Sequence[Outcome]) -> str:
         for each in outcomes
     ]
     return "\n".join([head, *lines])
+
+
+def _leaves_cells(grid: Grid) -> bool:
+    """Whether a campaign cannot measure every cell."""
+    cells = len(grid.rows[["input_tokens", "output_tokens"]].drop_duplicates())
+    return _budget(grid) < cells
+
+
+def _budget(grid: Grid) -> int:
+    return int(SHARE * len(grid.rows))
 
 
 def _error_of_grid(grid: Grid) -> float:

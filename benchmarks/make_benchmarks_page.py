@@ -225,7 +225,18 @@ def campaign(found: dict[str, Any]) -> str:
         " as many"
         f" cells drawn by chance ({found['seeds']} times).",
         table(("model", "form", "trials", "chosen", "whole grid", "by chance"), rows),
+        paragraph(
+            "Campaigns that were run for themselves, on a SIMULATED card, beside the grid of the same model"
+            " ([measured grids](../examples/README.md)): off by how much on the grid's cells that the campaign did not"
+            " measure, on all of its cells, and the grid's own held-out error."
+        ),
+        table(("model", "trials", "new cells", "all cells", "whole grid"), list(map(_for_real, found["for_real"]))),
     )
+
+
+def _for_real(of: dict[str, Any]) -> tuple[str, ...]:
+    errors = (f"{percent(of[name])} %" for name in ("error", "error_everywhere", "grid_error"))
+    return (of["model_name"], f"{of['trials']} of {of['grid_trials']}", *errors)
 
 
 def routing(found: dict[str, Any]) -> str:
