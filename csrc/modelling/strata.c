@@ -166,7 +166,9 @@ int strata_reserve(struct strata *s, size_t n_more) {
 
 uint64_t strata_hash(const struct strata *s, uint32_t model, double *lengths, int32_t certainty) {
     if (s->models[model].digits < LLMPOWER_EXACT) round_down(lengths, s->models[model].digits);
-    uint64_t hash = fold(hash_of(model, lengths), (uint32_t)certainty);
+    uint64_t of_cell = hash_of(model, lengths), hash = fold(of_cell, (uint32_t)certainty);
+    /* A stratum that is not there yet asks for its cell, too. */
+    __builtin_prefetch(s->cell_table + (of_cell & (2 * s->cells_room - 1)));
     __builtin_prefetch(s->table + (hash & (2 * s->room - 1)));
     return hash;
 }

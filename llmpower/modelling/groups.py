@@ -126,15 +126,21 @@ def group_rows(
     """
     covered = Boundary.parse(boundary)
     columns = group_columns(group_by, list(measurements.columns))
+    return groups_of(_tallied(measurements, columns, covered, whole=whole), columns)
+
+
+def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Boundary, *, whole: bool) -> Tally:
+    """The sums of a table; its columns as arrays are let go before groups are made."""
     # A table has a score of columns; only those that are checked are copied, and only numbers go on from here.
     wanted = {*REQUIRED, *energy_columns(covered.parts_name), "energy_j", "simulated"}
     checked = check_measurements(measurements[[c for c in measurements.columns if c in wanted]], covered.parts_name)
     rows = read_rows(measurements, checked, sorted({*NUMBERS, *covered.consulted()}))
+    del checked
     codes, keys = keys_of(measurements, rows, columns)
     threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), 1 + len(rows) // STRETCH)
     tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads)
     tally.add(keys, codes, rows)
-    return groups_of(tally, columns)
+    return tally
 
 
 def group_columns(group_by: Sequence[str] | None, found: Sequence[str]) -> list[str]:
