@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from llmpower.attribution import Timeline
+from llmpower.attribution.series import Reading
 from llmpower.types import Device, Field, Span
 
 SECOND = 1_000_000_000
@@ -81,3 +82,8 @@ def feed_power(
         np.zeros(count, np.int32),
         np.full(count, Field.POWER_INSTANT, np.uint8),
     )
+
+
+def energy_at(timeline: Timeline, time_ns: int) -> Reading | None:
+    """Energy up to ``time_ns``, nothing being assumed of what ran; ``None`` where nothing is known."""
+    return timeline.readings([time_ns], [])[0]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from devices import SECOND, feed_counter, make_device, make_span
+from devices import SECOND, energy_at, feed_counter, make_device, make_span
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +26,7 @@ def conserved(ledger: Ledger, uuid: str = "GPU-0") -> None:
 
 def counted_j(timeline: Timeline, start_ns: int, end_ns: int) -> float:
     """What the device's own counter says from one of its edges to another."""
-    start, end = timeline.energy_at(start_ns), timeline.energy_at(end_ns)
+    start, end = energy_at(timeline, start_ns), energy_at(timeline, end_ns)
     assert start is not None
     assert end is not None
     return end.energy_j - start.energy_j

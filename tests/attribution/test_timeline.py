@@ -4,17 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from devices import SECOND, feed_counter, feed_power, make_device
+from devices import SECOND, energy_at, feed_counter, feed_power, make_device
 
 from llmpower.attribution import Timeline
-from llmpower.attribution.series import IDLE, Reading, Regime
+from llmpower.attribution.series import IDLE, Regime
 from llmpower.types import EPOCH_STATUS, Field
 
 BUSY, OTHER = Regime("busy", ("m",)), Regime("busy", ("another",))
-
-
-def energy_at(timeline: Timeline, time_ns: int) -> Reading | None:
-    return timeline.readings([time_ns], [])[0]
 
 
 def test_constant_power_is_exact_between_edges() -> None:
