@@ -12,10 +12,14 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+
+# As the daemon has it, before NumPy comes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 

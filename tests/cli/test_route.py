@@ -1,4 +1,4 @@
-"""``llmpower route`` as a process: streams, exit codes, files."""
+"""``llmpower route`` as a process: what it prints and writes; see test_route_refused.py for what it refuses."""
 
 from __future__ import annotations
 
@@ -9,63 +9,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from two_models import measurements, two_models
+from route_options import COLUMNS, TIMED
 
 from llmpower.cli.route import WEIGHS, WEIGHTINGS
-from llmpower.modelling import fit, load_models, save_models
+from llmpower.modelling import load_models
 from llmpower.routing import Workload, load_policy, read_accuracy, route
 from llmpower.routing.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
 from llmpower.routing.rates import WEIGHS as KNOWN_WEIGHS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-QUERIES = """ContextTokens,when,GeneratedTokens
-512,first,8
-8,second,500
-512,third,8
-100,fourth,64
-"""
-TIMED = ("--workload", "{d}/timed.csv", "--column", "timestamp=at")
-COLUMNS = ("--column", "input_tokens=ContextTokens", "--column", "output_tokens=GeneratedTokens")
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("route")
-    models = two_models()
-    save_models(models, directory / "models.json")
-    save_models([replace(model, simulated=True) for model in models], directory / "simulated.json")
-    paper = fit(measurements(["small"]), form="paper")[0]
-    short = replace(paper.energy, coefficients=[-3.9, 31.5, 0.04])
-    save_models([replace(paper, energy=short)], directory / "paper.json")
-    (directory / "queries.csv").write_text(QUERIES)
-    (directory / "accuracy.csv").write_text("model_name,accuracy,num_gpus,share\nsmall,0.5,1,0.25\nlarge,0.7,4,0.75\n")
-    (directory / "worse.csv").write_text("model_name,accuracy,num_gpus,share\nsmall,0.5,1,0.5\nlarge,0.4,4,0.5\n")
-    (directory / "more.csv").write_text("model_name,accuracy\nsmall,0.5\nlarge,0.7\nhuge,0.9\n")
-    times = ("2024-06-01T03:10", "2024-06-01T12:10", "2024-06-01T12:50", "2024-06-02T03:20")
-    timed = [row.split(",") for row in QUERIES.splitlines()[1:]]
-    rows = "".join(f"{τin},{time},{τout}\n" for (τin, _, τout), time in zip(timed, times, strict=True))
-    (directory / "timed.csv").write_text(f"ContextTokens,at,GeneratedTokens\n{rows}")
-    (directory / "tariff.csv").write_text("hour,eur_per_kwh,g_co2_per_kwh\n3,0.1,400\n12,0.3,100\n")
-    (directory / "negative.csv").write_text("input_tokens,output_tokens\n1,2\n-4,2\n")
-    (directory / "empty.csv").write_text("input_tokens,output_tokens\n")
-    return directory
-
-
-@pytest.fixture
-def run_route(run_cli: Run, directory: Path) -> Run:
-    """Run it on the queries; ``{d}`` in an argument is the directory of files."""
-
-    def run(*arguments: str, models: str = "models.json") -> subprocess.CompletedProcess[str]:
-        inputs = ("--models", directory / models, "--workload", directory / "queries.csv", *COLUMNS)
-        return run_cli("route", *inputs, *(argument.format(d=directory) for argument in arguments))
-
-    return run
 
 
 def test_choices_are_those_of_the_library() -> None:
@@ -73,14 +30,14 @@ def test_choices_are_those_of_the_library() -> None:
     assert WEIGHTINGS == KNOWN_WEIGHTINGS
 
 
-def test_json_is_the_plan_of_the_library(run_route: Run, directory: Path) -> None:
+def test_json_is_the_plan_of_the_library(run_route: Run, route_files: Path) -> None:
     done = run_route("--accuracy", "{d}/accuracy.csv", "--share", "large=0.25:0.5", "--zeta", "0.2", "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    frame = pd.read_csv(directory / "queries.csv")
+    frame = pd.read_csv(route_files / "queries.csv")
     plan = route(
-        load_models(directory / "models.json"),
+        load_models(route_files / "models.json"),
         Workload.from_tokens(frame["ContextTokens"], frame["GeneratedTokens"]),
-        read_accuracy(directory / "accuracy.csv").accuracy,
+        read_accuracy(route_files / "accuracy.csv").accuracy,
         zeta=0.2,
         shares={"large": (0.25, 0.5)},
     )
@@ -173,10 +130,10 @@ def test_plot(run_route: Run, tmp_path: Path, suffix: str) -> None:
             assert label in content
 
 
-def test_progress_is_for_terminals(directory: Path, tmp_path: Path) -> None:
+def test_progress_is_for_terminals(route_files: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    inputs = ("--models", directory / "models.json", "--workload", directory / "queries.csv", *COLUMNS)
-    options = ("--accuracy", directory / "accuracy.csv", "--frontier", tmp_path / "frontier.csv", "--json")
+    inputs = ("--models", route_files / "models.json", "--workload", route_files / "queries.csv", *COLUMNS)
+    options = ("--accuracy", route_files / "accuracy.csv", "--frontier", tmp_path / "frontier.csv", "--json")
     command = [sys.executable, "-m", "llmpower.cli.main", "route", *map(str, inputs), *map(str, options)]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=120)
@@ -186,10 +143,10 @@ def test_progress_is_for_terminals(directory: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["queries"] == 4
 
 
-def test_extrapolation_is_said_on_stderr(run_cli: Run, directory: Path, tmp_path: Path) -> None:
+def test_extrapolation_is_said_on_stderr(run_cli: Run, route_files: Path, tmp_path: Path) -> None:
     workload = tmp_path / "long.csv"
     workload.write_text("input_tokens,output_tokens,count\n512,8,3\n513,8,1\n")
-    done = run_cli("route", "--models", directory / "models.json", "--workload", workload, "--zeta", "1", "--json")
+    done = run_cli("route", "--models", route_files / "models.json", "--workload", workload, "--zeta", "1", "--json")
     assert done.returncode == 0
     document = json.loads(done.stdout)
     assert (document["extrapolated_queries"], document["extrapolated_share"]) == (1, 0.25)
@@ -230,8 +187,8 @@ def test_who_is_late_is_said(run_route: Run, tmp_path: Path) -> None:
     assert json.loads(run_route("--zeta", "1", "--json").stdout)["late_queries"] is None
 
 
-def test_gpu_seconds_are_counted(run_route: Run, directory: Path) -> None:
-    options = ("--accuracy", str(directory / "accuracy.csv"), "--zeta", "0", "--gpu-seconds", "large=100")
+def test_gpu_seconds_are_counted(run_route: Run, route_files: Path) -> None:
+    options = ("--accuracy", str(route_files / "accuracy.csv"), "--zeta", "0", "--gpu-seconds", "large=100")
     done = run_route(*options)
     assert (done.returncode, done.stderr) == (0, "")
     over = {line.split()[0]: line.split()[-1] for line in done.stdout.split("MODEL")[0].splitlines()[4:] if line}
@@ -284,116 +241,18 @@ def test_simulated_is_said(run_route: Run) -> None:
     assert "SIMULATED" not in run_route("--zeta", "1").stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ([], "--accuracy = none given: a trade-off needs accuracies; give a file, or --zeta 1"),
-        (["--zeta", "0.5"], "--accuracy = none given: ζ = 0.5 weighs accuracy; give a file, or --zeta 1"),
-        (["--zeta", "1", "--knee"], "--knee = with --zeta: each chooses ζ by itself; leave one out"),
-        (["--accuracy", "{d}/accuracy.csv", "--energy-budget", "1"], "--energy-budget = 1 J: plans under these limits"),
-        (["--accuracy", "{d}/accuracy.csv", "--accuracy-floor", "0.9"], "--accuracy-floor = 0.9: plans under these"),
-        (["--zeta", "1.5"], "--zeta = 1.5: is from 0"),
-        (["--zeta", "much"], "Invalid value for '--zeta'"),
-        (["--zeta", "1", "--share", "small=0.5", "--share", "large=0.4"], "--share = a sum of 0.9: every model has"),
-        (["--zeta", "1", "--share", "small=0.1:0.2", "--share", "large=0.5"], "--share = a sum of at most 0.7"),
-        (["--zeta", "1", "--share", "small"], "--share = small: write MODEL=F"),
-        (["--zeta", "1", "--share", "huge=0.5"], "--share = huge: is not among the models"),
-        (["--zeta", "1", "--only", "huge"], "--only = huge: no fitted model has this name; there are: large, small"),
-        (["--accuracy", "{d}/more.csv"], "--accuracy = huge: has an accuracy but no fit"),
-        (["--accuracy", "{d}/none.csv"], "--accuracy = "),
-        (["--zeta", "1", "--shares-from-accuracy"], "--shares-from-accuracy = no file: "),
-        (["--accuracy", "{d}/more.csv", "--shares-from-accuracy"], "needs an --accuracy file with a column share"),
-        (
-            ["--accuracy", "{d}/accuracy.csv", "--shares-from-accuracy", "--share", "small=0.5"],
-            "--share = small=0.5: shares come from the accuracy file",
-        ),
-        (["--zeta", "1", "--idle-watts", "50"], "--horizon = missing: "),
-        (["--zeta", "1", "--horizon", "50"], "--horizon = 50.0: is for how long --idle-watts are charged"),
-        (["--zeta", "1", "--idle-watts", "x", "--horizon", "5"], "--idle-watts = x: write W or MODEL=W"),
-        (["--zeta", "1", "--idle-watts", "5", "--horizon", "5"], "num_gpus = missing: large has none"),
-        (["--zeta", "1", "--allow-unload"], "--allow-unload = no idle energy"),
-        (["--zeta", "1", "--max-runtime", "-1"], "--max-runtime = -1.0: is the longest that a query may take"),
-        (["--zeta", "1", "--max-runtime", "nan"], "--max-runtime = nan: is the longest that a query may take"),
-        (["--zeta", "1", "--max-runtime", "1"], "--max-runtime = 1 s: 1 of 4 queries take longer on every model"),
-        (["--zeta", "1", "--gpu-seconds", "large"], "--gpu-seconds = large: write MODEL=S"),
-        (["--zeta", "1", "--gpu-seconds", "large=9"], "num_gpus = missing: large has none"),
-        (
-            ["--accuracy", "{d}/accuracy.csv", "--gpu-seconds", "small=9", "--policy", "{d}/p.json"],
-            "--policy = with --gpu",
-        ),
-        (
-            ["--accuracy", "{d}/accuracy.csv", "--zeta", "1", "--share", "small=1", "--gpu-seconds", "small=1"],
-            "--gpu-seconds = small=1: the queries cannot be served within that; small=",
-        ),
-        (["--zeta", "1", "--tariff", "{d}/tariff.csv"], "--column timestamp=HEADER"),
-        (
-            ["--zeta", "1", *TIMED, "--tariff", "{d}/tariff.csv", "--policy", "{d}/p.json"],
-            "--policy = with money: a po",
-        ),
-        (
-            ["--accuracy", "{d}/accuracy.csv", "--cost-budget", "1"],
-            "--cost-budget = 1.0: needs a --tariff with a column",
-        ),
-        (["--zeta", "1", "--max-extrapolation", "2"], "--max-extrapolation = 2.0: is a fraction"),
-        (["--zeta", "1", "--bootstrap", "-1"], "Invalid value for '--bootstrap'"),
-        (["--accuracy", "{d}/accuracy.csv", "--plot", "{d}/plan.pdf"], "plan.pdf: cannot tell the format"),
-        (["--accuracy", "{d}/accuracy.csv", "--plot", "/nonexistent/p.svg"], "--plot = /nonexistent/p.svg"),
-        (["--zeta", "1", "--plot", "{d}/plan.svg"], "a frontier is of energy and accuracy; give --accuracy"),
-        (["--zeta", "1", "--cells"], "--cells = without -o"),
-        (["--zeta", "1", "-o", "{d}/plan.txt"], "plan.txt: cannot tell the format"),
-        (["--accuracy", "{d}/accuracy.csv", "--frontier", "/nonexistent/f.csv"], "--frontier = /nonexistent/f.csv"),
-        (["--zeta", "1", "--frontier", "{d}/f.csv"], "--accuracy = none given: a trade-off needs accuracies"),
-        (["--zeta", "1", "--workload", "{d}/none.csv"], "--workload = "),
-        (["--zeta", "1", "--column", "count=n"], "--column = count=n: "),
-        (["--zeta", "1", "--accuracy-weighting", "words"], "Invalid value for '--accuracy-weighting'"),
-    ],
-)
-def test_refusals_are_one_line_and_exit_2(run_route: Run, arguments: list[str], complaint: str) -> None:
-    done = run_route(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("llmpower: error: ")
-    assert complaint in line
-
-
-@pytest.mark.parametrize(
-    ("models", "workload", "complaint"),
-    [
-        ("models.json", "negative.csv", "input_tokens = -4: row 2 needs a whole number from 0"),
-        ("models.json", "empty.csv", "workload = 0 rows: "),
-        ("none.json", "empty.csv", "none.json: cannot be read"),
-    ],
-)
-def test_files_are_refused_in_one_line(
-    run_cli: Run, directory: Path, models: str, workload: str, complaint: str
-) -> None:
-    done = run_cli("route", "--models", directory / models, "--workload", directory / workload, "--zeta", "1")
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert complaint in line
-
-
-def test_a_form_that_predicts_nothing_positive_is_refused(run_route: Run, tmp_path: Path) -> None:
-    out = tmp_path / "plan.csv"
-    done = run_route("--zeta", "1", "-o", str(out), models="paper.json")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "predicts nothing positive for 1 of 3 cells (50 % of the queries), lowest for 512 + 8 tokens" in line
-    assert not out.exists()
-
-
-def test_a_data_set_is_planned_as_its_rows_are(run_cli: Run, directory: Path, tmp_path: Path) -> None:
-    frame = pd.read_csv(directory / "queries.csv")
+def test_a_data_set_is_planned_as_its_rows_are(run_cli: Run, route_files: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(route_files / "queries.csv")
     for number, part in enumerate((frame[:3], frame[3:])):
         (tmp_path / f"fleet/host={number}").mkdir(parents=True)
         part.to_parquet(tmp_path / f"fleet/host={number}/1.parquet", index=False)
 
     def planned(workload: Path, *more: object) -> subprocess.CompletedProcess[str]:
-        options = ("--accuracy", directory / "accuracy.csv", "--zeta", "0.5", *more)
-        return run_cli("route", "--models", directory / "models.json", "--workload", workload, *COLUMNS, *options)
+        options = ("--accuracy", route_files / "accuracy.csv", "--zeta", "0.5", *more)
+        return run_cli("route", "--models", route_files / "models.json", "--workload", workload, *COLUMNS, *options)
 
     both = []
-    for name, workload in (("fleet", tmp_path / "fleet"), ("table", directory / "queries.csv")):
+    for name, workload in (("fleet", tmp_path / "fleet"), ("table", route_files / "queries.csv")):
         done = planned(workload, "--cells", "-o", tmp_path / f"{name}.csv", "--json")
         document = json.loads(done.stdout)
         both.append([document[key] for key in ("queries", "cells", "energy_j", "objective", "models")])
