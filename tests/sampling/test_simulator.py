@@ -171,7 +171,9 @@ memory, memory_v2 = n.nvmlDeviceGetMemoryInfo(gpu), n.nvmlDeviceGetMemoryInfo(gp
 assert memory.total == memory.free + memory.used == memory_v2.total == 80 << 30
 low, high = n.nvmlDeviceGetPowerManagementLimitConstraints(gpu)
 assert low < n.nvmlDeviceGetEnforcedPowerLimit(gpu) == n.nvmlDeviceGetPowerManagementDefaultLimit(gpu) == high
-assert 25 <= n.nvmlDeviceGetTemperature(gpu, 0) == n.nvmlDeviceGetTemperatureV(gpu, 0) <= 70
+# The card may warm or cool by a degree between two calls.
+celsius = [call(gpu, 0) for call in (n.nvmlDeviceGetTemperature, n.nvmlDeviceGetTemperatureV, n.nvmlDeviceGetTemperature)]
+assert celsius in (sorted(celsius), sorted(celsius, reverse=True)) and 25 <= min(celsius) <= max(celsius) <= 70
 assert n.nvmlDeviceGetUtilizationRates(gpu).gpu == 50
 assert n.nvmlDeviceGetEncoderUtilization(gpu)[0] == n.nvmlDeviceGetDecoderUtilization(gpu)[0] == 0
 assert n.nvmlDeviceGetComputeRunningProcesses(gpu) == n.nvmlDeviceGetGraphicsRunningProcesses(gpu) == []
@@ -202,7 +204,7 @@ print(json.dumps({
 """
     environment = os.environ | {
         "LD_LIBRARY_PATH": str(simulated_library().parent),
-        "LLMPOWER_SIM_LOAD": "square:100,500,60",
+        "LLMPOWER_SIM_LOAD": "square:100,400,60",  # as much as the card may draw
         "LLMPOWER_SIM_GPUS": "2",
     }
     done = subprocess.run(
@@ -220,5 +222,5 @@ print(json.dumps({
     assert found["now_us"] - found["time_us"][-1] < 10e6
     assert found["now_us"] > found["time_us"][-1]
     assert min(found["power_mw"]) >= 100_000
-    assert max(found["power_mw"]) <= 500_000
-    assert found["instant_mw"] in range(100_000, 500_001)
+    assert max(found["power_mw"]) <= 400_000
+    assert found["instant_mw"] in range(100_000, 400_001)
