@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from llmpower.spans.packets import MAX_PACKET_BYTES
 from llmpower.spans.replies import encode_measurement, encode_status
-from llmpower.spans.wire import MAX_PACKET_BYTES, MeasurementRequest, Message, SenderClock, StatusRequest, decode
+from llmpower.spans.wire import MeasurementRequest, Message, SenderClock, StatusRequest, decode
 from llmpower.types import Measurement, Span
 
 ROOT = Path(__file__).parents[1]

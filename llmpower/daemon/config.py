@@ -16,7 +16,7 @@ from typing import Any, Literal
 from llmpower.daemon.retention import AGE_OPTION, SIZE_OPTION, Retention, parse_age, parse_size
 from llmpower.exceptions import InputError
 from llmpower.spans.daemon_socket import SYSTEM_SOCKET, check_socket_path, default_socket_path
-from llmpower.spans.wire import MAX_STRING_CHARS
+from llmpower.spans.packets import MAX_STRING_CHARS
 
 Backend = Literal["auto", "nvml", "simulated"]
 BACKENDS: tuple[Backend, ...] = ("auto", "nvml", "simulated")

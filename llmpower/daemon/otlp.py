@@ -31,8 +31,9 @@ from llmpower.spans.clocks import Offset, read_utc_offset
 from llmpower.spans.otlp.kin import Kin, innermost_first, parents_of
 from llmpower.spans.otlp.records import OtlpSpan
 from llmpower.spans.otlp.requests import is_call_elsewhere, is_request, read_request
+from llmpower.spans.packets import WireError
 from llmpower.spans.spool import SpoolWriter
-from llmpower.spans.wire import WireError, encode
+from llmpower.spans.wire import encode
 from llmpower.types import Span
 
 PROGRAM = "otlp_"

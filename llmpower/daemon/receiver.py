@@ -21,17 +21,9 @@ from llmpower.daemon.answers import Answers
 from llmpower.daemon.listening import listen
 from llmpower.daemon.shifting import shift_ns, shifted
 from llmpower.spans.clocks import read_clock
+from llmpower.spans.packets import MAX_PACKET_BYTES, WireError
 from llmpower.spans.replies import encode_measurement, encode_status
-from llmpower.spans.wire import (
-    MAX_PACKET_BYTES,
-    Begin,
-    Cancel,
-    MeasurementRequest,
-    SenderClock,
-    StatusRequest,
-    WireError,
-    decode,
-)
+from llmpower.spans.wire import Begin, Cancel, MeasurementRequest, SenderClock, StatusRequest, decode
 from llmpower.types import Measurement, Span
 
 MAX_PEERS = 512

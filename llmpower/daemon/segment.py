@@ -14,17 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmpower.daemon.shifting import shift_ns, shifted
-from llmpower.spans.wire import (
-    MAX_PACKET_BYTES,
-    Begin,
-    Cancel,
-    MeasurementRequest,
-    SenderClock,
-    StatusRequest,
-    WireError,
-    decode,
-    decode_head,
-)
+from llmpower.spans.packets import MAX_PACKET_BYTES, WireError
+from llmpower.spans.wire import Begin, Cancel, MeasurementRequest, SenderClock, StatusRequest, decode, decode_head
 from llmpower.types import Span
 
 READ_BYTES = 128 << 10

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from llmpower.spans.wire import Begin, SenderClock, WireError
+from llmpower.spans.packets import WireError
+from llmpower.spans.wire import Begin, SenderClock
 from llmpower.types import Span
 
 AGREE_NS = 100_000_000

@@ -26,8 +26,9 @@ from typing import Protocol
 from llmpower.daemon.segment import Segment
 from llmpower.exceptions import InputError, StoreError
 from llmpower.spans.clocks import read_clock
+from llmpower.spans.packets import MAX_PACKET_BYTES, WireError
 from llmpower.spans.spool import SEGMENT_BYTES, SUFFIX
-from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, SenderClock, WireError
+from llmpower.spans.wire import Begin, Cancel, SenderClock
 from llmpower.types import Span
 
 OPTION = "--socket"

@@ -26,7 +26,8 @@ from llmpower.daemon.host import read_cpu_name
 from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
 from llmpower.sampling import Sampler
 from llmpower.spans.clocks import read_utc_offset_ns
-from llmpower.spans.wire import Begin, Cancel, WireError, encode
+from llmpower.spans.packets import WireError
+from llmpower.spans.wire import Begin, Cancel, encode
 from llmpower.store import Appended
 from llmpower.types import Measurement, Span
 

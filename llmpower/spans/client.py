@@ -26,8 +26,9 @@ from typing import Protocol
 from llmpower.exceptions import InputError
 from llmpower.spans.clocks import read_clock
 from llmpower.spans.daemon_socket import advice_on, check_socket_path, default_socket_path, request_measurement
+from llmpower.spans.packets import WireError
 from llmpower.spans.spool import SpoolWriter, spool_directory
-from llmpower.spans.wire import Begin, Cancel, Message, WireError, encode
+from llmpower.spans.wire import Begin, Cancel, Message, encode
 from llmpower.types import Measurement, Span
 
 QUIET_S = 0.5

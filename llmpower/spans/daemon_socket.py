@@ -12,17 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llmpower.exceptions import DaemonUnreachableError, InputError
+from llmpower.spans.packets import MAX_PACKET_BYTES, WireError
 from llmpower.spans.replies import decode_measurement, decode_status
 from llmpower.spans.spool import spool_directory
-from llmpower.spans.wire import (
-    MAX_PACKET_BYTES,
-    MAX_WAIT_MS,
-    MeasurementRequest,
-    Message,
-    StatusRequest,
-    WireError,
-    encode,
-)
+from llmpower.spans.wire import MAX_WAIT_MS, MeasurementRequest, Message, StatusRequest, encode
 from llmpower.types import Measurement, Span
 
 SYSTEM_SOCKET = Path("/run/llmpower/llmpower.sock")

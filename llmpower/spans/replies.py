@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from llmpower.spans.wire import WIRE_VERSION, Version, WireError, dump, fitting, load
+from llmpower.spans.packets import WIRE_VERSION, Version, WireError, dump, fitting, load
 from llmpower.types import Measurement, Method, Quality, Span
 
 

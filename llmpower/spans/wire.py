@@ -14,26 +14,22 @@ Spans also travel as lines of a file (:mod:`~llmpower.spans.spool`), whose first
 clock, too. Replies are in :mod:`~llmpower.spans.replies`.
 
 Anyone on the machine who may open the socket can send bytes, so :func:`decode` trusts none of them: it returns a
-message whose every field lies inside the bounds below, or raises :class:`WireError`, and nothing else. The bounds are
-stated once, as types that msgspec holds each packet to while it parses it; what two fields must be to each other is
-asked afterwards. Keys that it does not know are ignored, so that a later sender may add one without a new version.
+message whose every field lies inside the bounds below, or raises :class:`~llmpower.spans.packets.WireError`, and
+nothing else. The bounds are stated once, as types that msgspec holds each packet to while it parses it
+(:mod:`~llmpower.spans.packets`); what two fields must be to each other is asked afterwards.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
-from llmpower.exceptions import LlmpowerError
+from llmpower.spans.packets import MAX_STRING_CHARS, WIRE_VERSION, Version, dump, load, refuse
 from llmpower.types import Span
 
-WIRE_VERSION: Literal[1] = 1
-MAX_PACKET_BYTES = 65_536
-MAX_STRING_CHARS = 256
 MAX_ATTRIBUTES = 32
 MAX_DEVICES = 64
 MAX_TOKENS = 2**40
@@ -41,18 +37,6 @@ MAX_BATCH_SIZE = 2**31 - 1
 MAX_PID = 2**31 - 1
 MAX_NS = 2**63 - 1
 MAX_WAIT_MS = 60_000
-
-WireReason = Literal["not_json", "too_large", "version", "type", "missing_field", "bad_value", "other_clock"]
-"""Why a packet was refused; few and fixed, so that it can be the label of a metric."""
-
-
-class WireError(LlmpowerError):
-    """A packet that is not a message. ``reason`` counts it, ``detail`` explains it to a person."""
-
-    def __init__(self, reason: WireReason, detail: str) -> None:
-        self.reason = reason
-        self.detail = detail
-        super().__init__(f"{reason}: {detail}")
 
 
 class Begin(Struct, frozen=True):
@@ -96,7 +80,6 @@ Message = Begin | Span | Cancel | StatusRequest | MeasurementRequest | SenderClo
 
 # --- What a packet may hold ------------------------------------------------------------------------------------------
 
-Version = Literal[1]
 _Text = Annotated[str, Meta(max_length=MAX_STRING_CHARS)]
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_STRING_CHARS)]
 _Moment = Annotated[int, Meta(ge=0, le=MAX_NS)]
@@ -157,10 +140,8 @@ class _HeadPacket(Struct, tag_field="type", tag="spool"):
 
 _Packet = _BeginPacket | _SpanPacket | _CancelPacket | _StatusPacket | _MeasurementPacket | _HelloPacket
 
-_encoder = msgspec.json.Encoder()
 _messages = msgspec.json.Decoder(_Packet)
 _heads = msgspec.json.Decoder(_HeadPacket)
-_anything = msgspec.json.Decoder()
 
 # --- Both ends -------------------------------------------------------------------------------------------------------
 
@@ -255,11 +236,11 @@ def _check(fields: _SpanPacket) -> None:
     """Hold a span's fields to what they must be to each other."""
     start_ns, first_token_ns, end_ns, uuids = fields.start_ns, fields.first_token_ns, fields.end_ns, fields.device_uuids
     if end_ns < start_ns:
-        _refuse("end_ns", end_ns, f"expected no less than start_ns = {start_ns}")
+        refuse("end_ns", end_ns, f"expected no less than start_ns = {start_ns}")
     if first_token_ns is not None and not start_ns <= first_token_ns <= end_ns:
-        _refuse("first_token_ns", first_token_ns, f"expected it between start_ns = {start_ns} and end_ns = {end_ns}")
+        refuse("first_token_ns", first_token_ns, f"expected it between start_ns = {start_ns} and end_ns = {end_ns}")
     if uuids is not None and len(uuids) > 1 and len(set(uuids)) < len(uuids):
-        _refuse("device_uuids", uuids, "a device is named twice, and its joules would be counted twice")
+        refuse("device_uuids", uuids, "a device is named twice, and its joules would be counted twice")
 
 
 def _span(fields: _SpanPacket, uid: int | None) -> Span:
@@ -280,76 +261,3 @@ def _span(fields: _SpanPacket, uid: int | None) -> Span:
         fields.attributes,
         uid,
     )
-
-
-def dump(fields: Struct) -> bytes:
-    """A packet of these fields.
-
-    Raises:
-        WireError: something in them is not JSON, or they do not fit in a packet.
-    """
-    try:
-        return fitting(_encoder.encode(fields))
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError) as error:
-        raise WireError("bad_value", f"cannot be written as JSON: {error}") from error
-
-
-def fitting(packet: bytes) -> bytes:
-    """The packet.
-
-    Raises:
-        WireError: it is too large for one.
-    """
-    if len(packet) > MAX_PACKET_BYTES:
-        raise WireError("too_large", f"{len(packet)} bytes; a packet holds {MAX_PACKET_BYTES}")
-    return packet
-
-
-def load(packet: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """The packet's fields, each within its bounds.
-
-    Raises:
-        WireError: the packet is none of those that the decoder knows.
-    """
-    if len(packet) > MAX_PACKET_BYTES:
-        raise WireError("too_large", f"more than {MAX_PACKET_BYTES} bytes")
-    try:
-        return decoder.decode(packet)
-    except msgspec.ValidationError as error:
-        raise _explained(packet, str(error)) from error
-    except (ValueError, RecursionError, msgspec.DecodeError) as error:
-        raise WireError("not_json", str(error)[:MAX_STRING_CHARS]) from error
-
-
-_MISSING = re.compile(r"Object missing required field `(\w+)`")
-_MISFIT = re.compile(r"(?P<expected>.*) - at `(?:key in )?\$\.(?P<name>\w+).*`", re.DOTALL)
-
-
-def _explained(packet: bytes, said: str) -> WireError:
-    """What is wrong with a packet of which msgspec says this: the field, the value, and what was expected."""
-    try:
-        fields = _anything.decode(packet)
-    except (ValueError, RecursionError, msgspec.DecodeError) as error:
-        return WireError("not_json", str(error)[:MAX_STRING_CHARS])
-    if not isinstance(fields, dict):
-        return WireError("not_json", f"{_shown(fields)} is not an object")
-    version = fields.get("v", WIRE_VERSION)
-    if type(version) is not int or version != WIRE_VERSION:
-        # Of another version nothing else can be said.
-        return WireError("version", f"v = {_shown(version)}; this side speaks {WIRE_VERSION}")
-    if missing := _MISSING.match(said):
-        return WireError("missing_field", missing[1])
-    if misfit := _MISFIT.fullmatch(said):
-        name = misfit["name"]
-        reason: WireReason = "type" if name == "type" else "bad_value"
-        return WireError(reason, f"{name} = {_shown(fields.get(name))}; {misfit['expected'].lower()}")
-    return WireError("bad_value", said[:MAX_STRING_CHARS])
-
-
-def _refuse(name: str, value: object, expected: str) -> NoReturn:
-    raise WireError("bad_value", f"{name} = {_shown(value)}; {expected}")
-
-
-def _shown(value: object) -> str:
-    # A nested value can be too deep to print, which is no way for a stranger to raise a RecursionError here.
-    return type(value).__name__ if isinstance(value, list | dict) else ascii(value)[:80]

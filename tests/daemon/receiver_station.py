@@ -13,9 +13,7 @@ from typing import Any
 from llmpower.daemon.answers import Answers
 from llmpower.daemon.receiver import Receiver
 from llmpower.spans.clocks import boot_id
-from llmpower.spans.wire import (
-    SenderClock,
-)
+from llmpower.spans.wire import SenderClock
 from llmpower.types import Span
 
 

@@ -13,12 +13,8 @@ from receiver_station import Station, span
 
 from llmpower.daemon.receiver import MAX_OPEN_SPANS, MAX_PEERS_OF_USER, PACKETS_A_STEP_OF_USER
 from llmpower.spans.client import SpanClient
-from llmpower.spans.wire import (
-    MAX_PACKET_BYTES,
-    Begin,
-    Cancel,
-    encode,
-)
+from llmpower.spans.packets import MAX_PACKET_BYTES
+from llmpower.spans.wire import Begin, Cancel, encode
 from llmpower.types import Span
 
 

@@ -15,16 +15,9 @@ from receiver_station import Station, span
 
 from llmpower.spans.clocks import boot_id
 from llmpower.spans.daemon_socket import request_status
+from llmpower.spans.packets import MAX_PACKET_BYTES
 from llmpower.spans.replies import decode_measurement, decode_status
-from llmpower.spans.wire import (
-    MAX_PACKET_BYTES,
-    Begin,
-    Cancel,
-    MeasurementRequest,
-    SenderClock,
-    StatusRequest,
-    encode,
-)
+from llmpower.spans.wire import Begin, Cancel, MeasurementRequest, SenderClock, StatusRequest, encode
 from llmpower.types import Measurement
 
 

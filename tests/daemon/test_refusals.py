@@ -7,7 +7,7 @@ from typing import get_args
 import llmpower.daemon
 from llmpower.daemon.otlp import MisplacedReason
 from llmpower.daemon.refusals import REASONS
-from llmpower.spans.wire import WireReason
+from llmpower.spans.packets import WireReason
 
 DAEMON = Path(llmpower.daemon.__file__).parent
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpower.daemon.shifting import AGREE_NS, shift_ns, shifted
-from llmpower.spans.wire import Begin, Cancel, SenderClock, WireError
+from llmpower.spans.packets import WireError
+from llmpower.spans.wire import Begin, Cancel, SenderClock
 
 S = 1_000_000_000
 OWN = SenderClock("boot", 100 * S, 0)

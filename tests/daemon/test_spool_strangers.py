@@ -15,7 +15,8 @@ from spool_station import NOBODY, Station, a_span
 
 from llmpower.daemon.spool import MAX_SEGMENT_BYTES, MAX_SEGMENTS_OF_USER
 from llmpower.exceptions import InputError
-from llmpower.spans.wire import MAX_PACKET_BYTES, encode
+from llmpower.spans.packets import MAX_PACKET_BYTES
+from llmpower.spans.wire import encode
 
 
 @pytest.mark.parametrize(

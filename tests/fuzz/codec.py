@@ -14,13 +14,13 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["llmpower.spans.wire", "json"]):
+with atheris.instrument_imports(include=["llmpower.spans.packets", "llmpower.spans.wire"]):
+    from llmpower.spans.packets import WireError
     from llmpower.spans.wire import (
         Begin,
         Cancel,
         MeasurementRequest,
         SenderClock,
-        WireError,
         decode,
         decode_head,
         encode,

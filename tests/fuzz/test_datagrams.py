@@ -32,17 +32,9 @@ from llmpower.daemon.receiver import Receiver
 from llmpower.metrics.accounts import MAX_MODEL_NAMES
 from llmpower.sampling import SAMPLE_DTYPE, SamplerStatistics
 from llmpower.spans import request_status
+from llmpower.spans.packets import WireError
 from llmpower.spans.spool import SpoolWriter, spool_directory
-from llmpower.spans.wire import (
-    Begin,
-    Cancel,
-    MeasurementRequest,
-    SenderClock,
-    StatusRequest,
-    WireError,
-    decode,
-    encode,
-)
+from llmpower.spans.wire import Begin, Cancel, MeasurementRequest, SenderClock, StatusRequest, decode, encode
 from llmpower.store import Appended
 from llmpower.types import Measurement, Span
 

@@ -13,7 +13,8 @@ from example_spans import a_span
 
 from llmpower.exceptions import DaemonUnreachableError, InputError
 from llmpower.spans import SpanClient, check_socket_path, default_socket_path, request_status
-from llmpower.spans.wire import MAX_PACKET_BYTES, Begin, Cancel, SenderClock, decode
+from llmpower.spans.packets import MAX_PACKET_BYTES
+from llmpower.spans.wire import Begin, Cancel, SenderClock, decode
 
 
 def test_messages_arrive_in_order_and_unchanged(client: SpanClient, receiver: Any) -> None:

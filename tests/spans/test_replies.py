@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmpower.spans.packets import WireError
 from llmpower.spans.replies import decode_measurement, decode_status, encode_measurement, encode_status
-from llmpower.spans.wire import StatusRequest, WireError, encode
+from llmpower.spans.wire import StatusRequest, encode
 from llmpower.types import Measurement
 
 

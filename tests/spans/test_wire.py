@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmpower.spans.packets import MAX_PACKET_BYTES, MAX_STRING_CHARS, WireError, WireReason
 from llmpower.spans.wire import (
     MAX_ATTRIBUTES,
     MAX_BATCH_SIZE,
     MAX_DEVICES,
     MAX_NS,
-    MAX_PACKET_BYTES,
     MAX_PID,
-    MAX_STRING_CHARS,
     MAX_TOKENS,
     MAX_WAIT_MS,
     Begin,
@@ -23,8 +22,6 @@ from llmpower.spans.wire import (
     Message,
     SenderClock,
     StatusRequest,
-    WireError,
-    WireReason,
     decode,
     decode_head,
     encode,

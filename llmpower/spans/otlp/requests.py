@@ -23,7 +23,8 @@ from functools import cache
 from math import isfinite
 
 from llmpower.spans.otlp.records import CLIENT, OtlpSpan, Value
-from llmpower.spans.wire import MAX_PID, MAX_STRING_CHARS, WireError
+from llmpower.spans.packets import MAX_STRING_CHARS, WireError
+from llmpower.spans.wire import MAX_PID
 
 DEVICES_ATTRIBUTE = "llmpower.device_uuids"
 """Of a resource or a span: the GPUs that it runs on, as a list or separated by semicolons, commas or spaces."""

@@ -23,7 +23,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from llmpower.exceptions import LlmpowerError
 from llmpower.spans.otlp.records import OtlpSpan, Value
-from llmpower.spans.wire import MAX_DEVICES, MAX_STRING_CHARS, WireError
+from llmpower.spans.packets import MAX_STRING_CHARS, WireError
+from llmpower.spans.wire import MAX_DEVICES
 
 MAX_SPANS = 20_000
 """Of one request, and other parts of it. A collector sends 8,192 at a time, a program 512."""

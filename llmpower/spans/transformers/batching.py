@@ -26,9 +26,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from llmpower.spans.context import OpenSpan, is_open
+from llmpower.spans.packets import MAX_STRING_CHARS
 from llmpower.spans.transformers.observing import Settings, say_once
 from llmpower.spans.transformers.placement import devices_of, name_for, uuids_of
-from llmpower.spans.wire import MAX_STRING_CHARS
 
 _SILENT = "_llmpower_silent"
 _FINISHED, _FAILED = 3, 4

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from llmpower.spans.packets import MAX_STRING_CHARS
 from llmpower.spans.transformers.observing import Settings
-from llmpower.spans.wire import MAX_STRING_CHARS
 
 REMEMBERED_S = 1.0
 """After so long all weights are asked again, whatever was or was not seen to move."""

@@ -12,7 +12,7 @@ from otlp_messages import CLIENT, INTERNAL, SERVER, S
 
 from llmpower.spans.otlp.records import OtlpSpan, Value
 from llmpower.spans.otlp.requests import Request, is_call_elsewhere, is_request, read_request, span_key
-from llmpower.spans.wire import WireError
+from llmpower.spans.packets import WireError
 
 VLLM = {
     "gen_ai.usage.prompt_tokens": 7,

@@ -26,7 +26,7 @@ from llmpower.spans.otlp.wire import (
     encode_error,
     read_spans,
 )
-from llmpower.spans.wire import WireError
+from llmpower.spans.packets import WireError
 
 VALUES = st.text(max_size=20) | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
 SPANS = st.builds(
