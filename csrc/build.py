@@ -19,6 +19,7 @@ from setuptools.errors import BaseError, CCompilerError, CompileError, LinkError
 ROOT = Path(globals().get("__file__", "csrc/build.py")).resolve().parents[1]
 SOURCES = (
     "budget.c",
+    "deadlines.c",
     "nvml_library.c",
     "nvml_processes.c",
     "phase.c",
@@ -32,6 +33,7 @@ SOURCES = (
 )
 HEADERS = (
     "budget.h",
+    "deadlines.h",
     "llmpower.h",
     "nvml_abi.h",
     "nvml_library.h",

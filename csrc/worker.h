@@ -58,6 +58,14 @@ struct worker {
     struct statistics statistics;
 };
 
+/* Single values that the thread writes and others read: no order between them matters. */
+static inline int64_t worker_get(const _Atomic int64_t *value) {
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
+static inline void worker_set(_Atomic int64_t *value, int64_t to) {
+    atomic_store_explicit(value, to, memory_order_relaxed);
+}
+
 /* Ready to be given channels; source is the worker's from here on. False when memory is short. */
 bool worker_init(struct worker *worker, const struct power_source *source, uint32_t ring_capacity,
                  double max_read_share);
