@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal import Terminal
 
 from llmpower.cli.layout import (
     FEWEST_CELLS,
@@ -17,6 +22,16 @@ from llmpower.cli.layout import (
     shortened,
     width,
 )
+
+SENTENCE = "words of what is too long for a terminal stand below"
+SHOWING = f"""
+import click
+from llmpower.cli.layout import aligned, echo_labelled, echo_lines
+
+echo_lines(["  {SENTENCE}", click.style("styled: " + 20 * "x", fg="red"), ""])
+echo_lines(aligned(("a", "b"), [("meta-llama/Llama-2-7b-chat", "1")]))
+echo_labelled("label: ", "{SENTENCE}")
+"""
 
 NUMBERS = st.floats(-1e6, 1e6).flatmap(lambda value: st.sampled_from([f"{value:.4g}", f"{value:,.2f}", f"{value:.0f}"]))
 
@@ -125,3 +140,31 @@ def test_figures_of_any_size_are_short() -> None:
 )
 def test_who_wants_colours_is_asked_by_the_usual_variables(environ: dict[str, str], wanted: bool | None) -> None:
     assert colours_wanted(environ) is wanted
+
+
+def test_on_a_terminal_lines_that_are_too_long_go_on_below(on_terminal: Callable[..., Terminal]) -> None:
+    terminal = on_terminal(sys.executable, "-c", SHOWING, columns=28)
+    assert terminal.wait() == 0
+    assert [line for line in terminal.lines if line] == [
+        "  words of what is too long",
+        "    for a terminal stand",
+        "    below",
+        "styled: xxxxxxxxxxxxxxxxxxxx",  # its colour takes no room
+        "a                          b",
+        "meta-llama/L…ma-2-7b-chat  1",
+        "label: words of what is too",
+        "       long for a terminal",
+        "       stand below",
+    ]
+
+
+def test_where_no_terminal_is_lines_have_no_end() -> None:
+    shown = subprocess.run([sys.executable, "-c", SHOWING], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == [
+        f"  {SENTENCE}",
+        "styled: xxxxxxxxxxxxxxxxxxxx",  # and no colour
+        "",
+        "a                           b",
+        "meta-llama/Llama-2-7b-chat  1",
+        f"label: {SENTENCE}",
+    ]
