@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower.cli.layout import ABSENT, aligned, echo_lines
+from llmpower.cli.options import FiniteRange, json_option, powercap_option
 
 if TYPE_CHECKING:
     from llmpower.sampling import Backend
@@ -28,21 +29,15 @@ STEP_S = 0.1
     help="Where GPU power comes from; auto simulates where no driver is installed.",
 )
 @click.option("--nvml-library", metavar="PATH", help="NVML by another path or name than libnvidia-ml.so.1.")
-@click.option(
-    "--powercap-root",
-    type=click.Path(path_type=Path),
-    default=Path("/sys/class/powercap"),
-    show_default=True,
-    help="Where the kernel shows CPU energy.",
-)
+@powercap_option
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.5, 600),
+    type=FiniteRange(0.5, 600),
     default=3.0,
     show_default=True,
     help="How long to watch; a reading that does not move meanwhile shows no period.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(backend: Backend, nvml_library: str | None, powercap_root: Path, seconds: float, as_json: bool) -> None:
     """List every device with its sources, periods and call latencies.
 

@@ -13,6 +13,7 @@ import click
 
 from llmpower import __version__
 from llmpower.cli.layout import echo_labelled
+from llmpower.cli.options import json_option, powercap_option, socket_option
 from llmpower.exceptions import DaemonUnreachableError, DeviceError
 from llmpower.phrases import duration
 
@@ -37,15 +38,9 @@ class Finding:
 
 @click.command()
 @click.option("--nvml-library", metavar="PATH", default="libnvidia-ml.so.1", show_default=True, help="NVML to look at.")
-@click.option(
-    "--powercap-root",
-    type=click.Path(path_type=Path),
-    default=Path("/sys/class/powercap"),
-    show_default=True,
-    help="Where the kernel shows CPU energy.",
-)
-@click.option("--socket", type=click.Path(path_type=Path), help="The daemon's socket.  [default: where it is]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@powercap_option
+@socket_option
+@json_option
 def command(nvml_library: str, powercap_root: Path, socket: Path | None, as_json: bool) -> None:
     """Say what can be measured here, what cannot, why, and how to mend it.
 

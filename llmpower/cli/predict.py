@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower.cli.layout import aligned, compact, echo_lines, percent
+from llmpower.cli.options import json_option
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
@@ -57,7 +58,7 @@ POLICIES = ("raise", "warn", "allow")
     show_default=True,
     help="A prediction at or below zero: exit 2, a warning, or nothing.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(
     path: Path,
     name: str,

@@ -30,6 +30,7 @@ from llmpower.cli.campaigns import (
     warmth_text,
 )
 from llmpower.cli.layout import echo_lines
+from llmpower.cli.options import FiniteRange, json_option
 from llmpower.cli.targets import Options, check, local, served
 from llmpower.cli.values import forms
 
@@ -68,21 +69,21 @@ BEGAN = "began_unix_s"
 @click.option(
     "--energy-precision",
     metavar="F",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="A cell stops when the 95 % confidence interval of its mean energy is ± this part of it."
     f"  [default: {PRECISION}, unless --ci-half-width is given]",
 )
 @click.option(
     "--ci-half-width",
     metavar="S",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="The paper's rule (there 0.5): the mean runtime's interval is ± this many seconds.",
 )
-@click.option("--pause", metavar="S", type=click.FloatRange(min=0), default=0.25, show_default=True, help="Rest, s.")
+@click.option("--pause", metavar="S", type=FiniteRange(min=0), default=0.25, show_default=True, help="Rest, s.")
 @click.option(
     "--idle",
     metavar="S",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=5.0,
     show_default=True,
     help="Measure idle power for so long before and after the trials; 0 does not.",
@@ -90,7 +91,7 @@ BEGAN = "began_unix_s"
 @click.option(
     "--settle",
     metavar="S",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=60.0,
     show_default=True,
     help="Work unmeasured until power is steady, and temperature where it is told, for so long at most; 0 does not.",
@@ -116,7 +117,7 @@ BEGAN = "began_unix_s"
 )
 @click.option("--api-key", metavar="KEY", help="Of the endpoint; better in LLMPOWER_PROFILE_API_KEY than here.")
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="The daemon's.  [default: where it is]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(model: str | None, socket_path: Path | None, as_json: bool, **options: Any) -> None:
     """Measure a model over a grid of input and output lengths.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower.cli.layout import echo_lines
+from llmpower.cli.options import json_option
 from llmpower.cli.progress import shown
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
@@ -117,7 +118,7 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option(
     "--plot", "plot_path", type=click.Path(path_type=Path), help="Draw plan, frontier and baselines: FILE.png or .svg."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(
     models_path: Path,
     workload_source: str,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower.cli.layout import UNCUT, aligned, echo_lines
+from llmpower.cli.options import json_option
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def uninstall(root: Path, purge: bool, dry_run: bool, yes: bool) -> None:
 @click.option(
     "--file", "name", metavar="NAME", help="Print this file as it would be installed, such as llmpower.service."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def show(root: Path, program: str | None, name: str | None, as_json: bool) -> None:
     """Show which files are in place, whether they were edited, and what systemd says.
 

@@ -10,6 +10,7 @@ import click
 
 from llmpower import phrases
 from llmpower.cli.layout import aligned, echo_lines, energy_unit, number, percent
+from llmpower.cli.options import json_option
 from llmpower.cli.progress import shown
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     shell_complete=models_of_file("policy_path", after="="),
     help="Queries that a model serves at a time.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(
     policy_path: Path,
     workload_path: Path,

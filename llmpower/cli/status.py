@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines, energy_unit, percent, plain
+from llmpower.cli.options import json_option, socket_option
 from llmpower.phrases import duration
 
 SILENT_S = 10.0
@@ -17,8 +18,8 @@ SILENT_S = 10.0
 
 
 @click.command()
-@click.option("--socket", type=click.Path(path_type=Path), help="The daemon's socket.  [default: where it is]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@socket_option
+@json_option
 def command(socket: Path | None, as_json: bool) -> None:
     """Show what the daemon is doing.
 

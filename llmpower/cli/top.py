@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmpower.cli.layout import colours_wanted, echo_styled, terminal_columns
+from llmpower.cli.options import FiniteRange, socket_option
 from llmpower.exceptions import InputError
 from llmpower.phrases import duration
 
@@ -30,11 +31,11 @@ HELP = "q: leave   a: since the daemon began, or lately"
 
 
 @click.command()
-@click.option("--socket", type=click.Path(path_type=Path), help="The daemon's socket.  [default: where it is]")
+@socket_option
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(FEWEST_S, 3600),
+    type=FiniteRange(FEWEST_S, 3600),
     default=1.0,
     show_default=True,
     metavar="S",
@@ -43,7 +44,7 @@ HELP = "q: leave   a: since the daemon began, or lately"
 @click.option(
     "--window",
     "window_s",
-    type=click.FloatRange(1, 86400),
+    type=FiniteRange(1, 86400),
     default=60.0,
     show_default=True,
     metavar="S",
