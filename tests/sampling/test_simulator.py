@@ -172,7 +172,8 @@ assert memory.total == memory.free + memory.used == memory_v2.total == 80 << 30
 low, high = n.nvmlDeviceGetPowerManagementLimitConstraints(gpu)
 assert low < n.nvmlDeviceGetEnforcedPowerLimit(gpu) == n.nvmlDeviceGetPowerManagementDefaultLimit(gpu) == high
 # The card may warm or cool by a degree between two calls.
-celsius = [call(gpu, 0) for call in (n.nvmlDeviceGetTemperature, n.nvmlDeviceGetTemperatureV, n.nvmlDeviceGetTemperature)]
+calls = (n.nvmlDeviceGetTemperature, n.nvmlDeviceGetTemperatureV, n.nvmlDeviceGetTemperature)
+celsius = [call(gpu, 0) for call in calls]
 assert celsius in (sorted(celsius), sorted(celsius, reverse=True)) and 25 <= min(celsius) <= max(celsius) <= 70
 assert n.nvmlDeviceGetUtilizationRates(gpu).gpu == 50
 assert n.nvmlDeviceGetEncoderUtilization(gpu)[0] == n.nvmlDeviceGetDecoderUtilization(gpu)[0] == 0
