@@ -38,15 +38,11 @@ def on_workers(
         InputError: Dask is not installed, or no scheduler answers.
     """
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as error:
         raise InputError("--dask", address, "needs Dask; pip install 'llmpower[fleet]'") from error
     if address == LOCAL:
-        # One thread each: sums are made of after another, and pyarrow reads ahead by itself.
-        with (
-            LocalCluster(threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-            Client(cluster) as client,
-        ):
+        with local_client() as client:
             yield scanner_of(client, tell)
         return
     try:
@@ -56,6 +52,26 @@ def on_workers(
         raise InputError("--dask", address, advice) from error
     with client:
         yield scanner_of(client, tell)
+
+
+@contextmanager
+def local_client(workers: int | None = None) -> Iterator[Client]:
+    """A client of so many processes of this machine, by default one a processor, which end with it.
+
+    Dask would watch the GPUs meanwhile, this process's too, and keep NVML initialised in it ever after: a client that
+    nobody asked for, which outlives all of ours.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    # One thread each: sums are made one after another, and pyarrow reads ahead by itself.
+    cluster = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with (
+        dask.config.set({"distributed.diagnostics.nvml": False}),
+        LocalCluster(**cluster) as processes,
+        Client(processes) as client,
+    ):
+        yield client
 
 
 def scanner_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
+from pynvml import NVML_ERROR_UNINITIALIZED
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.streaming import fit_datasets
-from llmpower.modelling.streaming.workers import on_workers, scanner_of
+from llmpower.modelling.streaming.workers import local_client, on_workers, scanner_of
 from llmpower.routing.counting import count_datasets
+from llmpower.sampling import Sampler, simulated_library
 
 Make = Callable[..., pd.DataFrame]
 Write = Callable[..., Path]
@@ -23,10 +26,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
+    with local_client(2) as client:
         yield client
 
 
@@ -76,3 +76,11 @@ def test_what_a_worker_refuses_is_refused_in_the_same_words(client: Client, make
 def test_an_address_without_a_scheduler_is_refused() -> None:
     with pytest.raises(InputError, match="--dask"), on_workers("tcp://127.0.0.1:1", connect_s=1):
         pass
+
+
+def test_workers_of_this_machine_leave_its_gpus_alone() -> None:
+    # By its name in the process Dask would find the simulated library, as it would the driver's.
+    with Sampler(backend="simulated", powercap_root=None), local_client(1):
+        pass
+    count = ctypes.CDLL(str(simulated_library())).nvmlDeviceGetCount_v2
+    assert count(ctypes.byref(ctypes.c_uint())) == NVML_ERROR_UNINITIALIZED
