@@ -91,13 +91,13 @@ ffibuilder.set_source(
 )
 
 modelling = FFI()
-modelling.cdef(_declarations("modelling/tally.h") + _declarations("modelling/folds.h"))
+modelling.cdef("".join(_declarations(f"modelling/{name}.h") for name in ("tally", "normal", "folds")))
 modelling.set_source(
     MODELLING,
-    '#include "tally.h"\n#include "folds.h"',
-    sources=[f"csrc/modelling/{name}.c" for name in ("folds", "judged", "strata", "tally")],
+    '#include "tally.h"\n#include "normal.h"\n#include "folds.h"',
+    sources=[f"csrc/modelling/{name}.c" for name in ("folds", "judged", "normal", "strata", "tally")],
     include_dirs=["csrc/modelling"],
-    depends=[f"csrc/modelling/{name}.h" for name in ("folds", "judged", "strata", "tally")],
+    depends=[f"csrc/modelling/{name}.h" for name in ("folds", "judged", "normal", "strata", "tally")],
     extra_compile_args=FLAGS,
     libraries=["m"],
     py_limited_api=True,

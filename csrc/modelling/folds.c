@@ -1,81 +1,255 @@
 /* folds.c - one pass over the cells for each thing that a form is asked.
  *
- * A form of five terms over some thousand cells is little arithmetic, and many arrays where each step makes one. Here a
- * cell's row stays in registers from the first step to the last. The formulas are those of llmpower/modelling/folds.py:
- * with r = Σwy − W·xβ and h = W·xᵀG⁻¹x a fold is β − G⁻¹x·r/(1 − h), by Sherman and Morrison. */
+ * A form of five terms over some thousand cells is little arithmetic, and many arrays where each step makes one. Here
+ * eight cells beside each other go from the first step to the last, so that compilers make vectors of them. The
+ * formulas are those of llmpower/modelling/folds.py: with r = Σwy − W·xβ and h = W·xᵀG⁻¹x a fold is β − G⁻¹x·r/(1 − h),
+ * by Sherman and Morrison. */
 #include "folds.h"
 
 #include <math.h>
+#include <string.h>
 
-static void row_of(const struct llmpower_cells *cells, size_t c, double *x) {
-    for (size_t k = 0; k < cells->n_terms; k++) x[k] = cells->design[k * cells->m + c];
+#include "normal.h"
+
+enum { LANES = 8 };
+/* What GCC and Clang add and multiply as one, in as many steps as the processor takes. */
+typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
+typedef int64_t whole_lanes __attribute__((vector_size(LANES * sizeof(int64_t))));
+
+/* Eight cells; what is beyond the last weighs nothing. */
+struct eight {
+    lanes x[LLMPOWER_TERMS], w, wy;
+};
+
+static void load(lanes *to, const double *from, size_t there) {
+    if (there < LANES) *to = (lanes){0};
+    memcpy(to, from, (there < LANES ? there : LANES) * sizeof *from);
 }
 
-static double dot(size_t n, const double *a, const double *b) {
-    double sum = 0;
-    for (size_t k = 0; k < n; k++) sum += a[k] * b[k];
-    return sum;
+static void take(const struct llmpower_cells *cells, size_t c, struct eight *of) {
+    for (size_t k = 0; k < cells->n_terms; k++) load(&of->x[k], cells->design + k * cells->m + c, cells->m - c);
+    load(&of->w, cells->w + c, cells->m - c);
+    load(&of->wy, cells->wy + c, cells->m - c);
 }
 
-static void times(size_t n, const double *matrix, const double *x, double *product) {
-    for (size_t k = 0; k < n; k++) product[k] = dot(n, matrix + k * n, x);
+static double sum(const lanes *of) {
+    const lanes a = *of;
+    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
 }
 
-void llmpower_gram(const struct llmpower_cells *cells, const int64_t *part, double *gram, double *moment) {
+void llmpower_gram(const struct llmpower_cells *cells, double *gram, double *moment, double *ends) {
     size_t n = cells->n_terms;
-    for (size_t c = 0; c < cells->m; c++) {
-        double x[LLMPOWER_TERMS], w = cells->w[c], wy = cells->wy[c];
-        double *G = gram + (part ? (size_t)part[c] * n * n : 0), *g = moment + (part ? (size_t)part[c] * n : 0);
-        row_of(cells, c, x);
+    lanes G[LLMPOWER_TERMS * LLMPOWER_TERMS], g[LLMPOWER_TERMS];
+    struct eight of;
+    for (size_t k = 0; k < n * n; k++) G[k] = (lanes){0};
+    for (size_t k = 0; k < n; k++) g[k] = (lanes){0};
+    for (size_t c = 0; c < cells->m; c += LANES) {
+        take(cells, c, &of);
         for (size_t j = 0; j < n; j++) {
-            double wx = w * x[j];
-            for (size_t k = 0; k < n; k++) G[j * n + k] += wx * x[k];
-            g[j] += wy * x[j];
+            lanes wx = of.w * of.x[j];
+            for (size_t k = 0; k <= j; k++) G[j * n + k] += wx * of.x[k];
+            g[j] += of.wy * of.x[j];
         }
     }
-}
-
-double llmpower_leverage(const struct llmpower_cells *cells, const double *inverse) {
-    double greatest = 0, x[LLMPOWER_TERMS], H[LLMPOWER_TERMS];
-    for (size_t c = 0; c < cells->m; c++) {
-        row_of(cells, c, x);
-        times(cells->n_terms, inverse, x, H);
-        double h = cells->w[c] * dot(cells->n_terms, H, x);
-        if (h > greatest) greatest = h;
+    for (size_t j = 0; j < n; j++) {
+        for (size_t k = 0; k <= j; k++) gram[j * n + k] = gram[k * n + j] = sum(&G[j * n + k]);
+        moment[j] = sum(&g[j]);
     }
-    return greatest;
+    llmpower_eigenvalues(n, gram, gram, ends);
 }
 
-double llmpower_folds(const struct llmpower_cells *cells, const double *gram, const double *moment,
-                      const double *inverse, const double *coefficients, const double *rise, double *folds,
-                      uint8_t *left) {
+/* G⁻¹x of eight cells into H, and the leverage of each into h. */
+static void influence(const struct eight *of, size_t n, const double *inverse, lanes *H, lanes *h) {
+    *h = (lanes){0};
+    for (size_t j = 0; j < n; j++) {
+        lanes found = {0};
+        for (size_t k = 0; k < n; k++) found += inverse[j * n + k] * of->x[k];
+        H[j] = found;
+        *h += found * of->x[j];
+    }
+    *h *= of->w;
+}
+
+/* Whether no cell pulls the fit so far towards itself that the others do not determine it. */
+static int all_spared(const struct llmpower_cells *cells, const double *inverse, double singular) {
+    struct eight of;
+    lanes H[LLMPOWER_TERMS], h;
+    for (size_t c = 0; c < cells->m; c += LANES) {
+        take(cells, c, &of);
+        influence(&of, cells->n_terms, inverse, H, &h);
+        for (size_t l = 0; l < LANES; l++)
+            if (h[l] > 1 - singular) return 0;
+    }
+    return 1;
+}
+
+/* The inverse on the terms that are free, with zeros for the others; -1 where there is none. */
+static int inverse_of(size_t n, const double *gram, const unsigned char *is_free, double *inverse) {
+    double part[LLMPOWER_TERMS * LLMPOWER_TERMS] = {0}, inverted[LLMPOWER_TERMS * LLMPOWER_TERMS];
+    size_t places[LLMPOWER_TERMS], p = 0;
+    for (size_t k = 0; k < n; k++)
+        if (is_free[k]) places[p++] = k;
+    for (size_t i = 0; i < p; i++)
+        for (size_t j = 0; j < p; j++) part[i * p + j] = gram[places[i] * n + places[j]];
+    if (llmpower_inverse(p, part, inverted)) return -1;
+    for (size_t k = 0; k < n * n; k++) inverse[k] = 0;
+    for (size_t i = 0; i < p; i++)
+        for (size_t j = 0; j < p; j++) inverse[places[i] * n + places[j]] = inverted[i * p + j];
+    return 0;
+}
+
+/* How far the gradient of each term at zero may rise, relative to the lengths of its column √W·x and of √W·z. */
+static void rises(const struct llmpower_cells *cells, const double *gram, double steep, double *rise) {
+    double length = 0;
+    for (size_t c = 0; c < cells->m; c++)
+        if (cells->w[c] > 0) length += cells->wy[c] * (cells->wy[c] / cells->w[c]);
+    for (size_t k = 0; k < cells->n_terms; k++) rise[k] = steep * sqrt(gram[k * cells->n_terms + k] * length);
+}
+
+/* A fold that other terms are held in. */
+static int solve_without(const struct llmpower_cells *cells, const struct llmpower_whole *whole, size_t c,
+                         double *fold) {
     size_t n = cells->n_terms;
-    double greatest = 0, x[LLMPOWER_TERMS], H[LLMPOWER_TERMS];
-    for (size_t c = 0; c < cells->m; c++) {
-        double *fold = folds + c * n, w = cells->w[c], wy = cells->wy[c];
-        row_of(cells, c, x);
-        times(n, inverse, x, H);
-        double h = w * dot(n, H, x), step = (wy - w * dot(n, x, coefficients)) / (1 - h);
-        if (h > greatest) greatest = h;
-        for (size_t k = 0; k < n; k++) fold[k] = coefficients[k] - H[k] * step;
-        left[c] = 0;
-        if (!rise) continue;
-        /* Optimal is what has β ≥ 0 and no gradient on terms at zero (Karush, Kuhn and Tucker). */
-        double missed = wy - w * dot(n, x, fold);
-        for (size_t k = 0; k < n; k++) {
-            int held = rise[k] < HUGE_VAL;
-            left[c] |= held ? moment[k] - dot(n, gram + k * n, fold) - x[k] * missed > rise[k] : fold[k] < 0;
-        }
+    double G[LLMPOWER_TERMS * LLMPOWER_TERMS], g[LLMPOWER_TERMS], x[LLMPOWER_TERMS];
+    for (size_t k = 0; k < n; k++) x[k] = cells->design[k * cells->m + c];
+    for (size_t j = 0; j < n; j++) {
+        for (size_t k = 0; k < n; k++) G[j * n + k] = whole->gram[j * n + k] - cells->w[c] * (x[j] * x[k]);
+        g[j] = whole->moment[j] - cells->wy[c] * x[j];
     }
-    return greatest;
+    return llmpower_solve(1, n, G, g, 1, fold);
 }
 
-void llmpower_predict(size_t n, size_t n_terms, const double *design, const int64_t *cells, const double *coefficients,
-                      double *predicted) {
-    for (size_t i = 0; i < n; i++) {
-        const double *own = coefficients + (size_t)cells[i] * n_terms;
-        double sum = 0;
-        for (size_t k = 0; k < n_terms; k++) sum += design[k * n + i] * own[k];
-        predicted[i] = sum;
+/* Optimal is what has β ≥ 0 and no gradient on terms at zero (Karush, Kuhn and Tucker): which of eight folds are not.
+ */
+static void not_optimal(const struct eight *of, const struct llmpower_whole *whole, size_t n,
+                        const unsigned char *is_free, const double *rise, const lanes *fold, unsigned char *left) {
+    lanes found = {0};
+    for (size_t k = 0; k < n; k++) found += of->x[k] * fold[k];
+    lanes missed = of->wy - of->w * found;
+    memset(left, 0, LANES);
+    for (size_t k = 0; k < n; k++) {
+        lanes gradient = whole->moment[k] - of->x[k] * missed;
+        for (size_t j = 0; !is_free[k] && j < n; j++) gradient -= whole->gram[k * n + j] * fold[j];
+        for (size_t l = 0; l < LANES; l++) left[l] |= is_free[k] ? fold[k][l] < 0 : gradient[l] > rise[k];
     }
+}
+
+int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
+                   const struct llmpower_limits *limits, double *folds) {
+    size_t n = cells->n_terms, n_free = 0;
+    const double *beta = whole->coefficients;
+    double inverse[LLMPOWER_TERMS * LLMPOWER_TERMS], rise[LLMPOWER_TERMS];
+    unsigned char is_free[LLMPOWER_TERMS], left[LANES] = {0};
+    for (size_t k = 0; k < n; k++) n_free += is_free[k] = !whole->non_negative || beta[k] > 0;
+    if (n_free < n) {
+        if (llmpower_inverse(n, whole->gram, inverse)) return -1;
+        if (!all_spared(cells, inverse, limits->singular)) return 0;
+    }
+    if (inverse_of(n, whole->gram, is_free, inverse)) return -1;
+    rises(cells, whole->gram, limits->steep, rise);
+    for (size_t c = 0; c < cells->m; c += LANES) {
+        struct eight of;
+        lanes H[LLMPOWER_TERMS], fold[LLMPOWER_TERMS], h, found = {0};
+        take(cells, c, &of);
+        influence(&of, n, inverse, H, &h);
+        for (size_t k = 0; k < n; k++) found += beta[k] * of.x[k];
+        lanes step = (of.wy - of.w * found) / (1 - h);
+        for (size_t k = 0; k < n; k++) fold[k] = beta[k] - H[k] * step;
+        if (whole->non_negative) not_optimal(&of, whole, n, is_free, rise, fold, left);
+        for (size_t l = 0; l < LANES && c + l < cells->m; l++) {
+            double *own = folds + (c + l) * n;
+            if (h[l] > 1 - limits->singular) return 0;
+            for (size_t k = 0; k < n; k++) own[k] = fold[k][l];
+            if (left[l] && solve_without(cells, whole, c + l, own)) return -1;
+        }
+    }
+    return 1;
+}
+
+int llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
+                   const struct llmpower_limits *limits, const int64_t *part, size_t n_parts, double *gram,
+                   double *moment, double *folds) {
+    size_t n = cells->n_terms;
+    for (size_t c = 0; c < cells->m; c++) {
+        double *G = gram + (size_t)part[c] * n * n, *g = moment + (size_t)part[c] * n, x[LLMPOWER_TERMS];
+        for (size_t k = 0; k < n; k++) x[k] = cells->design[k * cells->m + c];
+        for (size_t j = 0; j < n; j++) {
+            for (size_t k = 0; k < n; k++) G[j * n + k] += cells->w[c] * x[j] * x[k];
+            g[j] += cells->wy[c] * x[j];
+        }
+    }
+    for (size_t i = 0; i < n_parts; i++) {
+        double *G = gram + i * n * n, *g = moment + i * n, *fold = folds + i * n, ends[2];
+        for (size_t k = 0; k < n * n; k++) G[k] = whole->gram[k] - G[k];
+        for (size_t k = 0; k < n; k++) g[k] = whole->moment[k] - g[k];
+        llmpower_eigenvalues(n, G, whole->gram, ends);
+        if (!(ends[0] >= limits->singular))
+            for (size_t k = 0; k < n; k++) fold[k] = NAN;
+        else if (llmpower_solve(1, n, G, g, whole->non_negative, fold))
+            return -1;
+    }
+    return 0;
+}
+
+void llmpower_predict(size_t m, size_t n_terms, const double *design, const double *coefficients, double *predicted) {
+    for (size_t c = 0; c < m; c++) {
+        predicted[c] = 0;
+        for (size_t k = 0; k < n_terms; k++) predicted[c] += design[k * m + c] * coefficients[c * n_terms + k];
+    }
+}
+
+/* What is summed of rows, eight of them beside each other. */
+struct eight_sums {
+    lanes predicted, measured, errors, greatest;
+    whole_lanes negative;
+};
+
+static void count_eight(struct eight_sums *sums, const lanes *predicted, const lanes *y, double *errors) {
+    lanes error = *predicted / *y - 1;
+    error = (lanes)((whole_lanes)error & INT64_MAX); /* without its sign */
+    whole_lanes more = error > sums->greatest;
+    sums->greatest = (lanes)(((whole_lanes)error & more) | ((whole_lanes)sums->greatest & ~more));
+    sums->predicted += *predicted, sums->measured += *y, sums->errors += error;
+    sums->negative -= *predicted <= 0; /* what is so is -1 */
+    memcpy(errors, &error, sizeof error);
+}
+
+static void count_one(struct eight_sums *sums, size_t l, double predicted, double y, double *error) {
+    *error = fabs(predicted / y - 1);
+    if (*error > sums->greatest[l]) sums->greatest[l] = *error;
+    sums->predicted[l] += predicted, sums->measured[l] += y, sums->errors[l] += *error;
+    sums->negative[l] += predicted <= 0;
+}
+
+int llmpower_judge(size_t n, size_t n_terms, size_t m, const double *design, const int64_t *cells,
+                   const double *coefficients, const double *y, double *errors, struct llmpower_missed *missed) {
+    struct eight_sums sums = {0};
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t there = n - i < LANES ? n - i : LANES;
+        lanes predicted = {0}, own;
+        load(&own, y + i, there);
+        for (size_t l = 0; l < there; l++) {
+            size_t cell = (size_t)cells[i + l]; /* below zero it is great */
+            if (cell >= m) return -1;
+            const double *of_cell = coefficients + cell * n_terms;
+            double found = design ? 0 : *of_cell;
+            for (size_t k = 0; design && k < n_terms; k++) found += design[k * n + i + l] * of_cell[k];
+            predicted[l] = found;
+        }
+        if (there == LANES && !isnan(sum(&predicted))) {
+            count_eight(&sums, &predicted, &own, errors + kept);
+            kept += LANES;
+            continue;
+        }
+        for (size_t l = 0; l < there; l++)
+            if (!isnan(predicted[l])) count_one(&sums, l, predicted[l], own[l], errors + kept++);
+    }
+    *missed = (struct llmpower_missed){.n = kept, .predicted = sum(&sums.predicted)};
+    missed->measured = sum(&sums.measured), missed->errors = sum(&sums.errors);
+    for (size_t l = 0; l < LANES; l++) {
+        missed->negative += (size_t)sums.negative[l];
+        if (sums.greatest[l] > missed->greatest) missed->greatest = sums.greatest[l];
+    }
+    return 0;
 }

@@ -1,14 +1,12 @@
-/* folds.h - least squares over the cells of a model: its sums, and what it would be without each of them.
+/* folds.h - least squares over the cells of a model: its sums, what it would be without each of them, and how far off.
  *
  * C includes this file and cffi reads it, as tally.h. Arrays are the caller's, a matrix its rows one after another but
- * for designs: those are columns of m numbers, one a term. No function fails, or allocates. */
+ * for designs: those are columns of m numbers, one a term. No function allocates. */
 #ifndef LLMPOWER_FOLDS_H
 #define LLMPOWER_FOLDS_H
 
 #include <stddef.h>
 #include <stdint.h>
-
-enum { LLMPOWER_TERMS = 16 }; /* that a form may have */
 
 /* Cells with their design rows x, and W = Σw and Σwy over the rows of each. */
 struct llmpower_cells {
@@ -16,23 +14,47 @@ struct llmpower_cells {
     const double *design, *w, *wy;
 };
 
-/* G = Σ W·xxᵀ and g = Σ x·Σwy of the cells of each part; ``part`` numbers that of each cell, or is NULL where there is
- * one. Adds to what is in gram (parts × n_terms × n_terms) and moment (parts × n_terms). */
-void llmpower_gram(const struct llmpower_cells *cells, const int64_t *part, double *gram, double *moment);
+/* Of all cells together: G = Σ W·xxᵀ, g = Σ x·Σwy, and β that solves Gβ = g, each ≥ 0 where non_negative; parts need
+ * no β. */
+struct llmpower_whole {
+    const double *gram, *moment, *coefficients;
+    int non_negative;
+};
 
-/* The greatest W·xᵀG⁻¹x, what a cell pulls the fit towards itself. */
-double llmpower_leverage(const struct llmpower_cells *cells, const double *inverse);
+/* What may be left of a cell's 1 − h, or of the smallest eigenvalue without a part, before the rest is taken not to
+ * determine the form; and how steep the objective may rise with a term at zero. */
+struct llmpower_limits {
+    double singular, steep;
+};
 
-/* Coefficients without each cell into folds (m × n_terms); the greatest leverage is returned. A term that is held at
- * zero has zeros in the inverse and a rise that its gradient may not exceed, others have one of infinity; rise is NULL
- * where signs do not matter. ``left`` says where gradient or sign shows that other terms would be held without the
- * cell: these folds are to be solved for. */
-double llmpower_folds(const struct llmpower_cells *cells, const double *gram, const double *moment,
-                      const double *inverse, const double *coefficients, const double *rise, double *folds,
-                      uint8_t *left);
+/* Rows' errors in all: how many there are, how many are predicted at or below zero, Σŷ, Σy, and Σ and the greatest of
+ * |ŷ − y|/y. */
+struct llmpower_missed {
+    size_t n, negative;
+    double predicted, measured, errors, greatest;
+};
 
-/* φ·β of n rows, each by the coefficients of its cell. */
-void llmpower_predict(size_t n, size_t n_terms, const double *design, const int64_t *cells, const double *coefficients,
-                      double *predicted);
+/* G (n_terms × n_terms), g (n_terms), and the least and the greatest eigenvalue of G, its columns of unit length. */
+void llmpower_gram(const struct llmpower_cells *cells, double *gram, double *moment, double *ends);
+
+/* β without each cell into folds (m × n_terms); 1 where all can be spared, 0 where one cannot, and -1 where a fold that
+ * was to be solved for is singular. */
+int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
+                   const struct llmpower_limits *limits, double *folds);
+
+/* β without the cells of each part into folds (n_parts × n_terms), NaN where the others do not determine it; ``part``
+ * numbers that of each cell. gram (n_parts × n_terms × n_terms) and moment (n_parts × n_terms) come as zeros, and leave
+ * as those of the rest. 0, or -1 where one is singular. */
+int llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
+                   const struct llmpower_limits *limits, const int64_t *part, size_t n_parts, double *gram,
+                   double *moment, double *folds);
+
+/* φ·β of each cell by its own β. */
+void llmpower_predict(size_t m, size_t n_terms, const double *design, const double *coefficients, double *predicted);
+
+/* |ŷ − y|/y of n rows with ŷ = φ·β by the coefficients (m × n_terms) of their cells; where there is no design, ŷ is
+ * their cells' one coefficient. Rows whose ŷ is NaN are left out. 0, or -1 where a row's cell is not one of the m. */
+int llmpower_judge(size_t n, size_t n_terms, size_t m, const double *design, const int64_t *cells,
+                   const double *coefficients, const double *y, double *errors, struct llmpower_missed *missed);
 
 #endif

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmpower.modelling import kernels
+from llmpower.modelling import solving
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.moments import Sums
 
@@ -28,6 +28,8 @@ class Cells:
     """Cells as a form sees them: ``columns`` of its design (n_terms, m), W and Σwy of each (m,), and their products.
 
     G = Σ W·xxᵀ,     g = Σ x·Σwy
+
+    ``ends`` are the least and the greatest eigenvalue of D⁻¹GD⁻¹ with D = diag(G)^½, both 0 where D has a zero.
     """
 
     columns: FloatArray
@@ -35,55 +37,26 @@ class Cells:
     wy: FloatArray
     G: FloatArray
     g: FloatArray
+    ends: tuple[float, float]
 
     @classmethod
     def of_sums(cls, design: FloatArray, sums: Sums) -> Cells:
         """From the design of the cells, shape (m, n_terms), and the sums of each, which all forms share."""
         columns = np.ascontiguousarray(design.T)
-        (G,), (g,) = kernels.gram(columns, sums.w, sums.wy)
-        return cls(columns, sums.w, sums.wy, G, g)
+        return cls(columns, sums.w, sums.wy, *solving.gram(columns, sums.w, sums.wy))
 
     def determined(self) -> bool:
         """Whether the cells can tell all terms apart."""
-        return len(self.w) >= len(self.columns) and _determined(self.G)
+        least, greatest = self.ends
+        return len(self.w) >= len(self.columns) and least > RANK_TOLERANCE**2 * greatest
 
     def solve(self, *, non_negative: bool) -> FloatArray:
         """The coefficients β that minimise Σ W(z − xβ)², and with ``non_negative`` subject to β ≥ 0."""
-        return solve_normal(self.G, self.g, non_negative=non_negative)
-
-
-def solve_normal(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatArray:
-    """β from the normal equations Gβ = g; G positive definite, columns of any scale; or of a stack of them at once.
-
-    With D = diag(G)^½ and D⁻¹GD⁻¹ = LLᵀ the bound is kept by scipy's non-negative least squares (Lawson and Hanson's
-    active sets) on the n_terms rows of Lᵀ(Dβ) = L⁻¹D⁻¹g.
-    """
-    D, scaled = of_unit_length(G)
-    target = g / D
-    β: FloatArray = np.asarray(np.linalg.solve(scaled, target[..., np.newaxis])[..., 0], dtype=np.float64)
-    if non_negative and β.min(initial=0) < 0:
-        from scipy.optimize import nnls
-
-        for place in map(tuple, np.argwhere(β.min(axis=-1) < 0)):
-            L = np.linalg.cholesky(scaled[place])
-            β[place] = nnls(L.T, np.linalg.solve(L, target[place]))[0]
-    return β / D
+        return solving.solve(self.G, self.g, non_negative=non_negative)
 
 
 def inverse(G: FloatArray) -> FloatArray:
     """G⁻¹ by way of columns of unit length."""
-    D, scaled = of_unit_length(G)
-    return np.asarray(np.linalg.inv(scaled) / (D[:, np.newaxis] * D))
-
-
-def of_unit_length(G: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """D = diag(G)^½ and D⁻¹GD⁻¹, of one G or a stack of them."""
-    D = np.sqrt(G.diagonal(axis1=-2, axis2=-1))
-    return D, G / (D[..., :, np.newaxis] * D[..., np.newaxis, :])
-
-
-def _determined(G: FloatArray) -> bool:
-    if not (G.diagonal() > 0).all():
-        return False
-    eigenvalues = np.linalg.eigvalsh(of_unit_length(G)[1])
-    return bool(eigenvalues[0] > RANK_TOLERANCE**2 * eigenvalues[-1])
+    D = np.sqrt(G.diagonal())
+    scale = D[:, np.newaxis] * D
+    return np.asarray(np.linalg.inv(G / scale) / scale)

@@ -63,12 +63,13 @@ def choose(candidates: Sequence[Candidate], cells: NDArray[np.intp]) -> tuple[Ca
 def _merit(candidate: Candidate) -> tuple[bool, bool, float, int]:
     """Sort key, best first: held-out error known, no prediction at or below zero, small MAPE, few terms.
 
-    Where no held-out error is known, a form that cannot fall below zero goes first.
+    Where no held-out error is known, a form that cannot fall below zero goes first. A form whose further terms are all
+    held at zero is the one without them, and no rounding decides between the two.
     """
     heldout = candidate.heldout
     if heldout.mape is None:
         return True, not candidate.regression.form.non_negative, 0.0, candidate.n_terms
-    return False, bool(heldout.negative_predictions), heldout.mape, candidate.n_terms
+    return False, bool(heldout.negative_predictions), round(heldout.mape, 12), candidate.n_terms
 
 
 def _simplest(best: Candidate, others: Sequence[Candidate], cells: NDArray[np.intp]) -> tuple[Candidate, float, float]:

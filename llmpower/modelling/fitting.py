@@ -6,7 +6,9 @@ the price of ``auto`` is a few passes over the cells for each form. Only the for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,9 +20,9 @@ from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.forms import FORM_NAMES, Batched, FloatArray, Form, Phases, make_form
-from llmpower.modelling.groups import Group, Target, group_rows
+from llmpower.modelling.groups import MOST_THREADS, Group, Target, group_rows
 from llmpower.modelling.heldout import (
-    compare,
+    in_all,
     leave_one_length_out,
     length_bands,
     predict_held_out,
@@ -89,12 +91,26 @@ def fit(
         True
     """
     forms = forms_of(form, intercept=intercept)
-    groups = group_rows(measurements, group_by, boundary, whole=robust)
-    models = []
-    for group in groups:
-        models.append(fit_group(group, forms, robust=robust))
-        if progress is not None:
-            progress(len(models), len(groups))
+    return fit_groups(
+        group_rows(measurements, group_by, boundary, whole=robust), forms, robust=robust, progress=progress
+    )
+
+
+def fit_groups(
+    groups: Sequence[Group],
+    forms: Sequence[Form],
+    *,
+    robust: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[WorkloadModel]:
+    """Energy and runtime of every model, some of them beside each other; ``progress`` as for :func:`fit`."""
+    models: list[WorkloadModel] = []
+    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), max(1, len(groups)))
+    with ThreadPoolExecutor(threads) as pool:
+        for model in pool.map(lambda group: fit_group(group, forms, robust=robust), groups):
+            models.append(model)
+            if progress is not None:
+                progress(len(models), len(groups))
     return models
 
 
@@ -171,9 +187,8 @@ def _candidate(group: Group, target: Target, regression: Regression) -> Candidat
     if held_out is None:
         return Candidate(regression, HeldOut(None, None, None, None), None, None)
     predicted, folds = held_out
-    of_rows = None if group.row_lengths is None else regression.of_rows(folds, group.cells)
-    heldout, errors = compare(predicted, target.y, group.cells, of_rows=of_rows)
-    return Candidate(regression, heldout, errors, folds)
+    errors, missed = regression.judge(folds, predicted, group.cells, target.y)
+    return Candidate(regression, in_all([missed], int((predicted <= 0).sum())), errors, folds)
 
 
 def _detailed(group: Group, target: Target, candidate: Candidate, bands: Sequence[Codes], *, robust: bool) -> Fit:

@@ -13,10 +13,8 @@ they do not is solved for anew, a problem of the form's size.
 
 from __future__ import annotations
 
-import numpy as np
-
-from llmpower.modelling import kernels
-from llmpower.modelling.cells import Cells, inverse, solve_normal
+from llmpower.modelling import solving
+from llmpower.modelling.cells import Cells
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.strata import Codes
 
@@ -32,24 +30,7 @@ def without_each_cell(cells: Cells, β: FloatArray, *, non_negative: bool) -> Fl
 
     ``β`` is what :meth:`Cells.solve` gives.
     """
-    G, g = cells.G, cells.g
-    free = β > 0 if non_negative else np.ones(len(β), dtype=bool)
-    if not free.all() and kernels.leverage(cells.columns, cells.w, inverse(G)) > 1 - SINGULAR:
-        return None
-    if not free.any():
-        return np.tile(β, (len(cells.w), 1))
-    inverted, rise = np.zeros_like(G), np.full(len(β), np.inf)
-    inverted[np.ix_(free, free)] = inverse(G[np.ix_(free, free)])
-    if not free.all():
-        rise[~free] = KKT_TOLERANCE * np.sqrt(G.diagonal()[~free] * (cells.wy @ (cells.wy / cells.w)))
-    of_cells = (cells.columns, cells.w, cells.wy)
-    folds, left, leverage = kernels.folds(*of_cells, G, g, inverted, β, rise if non_negative else None)
-    if leverage > 1 - SINGULAR:
-        return None
-    for c in np.flatnonzero(left):
-        x, w, wy = cells.columns[:, c], cells.w[c], cells.wy[c]
-        folds[c] = solve_normal(G - w * np.outer(x, x), g - wy * x, non_negative=True)
-    return folds
+    return solving.folds(cells, β, non_negative=non_negative, singular=SINGULAR, steep=KKT_TOLERANCE)
 
 
 def without_each_part(cells: Cells, part: Codes, n_parts: int, *, non_negative: bool) -> FloatArray:
@@ -57,10 +38,4 @@ def without_each_part(cells: Cells, part: Codes, n_parts: int, *, non_negative: 
 
     ``part`` numbers that of each cell from 0.
     """
-    gram, moment = kernels.gram(cells.columns, cells.w, cells.wy, part, n_parts)
-    G, g = cells.G - gram, cells.g - moment
-    D = np.sqrt(cells.G.diagonal())
-    known = np.linalg.eigvalsh(G / (D[:, np.newaxis] * D))[:, 0] >= SINGULAR
-    β = np.full(g.shape, np.nan)
-    β[known] = solve_normal(G[known], g[known], non_negative=non_negative)
-    return β
+    return solving.parts(cells, part, n_parts, non_negative=non_negative, singular=SINGULAR)

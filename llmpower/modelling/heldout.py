@@ -17,6 +17,7 @@ from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.models import LEAVE_ONE_CELL_OUT, LEAVE_ONE_LENGTH_OUT, HeldOut
 from llmpower.modelling.moments import Sums
 from llmpower.modelling.regression import Regression
+from llmpower.modelling.solving import Missed, judge
 from llmpower.modelling.strata import Codes
 
 # Where more lengths than this were measured, as real traffic has them, neighbours leave together in so many bands:
@@ -42,13 +43,16 @@ def compare(
     Percentage errors are per row, negative predictions per cell. ``of_rows`` are predictions of the rows themselves,
     where cells are bands.
     """
-    errors = predicted[cells] if of_rows is None else of_rows.copy()
-    bias = float(errors.sum() / y.sum() - 1)
-    errors /= y
-    errors -= 1
-    np.abs(errors, out=errors)
-    negative = int((predicted <= 0).sum())
-    return HeldOut(float(errors.mean()), None, float(errors.max()), negative, scheme, bias=bias), errors
+    places, ŷ = (cells, predicted) if of_rows is None else (np.arange(len(y)), of_rows)
+    errors, missed = judge(y, places.astype(np.int64, copy=False), np.ascontiguousarray(ŷ))
+    return in_all([missed], int((predicted <= 0).sum()), scheme), errors
+
+
+def in_all(missed: Sequence[Missed], negative: int, scheme: str = LEAVE_ONE_CELL_OUT) -> HeldOut:
+    """The errors of some sets of rows, with how many predictions are ``negative``."""
+    n, greatest = sum(part.n for part in missed), max(part.greatest for part in missed)
+    bias = sum(part.predicted for part in missed) / sum(part.measured for part in missed) - 1
+    return HeldOut(sum(part.errors for part in missed) / n, None, greatest, negative, scheme, bias=bias)
 
 
 def with_quantiles(heldout: HeldOut, errors: FloatArray) -> HeldOut:
@@ -71,7 +75,7 @@ def predict_held_out(regression: Regression) -> tuple[FloatArray, FloatArray] | 
     folds = regression.without_each_cell()
     if folds is None:
         return None
-    return np.asarray(np.einsum("ij,ij->i", regression.design, folds)), folds
+    return regression.predict(folds), folds
 
 
 def leave_one_length_out(
@@ -82,17 +86,15 @@ def leave_one_length_out(
     Lengths that the others cannot do without are not counted; all errors are ``None`` when no length can be spared.
     ``bands`` spare what forms and targets share; by default they are :func:`length_bands`.
     """
-    predicted, rows = [], []
+    found = []
     for band in length_bands(group) if bands is None else bands:
-        β = regression.without_each_part(band, int(band.max()) + 1)
-        of_rows = regression.of_rows(β[band], group.cells)
-        known = ~np.isnan(of_rows)
-        predicted.append(of_rows[known])
-        rows.append(y[known])
-    if not any(len(part) for part in rows):
+        β = regression.without_each_part(band, int(band.max()) + 1)[band]
+        found.append(regression.judge(β, regression.predict(β), group.cells, y))
+    missed = [of_all for _, of_all in found if of_all.n]
+    if not missed:
         return HeldOut(None, None, None, None, LEAVE_ONE_LENGTH_OUT)
-    of_all = np.concatenate(predicted)
-    return held_out_errors(of_all, np.concatenate(rows), np.arange(len(of_all)), LEAVE_ONE_LENGTH_OUT)
+    heldout = in_all(missed, sum(part.negative for part in missed), LEAVE_ONE_LENGTH_OUT)
+    return with_quantiles(heldout, np.concatenate([errors for errors, _ in found]))
 
 
 def replicate_noise(sums: Sums) -> float | None:

@@ -1,8 +1,8 @@
 """Modelling's door to C: cffi's module, and nothing but calls that turn NumPy arrays into pointers and back.
 
-The functions of ``csrc/modelling/tally.h`` and ``folds.h``, which say what they do. Their arguments are checked here,
-because C cannot: every array is contiguous, of the type that C reads, and as long as it says. C runs without Python's
-lock.
+The functions of ``csrc/modelling/tally.h``, which says what they do; those of ``normal.h`` and ``folds.h`` are called
+in :mod:`~llmpower.modelling.solving`. Their arguments are checked here, because C cannot: every array is contiguous, of
+the type that C reads, and as long as it says. C runs without Python's lock.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Summer:
         """Rows (n,) of models below ``n_models``; ``columns`` by the names of C, those of phases among them."""
         assert model.max(initial=0) < n_models < MODELS_END
         n = len(model)
-        kept = [_pointer("uint32_t[]", model, np.uint32, (n,))]
+        kept = [pointer("uint32_t[]", model, np.uint32, (n,))]
         rows = {"n": n, "model": kept[0], "parts": len(self._tallies), "phases": [ffi.NULL] * len(PHASES)}
         for name in COLUMNS:
             if name in columns:
@@ -85,7 +85,7 @@ class Summer:
                 rows["phases"][number] = kept[-1]
         for name in FLAGS:
             if name in columns:
-                kept.append(_pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,)))
+                kept.append(pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,)))
                 rows[name] = kept[-1]
 
         def take_in(part: int) -> None:
@@ -157,85 +157,6 @@ class Summer:
             self.merge(model, summed)
 
 
-def gram(
-    columns: FloatArray, w: FloatArray, wy: FloatArray, part: Codes | None = None, n_parts: int = 1
-) -> tuple[FloatArray, FloatArray]:
-    """G (n_parts, n_terms, n_terms) and g (n_parts, n_terms) of the cells of each part, all of them in one by default.
-
-    ``columns`` of a design are (n_terms, m), ``w``, ``wy`` and ``part`` (m,).
-    """
-    n = len(columns)
-    assert part is None or _below(part, n_parts)
-    G, g = np.zeros((n_parts, n, n)), np.zeros((n_parts, n))
-    of_part = ffi.NULL if part is None else _int64(part, w.shape)
-    lib.llmpower_gram(_cells(columns, w, wy), of_part, _double(G, G.shape), _double(g, g.shape))
-    return G, g
-
-
-def leverage(columns: FloatArray, w: FloatArray, inverse: FloatArray) -> float:
-    """The greatest W·xᵀG⁻¹x of a cell."""
-    n = len(columns)
-    greatest: float = lib.llmpower_leverage(_cells(columns, w, w), _double(inverse, (n, n)))
-    return greatest
-
-
-def folds(
-    columns: FloatArray,
-    w: FloatArray,
-    wy: FloatArray,
-    G: FloatArray,
-    g: FloatArray,
-    inverse: FloatArray,
-    β: FloatArray,
-    rise: FloatArray | None,
-) -> tuple[FloatArray, NDArray[np.bool_], float]:
-    """β without each cell (m, n_terms), which of them are to be solved for, and the greatest leverage.
-
-    ``rise`` (n_terms,) is ``None`` where signs do not matter.
-    """
-    n, m = len(columns), len(w)
-    found, left = np.empty((m, n)), np.empty(m, dtype=bool)
-    greatest: float = lib.llmpower_folds(
-        _cells(columns, w, wy),
-        _double(G, (n, n)),
-        _double(g, (n,)),
-        _double(inverse, (n, n)),
-        _double(β, (n,)),
-        ffi.NULL if rise is None else _double(rise, (n,)),
-        _double(found, (m, n)),
-        _pointer("uint8_t[]", left.view(np.uint8), np.uint8, (m,)),
-    )
-    return found, left, greatest
-
-
-def predict(columns: FloatArray, cells: Codes, coefficients: FloatArray) -> FloatArray:
-    """φ·β of rows (n,), ``columns`` (n_terms, n) of their design, by the coefficients (m, n_terms) of their cells."""
-    n_terms, n = columns.shape
-    assert _below(cells, len(coefficients))
-    predicted = np.empty(n)
-    lib.llmpower_predict(
-        n,
-        n_terms,
-        _double(columns, columns.shape),
-        _int64(cells, (n,)),
-        _double(coefficients, (len(coefficients), n_terms)),
-        _double(predicted, (n,)),
-    )
-    return predicted
-
-
-def _cells(columns: FloatArray, w: FloatArray, wy: FloatArray) -> Any:
-    """Good as long as the arrays are, which are the caller's arguments."""
-    n, m = columns.shape
-    assert n <= lib.LLMPOWER_TERMS
-    return ffi.new("struct llmpower_cells *", (m, n, _double(columns, (n, m)), _double(w, (m,)), _double(wy, (m,))))
-
-
-def _below(numbers: Codes, n: int) -> bool:
-    """Whether all are from 0 to n − 1; those below zero are great without a sign."""
-    return bool(numbers.view(np.uint64).max(initial=0) < max(1, n))
-
-
 def _there(tally: Any) -> Any:
     if tally == ffi.NULL:
         raise MemoryError("a tally")
@@ -252,14 +173,15 @@ def _judged(rows: FloatArray, n: int) -> Any:
 
 
 def _double(array: FloatArray, shape: tuple[int, ...]) -> Any:
-    return _pointer("double[]", array, np.float64, shape)
+    return pointer("double[]", array, np.float64, shape)
 
 
 def _int64(array: Codes, shape: tuple[int, ...]) -> Any:
-    return _pointer("int64_t[]", array, np.int64, shape)
+    return pointer("int64_t[]", array, np.int64, shape)
 
 
-def _pointer(c_type: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> Any:
+def pointer(c_type: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> Any:
+    """Where C finds an array, which has to outlive it; of this type and shape, one row after another."""
     assert array.dtype == dtype
     assert array.shape == shape
     assert array.flags.c_contiguous

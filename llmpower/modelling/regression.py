@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
-from llmpower.modelling import kernels
 from llmpower.modelling.cells import Cells
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.folds import without_each_cell, without_each_part
@@ -21,6 +20,7 @@ from llmpower.modelling.forms import Phases
 from llmpower.modelling.groups import Group, Phase, Target
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.moments import FitMoments, Moments, Sums
+from llmpower.modelling.solving import Missed, judge, predict
 from llmpower.modelling.weights import Weighting, huber, uncertain
 
 # Rows that Huber's weights leave less than this count as outliers.
@@ -57,11 +57,20 @@ class Regression:
         """Terms that are not held at zero by their bound."""
         return self.coefficients > 0 if self.form.non_negative else np.ones(len(self.coefficients), dtype=bool)
 
-    def of_rows(self, coefficients: FloatArray, cells: NDArray[np.int64]) -> FloatArray:
-        """ŷ of the judged rows by coefficients that differ between cells, shape (m, n_terms)."""
+    def predict(self, coefficients: FloatArray) -> FloatArray:
+        """ŷ of every cell by its own coefficients, shape (m, n_terms)."""
+        return predict(np.ascontiguousarray(self.design.T), np.ascontiguousarray(coefficients))
+
+    def judge(
+        self, coefficients: FloatArray, predicted: FloatArray, cells: NDArray[np.int64], y: FloatArray
+    ) -> tuple[FloatArray, Missed]:
+        """Errors of the judged rows ``y`` by the coefficients of their ``cells``, shape (m, n_terms), which predict so.
+
+        Those of rows whose coefficients are NaN are not among them.
+        """
         if self.row_design is None:
-            return np.asarray(np.einsum("ij,ij->i", self.design, coefficients)[cells])
-        return kernels.predict(np.ascontiguousarray(self.row_design.T), cells, np.ascontiguousarray(coefficients))
+            return judge(y, cells, predicted)
+        return judge(y, cells, np.ascontiguousarray(coefficients), np.ascontiguousarray(self.row_design.T))
 
     def without_each_cell(self) -> FloatArray | None:
         """Coefficients without cell c, shape (m, n_terms); ``None`` when some cell cannot be spared."""

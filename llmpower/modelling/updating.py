@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.cells import inverse, solve_normal
+from llmpower.modelling.cells import inverse
 from llmpower.modelling.designs import design_of, row_design_of
 from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
@@ -33,6 +33,7 @@ from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments, Sums
 from llmpower.modelling.regression import Part, moments_of, parts_of
+from llmpower.modelling.solving import solve
 from llmpower.modelling.weights import huber, uncertain
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     moments = FitMoments(
         old.moments.estimate + new.estimate, old.moments.relative + new.relative, old.moments.raw + new.raw
     )
-    β = solve_normal(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
+    β = solve(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
     covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, design, sums)))
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.boundary import Boundary
-from llmpower.modelling.fitting import AUTO, fit_group, forms_of
+from llmpower.modelling.fitting import AUTO, fit_groups, forms_of
 from llmpower.modelling.groups import Group, group_columns, groups_of
 from llmpower.modelling.models import WorkloadModel
 from llmpower.modelling.screening import Screening
@@ -83,7 +83,7 @@ def fit_datasets(
     groups = _groups(scanned, keys)
     if not groups:
         raise FitError("--leave-out", ", ".join(leave_out), "all rows have such a finding; leave fewer kinds out")
-    return Streamed([fit_group(group, forms) for group in groups], screening, scanned.rows)
+    return Streamed(fit_groups(groups, forms), screening, scanned.rows)
 
 
 def _groups(scanned: Scanned, keys: Sequence[str]) -> list[Group]:

@@ -1,0 +1,169 @@
+"""The functions of ``csrc/modelling/normal.h`` and ``folds.h`` with NumPy arrays: each thing that a form is asked.
+
+A form of five terms is little arithmetic, and NumPy takes longer to begin a step than these take to end it. Arguments
+are checked as in :mod:`~llmpower.modelling.kernels`, and C runs without Python's lock: models are fitted beside each
+other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmpower.modelling.kernels import ffi, lib, pointer
+from llmpower.modelling.linear import FloatArray
+from llmpower.modelling.strata import Codes
+
+if TYPE_CHECKING:
+    from llmpower.modelling.cells import Cells
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Errors of ``n`` rows in all: how many are predicted at or below zero, Σŷ, Σy, Σ|ŷ − y|/y and the greatest."""
+
+    n: int
+    negative: int
+    predicted: float
+    measured: float
+    errors: float
+    greatest: float
+
+
+def gram(columns: FloatArray, w: FloatArray, wy: FloatArray) -> tuple[FloatArray, FloatArray, tuple[float, float]]:
+    """G (n_terms, n_terms) and g (n_terms,) of cells: ``columns`` of their design (n_terms, m), ``w``, ``wy`` (m,).
+
+    Also the least and the greatest eigenvalue of D⁻¹GD⁻¹, D = diag(G)^½; both 0 where a number of it is not above 0.
+    """
+    n = len(columns)
+    G, g, ends = np.empty((n, n)), np.empty(n), ffi.new("double[2]")
+    lib.llmpower_gram(_cells(columns, w, wy), _double(G, (n, n)), _double(g, (n,)), ends)
+    return G, g, (ends[0], ends[1])
+
+
+def solve(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatArray:
+    """β of Gβ = g, of one G (n_terms, n_terms) and g (n_terms,) or of stacks of them.
+
+    Raises:
+        LinAlgError: a matrix is singular.
+    """
+    n = _fits(g.shape[-1])
+    G, g, β = np.ascontiguousarray(G), np.ascontiguousarray(g), np.empty(g.shape)
+    problems = _double(G, (*g.shape, n)), _double(g, g.shape)
+    _solved(lib.llmpower_solve(g.size // n, n, *problems, non_negative, _double(β, β.shape)))
+    return β
+
+
+def folds(cells: Cells, β: FloatArray, *, non_negative: bool, singular: float, steep: float) -> FloatArray | None:
+    """β without each cell (m, n_terms), ``None`` where one cannot be spared; limits are those of C.
+
+    Raises:
+        LinAlgError: what is left without a cell is singular.
+    """
+    found = np.empty(cells.columns.shape[::-1])
+    whole, limits = _whole(cells, β, non_negative=non_negative), _limits(singular, steep)
+    of_cells = _cells(cells.columns, cells.w, cells.wy)
+    return found if _solved(lib.llmpower_folds(of_cells, whole, limits, _double(found, found.shape))) else None
+
+
+def parts(cells: Cells, part: Codes, n_parts: int, *, non_negative: bool, singular: float) -> FloatArray:
+    """β without the cells of each part (n_parts, n_terms), NaN where the others do not determine it.
+
+    Raises:
+        LinAlgError: what is left without a part is singular.
+    """
+    n = len(cells.columns)
+    assert _below(part, n_parts)
+    G, g, found = np.zeros((n_parts, n, n)), np.zeros((n_parts, n)), np.empty((n_parts, n))
+    status = lib.llmpower_parts(
+        _cells(cells.columns, cells.w, cells.wy),
+        _whole(cells, None, non_negative=non_negative),
+        _limits(singular, 0.0),
+        _int64(part, cells.w.shape),
+        n_parts,
+        _double(G, G.shape),
+        _double(g, g.shape),
+        _double(found, found.shape),
+    )
+    _solved(status)
+    return found
+
+
+def predict(columns: FloatArray, coefficients: FloatArray) -> FloatArray:
+    """φ·β of cells (m,), ``columns`` (n_terms, m) of their design, each by its own coefficients (m, n_terms)."""
+    n_terms, m = columns.shape
+    predicted = np.empty(m)
+    of_cells = _double(columns, columns.shape), _double(coefficients, (m, n_terms))
+    lib.llmpower_predict(m, n_terms, *of_cells, _double(predicted, (m,)))
+    return predicted
+
+
+def judge(
+    y: FloatArray, cells: Codes, coefficients: FloatArray, columns: FloatArray | None = None
+) -> tuple[FloatArray, Missed]:
+    """|ŷ − y|/y of the rows ``y`` (n,) whose prediction is not NaN, and the same in all.
+
+    ŷ is φ·β with ``columns`` (n_terms, n) of the rows' design and ``coefficients`` (n_cells, n_terms) of their cells;
+    without columns it is their cells' one coefficient (n_cells,).
+    """
+    n, n_terms = len(y), 1 if columns is None else len(columns)
+    errors, missed = np.empty(n), ffi.new("struct llmpower_missed *")
+    status = lib.llmpower_judge(
+        n,
+        n_terms,
+        len(coefficients),
+        ffi.NULL if columns is None else _double(columns, (n_terms, n)),
+        _int64(cells, (n,)),
+        _double(coefficients, (len(coefficients),) if columns is None else (len(coefficients), n_terms)),
+        _double(y, (n,)),
+        _double(errors, (n,)),
+        missed,
+    )
+    assert status == 0, "a row's cell is none"
+    of_all = missed.negative, missed.predicted, missed.measured, missed.errors, missed.greatest
+    return errors[: missed.n], Missed(missed.n, *of_all)
+
+
+def _cells(columns: FloatArray, w: FloatArray, wy: FloatArray) -> Any:
+    """Good as long as the arrays are, which are the caller's arguments; as those of the two below."""
+    n, m = columns.shape
+    pointers = _double(columns, (n, m)), _double(w, (m,)), _double(wy, (m,))
+    return ffi.new("struct llmpower_cells *", (m, _fits(n), *pointers))
+
+
+def _whole(cells: Cells, β: FloatArray | None, *, non_negative: bool) -> Any:
+    n = len(cells.columns)
+    solution = ffi.NULL if β is None else _double(β, (n,))
+    return ffi.new(
+        "struct llmpower_whole *", (_double(cells.G, (n, n)), _double(cells.g, (n,)), solution, non_negative)
+    )
+
+
+def _limits(singular: float, steep: float) -> Any:
+    return ffi.new("struct llmpower_limits *", (singular, steep))
+
+
+def _fits(n_terms: int) -> int:
+    assert 0 < n_terms <= lib.LLMPOWER_TERMS
+    return n_terms
+
+
+def _below(numbers: Codes, n: int) -> bool:
+    """Whether all are from 0 to n − 1; those below zero are great without a sign."""
+    return bool(numbers.view(np.uint64).max(initial=0) < max(1, n))
+
+
+def _solved(status: int) -> bool:
+    if status < 0:
+        raise np.linalg.LinAlgError("Singular matrix")
+    return status > 0
+
+
+def _double(array: FloatArray, shape: tuple[int, ...]) -> Any:
+    return pointer("double[]", array, np.float64, shape)
+
+
+def _int64(array: Codes, shape: tuple[int, ...]) -> Any:
+    return pointer("int64_t[]", array, np.int64, shape)
