@@ -146,9 +146,13 @@ static const struct point *poll_at(const struct load *load, size_t poll) { retur
 static void poll_cpu(struct load *load, int64_t now_ns) {
     double busy = busy_s(load);
     if (load->polls) {
+        const struct point *before = poll_at(load, load->polls - 1);
         /* The kernel's sums can step back by a tick when an idle processor wakes; energy never does. */
-        double before = poll_at(load, load->polls - 1)->busy_s;
-        if (busy < before) busy = before;
+        if (busy < before->busy_s) busy = before->busy_s;
+        /* On a crowded machine seconds can pass between the clock and the sum. What was busy in them is not before
+         * now_ns: no card draws more than its most, so the rest is left for the next poll. */
+        double most = before->busy_s + load->processors * (double)(now_ns - before->time_ns) * 1e-9;
+        if (busy > most) busy = most;
     }
     load->history[load->polls++ % HISTORY] = (struct point){now_ns, busy};
 }

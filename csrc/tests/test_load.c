@@ -63,6 +63,28 @@ static void test_a_control_group(const char *format, unsigned long long second) 
     load_close(load);
 }
 
+/* A sum that was read late holds work of after its moment: no poll shows more than the card's most, and nothing is
+ * lost. */
+static void test_a_late_look_at_the_clock(void) {
+    char path[] = "/tmp/llmpower-load-XXXXXX", text[64], error[256];
+    CHECK(close(mkstemp(path)) == 0);
+    snprintf(text, sizeof text, "cpu:%s", path);
+    double processors = (double)sysconf(_SC_NPROCESSORS_ONLN), power_w, first_j, last_j;
+    struct load *load = NULL;
+    const double busy_s[] = {7, 7 + 1.5 * processors, 7 + 2 * processors};
+    for (int poll = 0; poll < 3; poll++) {
+        FILE *file = fopen(path, "w");
+        CHECK(file && fprintf(file, "usage_usec %.0f\n", busy_s[poll] * 1e6) > 0 && fclose(file) == 0);
+        if (!load) load = load_open(text, 0, 50, 250, error, sizeof error);
+        CHECK(load && load_known_until(load, (7 + poll) * SECOND) == (7 + poll) * SECOND);
+    }
+    CHECK(load_power_w(load, 15 * SECOND / 2, &power_w) && fabs(power_w - 250) < 1e-4);
+    CHECK(load_energy_j(load, 7 * SECOND, &first_j) && load_energy_j(load, 9 * SECOND, &last_j));
+    CHECK(fabs(last_j - first_j - 2 * 250) < 1e-4);
+    CHECK(unlink(path) == 0);
+    load_close(load);
+}
+
 static void test_nonsense(void) {
     const char *texts[] = {"",
                            "cpus",
@@ -109,6 +131,7 @@ int main(void) {
     test_a_file_for_each_gpu();
     test_a_control_group("%llu\n", 1000000000);
     test_a_control_group("usage_usec %llu\nuser_usec 1\n", 1000000);
+    test_a_late_look_at_the_clock();
     test_nonsense();
     test_power();
     puts("load: ok");
