@@ -126,7 +126,7 @@ def shown_address(host: str, port: int) -> str:
 
 def _advice(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return "this host name is not known; give an address of this machine, such as 127.0.0.1:10450"
+        return "this host name is not known; give one of this machine, or a number such as 127.0.0.1"
     match error.errno:
         case errno.EADDRINUSE:
             return "another program listens there; stop it, or give another port"

@@ -15,6 +15,7 @@ from llmpower.cli.layout import echo_lines
 from llmpower.cli.progress import shown
 from llmpower.cli.screened import in_short
 from llmpower.cli.screened import summary_lines as screening_lines
+from llmpower.cli.sources import read_sources
 from llmpower.cli.values import FORMS
 from llmpower.exceptions import InputError
 
@@ -119,7 +120,7 @@ def command(
     # Before NumPy comes: problems of a form's size gain nothing by threads of BLAS, which spin after each of them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from llmpower.cli.streamed import fit_streamed
-    from llmpower.modelling import anova, fit, load_measurements, load_models
+    from llmpower.modelling import anova, fit, load_models
     from llmpower.modelling import update as learn
     from llmpower.modelling.screening import parse_kinds, screen
     from llmpower.places import is_dataset
@@ -145,7 +146,7 @@ def command(
         )
         _show(streamed.models, streamed.screening, left_out, (), out, as_json=as_json)
         return
-    measurements = load_measurements(sources, columns=renamed, where=where, readers={".db": _read_store})
+    measurements = read_sources(sources, "SOURCE", columns=renamed, where=where)
     screening = screen(measurements, tdp_w=tdp_w)
     screening.refuse(refused)
     rows = screening.leave_out(measurements, left_out)
@@ -196,12 +197,6 @@ def _show(
     else:
         lines = [*summary_lines(models), "", *detail_lines(models), "", *screening_lines(screening, left_out)]
         echo_lines([*lines, *(["", *anova_lines(tables)] if tables else [])])
-
-
-def _read_store(path: Path) -> pd.DataFrame:
-    from llmpower.store import read_measurements
-
-    return read_measurements(path)
 
 
 def _refuse_beside_update(**given: object) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower.cli.progress import counted, shown
+from llmpower.cli.sources import read_sources
 from llmpower.exceptions import InputError
 from llmpower.report.costs import CARBON_G, PRICE, PUE
 
@@ -137,17 +138,14 @@ def _rows(
     models: Path, sources: tuple[str, ...], columns: tuple[str, ...], where: str | None
 ) -> tuple[pd.DataFrame | None, Any]:
     """The rows that were fitted, and what screening found in all of them; only the latter where no source is given."""
-    from llmpower.modelling import load_measurements, screen
+    from llmpower.modelling import screen
     from llmpower.modelling.document import load_screening
-    from llmpower.store import read_measurements
     from llmpower.tables import parse_columns
 
     fitted = load_screening(models)
     if not sources:
         return None, fitted
-    found = load_measurements(
-        sources, columns=parse_columns(columns), where=where, readers={".db": lambda path: read_measurements(path)}
-    )
+    found = read_sources(sources, "--measurements", columns=parse_columns(columns), where=where)
     left_out = list(dict.fromkeys(f["kind"] for f in fitted["findings"] if f["left_out"])) if fitted else []
     screening = screen(found)
     # A fit may have known design powers that the rows do not tell, so its own word goes first if it was about these.

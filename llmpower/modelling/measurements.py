@@ -35,11 +35,13 @@ def load_measurements(
     columns: Mapping[str, str] | None = None,
     where: str | None = None,
     readers: Mapping[str, Reader] | None = None,
+    option: str = "SOURCE",
 ) -> pd.DataFrame:
     """Read, join and filter measurements.
 
     ``sources`` are files or globs; ``columns`` maps our names to the files' headers; ``readers`` reads further
-    suffixes (a daemon's store, which belongs to another station). The frame's index is (source, row), with rows
+    suffixes (a daemon's store, which belongs to another station); ``option`` is how complaints call a source. The
+    frame's index is (source, row), with rows
     counted from 1 after the header, so that later complaints can name them.
 
     Raises:
@@ -49,13 +51,13 @@ def load_measurements(
     import pandas as pd
 
     tables: dict[str, pd.DataFrame] = {}
-    for path in _paths(sources):
+    for path in _paths(sources, option):
         if readers and path.suffix in readers:
             table = readers[path.suffix](path)
         else:
-            table = read_table(path, columns=columns, required=REQUIRED, what="SOURCE")
+            table = read_table(path, columns=columns, required=REQUIRED, what=option)
         if len(table) == 0:
-            raise FitError("SOURCE", path, "holds no rows; measure first, or give another file")
+            raise FitError(option, path, "holds no rows; measure first, or give another file")
         tables[str(path)] = table.set_index(pd.RangeIndex(1, len(table) + 1))
     frame = pd.concat(tables, names=["source", "row"])
     if "span_id" in frame.columns:
@@ -113,17 +115,17 @@ def energy_columns(boundary: str) -> list[str]:
     return [f"{part}_energy_j" for part in boundary.split("+")]
 
 
-def _paths(sources: Iterable[str]) -> list[Path]:
+def _paths(sources: Iterable[str], option: str) -> list[Path]:
     """Files of all sources in order, each once however many globs find it."""
     paths: dict[Path, None] = {}
     for source in sources:
         pattern = has_magic(source) and not Path(source).exists()
         found = sorted(glob(source)) if pattern else [source]  # noqa: PTH207 (Path.glob takes no absolute pattern)
         if not found:
-            raise InputError("SOURCE", source, "no file matches; check the pattern")
+            raise InputError(option, source, "no file matches; check the pattern")
         paths.update(dict.fromkeys(map(Path, found)))
     if not paths:
-        raise InputError("SOURCE", "none", "give at least one measurements file")
+        raise InputError(option, "none", "give at least one measurements file")
     return list(paths)
 
 

@@ -98,6 +98,8 @@ def test_a_frontier_of_route_makes_a_slider(run_cli: Run, run_report: Run, direc
         (["--frontier", "{d}/queries.csv"], "rename the one that is meant"),
         (["--frontier", "{d}/queries.csv", "--only", "small"], "--only = small: the plans of --frontier"),
         (["--measurements", "{d}/measurements.csv"], "column = input_tokens"),
+        (["--measurements", "{d}/none.csv"], "/none.csv: no such file"),
+        (["--measurements", "{d}/none.db"], "--measurements = "),
         (
             ["--workload", "{d}/accuracy.csv", "--accuracy", "{d}/accuracy.csv"],
             "name its header with --workload-column input_tokens=HEADER",
@@ -116,6 +118,8 @@ def test_a_frontier_of_route_makes_a_slider(run_cli: Run, run_report: Run, direc
         "no frontier",
         "two fronts",
         "column",
+        "no file",
+        "no store",
         "workload column",
         "pair",
         "plots",
