@@ -159,7 +159,7 @@ def flow_once(n_queries: int, costs_into: Path | None) -> dict[str, Any]:
     marks.append(time.perf_counter())
     solution = solve(paid, workload.count, low, high)
     marks.append(time.perf_counter())
-    chosen = choices_of_rows(workload, solution.assigned)
+    chosen = choices_of_rows(workload, solution.assignment)
     marks.append(time.perf_counter())
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert np.bincount(chosen).tolist() == low.tolist()

@@ -49,3 +49,18 @@ void llmpower_regret(const double *costs, const int64_t *assigned, size_t n_cell
     *regret = above;
     *paid = total;
 }
+
+void llmpower_regret_of_choices(const double *costs, const uint16_t *choice, const int64_t *whole, size_t n_cells,
+                                size_t n_models, const double *prices, double *regret, double *paid) {
+    double above = 0, total = 0;
+    for (size_t c = 0; c < n_cells; c++) {
+        const double *cost = costs + c * n_models;
+        double best = INFINITY, here = cost[choice[c]];
+        if (whole[c] == 0) continue;
+        for (size_t k = 0; k < n_models; k++) best = cost[k] + prices[k] < best ? cost[k] + prices[k] : best;
+        above += (double)whole[c] * (here + prices[choice[c]] - best);
+        total += (double)whole[c] * fabs(here);
+    }
+    *regret = above;
+    *paid = total;
+}

@@ -51,6 +51,18 @@ void llmpower_assign(const uint16_t *choice, const int64_t *count, size_t n_cell
  * finite. */
 void llmpower_add(const int64_t *assigned, const double *values, size_t n_cells, size_t n_models, double *sums);
 
+/* What all whole queries of each cell come to on its choice: Σ whole and Σ whole·tokens as llmpower_count has them, and
+ * Σ whole·value of each model, added to joules and seconds (n_models). */
+void llmpower_sum_choices(const uint16_t *choice, const int64_t *whole, const int64_t *tokens,
+                          const int64_t *cell_class, const double *joule_values, const double *second_values,
+                          size_t n_cells, size_t n_models, int64_t *queries, int64_t *of_tokens, double *joules,
+                          double *seconds);
+
+/* The same of an assignment to many choices. */
+void llmpower_sum_turns(const uint16_t *assigned, const int64_t *tokens, const int64_t *cell_class,
+                        const double *joule_values, const double *second_values, size_t n_cells, size_t n_models,
+                        int64_t *queries, int64_t *of_tokens, double *joules, double *seconds);
+
 /* Adds Σ x and Σ x·tokens of each class and model to queries and of_tokens (n_classes × n_models); cell_class is NULL
  * where there is one class. */
 void llmpower_count(const int64_t *assigned, const int64_t *tokens, const int64_t *cell_class, size_t n_cells,
@@ -68,6 +80,10 @@ void llmpower_price(const double *costs, const int64_t *count, size_t n_cells, s
 /* Σ x·(cost + price − the cell's least of it) into regret, Σ x·|cost| into paid, both over x = assigned > 0. */
 void llmpower_regret(const double *costs, const int64_t *assigned, size_t n_cells, size_t n_models,
                      const double *prices, double *regret, double *paid);
+
+/* The same of all whole queries of each cell on its choice. */
+void llmpower_regret_of_choices(const double *costs, const uint16_t *choice, const int64_t *whole, size_t n_cells,
+                                size_t n_models, const double *prices, double *regret, double *paid);
 
 /* Moves queries between models until every load is within low..high, at least cost; see exchange.c. assigned and prices
  * (n_models of them) are the start and are overwritten with the end. The start must be optimal for its own loads: no

@@ -83,6 +83,35 @@ static void test_sums_and_turns(void) {
     CHECK(tallied[0] == 0 && tallied[3] == 2 * 1 + 3 * 4 && tallied[5] == 2 * 3 + 3 * 6);
 }
 
+/* One pass over choices, or over turns, finds what the passes over the matrix of the same queries find. */
+static void test_sums_in_one_pass(void) {
+    int64_t matrix[] = {0, 4, 0, 0, 0, 3}, tokens[] = {10, 7}, classes[] = {0, 1}, whole[] = {4, 3};
+    uint16_t choice[] = {1, 2}, in_turn[] = {0, 4, 0, 0, 0, 3};
+    double joules[] = {1, 2, 3, 4, 5, 6}, seconds[] = {7, 8, 9, 10, 11, 12}, of_joules[MODELS] = {0};
+    double of_seconds[MODELS] = {0};
+    int64_t queries[2 * MODELS] = {0}, of_tokens[2 * MODELS] = {0};
+    llmpower_count(matrix, tokens, classes, 2, MODELS, queries, of_tokens);
+    llmpower_add(matrix, joules, 2, MODELS, of_joules);
+    llmpower_add(matrix, seconds, 2, MODELS, of_seconds);
+    for (int pass = 0; pass < 2; pass++) {
+        double found_j[MODELS] = {0}, found_s[MODELS] = {0};
+        int64_t found[2 * MODELS] = {0}, found_tokens[2 * MODELS] = {0};
+        if (pass)
+            llmpower_sum_turns(in_turn, tokens, classes, joules, seconds, 2, MODELS, found, found_tokens, found_j,
+                               found_s);
+        else
+            llmpower_sum_choices(choice, whole, tokens, classes, joules, seconds, 2, MODELS, found, found_tokens,
+                                 found_j, found_s);
+        CHECK(!memcmp(found, queries, sizeof found) && !memcmp(found_tokens, of_tokens, sizeof found_tokens));
+        for (int k = 0; k < MODELS; k++) CHECK(found_j[k] == of_joules[k] && found_s[k] == of_seconds[k]);
+    }
+
+    double prices[] = {0.5, 0, 0.25}, regret[2], paid[2];
+    llmpower_regret(joules, matrix, 2, MODELS, prices, &regret[0], &paid[0]);
+    llmpower_regret_of_choices(joules, choice, whole, 2, MODELS, prices, &regret[1], &paid[1]);
+    CHECK(regret[0] == regret[1] && regret[0] == 4 * 0.5 + 3 * 1.75 && paid[0] == paid[1] && paid[0] == 26);
+}
+
 static void test_models_of_cells_and_rows(void) {
     int64_t assigned[] = {0, 4, 0, 2, 0, 1}, count[] = {4, 3};
     uint16_t model[2], models[2], of_row[3];
@@ -99,6 +128,7 @@ static void test_models_of_cells_and_rows(void) {
 int main(void) {
     test_rows_become_cells_and_back();
     test_sums_and_turns();
+    test_sums_in_one_pass();
     test_models_of_cells_and_rows();
     puts("cells: ok");
     return 0;

@@ -25,13 +25,12 @@ from llmpower.routing.accuracy import WEIGHTINGS, AccuracyTable, Weighting, accu
 from llmpower.routing.choices import Choice, candidates
 from llmpower.routing.gpu_seconds import GpuSeconds, SecondRows
 from llmpower.routing.idle import Idle
-from llmpower.routing.kernels import Choices
 from llmpower.routing.outcome import Loads, Outcome, Scaling
 from llmpower.routing.predictions import extrapolated, predict
 from llmpower.routing.rates import AMOUNTS, Rate, Weigh
 from llmpower.routing.stretches import in_stretches
-from llmpower.routing.sums import Sums, add_up
-from llmpower.routing.workload import IntArray, Workload
+from llmpower.routing.sums import Assigned, Sums, add_up
+from llmpower.routing.workload import Workload
 
 # As many as a processor's nearer cache holds with what is computed from them.
 CELLS_AT_ONCE = 2**11
@@ -138,19 +137,16 @@ class Costs:
         tokens = workload.input_tokens[cells] + workload.output_tokens[cells]
         return np.asarray(tokens[:, np.newaxis] * of_cell)
 
-    def loads(self, assigned: IntArray) -> Loads:
-        """What ``assigned`` (n_cells, n_choices), in whole queries, gives each choice."""
+    def loads(self, assigned: Assigned) -> Loads:
+        """What ``assigned``, in whole queries, gives each choice."""
         return self._summed_loads((assigned,))[0]
 
-    def all_loads(self, first: IntArray | Choices, *others: IntArray | Choices) -> list[Loads]:
-        """Of several, in one go; and after them, what each choice would be given if everything went there.
+    def all_loads(self, *assignments: Assigned) -> list[Loads]:
+        """Of several, in one go; and after them, what each choice would be given if everything went there."""
+        return self._summed_loads((*assignments, None))
 
-        An assignment is of queries (n_cells, n_choices), or says the one choice of each cell (n_cells,).
-        """
-        return self._summed_loads((first, *others, None))
-
-    def _summed_loads(self, assignments: tuple[IntArray | Choices | None, ...]) -> list[Loads]:
-        """Of each assignment, ``None`` standing for everything on each choice; the first is none of these."""
+    def _summed_loads(self, assignments: tuple[Assigned | None, ...]) -> list[Loads]:
+        """Of each assignment, ``None`` standing for everything on each choice."""
         sums = add_up(self.workload, self.choices, self.energy_j, self.late, assignments)
         return [self._loads(each) for each in sums]
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.routing import kernels
+from llmpower.routing.assignment import Assignment
 from llmpower.routing.kernels import Choices
 from llmpower.routing.loaded import Assigned
 from llmpower.routing.plan import RoutingPlan
@@ -30,11 +31,11 @@ def models_per_query(plan: RoutingPlan) -> list[str]:
 
 def choice_per_query(plan: RoutingPlan) -> Choices:
     """As :func:`models_per_query`, as numbers in ``plan.choices``, shape (n_queries,)."""
-    return choices_of_rows(plan.workload, plan.assigned)
+    return choices_of_rows(plan.workload, plan.assignment)
 
 
-def choices_of_rows(workload: Workload, assigned: IntArray) -> Choices:
-    """As :func:`choice_per_query`, of an assignment (n_cells, n_choices) that is no plan yet."""
+def choices_of_rows(workload: Workload, assigned: Assignment) -> Choices:
+    """As :func:`choice_per_query`, of an assignment that is no plan yet."""
     _, models, counts = runs(workload, assigned)
     return models if len(models) == workload.n_queries else np.repeat(models, counts)
 
@@ -48,7 +49,7 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows, models, counts = runs(plan.workload, plan.assigned)
+    rows, models, counts = runs(plan.workload, plan.assignment)
     table = (frame if rows is None else frame.iloc[rows]).reset_index(drop=True)
     if "count" in table.columns:
         table["count"] = counts
@@ -112,17 +113,19 @@ def _rates(workload: Workload, cells: IntArray) -> dict[str, NDArray[np.float64]
     return {UNITS[kind].column: of_kind.per_kwh[rate] for kind, of_kind in workload.rates.by_kind.items()}
 
 
-def runs(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, Choices, IntArray]:
+def runs(workload: Workload, assigned: Assignment) -> tuple[IntArray | None, Choices, IntArray]:
     """Row, model and number of queries of each run of queries that share both, in input order.
 
     No rows where each is one run: as a rule none is divided, and then nothing needs to be copied.
     """
-    model_of_cell, models_in_cell = kernels.models_of_cells(assigned)
-    # Few cells are divided, and only their rows need care: a number that no model has marks them on the way.
-    several = models_in_cell > 1
-    model_of_cell[several] = kernels.MODELS_END - 1
+    model_of_cell, divided = assigned.choice, np.zeros(0, np.int64)
+    if len(assigned.divided):
+        # Few cells are divided, and only their rows need care: a number that no model has marks them on the way.
+        model_of_cell = model_of_cell.copy()
+        model_of_cell[assigned.divided] = kernels.MODELS_END - 1
     models = kernels.read_back(model_of_cell, workload.row_cells)
-    divided = np.flatnonzero(models == kernels.MODELS_END - 1) if several.any() else np.zeros(0, np.int64)
+    if len(assigned.divided):
+        divided = np.flatnonzero(models == kernels.MODELS_END - 1)
     if not len(divided):
         return None, models, workload.row_counts
     part_rows, part_models, part_counts = _divide(workload, assigned, divided)
@@ -136,7 +139,7 @@ def runs(workload: Workload, assigned: IntArray) -> tuple[IntArray | None, Choic
     return rows[order], models[order], counts[order]
 
 
-def _divide(workload: Workload, assigned: IntArray, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+def _divide(workload: Workload, assigned: Assignment, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """:func:`runs` of all rows of some cells.
 
     Lay the queries out cell by cell, once divided into rows and once into models: both divisions end where a cell
@@ -144,9 +147,9 @@ def _divide(workload: Workload, assigned: IntArray, rows: IntArray) -> tuple[Int
     """
     rows = rows[np.argsort(workload.row_cells[rows], kind="stable")]
     row_ends = np.cumsum(workload.row_counts[rows])
-    model_ends = np.cumsum(assigned[np.unique(workload.row_cells[rows])].ravel())
+    model_ends = np.cumsum(assigned.queries.ravel())
     ends = np.union1d(row_ends, model_ends[model_ends > 0])
     row = rows[np.searchsorted(row_ends, ends)]
-    model = np.searchsorted(model_ends, ends) % assigned.shape[1]
+    model = np.searchsorted(model_ends, ends) % assigned.queries.shape[1]
     order = np.argsort(row, kind="stable")
     return row[order], model[order], np.diff(ends, prepend=0)[order]

@@ -24,6 +24,8 @@ lib: Any = extension.lib
 IntArray = NDArray[np.int64]
 Choices = NDArray[np.uint16]
 Numbers = NDArray[np.uint32]
+Into = tuple[IntArray, IntArray, FloatArray, FloatArray]
+"""Queries and tokens of each class and model (n_classes, n_models); J and s of each model (n_models,)."""
 MODELS_END = 2**16
 CELLS_END = 2**32
 CELLS_AT_ONCE = 2**15
@@ -152,6 +154,42 @@ def add(assigned: IntArray, values: FloatArray, sums: FloatArray) -> None:
     )
 
 
+def sum_up(
+    assigned: tuple[Choices, IntArray | None],
+    tokens: IntArray,
+    cell_class: IntArray,
+    joules: FloatArray,
+    seconds: FloatArray,
+    into: Into,
+) -> None:
+    """As :func:`count` and, of ``joules`` and ``seconds`` (n_cells, n_models), :func:`add`, in one pass.
+
+    ``assigned`` is the choice of each cell and its queries, all of which go there, each (n_cells,); or queries of each
+    cell on each model (n_cells, n_models), and ``None``. ``into`` is added to.
+    """
+    given, whole = assigned
+    queries, of_tokens, of_joules, of_seconds = into
+    n_cells, n_models = _shape(joules)
+    of_classes = (len(queries), n_models)
+    further = (
+        _int64(tokens, (n_cells,)),
+        ffi.NULL if len(queries) == 1 else _int64(cell_class, (n_cells,)),
+        _double(joules, joules.shape),
+        _double(seconds, joules.shape),
+        n_cells,
+        n_models,
+        _int64(queries, of_classes),
+        _int64(of_tokens, of_classes),
+        _double(of_joules, (n_models,)),
+        _double(of_seconds, (n_models,)),
+    )
+    if whole is None:
+        lib.llmpower_sum_turns(_uint16(given, joules.shape), *further)
+    else:
+        assert int(given.max()) < n_models
+        lib.llmpower_sum_choices(_uint16(given, (n_cells,)), _int64(whole, (n_cells,)), *further)
+
+
 def count(assigned: IntArray, tokens: IntArray, cell_class: IntArray, queries: IntArray, of_tokens: IntArray) -> None:
     """Add Σ_c x_cK and Σ_c x_cK·tokens_c of each class and model to ``queries`` and ``of_tokens``.
 
@@ -222,6 +260,30 @@ def regret(costs: FloatArray, assigned: IntArray, prices: FloatArray) -> tuple[f
             _double(costs[cells], shape),
             _int64(assigned[cells], shape),
             *shape,
+            _double(prices, (n_models,)),
+            above,
+            paid,
+        )
+        return float(above[0]), float(paid[0])
+
+    above, paid = zip((0.0, 0.0), *in_stretches(add_up, n_cells, CELLS_AT_ONCE), strict=True)
+    return sum(above), sum(paid)
+
+
+def regret_of_choices(costs: FloatArray, choice: Choices, whole: IntArray, prices: FloatArray) -> tuple[float, float]:
+    """As :func:`regret`, of all ``whole`` queries of each cell (n_cells,) on its ``choice``."""
+    n_cells, n_models = _shape(costs)
+
+    def add_up(cells: slice) -> tuple[float, float]:
+        n = cells.stop - cells.start
+        above, paid = ffi.new("double *"), ffi.new("double *")
+        assert int(choice[cells].max()) < n_models
+        lib.llmpower_regret_of_choices(
+            _double(costs[cells], (n, n_models)),
+            _uint16(choice[cells], (n,)),
+            _int64(whole[cells], (n,)),
+            n,
+            n_models,
             _double(prices, (n_models,)),
             above,
             paid,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
+from llmpower.routing.assignment import Assignment
 from llmpower.routing.choices import Choice
 from llmpower.routing.costs import Costs
 from llmpower.routing.gpu_seconds import SecondLimit
@@ -31,7 +32,7 @@ class Assigned:
     workload: Workload
     model_names: tuple[str, ...]
     choices: tuple[Choice, ...]
-    assigned: IntArray
+    assignment: Assignment
 
 
 class Solved(NamedTuple):
@@ -54,7 +55,7 @@ def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, p
         of_limits = zip(rows.limit.tolist(), found.row_prices.tolist(), strict=True)
         idle = 0.0 if costs.charges_j is None else zeta * float(costs.charges_j.sum()) / costs.scaling.energy_max_j
         return Solved(
-            Solution(found.assigned, found.prices, found.gap),
+            Solution(Assignment.of_matrix(found.assigned), found.prices, found.gap),
             everything,
             {name: SecondLimit(*figures) for name, figures in zip(rows.names, of_limits, strict=True)},
             found.row_prices @ rows.gpus,
@@ -73,4 +74,4 @@ def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, p
     solution = solve(paid[:, loaded], count, low[loaded], high[loaded])
     assigned, prices = np.zeros(paid.shape, np.int64), np.zeros(len(everything))
     assigned[:, loaded], prices[loaded] = solution.assigned, solution.prices
-    return Solved(Solution(assigned, prices, solution.optimality_gap), loaded)
+    return Solved(Solution(Assignment.of_matrix(assigned), prices, solution.optimality_gap), loaded)

@@ -114,7 +114,7 @@ class _PlanColumns:
     """What a plan adds to rows: who serves them."""
 
     def __init__(self, plan: RoutingPlan | Assigned) -> None:
-        self._rows, self._models, self._counts = runs(plan.workload, plan.assigned)
+        self._rows, self._models, self._counts = runs(plan.workload, plan.assignment)
         self._columns = name_columns(plan)
 
     def beside(self, table: pa.Table, first: int) -> pa.Table:

@@ -19,6 +19,7 @@ from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.accuracy import AccuracyTable, Weighting
+from llmpower.routing.assignment import Assignment
 from llmpower.routing.baselines import Baselines, baselines, round_robin
 from llmpower.routing.bootstrap import Bootstrap, bootstrap
 from llmpower.routing.choices import Choice
@@ -46,8 +47,8 @@ class RoutingPlan(Outcome):
     """An outcome with the assignment that leads to it.
 
     ``assigned`` has shape (n_cells, n_models): queries of each of the workload's cells on each of ``model_names``, the
-    names of ``choices``; ``limits`` are the lowest and highest numbers of queries asked for, each (n_models,);
-    ``max_runtime_s`` is the longest that a query was allowed to take, if anything was asked.
+    names of ``choices``, kept as ``assignment``; ``limits`` are the lowest and highest numbers of queries asked for,
+    each (n_models,); ``max_runtime_s`` is the longest that a query was allowed to take, if anything was asked.
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solver.Solution` has them:
     a query goes to the least of ζ·ê − (1−ζ)·â + price. ``joules_per_point`` is what a percentage point of the mean
     accuracy is worth at ζ; ``None`` where none is known or ζ is 0, and where money or carbon is pursued, as ``weighs``
@@ -57,13 +58,13 @@ class RoutingPlan(Outcome):
     price; those in ``never_chosen`` get queries only because shares say so. ``extrapolated_queries`` lie outside the
     fitted range of at least one model, and take ``extrapolated_energy_j``. ``energy`` has the interval of
     ``energy_j``, ``saving`` what the best mix that ignores the query would have cost more, ``threshold`` the rule of
-    the baseline ``hybrid_threshold``. ``solve_s`` is the wall time of the solver alone.
+    the baseline ``hybrid_threshold``. ``solve_s`` is the wall time of the solver, beside which baselines begin.
     """
 
     workload: Workload
     model_names: tuple[str, ...]
     choices: tuple[Choice, ...]
-    assigned: IntArray
+    assignment: Assignment
     limits: tuple[IntArray, IntArray]
     max_runtime_s: float | None
     zeta: float
@@ -89,6 +90,11 @@ class RoutingPlan(Outcome):
     unloaded: tuple[str, ...]
     simulated: bool
     boundary: str | None
+
+    @property
+    def assigned(self) -> IntArray:
+        """Queries of each cell on each model."""
+        return self.assignment.matrix
 
     @property
     def extrapolated_share(self) -> float:
@@ -219,28 +225,29 @@ def make_plan(
     """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,)."""
     workload, names, zeta = costs.workload, costs.model_names, chosen.zeta
     paid = costs.per_query(zeta)
-    started = perf_counter()
-    if chosen.solution is None:
-        found = solve_loaded(costs, limits, zeta, paid)
-    else:
-        found = Solved(chosen.solution, np.arange(len(names)))
-    solution, loaded = found.solution, found.loaded
-    solve_s = perf_counter() - started
-    if solved is not None:
-        solved(Assigned(workload, names, costs.choices, solution.assigned))
+    # Baselines do not wait for the plan: a solution leaves part of two processors free.
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(best_threshold, costs, zeta, paid)
-        turns = round_robin(workload, len(names))
-        rule = coming.result()
-    del paid, coming
-    loads, of_turns, *of_rule, everything = costs.all_loads(
-        solution.assigned, turns, *([] if rule is None else [rule.choice])
+        of_rule = pool.submit(best_threshold, costs, zeta, paid)
+        of_turns = pool.submit(round_robin, workload, len(names))
+        started = perf_counter()
+        if chosen.solution is None:
+            found = solve_loaded(costs, limits, zeta, paid)
+        else:
+            found = Solved(chosen.solution, np.arange(len(names)))
+        solution, loaded = found.solution, found.loaded
+        solve_s = perf_counter() - started
+        if solved is not None:
+            solved(Assigned(workload, names, costs.choices, solution.assignment))
+        rule, turns = of_rule.result(), of_turns.result()
+    del paid, of_rule, of_turns
+    loads, turn_loads, *rule_loads, everything = costs.all_loads(
+        solution.assignment, turns, *([] if rule is None else [rule.choice])
     )
     del turns
     outcome = costs.summed(loads, zeta)
-    compared = baselines(costs, outcome, zeta, everything, of_turns, *of_rule)
-    Φ = summed_designs(costs, solution.assigned)
-    weighed_Φ = Φ if costs.rate is None else summed_designs(costs, solution.assigned, weighed=True)
+    compared = baselines(costs, outcome, zeta, everything, turn_loads, *rule_loads)
+    Φ = summed_designs(costs, solution.assignment)
+    weighed_Φ = Φ if costs.rate is None else summed_designs(costs, solution.assignment, weighed=True)
     worth = Tradeoff(costs, limits).joules_per_point(zeta) if costs.accuracy is not None and zeta else None
     of_loaded = limits[0], np.where(np.isin(np.arange(len(names)), loaded), limits[1], 0)
     return RoutingPlan(
@@ -248,7 +255,7 @@ def make_plan(
         workload=workload,
         model_names=names,
         choices=costs.choices,
-        assigned=solution.assigned,
+        assignment=solution.assignment,
         limits=limits,
         max_runtime_s=costs.max_runtime_s,
         zeta=zeta,
@@ -272,7 +279,7 @@ def make_plan(
         if draws
         else None,
         extrapolated_queries=int(workload.count[costs.extrapolated].sum()),
-        extrapolated_energy_j=float((solution.assigned[costs.extrapolated] * costs.energy_j[costs.extrapolated]).sum()),
+        extrapolated_energy_j=solution.assignment.total(costs.energy_j, costs.extrapolated),
         never_chosen=never_chosen(costs),
         unloaded=tuple(name for K, name in enumerate(names) if K not in loaded),
         simulated=costs.choices[0].model.simulated,

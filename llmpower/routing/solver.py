@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
+from llmpower.routing.assignment import Assignment
 from llmpower.routing.kernels import Choices
 from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray
@@ -56,7 +57,7 @@ GROWTH = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """``assigned`` has shape (n_cells, n_models), whole numbers of queries; ``prices`` (n_models,).
+    """``assigned`` (n_cells, n_models) are whole numbers of queries, kept as ``assignment``; ``prices`` (n_models,).
 
     A price is in the unit of the costs: sending each query to the least of c_cK + p_K gives the assignment back, up
     to ties. It is positive where a model's share holds queries off, negative where it draws them in, and 0 where the
@@ -64,9 +65,14 @@ class Solution:
     ``optimality_gap`` is relative to Σ x_cK·|c_cK|.
     """
 
-    assigned: IntArray
+    assignment: Assignment
     prices: FloatArray
     optimality_gap: float
+
+    @property
+    def assigned(self) -> IntArray:
+        """Queries of each cell on each model."""
+        return self.assignment.matrix
 
 
 def solve(
@@ -99,7 +105,7 @@ def solve(
     if found.optimality_gap > GAP_LIMIT:
         raise LlmpowerError(f"the plan could not be proven optimal: a gap of {found.optimality_gap:.1e}")
     shift = found.prices.min() if (low == high).all() else 0.0
-    return Solution(found.assigned, found.prices - shift + 0.0, found.optimality_gap)
+    return Solution(found.assignment, found.prices - shift + 0.0, found.optimality_gap)
 
 
 def proven(costs: FloatArray, assigned: IntArray, prices: FloatArray, low: IntArray, high: IntArray) -> Solution:
@@ -108,10 +114,11 @@ def proven(costs: FloatArray, assigned: IntArray, prices: FloatArray, low: IntAr
     Raises:
         LlmpowerError: the gap is not within :data:`GAP_LIMIT`.
     """
-    gap = _gap(_problem(costs, assigned.sum(axis=1), low, high), assigned, prices)
+    assignment = Assignment.of_matrix(assigned)
+    gap = _gap(_problem(costs, assigned.sum(axis=1), low, high), assignment, prices)
     if gap > GAP_LIMIT:
         raise LlmpowerError(f"the plan could not be proven optimal: a gap of {gap:.1e}")
-    return Solution(assigned, prices, gap)
+    return Solution(assignment, prices, gap)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +164,7 @@ def _optimum(problem: _Problem, prices: FloatArray) -> Solution | None:
         choice, runner_up, margin, loads = kernels.price(problem.costs, problem.count, prices)
         if np.isnan(margin).any():
             raise InfeasibleError("cell", int(np.argmax(np.isnan(margin))), "no model may take it; allow one")
-        assigned = kernels.assign(choice, problem.count, problem.n_models)
+        assignment = Assignment.of_choices(choice, problem.count, loads)
         wanted = np.where(prices > 0, high, np.where(prices < 0, low, np.clip(loads, low, high)))
         to_move = int(np.maximum(loads - wanted, 0).sum())
         all_cells = False
@@ -167,17 +174,18 @@ def _optimum(problem: _Problem, prices: FloatArray) -> Solution | None:
             all_cells = 2 * len(border) >= problem.n_cells
             if all_cells:
                 border = np.arange(problem.n_cells)
-            moved, moved_prices = assigned[border], prices.copy()
+            moved = kernels.assign(choice[border], problem.count[border], problem.n_models)
+            moved_prices = prices.copy()
             fixed = loads - moved.sum(axis=0)
             if not kernels.exchange(problem.costs[border], low - fixed, high - fixed, moved, moved_prices):
                 if all_cells:
                     return None
                 factor *= GROWTH
                 continue
-            assigned[border], prices = moved, moved_prices
-        gap = _gap(problem, assigned, prices)
+            assignment, prices = assignment.moved(border, moved), moved_prices
+        gap = _gap(problem, assignment, prices)
         if gap <= GAP_LIMIT or all_cells:
-            return Solution(assigned, prices, gap)
+            return Solution(assignment, prices, gap)
         factor *= GROWTH if round_ % ROUNDS_OF_ONE_SIZE == 0 else 1
     raise AssertionError("there is always a next round")
 
@@ -208,8 +216,11 @@ def _border(choice: Choices, runner_up: Choices, margin: FloatArray, count: IntA
     return np.flatnonzero(margin <= limits[pair])
 
 
-def _gap(problem: _Problem, assigned: IntArray, prices: FloatArray) -> float:
-    regret, paid = kernels.regret(problem.costs, assigned, prices)
+def _gap(problem: _Problem, assignment: Assignment, prices: FloatArray) -> float:
+    regret, paid = kernels.regret_of_choices(problem.costs, assignment.choice, assignment.whole, prices)
+    if len(divided := assignment.divided):
+        further = kernels.regret(problem.costs[divided], assignment.queries, prices)
+        regret, paid = regret + further[0], paid + further[1]
     furthest = np.where(prices > 0, problem.high, np.where(prices < 0, problem.low, 0))
-    slack = float((furthest * prices - assigned.sum(axis=0) * prices).sum())
+    slack = float((furthest * prices - assignment.loads * prices).sum())
     return (regret + slack) / paid if paid else regret + slack

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
+from llmpower.routing.assignment import Assignment
 from llmpower.routing.choices import Choice
 from llmpower.routing.kernels import Choices
 from llmpower.routing.predictions import RUNTIME, Predictor
@@ -17,6 +18,9 @@ from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray, Workload
 
 CELLS_AT_ONCE = 2**13
+
+Assigned = Assignment | IntArray | Choices
+"""Queries of each cell on each choice (n_cells, n_choices), or the one choice of all queries of each (n_cells,)."""
 
 
 class Sums:
@@ -46,9 +50,9 @@ def add_up(
     choices: tuple[Choice, ...],
     energy_j: FloatArray,
     late: NDArray[np.bool_] | None,
-    assignments: Sequence[IntArray | Choices | None],
+    assignments: Sequence[Assigned | None],
 ) -> list[Sums]:
-    """Of each assignment, ``None`` standing for everything on each choice; the first is none of these.
+    """Of each assignment, ``None`` standing for everything on each choice.
 
     ``energy_j`` and ``late`` have shape (n_cells, n_choices).
     """
@@ -60,7 +64,7 @@ def add_up(
         tokens = workload.input_tokens[cells] + workload.output_tokens[cells]
         (seconds,) = predictor.of(cells)
         found = []
-        for number, assigned in enumerate(assignments):
+        for assigned in assignments:
             sums = Sums(n_classes, n_rates, n_choices)
             found.append(sums)
             if assigned is None:
@@ -73,11 +77,15 @@ def add_up(
                 if n_rates > 1:
                     sums.rate_energy_j += _by_rate(workload, cells, count, joules)
                 continue
+            into = sums.queries, sums.tokens, sums.energy_j, sums.runtime_s
+            quick = _quick(assigned, cells, count) if late is None and n_rates <= 1 else None
+            if quick is not None:
+                kernels.sum_up(quick, tokens, classes, joules, seconds, into)
+                if isinstance(assigned, Assignment):
+                    _add_divided(assigned, cells, tokens, classes, joules, seconds, into)
+                continue
             x = _queries(assigned, cells, count, n_choices)
-            kernels.count(x, tokens, classes, sums.queries, sums.tokens)
-            kernels.add(x, seconds, sums.runtime_s)
-            if number:
-                kernels.add(x, joules, sums.energy_j)
+            _add_matrix(x, tokens, classes, joules, seconds, into)
             if late is not None:
                 sums.late += np.einsum("ck,ck->k", x, late[cells])
             if n_rates > 1:
@@ -88,20 +96,52 @@ def add_up(
     for found in in_stretches(of, workload.n_cells, CELLS_AT_ONCE):
         for total, sums in zip(totals, found, strict=True):
             total.add(sums)
-    # The first is the plan, whose joules are added up in the order of the cells, as its objective always was.
-    plan = assignments[0]
-    assert plan is not None
-    kernels.add(_queries(plan, slice(None), workload.count, n_choices), energy_j, totals[0].energy_j)
     if n_rates == 1:
         for total in totals:
             total.rate_energy_j[0] = total.energy_j
     return totals
 
 
-def _queries(assigned: IntArray | Choices, cells: slice, count: IntArray, n_choices: int) -> IntArray:
-    """Of these cells, which have ``count`` queries, on each choice; see :meth:`Costs.all_loads`."""
+def _quick(assigned: Assigned, cells: slice, count: IntArray) -> tuple[Choices, IntArray | None] | None:
+    """What the pass that needs no matrix of 64 bits takes, where that is known."""
+    if isinstance(assigned, Assignment):
+        return assigned.choice[cells], assigned.whole[cells]
+    if assigned.dtype != np.uint16:
+        return None
+    return cast(Choices, assigned[cells]), count if assigned.ndim == 1 else None
+
+
+def _add_divided(
+    assigned: Assignment,
+    cells: slice,
+    tokens: IntArray,
+    classes: IntArray,
+    joules: FloatArray,
+    seconds: FloatArray,
+    into: kernels.Into,
+) -> None:
+    """What of these cells is divided."""
+    here = assigned.divided_in(cells)
+    if len(x := assigned.queries[here]):
+        at = assigned.divided[here] - cells.start
+        _add_matrix(x, tokens[at], np.ascontiguousarray(classes[at]), joules[at], seconds[at], into)
+
+
+def _add_matrix(
+    x: IntArray, tokens: IntArray, classes: IntArray, joules: FloatArray, seconds: FloatArray, into: kernels.Into
+) -> None:
+    queries, of_tokens, energy_j, runtime_s = into
+    kernels.count(x, tokens, classes, queries, of_tokens)
+    kernels.add(x, joules, energy_j)
+    kernels.add(x, seconds, runtime_s)
+
+
+def _queries(assigned: Assigned, cells: slice, count: IntArray, n_choices: int) -> IntArray:
+    """Of these cells, which have ``count`` queries, on each choice."""
+    if isinstance(assigned, Assignment):
+        return assigned.rows(cells)
     if assigned.ndim == 1:
-        return kernels.assign(cast(Choices, assigned[cells]), count, n_choices)
+        return kernels.assign(assigned[cells].astype(np.uint16, copy=False), count, n_choices)
     return assigned[cells].astype(np.int64, copy=False)
 
 

@@ -76,7 +76,7 @@ class Tradeoff:
             prices = (1 - t) * before.prices + t * after.prices
         paid = self.costs.per_query(zeta)
         solution = solve(paid, self.costs.workload.count, *self.limits, prices=prices)
-        outcome = self.costs.summed(self.costs.loads(solution.assigned), zeta)
+        outcome = self.costs.summed(self.costs.loads(solution.assignment), zeta)
         tokens = self.costs.weighting == "tokens"
         accuracy = outcome.accuracy_token_weighted if tokens else outcome.accuracy_query_mean
         assert accuracy is not None

@@ -23,12 +23,13 @@ import numpy as np
 
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FloatArray
+from llmpower.routing import kernels
+from llmpower.routing.assignment import Assignment
 from llmpower.routing.costs import Costs
 from llmpower.routing.outcome import Outcome
 from llmpower.routing.predictions import CELLS_AT_ONCE, by_form, design
 from llmpower.routing.stretches import in_stretches
 from llmpower.routing.student import student_t
-from llmpower.routing.workload import IntArray
 
 CONFIDENCE = 0.95
 
@@ -97,24 +98,26 @@ class Designs:
     everything: list[FloatArray]
 
 
-def summed_designs(costs: Costs, assigned: IntArray, *, weighed: bool = False) -> Designs:
-    """Of ``assigned`` (n_cells, n_choices), and of all queries on each choice; ``weighed`` as their joules are."""
+def summed_designs(costs: Costs, assigned: Assignment, *, weighed: bool = False) -> Designs:
+    """Of ``assigned``, and of all queries on each choice; ``weighed`` as their joules are."""
     workload, fits = costs.workload, [choice.model.energy for choice in costs.choices]
     found = Designs([np.zeros(0) for _ in fits], [np.zeros(0) for _ in fits])
     for columns in by_form(fits):
-        x = slice(None) if len(columns) == len(fits) else columns
         fit = fits[columns[0]]
 
-        def add_up(cells: slice, x: slice | list[int] = x, fit: Fit = fit) -> tuple[FloatArray, FloatArray]:
+        def add_up(cells: slice, fit: Fit = fit) -> tuple[FloatArray, FloatArray]:
             φ = design(fit, workload.input_tokens[cells], workload.output_tokens[cells])
-            φ = costs.weighed(φ, cells) if weighed else φ
+            φ = np.ascontiguousarray(costs.weighed(φ, cells) if weighed else φ, np.float64)
+            of_plan = kernels.tally(assigned.choice[cells].astype(np.int64), len(fits), assigned.whole[cells], φ)
+            if len(x := assigned.queries[here := assigned.divided_in(cells)]):
+                of_plan += x.T @ φ[assigned.divided[here] - cells.start]
             # Products of floats are left to BLAS, those of integers are not.
-            return assigned[cells, x].T.astype(np.float64) @ φ, workload.count[cells].astype(np.float64) @ φ
+            return of_plan, workload.count[cells].astype(np.float64) @ φ
 
         parts = in_stretches(add_up, workload.n_cells, CELLS_AT_ONCE)
         of_plan, of_all = (sum(each) for each in zip(*parts, strict=True))
-        for column, of_column in zip(columns, of_plan, strict=True):
-            found.plan[column], found.everything[column] = of_column, of_all
+        for column in columns:
+            found.plan[column], found.everything[column] = of_plan[column], of_all
     return found
 
 
