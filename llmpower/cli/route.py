@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,8 @@ def command(
       llmpower route --models models.json --workload azure.csv --accuracy accuracy.csv --shares-from-accuracy \\
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --plot plan.png
     """
+    # Before NumPy comes: this command divides cells among threads of its own, and those of BLAS would spin beside them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from llmpower.cli.route_asked import goal_of, idle_of
     from llmpower.cli.route_table import plan_lines, warnings
     from llmpower.cli.streamed import count_streamed
@@ -257,8 +260,8 @@ def command(
     else:
         tariff = None if tariff_path is None else read_tariff(tariff_path)
         rows = Rows(Path(workload_source), parse_columns(columns), tariff)
-        workload = rows.workload()
         early = out is not None and not cells and rows.can_save_early(out)
+        workload = rows.workload(keep=early)
     if policy_path is not None:
         refuse_rates(workload.rates.weighed(pursued(goal, weigh, workload.rates)))
 

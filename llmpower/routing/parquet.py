@@ -1,8 +1,8 @@
 """Parquet to Parquet: a workload of any length, a row group at a time.
 
 A plan looks at two to four columns; the others are only handed through. So the file is read twice: what the plan looks
-at, as whole columns, and once there is a plan everything, a row group after the other, each written with its models
-before the next is read. No other rows are in memory, and pandas is not even loaded: memory that is used for the first
+at, as whole columns, and once there is a plan the others, a row group after the other, each written with its models
+while the next is read. No other rows are in memory, and pandas is not even loaded: memory that is used for the first
 time and modules that are imported take longer than routing does.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,17 @@ class ParquetRows:
             self._state = file_state(path)
             with pq.ParquetFile(path) as file:
                 # What pandas keeps of an index that nobody named is nobody's column.
-                self._headers = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+                self._schema = file.schema_arrow
+                self._headers = [name for name in self._schema.names if not name.startswith("__index_level_")]
         self._renamed = our_names(self._headers, columns, required, path)
+        # By header: columns that are written as they were read.
+        self._kept: dict[str, NDArray[Any]] = {}
 
-    def columns(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
-        """Those of the columns of these names that there are, whole; NaN or ``None`` where a cell is empty."""
+    def columns(self, names: Collection[str], *, keep: bool = False) -> dict[str, NDArray[Any]]:
+        """Those of the columns of these names that there are, whole; NaN or ``None`` where a cell is empty.
+
+        Where they are to ``keep``, whole numbers need not be read again to be written; nobody may change them then.
+        """
         headers = {header: name for header in self._headers if (name := self._name(header)) in names}
 
         def read(header: str) -> NDArray[Any]:
@@ -59,7 +66,15 @@ class ParquetRows:
 
         # Each by a reader of its own: pyarrow reads one column on one processor.
         with ThreadPoolExecutor(len(headers)) as pool:
-            return dict(zip(headers.values(), pool.map(read, headers), strict=True))
+            found = dict(zip(headers, pool.map(read, headers), strict=True))
+        if keep:
+            # A column with empty cells has become one of floats.
+            self._kept = {
+                header: values
+                for header, values in found.items()
+                if values.dtype.kind in "iu" and str(values.dtype) == str(self._schema.field(header).type)
+            }
+        return {name: found[header] for header, name in headers.items()}
 
     def write(self, plan: RoutingPlan | Assigned, path: Path) -> None:
         """Write the rows in their order, each with the model that it goes to, as :func:`rows_table` lays them out.
@@ -83,9 +98,18 @@ class ParquetRows:
 
     def _groups(self, file: pq.ParquetFile) -> Iterator[pa.Table]:
         """Row groups under our names; the next one is read while this one is written."""
+        lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = [0, *accumulate(lengths)]
+        others = [header for header in self._headers if header not in self._kept]
 
         def read(group: int) -> pa.Table:
-            return self._named(file.read_row_group(group, self._headers))
+            here = slice(ends[group], ends[group + 1])
+            columns: dict[str, pa.Array | pa.ChunkedArray] = {
+                header: _numbers(values[here]) for header, values in self._kept.items()
+            }
+            if others:
+                columns |= zip(others, file.read_row_group(group, others).columns, strict=True)
+            return self._named(columns)
 
         with ThreadPoolExecutor(1) as pool:
             coming = pool.submit(read, 0)
@@ -105,9 +129,12 @@ class ParquetRows:
     def _name(self, header: str) -> str:
         return self._renamed.get(header, header)
 
-    def _named(self, table: pa.Table) -> pa.Table:
-        """Under our names, and without what pandas once noted of its columns."""
-        return table.rename_columns([self._name(header) for header in self._headers]).replace_schema_metadata()
+    def _named(self, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+        """In the file's order, under our names, and without what pandas once noted of its columns."""
+        import pyarrow as pa
+
+        fields = [self._schema.field(header).with_name(self._name(header)) for header in self._headers]
+        return pa.Table.from_arrays([columns[header] for header in self._headers], schema=pa.schema(fields))
 
 
 class _PlanColumns:

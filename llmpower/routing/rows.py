@@ -41,11 +41,14 @@ class Rows:
         if path.suffix == ".parquet" and not path.is_dir():
             self._parquet = ParquetRows(path, columns, self._required, "--workload")
 
-    def workload(self) -> Workload:
-        """The cells; errors as :meth:`Workload.from_tokens`, and as of the tariff."""
+    def workload(self, *, keep: bool = False) -> Workload:
+        """The cells; errors as :meth:`Workload.from_tokens`, and as of the tariff.
+
+        Columns that :meth:`saving` will write are in memory until then, if they are to ``keep``.
+        """
         if self._parquet is None:
             return Workload.from_frame(self._read(), self._tariff)
-        found = self._parquet.columns((*self._required, *OPTIONAL))
+        found = self._parquet.columns((*self._required, *OPTIONAL), keep=keep)
         rates = None if self._tariff is None else self._tariff.rates(found.pop("timestamp"))
         further = (found.get(name) for name in OPTIONAL)
         return Workload.from_tokens(*(found[name] for name in REQUIRED), *further, row_rates=rates)

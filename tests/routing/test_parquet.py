@@ -23,7 +23,7 @@ row = st.tuples(st.sampled_from([8, 100, 900]), st.sampled_from([8, 50]), st.int
 
 
 @settings(deadline=None, max_examples=30)
-@given(rows=st.lists(row, min_size=1, max_size=12), group=st.integers(1, 5), old=st.booleans())
+@given(rows=st.lists(row, min_size=1, max_size=12), group=st.integers(1, 5), old=st.booleans(), keep=st.booleans())
 def test_rows_are_those_of_pandas(
     tmp_path_factory: pytest.TempPathFactory,
     models: Models,
@@ -31,6 +31,7 @@ def test_rows_are_those_of_pandas(
     rows: list[tuple[int, int, int, str]],
     group: int,
     old: bool,
+    keep: bool,
 ) -> None:
     directory = tmp_path_factory.mktemp("parquet")
     frame = pd.DataFrame(rows, columns=["prompt", "output_tokens", "count", "who"])
@@ -39,7 +40,7 @@ def test_rows_are_those_of_pandas(
     frame.set_index(np.arange(len(frame)) + 7).to_parquet(directory / "in.parquet", row_group_size=group)
     read = Rows(directory / "in.parquet", {"input_tokens": "prompt"})
     named = frame.rename(columns={"prompt": "input_tokens"})
-    plan = route(models, read.workload(), accuracy, shares=SHARES)
+    plan = route(models, read.workload(keep=keep), accuracy, shares=SHARES)
     assert plan.workload.count.tolist() == Workload.from_frame(named).count.tolist()
     read.save(plan, directory / "out.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(directory / "out.parquet"), rows_table(plan, named))
