@@ -46,6 +46,8 @@ from llmpower.routing.workload import IntArray
 
 # Relative to the costs that the plan pays, taken as magnitudes: the objective itself may cancel to nothing.
 GAP_LIMIT = 1e-12
+# Of a query's cost + price: what their sum and a comparison round. Where costs cancel to nothing that would be all.
+ROUNDING = 2**-50
 # Cells of the samples that prices are found from before all cells are looked at.
 SAMPLES = (2**13, 2**17)
 # Queries to look at between each two models, and for each that has to move; more where that was not enough.
@@ -223,4 +225,7 @@ def _gap(problem: _Problem, assignment: Assignment, prices: FloatArray) -> float
         regret, paid = regret + further[0], paid + further[1]
     furthest = np.where(prices > 0, problem.high, np.where(prices < 0, problem.low, 0))
     slack = float((furthest * prices - assignment.loads * prices).sum())
-    return (regret + slack) / paid if paid else regret + slack
+    gap = regret + slack
+    if gap <= ROUNDING * int(problem.count.sum()) * float(np.abs(prices).max()):
+        return 0.0
+    return gap / paid if paid else gap

@@ -172,3 +172,9 @@ def test_no_answer_is_an_error_and_no_guess() -> None:
         solve(np.array([[1.0, 2.0]]), np.array([3]), np.array([1, 1]), np.array([1, 1]))
     with pytest.raises(InfeasibleError, match="cell = 1: no model may take it"):
         solve(np.array([[1.0, 2.0], [np.inf, np.inf]]), np.array([3, 1]), np.array([0, 0]), np.array([4, 4]))
+
+
+def test_costs_that_cancel_to_a_last_digit_are_proven() -> None:
+    costs = np.array([[-5.551115123125783e-17, -0.16891891891891891, -0.04618473895582329]])
+    solution = solve(costs, np.array([1]), np.array([1, 0, 0]), np.array([1, 0, 0]))
+    assert (solution.assigned.tolist(), solution.optimality_gap) == ([[1, 0, 0]], 0.0)
