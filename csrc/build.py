@@ -98,7 +98,8 @@ modelling.set_source(
     sources=[f"csrc/modelling/{name}.c" for name in ("folds", "judged", "normal", "strata", "tally")],
     include_dirs=["csrc/modelling"],
     depends=[f"csrc/modelling/{name}.h" for name in ("folds", "judged", "normal", "strata", "tally")],
-    extra_compile_args=FLAGS,
+    # Its loops are short, and gain a quarter where they are unrolled.
+    extra_compile_args=[*FLAGS, "-O3"],
     libraries=["m"],
     py_limited_api=True,
 )

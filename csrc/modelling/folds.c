@@ -1,7 +1,7 @@
 /* folds.c - one pass over the cells for each thing that a form is asked.
  *
  * A form of five terms over some thousand cells is little arithmetic, and many arrays where each step makes one. Here
- * eight cells beside each other go from the first step to the last, so that compilers make vectors of them. The
+ * two cells beside each other, the vector that every processor has, go from the first step to the last. The
  * formulas are those of llmpower/modelling/folds.py: with r = Σwy − W·xβ and h = W·xᵀG⁻¹x a fold is β − G⁻¹x·r/(1 − h),
  * by Sherman and Morrison. */
 #include "folds.h"
@@ -11,22 +11,26 @@
 
 #include "normal.h"
 
-enum { LANES = 8 };
-/* What GCC and Clang add and multiply as one, in as many steps as the processor takes. */
+enum { LANES = 2 };
+/* What GCC and Clang add and multiply as one. Longer ones are slower where they are not the processor's own. */
 typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
 typedef int64_t whole_lanes __attribute__((vector_size(LANES * sizeof(int64_t))));
 
-/* Eight cells; what is beyond the last weighs nothing. */
-struct eight {
+/* Two cells; what is beyond the last weighs nothing. */
+struct pair {
     lanes x[LLMPOWER_TERMS], w, wy;
 };
 
 static void load(lanes *to, const double *from, size_t there) {
-    if (there < LANES) *to = (lanes){0};
-    memcpy(to, from, (there < LANES ? there : LANES) * sizeof *from);
+    if (there >= LANES) {
+        memcpy(to, from, sizeof *to);
+    } else {
+        *to = (lanes){0};
+        memcpy(to, from, there * sizeof *from);
+    }
 }
 
-static void take(const struct llmpower_cells *cells, size_t c, struct eight *of) {
+static void take(const struct llmpower_cells *cells, size_t c, struct pair *of) {
     for (size_t k = 0; k < cells->n_terms; k++) load(&of->x[k], cells->design + k * cells->m + c, cells->m - c);
     load(&of->w, cells->w + c, cells->m - c);
     load(&of->wy, cells->wy + c, cells->m - c);
@@ -34,13 +38,18 @@ static void take(const struct llmpower_cells *cells, size_t c, struct eight *of)
 
 static double sum(const lanes *of) {
     const lanes a = *of;
-    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+    return a[0] + a[1];
+}
+
+static int any(const whole_lanes *of) {
+    const whole_lanes a = *of;
+    return (a[0] | a[1]) != 0;
 }
 
 void llmpower_gram(const struct llmpower_cells *cells, double *gram, double *moment, double *ends) {
     size_t n = cells->n_terms;
     lanes G[LLMPOWER_TERMS * LLMPOWER_TERMS], g[LLMPOWER_TERMS];
-    struct eight of;
+    struct pair of;
     for (size_t k = 0; k < n * n; k++) G[k] = (lanes){0};
     for (size_t k = 0; k < n; k++) g[k] = (lanes){0};
     for (size_t c = 0; c < cells->m; c += LANES) {
@@ -58,8 +67,8 @@ void llmpower_gram(const struct llmpower_cells *cells, double *gram, double *mom
     llmpower_eigenvalues(n, gram, gram, ends);
 }
 
-/* G⁻¹x of eight cells into H, and the leverage of each into h. */
-static void influence(const struct eight *of, size_t n, const double *inverse, lanes *H, lanes *h) {
+/* G⁻¹x of two cells into H, and the leverage of each into h. */
+static void influence(const struct pair *of, size_t n, const double *inverse, lanes *H, lanes *h) {
     *h = (lanes){0};
     for (size_t j = 0; j < n; j++) {
         lanes found = {0};
@@ -72,15 +81,15 @@ static void influence(const struct eight *of, size_t n, const double *inverse, l
 
 /* Whether no cell pulls the fit so far towards itself that the others do not determine it. */
 static int all_spared(const struct llmpower_cells *cells, const double *inverse, double singular) {
-    struct eight of;
+    struct pair of;
     lanes H[LLMPOWER_TERMS], h;
+    whole_lanes too_far = {0};
     for (size_t c = 0; c < cells->m; c += LANES) {
         take(cells, c, &of);
         influence(&of, cells->n_terms, inverse, H, &h);
-        for (size_t l = 0; l < LANES; l++)
-            if (h[l] > 1 - singular) return 0;
+        too_far |= h > 1 - singular;
     }
-    return 1;
+    return !any(&too_far);
 }
 
 /* The inverse on the terms that are free, with zeros for the others; -1 where there is none. */
@@ -119,19 +128,28 @@ static int solve_without(const struct llmpower_cells *cells, const struct llmpow
     return llmpower_solve(1, n, G, g, 1, fold);
 }
 
-/* Optimal is what has β ≥ 0 and no gradient on terms at zero (Karush, Kuhn and Tucker): which of eight folds are not.
- */
-static void not_optimal(const struct eight *of, const struct llmpower_whole *whole, size_t n,
-                        const unsigned char *is_free, const double *rise, const lanes *fold, unsigned char *left) {
+/* Optimal is what has β ≥ 0 and no gradient on terms at zero (Karush, Kuhn and Tucker): which of two folds are not. */
+static void not_optimal(const struct pair *of, const struct llmpower_whole *whole, size_t n,
+                        const unsigned char *is_free, const double *rise, const lanes *fold, whole_lanes *left) {
     lanes found = {0};
     for (size_t k = 0; k < n; k++) found += of->x[k] * fold[k];
     lanes missed = of->wy - of->w * found;
-    memset(left, 0, LANES);
+    *left = (whole_lanes){0};
     for (size_t k = 0; k < n; k++) {
+        if (is_free[k]) {
+            *left |= fold[k] < 0;
+            continue;
+        }
         lanes gradient = whole->moment[k] - of->x[k] * missed;
-        for (size_t j = 0; !is_free[k] && j < n; j++) gradient -= whole->gram[k * n + j] * fold[j];
-        for (size_t l = 0; l < LANES; l++) left[l] |= is_free[k] ? fold[k][l] < 0 : gradient[l] > rise[k];
+        for (size_t j = 0; j < n; j++) gradient -= whole->gram[k * n + j] * fold[j];
+        *left |= gradient > rise[k];
     }
+}
+
+/* Columns of two cells as a row of each. */
+static void put(const lanes *columns, size_t n, size_t there, double *rows) {
+    for (size_t k = 0; k < n; k++)
+        for (size_t l = 0; l < LANES && l < there; l++) rows[l * n + k] = columns[k][l];
 }
 
 int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
@@ -139,7 +157,8 @@ int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_who
     size_t n = cells->n_terms, n_free = 0;
     const double *beta = whole->coefficients;
     double inverse[LLMPOWER_TERMS * LLMPOWER_TERMS], rise[LLMPOWER_TERMS];
-    unsigned char is_free[LLMPOWER_TERMS], left[LANES] = {0};
+    unsigned char is_free[LLMPOWER_TERMS];
+    whole_lanes left = {0}, too_far = {0};
     for (size_t k = 0; k < n; k++) n_free += is_free[k] = !whole->non_negative || beta[k] > 0;
     if (n_free < n) {
         if (llmpower_inverse(n, whole->gram, inverse)) return -1;
@@ -148,22 +167,21 @@ int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_who
     if (inverse_of(n, whole->gram, is_free, inverse)) return -1;
     rises(cells, whole->gram, limits->steep, rise);
     for (size_t c = 0; c < cells->m; c += LANES) {
-        struct eight of;
+        struct pair of;
         lanes H[LLMPOWER_TERMS], fold[LLMPOWER_TERMS], h, found = {0};
         take(cells, c, &of);
         influence(&of, n, inverse, H, &h);
         for (size_t k = 0; k < n; k++) found += beta[k] * of.x[k];
+        too_far |= h > 1 - limits->singular;
         lanes step = (of.wy - of.w * found) / (1 - h);
         for (size_t k = 0; k < n; k++) fold[k] = beta[k] - H[k] * step;
-        if (whole->non_negative) not_optimal(&of, whole, n, is_free, rise, fold, left);
-        for (size_t l = 0; l < LANES && c + l < cells->m; l++) {
-            double *own = folds + (c + l) * n;
-            if (h[l] > 1 - limits->singular) return 0;
-            for (size_t k = 0; k < n; k++) own[k] = fold[k][l];
-            if (left[l] && solve_without(cells, whole, c + l, own)) return -1;
-        }
+        if (whole->non_negative) not_optimal(&of, whole, n, is_free, rise, fold, &left);
+        put(fold, n, cells->m - c, folds + c * n);
+        if (!any(&left) || any(&too_far)) continue;
+        for (size_t l = 0; l < LANES && c + l < cells->m; l++)
+            if (left[l] && solve_without(cells, whole, c + l, folds + (c + l) * n)) return -1;
     }
-    return 1;
+    return !any(&too_far);
 }
 
 int llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
@@ -198,13 +216,13 @@ void llmpower_predict(size_t m, size_t n_terms, const double *design, const doub
     }
 }
 
-/* What is summed of rows, eight of them beside each other. */
-struct eight_sums {
+/* What is summed of rows, two of them beside each other. */
+struct pair_sums {
     lanes predicted, measured, errors, greatest;
     whole_lanes negative;
 };
 
-static void count_eight(struct eight_sums *sums, const lanes *predicted, const lanes *y, double *errors) {
+static void count_pair(struct pair_sums *sums, const lanes *predicted, const lanes *y, double *errors) {
     lanes error = *predicted / *y - 1;
     error = (lanes)((whole_lanes)error & INT64_MAX); /* without its sign */
     whole_lanes more = error > sums->greatest;
@@ -214,36 +232,42 @@ static void count_eight(struct eight_sums *sums, const lanes *predicted, const l
     memcpy(errors, &error, sizeof error);
 }
 
-static void count_one(struct eight_sums *sums, size_t l, double predicted, double y, double *error) {
+static void count_one(struct pair_sums *sums, size_t l, double predicted, double y, double *error) {
     *error = fabs(predicted / y - 1);
     if (*error > sums->greatest[l]) sums->greatest[l] = *error;
     sums->predicted[l] += predicted, sums->measured[l] += y, sums->errors[l] += *error;
     sums->negative[l] += predicted <= 0;
 }
 
-int llmpower_judge(size_t n, size_t n_terms, size_t m, const double *design, const int64_t *cells,
-                   const double *coefficients, const double *y, double *errors, struct llmpower_missed *missed) {
-    struct eight_sums sums = {0};
-    size_t kept = 0;
-    for (size_t i = 0; i < n; i += LANES) {
-        size_t there = n - i < LANES ? n - i : LANES;
-        lanes predicted = {0}, own;
-        load(&own, y + i, there);
-        for (size_t l = 0; l < there; l++) {
-            size_t cell = (size_t)cells[i + l]; /* below zero it is great */
-            if (cell >= m) return -1;
-            const double *of_cell = coefficients + cell * n_terms;
-            double found = design ? 0 : *of_cell;
-            for (size_t k = 0; design && k < n_terms; k++) found += design[k * n + i + l] * of_cell[k];
-            predicted[l] = found;
-        }
-        if (there == LANES && !isnan(sum(&predicted))) {
-            count_eight(&sums, &predicted, &own, errors + kept);
+static inline double predicted_of(const struct llmpower_sample *rows, const double *coefficients, size_t i) {
+    const double *own = coefficients + (size_t)rows->cells[i] * rows->n_terms;
+    if (!rows->design) return *own;
+    double found = 0;
+    for (size_t k = 0; k < rows->n_terms; k++) found += rows->design[k][i] * own[k];
+    return found;
+}
+
+int llmpower_judge(const struct llmpower_sample *rows, const double *coefficients, size_t m, double *errors,
+                   struct llmpower_missed *missed) {
+    struct pair_sums sums = {0};
+    size_t n = rows->n, i = 0, kept = 0;
+    for (size_t row = 0; row < n; row++)
+        if ((size_t)rows->cells[row] >= m) return -1; /* what is below zero is great */
+    for (; i + LANES <= n; i += LANES) {
+        const lanes predicted = {predicted_of(rows, coefficients, i), predicted_of(rows, coefficients, i + 1)};
+        lanes y;
+        load(&y, rows->y + i, LANES);
+        if (!isnan(sum(&predicted))) {
+            count_pair(&sums, &predicted, &y, errors + kept);
             kept += LANES;
             continue;
         }
-        for (size_t l = 0; l < there; l++)
-            if (!isnan(predicted[l])) count_one(&sums, l, predicted[l], own[l], errors + kept++);
+        for (size_t l = 0; l < LANES; l++)
+            if (!isnan(predicted[l])) count_one(&sums, l, predicted[l], y[l], errors + kept++);
+    }
+    if (i < n) {
+        double predicted = predicted_of(rows, coefficients, i);
+        if (!isnan(predicted)) count_one(&sums, 0, predicted, rows->y[i], errors + kept++);
     }
     *missed = (struct llmpower_missed){.n = kept, .predicted = sum(&sums.predicted)};
     missed->measured = sum(&sums.measured), missed->errors = sum(&sums.errors);

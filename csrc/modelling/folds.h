@@ -52,9 +52,17 @@ int llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_who
 /* φ·β of each cell by its own β. */
 void llmpower_predict(size_t m, size_t n_terms, const double *design, const double *coefficients, double *predicted);
 
-/* |ŷ − y|/y of n rows with ŷ = φ·β by the coefficients (m × n_terms) of their cells; where there is no design, ŷ is
- * their cells' one coefficient. Rows whose ŷ is NaN are left out. 0, or -1 where a row's cell is not one of the m. */
-int llmpower_judge(size_t n, size_t n_terms, size_t m, const double *design, const int64_t *cells,
-                   const double *coefficients, const double *y, double *errors, struct llmpower_missed *missed);
+/* n rows ``y``, each with its cell and its design row, a column of n numbers for each term. */
+struct llmpower_sample {
+    size_t n, n_terms;
+    const double *const *design;
+    const int64_t *cells;
+    const double *y;
+};
+
+/* |ŷ − y|/y of rows with ŷ = φ·β by the coefficients (m × n_terms) of their cells; where there is no design, ŷ is their
+ * cells' one coefficient. Rows whose ŷ is NaN are left out. 0, or -1 where a row's cell is not one of the m. */
+int llmpower_judge(const struct llmpower_sample *rows, const double *coefficients, size_t m, double *errors,
+                   struct llmpower_missed *missed);
 
 #endif

@@ -71,6 +71,8 @@ static void judged(void) {
     double coefficients[CELLS * TERMS], predicted[CELLS], rows[ROWS * TERMS], y[ROWS], errors[ROWS];
     int64_t cells[ROWS];
     struct llmpower_missed missed, same;
+    const double *columns[] = {rows, rows + ROWS};
+    const struct llmpower_sample by_rows = {ROWS, TERMS, columns, cells, y}, by_cells = {ROWS, 1, NULL, cells, y};
     for (int c = 0; c < CELLS; c++) coefficients[c * TERMS] = c - 1.5, coefficients[c * TERMS + 1] = 0.01 * c;
     llmpower_predict(CELLS, TERMS, design, coefficients, predicted);
     double all_errors = 0, greatest = 0, all_predicted = 0, all_y = 0;
@@ -82,17 +84,17 @@ static void judged(void) {
         all_errors += error, all_predicted += predicted[c], all_y += y[i];
         if (error > greatest) greatest = error;
     }
-    CHECK(!llmpower_judge(ROWS, TERMS, CELLS, rows, cells, coefficients, y, errors, &missed));
+    CHECK(!llmpower_judge(&by_rows, coefficients, CELLS, errors, &missed));
     CHECK(missed.n == ROWS && near(missed.errors, all_errors) && near(missed.greatest, greatest));
     CHECK(missed.negative == 4 && near(missed.predicted, all_predicted) && near(missed.measured, all_y));
     for (int i = 0; i < ROWS; i++) CHECK(near(errors[i], fabs(predicted[cells[i]] / y[i] - 1)));
     predicted[3] = NAN; /* of two rows, which are not judged */
-    CHECK(!llmpower_judge(ROWS, 1, CELLS, NULL, cells, predicted, y, errors, &same));
+    CHECK(!llmpower_judge(&by_cells, predicted, CELLS, errors, &same));
     CHECK(same.n == ROWS - 2 && same.errors < missed.errors && same.negative == 4);
     cells[ROWS - 1] = CELLS;
-    CHECK(llmpower_judge(ROWS, 1, CELLS, NULL, cells, predicted, y, errors, &same) == -1);
+    CHECK(llmpower_judge(&by_cells, predicted, CELLS, errors, &same) == -1);
     cells[ROWS - 1] = -1;
-    CHECK(llmpower_judge(ROWS, TERMS, CELLS, rows, cells, coefficients, y, errors, &same) == -1);
+    CHECK(llmpower_judge(&by_rows, coefficients, CELLS, errors, &same) == -1);
 }
 
 int main(void) {

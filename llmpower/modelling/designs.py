@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from llmpower.exceptions import FitError
 from llmpower.modelling.forms import Batched
 from llmpower.modelling.groups import Group, Target
 from llmpower.modelling.linear import FloatArray, Form
+
+Made = TypeVar("Made")
 
 
 def design_of(group: Group, target: Target, form: Form) -> FloatArray:
@@ -28,30 +31,37 @@ class Designs:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._made: dict[tuple[object, ...], FloatArray | None] = {}
+        self._made: dict[tuple[object, ...], Any] = {}
 
     def of_cells(self, form: Form, target: Target) -> FloatArray:
         """As :func:`design_of`."""
-        design = self._once(design_of, form, target)
-        assert design is not None
-        return design
+        return self._once(design_of, form, target)
 
-    def of_rows(self, form: Form, target: Target) -> FloatArray | None:
-        """As :func:`row_design_of`."""
-        return self._once(row_design_of, form, target)
+    def of_rows(self, form: Form, target: Target) -> Sequence[FloatArray]:
+        """Columns of :func:`row_design_of`; none where that is ``None``."""
+        return self._once(_row_columns_of, form, target)
 
-    def _once(
-        self, make: Callable[[Group, Target, Form], FloatArray | None], form: Form, target: Target
-    ) -> FloatArray | None:
-        key = (make, form.label, target.unit if isinstance(form, Batched) else None)
+    def _once(self, make: Callable[[Group, Target, Form], Made], form: Form, target: Target) -> Made:
+        key = (make, form.label, target.unit if type(form) is Batched else None)
         if key not in self._made:
             self._made[key] = make(self._group, target, form)
-        return self._made[key]
+        made: Made = self._made[key]
+        return made
+
+
+def _row_columns_of(group: Group, target: Target, form: Form) -> Sequence[FloatArray]:
+    if group.row_lengths is None:
+        return ()
+    if type(form) is Batched:
+        columns: Sequence[FloatArray] = tuple(_design(group, target, form, group.row_lengths).T)
+    else:
+        columns = form.columns(*group.row_lengths[:2])
+    return [np.ascontiguousarray(column, dtype=np.float64) for column in columns]
 
 
 def _design(group: Group, target: Target, form: Form, lengths: Sequence[FloatArray] | FloatArray) -> FloatArray:
     τin, τout, B, sharing = lengths
-    if not isinstance(form, Batched):
+    if type(form) is not Batched:
         return form.design(τin, τout)
     if not group.batched:
         advice = (

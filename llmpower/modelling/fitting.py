@@ -176,9 +176,9 @@ def _best(
 
 def _applies(form: Form, group: Group, target: Target) -> bool:
     """Whether measurements say at all what the form is about; asked for by name, its absence is an error."""
-    if isinstance(form, Batched):
+    if type(form) is Batched:
         return group.batched
-    return target.phases is not None if isinstance(form, Phases) else True
+    return target.phases is not None if type(form) is Phases else True
 
 
 def _candidate(group: Group, target: Target, regression: Regression) -> Candidate:
@@ -188,7 +188,7 @@ def _candidate(group: Group, target: Target, regression: Regression) -> Candidat
         return Candidate(regression, HeldOut(None, None, None, None), None, None)
     predicted, folds = held_out
     errors, missed = regression.judge(folds, predicted, group.cells, target.y)
-    return Candidate(regression, in_all([missed], int((predicted <= 0).sum())), errors, folds)
+    return Candidate(regression, in_all([missed], int(np.count_nonzero(predicted <= 0))), errors, folds)
 
 
 def _detailed(group: Group, target: Target, candidate: Candidate, bands: Sequence[Codes], *, robust: bool) -> Fit:

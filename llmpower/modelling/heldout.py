@@ -117,8 +117,10 @@ def length_bands(group: Group) -> tuple[Codes, Codes]:
 
 
 def _bands(tokens: FloatArray) -> Codes:
-    distinct, band = np.unique(tokens, return_inverse=True)
-    if len(distinct) > MAX_LENGTHS:
-        edges = np.unique(np.quantile(tokens, np.arange(1, MAX_LENGTHS) / MAX_LENGTHS))
-        band = np.unique(np.searchsorted(edges, tokens, side="right"), return_inverse=True)[1]
-    return np.asarray(band, dtype=np.int64)
+    ascending = np.sort(tokens)
+    edges = ascending[1:][np.diff(ascending) > 0]
+    if len(edges) >= MAX_LENGTHS:
+        edges = np.unique(np.quantile(ascending, np.arange(1, MAX_LENGTHS) / MAX_LENGTHS))
+    band = np.searchsorted(edges, tokens, side="right")
+    there = np.bincount(band) > 0
+    return np.asarray((np.cumsum(there) - 1)[band], dtype=np.int64)

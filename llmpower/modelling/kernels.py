@@ -180,7 +180,7 @@ def _int64(array: Codes, shape: tuple[int, ...]) -> Any:
     return pointer("int64_t[]", array, np.int64, shape)
 
 
-def pointer(c_type: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> Any:
+def pointer(c_type: str, array: NDArray[Any], dtype: type | np.dtype[Any], shape: tuple[int, ...]) -> Any:
     """Where C finds an array, which has to outlive it; of this type and shape, one row after another."""
     assert array.dtype == dtype
     assert array.shape == shape

@@ -40,13 +40,13 @@ class Block:
 class Regression:
     """``design`` has shape (m, n_terms) over the model's cells; ``sums`` are those of the weights it was fitted with.
 
-    ``row_design`` is that of the judged rows where cells are bands, else ``None``. ``outliers`` counts rows that
+    ``row_columns`` are those of the judged rows' design where cells are bands, else none. ``outliers`` counts rows that
     Huber's weights leave little.
     """
 
     form: Form
     design: FloatArray
-    row_design: FloatArray | None
+    row_columns: Sequence[FloatArray]
     blocks: tuple[Block, ...]
     sums: Sums
     coefficients: FloatArray
@@ -68,20 +68,22 @@ class Regression:
 
         Those of rows whose coefficients are NaN are not among them.
         """
-        if self.row_design is None:
-            return judge(y, cells, predicted)
-        return judge(y, cells, np.ascontiguousarray(coefficients), np.ascontiguousarray(self.row_design.T))
+        return judge(y, cells, coefficients if self.row_columns else predicted, self.row_columns)
 
     def without_each_cell(self) -> FloatArray | None:
         """Coefficients without cell c, shape (m, n_terms); ``None`` when some cell cannot be spared."""
         if len(self.blocks) == 1:
             return without_each_cell(self.blocks[0].cells, self.coefficients, non_negative=self.form.non_negative)
-        folds = np.tile(self.coefficients, (len(self.design), 1))
+        folds = np.empty((len(self.design), len(self.coefficients)))
         for block in self.blocks:
             part = without_each_cell(block.cells, self.coefficients[block.terms], non_negative=self.form.non_negative)
             if part is None:
                 return None
-            folds[block.present, block.terms] = part
+            if len(part) == len(folds):
+                folds[:, block.terms] = part
+            else:
+                folds[:, block.terms] = self.coefficients[block.terms]
+                folds[block.present, block.terms] = part
         return folds
 
     def without_each_part(self, part: NDArray[np.int64], n_parts: int) -> FloatArray:
@@ -118,13 +120,14 @@ def regress(
             it needs missing or constant.
     """
     designs = Designs(group) if designs is None else designs
-    design, row_design = designs.of_cells(form, target), designs.of_rows(form, target)
-    if isinstance(form, Phases):
-        return _phases(group, target, form, design, row_design, robust=robust)
+    design, row_columns = designs.of_cells(form, target), designs.of_rows(form, target)
+    if type(form) is Phases:
+        sums = target.strata.gathered(group.strata) if weighting is None else weighting.plain
+        return _phases(group, target, form, design, row_columns, sums, robust=robust)
     if not form.non_negative:
         cells = Cells.of_sums(design, target.raw)
         refuse_undetermined(group, form, cells)
-        return Regression(form, design, row_design, (_whole(cells),), target.raw, cells.solve(non_negative=False))
+        return Regression(form, design, row_columns, (_whole(cells),), target.raw, cells.solve(non_negative=False))
     if weighting is None:
         weighting = weigh(group, target, [design])
     cells, sums, outliers = Cells.of_sums(design, weighting.sums), weighting.sums, 0
@@ -133,12 +136,13 @@ def regress(
         sums, outliers = _robust(design, target.y, group.cells, weighting.factors[group.row_strata])
         cells = Cells.of_sums(design, sums)
     β = cells.solve(non_negative=True)
-    return Regression(form, design, row_design, (_whole(cells),), sums, β, outliers)
+    return Regression(form, design, row_columns, (_whole(cells),), sums, β, outliers)
 
 
 def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weighting:
     """What rows count for relative least squares, by the design that misses least where rows say how sure they are."""
-    plain = Weighting(np.ones(len(group.strata)), target.strata.gathered(group.strata))
+    alike = target.strata.gathered(group.strata)
+    plain = Weighting(np.ones(len(group.strata)), alike, alike)
     if target.variance is None:
         return plain
     scatter = []
@@ -151,7 +155,7 @@ def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weight
     if not scatter:
         return plain
     u = uncertain(target.variance, target.strata.n, min(scatter))
-    return Weighting(u, target.strata.gathered(group.strata, u))
+    return Weighting(u, target.strata.gathered(group.strata, u), plain.plain)
 
 
 def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
@@ -185,12 +189,21 @@ def _robust(design: FloatArray, y: FloatArray, cells: NDArray[np.int64], base: F
 
 
 def _phases(
-    group: Group, target: Target, form: Phases, design: FloatArray, row_design: FloatArray | None, *, robust: bool
+    group: Group,
+    target: Target,
+    form: Phases,
+    design: FloatArray,
+    row_columns: Sequence[FloatArray],
+    plain: Sums,
+    *,
+    robust: bool,
 ) -> Regression:
     blocks = []
     for terms, phase, told in _told(group, target, form, design):
         present = np.flatnonzero(told)
-        part, sums = design[present, terms], phase.sums.of(present)
+        part, sums = design[:, terms], phase.sums
+        if len(present) < len(told):
+            part, sums = part[present], sums.of(present)
         solved = Cells.of_sums(part, sums)
         refuse_undetermined(group, form, solved)
         if robust:
@@ -200,8 +213,7 @@ def _phases(
             solved = Cells.of_sums(part, sums)
         blocks.append(Block(terms, present, solved))
     β = np.concatenate([block.cells.solve(non_negative=True) for block in blocks])
-    sums = target.strata.gathered(group.strata)
-    return Regression(form, design, row_design, tuple(blocks), sums, β)
+    return Regression(form, design, row_columns, tuple(blocks), plain, β)
 
 
 def moments_of(group: Group, target: Target, form: Form, design: FloatArray, sums: Sums) -> FitMoments:
@@ -210,7 +222,7 @@ def moments_of(group: Group, target: Target, form: Form, design: FloatArray, sum
     if not form.non_negative:
         return FitMoments(raw, raw, raw)
     relative = Moments.of(design, sums)
-    if not isinstance(form, Phases):
+    if type(form) is not Phases:
         return FitMoments(relative, relative, raw)
     n_terms = len(form.terms)
     gram, moment = np.zeros((n_terms, n_terms)), np.zeros(n_terms)
@@ -231,7 +243,7 @@ class Part:
 
 def parts_of(group: Group, target: Target, form: Form, design: FloatArray, sums: Sums) -> Iterator[Part]:
     """The regressions that a form is: one, or one for each phase."""
-    if isinstance(form, Phases):
+    if type(form) is Phases:
         for terms, phase, told in _told(group, target, form, design):
             yield Part(terms, design[told, terms], phase.sums.of(told))
     else:
@@ -253,7 +265,7 @@ def _told(
             target.phase_columns, "missing", f"{group.model_name}: form phases needs both phases; take form cached"
         )
     for terms, phase in zip((slice(0, form.N_PREFILL), slice(form.N_PREFILL, None)), target.phases, strict=True):
-        yield terms, phase, (design[:, terms].sum(axis=1) > 0) & (phase.sums.n > 0)
+        yield terms, phase, (design[:, terms] > 0).any(axis=1) & (phase.sums.n > 0)
 
 
 def _whole(cells: Cells) -> Block:

@@ -7,6 +7,7 @@ other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from llmpower.modelling.strata import Codes
 
 if TYPE_CHECKING:
     from llmpower.modelling.cells import Cells
+
+DOUBLE, INT64 = np.dtype(np.float64), np.dtype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +104,22 @@ def predict(columns: FloatArray, coefficients: FloatArray) -> FloatArray:
 
 
 def judge(
-    y: FloatArray, cells: Codes, coefficients: FloatArray, columns: FloatArray | None = None
+    y: FloatArray, cells: Codes, coefficients: FloatArray, columns: Sequence[FloatArray] = ()
 ) -> tuple[FloatArray, Missed]:
     """|ŷ − y|/y of the rows ``y`` (n,) whose prediction is not NaN, and the same in all.
 
-    ŷ is φ·β with ``columns`` (n_terms, n) of the rows' design and ``coefficients`` (n_cells, n_terms) of their cells;
+    ŷ is φ·β with the ``columns`` (n,) of the rows' design and ``coefficients`` (n_cells, n_terms) of their cells;
     without columns it is their cells' one coefficient (n_cells,).
     """
-    n, n_terms = len(y), 1 if columns is None else len(columns)
+    n, m, shape = len(y), len(coefficients), y.shape
     errors, missed = np.empty(n), ffi.new("struct llmpower_missed *")
-    status = lib.llmpower_judge(
-        n,
-        n_terms,
-        len(coefficients),
-        ffi.NULL if columns is None else _double(columns, (n_terms, n)),
-        _int64(cells, (n,)),
-        _double(coefficients, (len(coefficients),) if columns is None else (len(coefficients), n_terms)),
-        _double(y, (n,)),
-        _double(errors, (n,)),
-        missed,
+    pointers = [_double(column, shape) for column in columns]
+    design = ffi.new("double *[]", pointers) if columns else ffi.NULL
+    rows = ffi.new(
+        "struct llmpower_sample *", (n, max(1, len(pointers)), design, _int64(cells, shape), _double(y, shape))
     )
+    of_cells = _double(coefficients, (m, len(pointers)) if columns else (m,))
+    status = lib.llmpower_judge(rows, of_cells, m, _double(errors, shape), missed)
     assert status == 0, "a row's cell is none"
     of_all = missed.negative, missed.predicted, missed.measured, missed.errors, missed.greatest
     return errors[: missed.n], Missed(missed.n, *of_all)
@@ -162,8 +161,8 @@ def _solved(status: int) -> bool:
 
 
 def _double(array: FloatArray, shape: tuple[int, ...]) -> Any:
-    return pointer("double[]", array, np.float64, shape)
+    return pointer("double[]", array, DOUBLE, shape)
 
 
 def _int64(array: Codes, shape: tuple[int, ...]) -> Any:
-    return pointer("int64_t[]", array, np.int64, shape)
+    return pointer("int64_t[]", array, INT64, shape)

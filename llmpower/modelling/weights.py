@@ -39,10 +39,11 @@ Solve = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """u of every stratum, and the sums of every cell for w = u/y²."""
+    """u of every stratum, and the sums of every cell for w = u/y²; ``plain`` are those with u = 1."""
 
     factors: FloatArray
     sums: Sums
+    plain: Sums
 
 
 def uncertain(relative_variance: FloatArray, n: FloatArray, scatter: float) -> FloatArray:

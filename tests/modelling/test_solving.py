@@ -50,7 +50,7 @@ def test_errors_are_those_of_rows_whose_prediction_is_known(n: int, seed: int) -
     predicted = (columns.T * β[cells]).sum(axis=1)
     known = ~np.isnan(predicted)
     expected = np.abs(predicted[known] / y[known] - 1)
-    errors, missed = judge(y, cells, β, columns)
+    errors, missed = judge(y, cells, β, list(columns))
     np.testing.assert_allclose(errors, expected, rtol=1e-12, atol=1e-12)
     assert (missed.n, missed.negative) == (known.sum(), (predicted[known] <= 0).sum())
     assert missed.greatest == errors.max(initial=0)
