@@ -13,6 +13,7 @@ import click
 
 from llmpower.cli.layout import ABSENT, aligned, echo_lines
 from llmpower.cli.options import FiniteRange, json_option, powercap_option
+from llmpower.phrases import SIMULATED_GPU
 
 if TYPE_CHECKING:
     from llmpower.sampling import Backend
@@ -131,7 +132,7 @@ def _lines(devices: list[dict[str, Any]]) -> Iterator[str]:
         if device["of_module"]:
             yield f"{device['uuid']} answers for the whole module: its power includes the module's CPU and memory"
     if any(device["simulated"] for device in devices):
-        yield click.style("SIMULATED: these GPUs are models of one, and none of their joules is real", fg="yellow")
+        yield click.style(SIMULATED_GPU, fg="yellow")
     for device in devices:
         if not device["sources"]:
             yield f"{device['name']} answers neither energy nor power"

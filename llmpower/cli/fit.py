@@ -13,8 +13,7 @@ import click
 from llmpower.cli.fitted import anova_lines, detail_lines, summary_lines, warnings_of
 from llmpower.cli.layout import echo_lines
 from llmpower.cli.progress import shown
-from llmpower.cli.screened import in_short
-from llmpower.cli.screened import summary_lines as screening_lines
+from llmpower.cli.screened import in_short, screening_lines
 from llmpower.cli.sources import read_sources
 from llmpower.cli.values import FORMS
 from llmpower.exceptions import InputError

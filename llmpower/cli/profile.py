@@ -33,6 +33,7 @@ from llmpower.cli.layout import echo_lines
 from llmpower.cli.options import FiniteRange, json_option
 from llmpower.cli.targets import Options, check, local, served
 from llmpower.cli.values import forms
+from llmpower.phrases import SIMULATED_GPU
 
 if TYPE_CHECKING:
     from llmpower.profiling import Cell, Design, Journal, Meter, StoppingRule, Workload
@@ -158,7 +159,7 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
     status = request_status(socket_path)
     simulated = bool(status.get("simulated"))
     if simulated:
-        print("llmpower: SIMULATED: the daemon's GPU is a model of one; no joule below is real", file=sys.stderr)
+        print(f"llmpower: {SIMULATED_GPU}", file=sys.stderr)
     target = (served if options["endpoint"] else local)(model, cells, socket_path, options)
     path = options["journal"] or _default_journal(target.name)
     with Journal(path, target.settings, resume=options["resume"]) as journal:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from llmpower.modelling.screening import Screening
 
 
-def summary_lines(screening: Screening, left_out: Collection[str]) -> Iterator[str]:
+def screening_lines(screening: Screening, left_out: Collection[str]) -> Iterator[str]:
     """The table of findings, what was done about them, and what could not be looked for."""
     if screening.findings:
         yield from aligned(

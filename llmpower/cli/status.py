@@ -11,7 +11,7 @@ import click
 
 from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines, energy_unit, percent, plain
 from llmpower.cli.options import json_option, socket_option
-from llmpower.phrases import duration
+from llmpower.phrases import SIMULATED_GPU, duration
 
 SILENT_S = 10.0
 """After so long without a good read a device gives none."""
@@ -43,7 +43,7 @@ def command(socket: Path | None, as_json: bool) -> None:
 def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield f"llmpower {status['version']}, pid {status['pid']}, up {duration(status['uptime_s'])}"
     if status["simulated"]:
-        yield click.style("SIMULATED: the GPU is a model of one, and none of its joules is real", fg="yellow")
+        yield click.style(SIMULATED_GPU, fg="yellow")
     yield from _problems(status)
     yield ""
     joules, unit = energy_unit(device["energy_j"] for device in status["devices"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmpower.cli.layout import ABSENT, Line, aligned, compact, cut, number, percent, plain, shortened, width
 from llmpower.cli.watching import Tick
-from llmpower.phrases import duration
+from llmpower.phrases import SIMULATED_GPU, duration
 
 GAUGE_WIDTH = 100
 """From so many columns on there is room for a gauge of each device's power."""
@@ -47,7 +47,7 @@ def _title(tick: Tick) -> str:
 
 def _problems(tick: Tick) -> Iterator[Line]:
     if tick["simulated"]:
-        yield Line("SIMULATED: the GPU is a model of one, and none of its joules is real", "doubt")
+        yield Line(SIMULATED_GPU, "doubt")
     problems = tick["problems"]
     for problem in problems[:MAX_PROBLEMS]:
         yield Line(f"! {plain(problem['what'])}", "bad")

@@ -11,39 +11,16 @@ import selectors
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from llmpower.daemon.answers import Answers
+from llmpower.daemon.inbox import Inbox
 from llmpower.daemon.receiver import Receiver
 from llmpower.daemon.spool import Known, Spool
 from llmpower.spans.spool import spool_directory
-from llmpower.types import Span
 
 _TURNS = 40  # of 64 packets: more than a step allows
 _LAST_S = 1.0
 _LAST_STEP_S = 0.02
-
-
-class Inbox(Protocol):
-    """Who gets what comes in."""
-
-    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
-        """A user's span has started; false when it was not opened."""
-
-    def finish(self, span: Span) -> bool:
-        """It has ended; whether it was taken, so that the store will be given it."""
-
-    def cancel(self, span_id: str, uid: int) -> None:
-        """It failed, or whoever ran it is gone."""
-
-    def room(self, uid: int) -> int:
-        """How many more of this user's spans can be taken now."""
-
-    def reject(self, reason: str) -> None:
-        """Something was refused, for a reason from a small fixed set."""
-
-    def fail(self, error: str) -> None:
-        """Something went wrong that people should know of."""
 
 
 class Intake:

@@ -38,6 +38,7 @@ from llmpower.daemon.settling import settle_delay_s
 from llmpower.daemon.status import status_of
 from llmpower.daemon.storing import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, DcgmCollector, LlmpowerCollector, MetricsServer
+from llmpower.phrases import SIMULATED_GPU
 from llmpower.sampling import Sampler
 from llmpower.spans.clocks import read_utc_offset_ns
 from llmpower.types import Device
@@ -252,7 +253,7 @@ class Loop:
             self._config.store,
         )
         if any(device.simulated for device in self._sampler.devices):
-            logger.warning("SIMULATED: the GPU is a model of one, and none of its joules is real")
+            logger.warning(SIMULATED_GPU)
         for uuid in sorted(self._sampler.of_module):
             logger.warning("%s answers for the whole module: its power includes the module's CPU and memory", uuid)
 

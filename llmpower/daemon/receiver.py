@@ -15,9 +15,9 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from llmpower.daemon.answers import Answers
+from llmpower.daemon.inbox import Inbox
 from llmpower.daemon.listening import listen
 from llmpower.daemon.shifting import shift_ns, shifted
 from llmpower.spans.clocks import read_clock
@@ -40,25 +40,6 @@ PACKETS_A_STEP_OF_USER = 2500
 ACCEPTS_A_STEP = 256
 _PACKETS_A_TURN = 64
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
-
-
-class Inbox(Protocol):
-    """Who gets what the peers say."""
-
-    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
-        """A user's span has started; false when it was not opened."""
-
-    def finish(self, span: Span) -> bool:
-        """It has ended; whether it was taken."""
-
-    def cancel(self, span_id: str, uid: int) -> None:
-        """It failed, or whoever ran it is gone."""
-
-    def reject(self, reason: str) -> None:
-        """Something was refused, for a reason from a small fixed set."""
-
-    def fail(self, error: str) -> None:
-        """Something of ours went wrong."""
 
 
 class Receiver:

@@ -21,8 +21,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
+from llmpower.daemon.inbox import Inbox
 from llmpower.daemon.segment import Segment
 from llmpower.exceptions import InputError, StoreError
 from llmpower.spans.clocks import read_clock
@@ -53,28 +53,6 @@ Program = tuple[str, int]
 """What its files are called, and whose they are."""
 
 Known = Callable[[Sequence[Key]], "Future[set[Key]]"]
-
-
-class Inbox(Protocol):
-    """Who gets the spans."""
-
-    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
-        """A user's span has started; false when it was not opened."""
-
-    def cancel(self, span_id: str, uid: int) -> None:
-        """It failed, or whoever ran it is gone."""
-
-    def finish(self, span: Span) -> bool:
-        """A span has ended; whether it was taken, so that the store will be given it."""
-
-    def room(self, uid: int) -> int:
-        """How many more of this user's spans can be taken now."""
-
-    def reject(self, reason: str) -> None:
-        """Something was refused, for a reason from a small fixed set."""
-
-    def fail(self, error: str) -> None:
-        """Something went wrong that people should know of."""
 
 
 class Spool:

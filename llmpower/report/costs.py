@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass
 
 from llmpower.exceptions import InputError
+from llmpower.routing.rates import J_PER_KWH
 
-JOULES_PER_KWH = 3.6e6
 PRICE, CARBON_G, PUE = 0.25, 400.0, 1.3
 
 
@@ -42,8 +42,8 @@ class Factors:
 
     def cost(self, energy_j: float) -> float:
         """Euros of so many joules of the servers' devices."""
-        return energy_j / JOULES_PER_KWH * self.pue * self.price_per_kwh
+        return energy_j / J_PER_KWH * self.pue * self.price_per_kwh
 
     def carbon_g(self, energy_j: float) -> float:
         """Grams of CO₂ equivalents of so many joules."""
-        return energy_j / JOULES_PER_KWH * self.pue * self.carbon_g_per_kwh
+        return energy_j / J_PER_KWH * self.pue * self.carbon_g_per_kwh

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpower.phrases import duration, number, percent, quantity
-from llmpower.report.costs import JOULES_PER_KWH, Factors
+from llmpower.report.costs import Factors
 from llmpower.report.plan_figures import accuracy_words, zeta_words
 from llmpower.report.plans import Plans, Step
 from llmpower.report.style import SERIES
+from llmpower.routing.rates import J_PER_KWH
 
 MILLION = 1e6
 
@@ -45,7 +46,7 @@ def document(plans: Plans) -> dict[str, Any]:
     fixed = Factors()
     keys = [r.key for r in readouts(plans, fixed) if not r.key.startswith(("cost", "carbon"))]
     return {
-        "joules_per_kwh": JOULES_PER_KWH,
+        "joules_per_kwh": J_PER_KWH,
         "queries": plans.n_queries,
         "chosen": plans.chosen,
         "colours": len(SERIES),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 Value = str | bool | int | float | tuple[str, ...]
 """An attribute's: the kinds that say something here; others are left out."""
 
-SERVER, CLIENT = 2, 3
-"""Kinds of a span: it serves somebody, or it waits for somebody who does."""
+CLIENT = 3
+"""The kind of a span that waits for somebody who serves it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,29 @@
+"""What those who hear of spans need of whoever accounts for them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llmpower.types import Span
+
+
+class Inbox(Protocol):
+    """Who gets what comes in."""
+
+    def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
+        """A user's span has started; false when it was not opened."""
+
+    def finish(self, span: Span) -> bool:
+        """It has ended; whether it was taken, so that the store will be given it."""
+
+    def cancel(self, span_id: str, uid: int) -> None:
+        """It failed, or whoever ran it is gone."""
+
+    def room(self, uid: int) -> int:
+        """How many more of this user's spans can be taken now."""
+
+    def reject(self, reason: str) -> None:
+        """Something was refused, for a reason from a small fixed set."""
+
+    def fail(self, error: str) -> None:
+        """Something of ours went wrong that people should know of."""
