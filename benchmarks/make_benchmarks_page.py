@@ -214,29 +214,52 @@ def campaign(found: dict[str, Any]) -> str:
             f"{of['trials']:.0f} of {of['grid_trials']}",
             f"{percent(of['error'])} %",
             f"{percent(of['grid_error'])} %",
-            f"{percent(of['chance_error'])} %",
+            f"{100 * of['excess']:+.2f}",
+            f"{100 * of['chance_excess']:+.2f}",
         )
         for of in found["models"]
     ]
     return section(
         "Chosen cells",
         "benchmarks/campaign.py",
-        "Held-out error of energy where a quarter of the trials was made on chosen cells, on the whole grid, and on"
-        " as many"
-        f" cells drawn by chance ({found['seeds']} times).",
-        table(("model", "form", "trials", "chosen", "whole grid", "by chance"), rows),
+        "Held-out error of energy over all cells, each foretold by a fit without it, where a quarter of the trials was"
+        f" made on chosen cells, on the whole grid, and on as many cells drawn by chance ({found['seeds']} times).",
+        table(("model", "form", "trials", "chosen", "whole grid", "more, points", "by chance, points"), rows),
         paragraph(
-            "Campaigns that were run for themselves, on a SIMULATED card, beside the grid of the same model"
-            " ([measured grids](../examples/README.md)): off by how much on the grid's cells that the campaign did not"
-            " measure, on all of its cells, and the grid's own held-out error."
+            "Campaigns that were run, on a SIMULATED card ([their trials](../examples/README.md)), in turns with the"
+            " trials of the grid that they are held against, or apart from it, which tells what drifted in between and"
+            " is not judged. The standard error is of the difference, cell by cell; new cells are those that the"
+            " campaign has not measured, and the grid's error there; noise is that of one trial."
         ),
-        table(("model", "trials", "new cells", "all cells", "whole grid"), list(map(_for_real, found["for_real"]))),
+        table(
+            (
+                "model",
+                "grid",
+                "trials",
+                "chosen",
+                "whole grid",
+                "more, points",
+                "new cells",
+                "drift",
+                "a trial's noise",
+            ),
+            list(map(_for_real, found["for_real"])),
+        ),
     )
 
 
 def _for_real(of: dict[str, Any]) -> tuple[str, ...]:
-    errors = (f"{percent(of[name])} %" for name in ("error", "error_everywhere", "grid_error"))
-    return (of["model_name"], f"{of['trials']} of {of['grid_trials']}", *errors)
+    return (
+        of["model_name"],
+        "in turns" if of["together"] else "apart",
+        f"{of['trials']} of {of['grid_trials']}",
+        f"{percent(of['error'])} %",
+        f"{percent(of['grid_error'])} %",
+        f"{100 * of['excess']:+.1f} ± {100 * of['excess_std']:.1f}",
+        f"{percent(of['error_new'])}, {percent(of['grid_error_new'])} %",
+        f"{100 * of['drift']:+.1f} %",
+        f"{percent(of['noise'])} %",
+    )
 
 
 def routing(found: dict[str, Any]) -> str:

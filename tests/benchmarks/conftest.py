@@ -74,3 +74,18 @@ def overhead() -> ModuleType:
 @pytest.fixture
 def lockstep() -> ModuleType:
     return load("costs.lockstep")
+
+
+@pytest.fixture
+def turns() -> ModuleType:
+    return load("campaigns.turns")
+
+
+@pytest.fixture
+def judging() -> ModuleType:
+    return load("campaigns.judging")
+
+
+@pytest.fixture
+def grids() -> ModuleType:
+    return load("campaigns.grids")
