@@ -1,8 +1,13 @@
+"""Puts this folder's helper module on the path: tests are collected without packages."""
+
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
