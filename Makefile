@@ -137,7 +137,7 @@ $(VLLM)/.installed: tests/system/vllm/requirements.txt tests/system/vllm/install
 	PYTHON=$(PYTHON) tests/system/vllm/install.sh $(VLLM)
 	@touch $@
 
-test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed ## The daemon beside the real vLLM on a CPU (5 minutes, 3.4 GB the first time)
+test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed ## The daemon and a campaign beside the real vLLM on a CPU (9 minutes, 3.4 GB the first time)
 	LLMPOWER_VLLM=$(VLLM) $(BIN)/python -m pytest tests/system/vllm -s $(ARGS)
 
 clean: ## Remove everything that was built
