@@ -12,7 +12,7 @@
 enum { LEAST_ROOM = 256 };
 
 /* The finaliser of SplitMix64 (Steele, Lea and Flood 2014), once a value. */
-static uint64_t number_of(const struct llmpower_judged *row) {
+uint64_t judged_number(const struct llmpower_judged *row) {
     const double values[] = {row->energy_j, row->runtime_s, row->lengths[0], row->lengths[1]};
     uint64_t number = 0, bits;
     for (int k = 0; k < 4; k++) {
@@ -64,8 +64,7 @@ static int grow(struct judged *j) {
     return 0;
 }
 
-int judged_offer(struct judged *j, const struct llmpower_judged *row, size_t most) {
-    uint64_t number = number_of(row);
+int judged_offer(struct judged *j, const struct llmpower_judged *row, uint64_t number, size_t most) {
     if (j->full && number >= j->last) return 0;
     if (j->n / 2 >= most) judged_settle(j, most);
     if (j->n == j->room && grow(j)) return -1;

@@ -7,13 +7,16 @@
 struct judged {
     size_t n, room;
     struct llmpower_judged *rows;
-    uint64_t *numbers; /* of each row, as if drawn by chance */
+    uint64_t *numbers; /* of each row */
     uint64_t last;     /* rows stay whose numbers are below it, where there were too many */
     int full;
 };
 
-/* A row that may stay; 0, or -1 without memory. */
-int judged_offer(struct judged *j, const struct llmpower_judged *row, size_t most);
+/* The number of a row, as if drawn by chance. */
+uint64_t judged_number(const struct llmpower_judged *row);
+
+/* A row of that number that may stay; 0, or -1 without memory. */
+int judged_offer(struct judged *j, const struct llmpower_judged *row, uint64_t number, size_t most);
 
 /* Drop what is more than the most. */
 void judged_settle(struct judged *j, size_t most);

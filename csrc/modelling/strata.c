@@ -120,7 +120,16 @@ static void *grown(void *array, size_t size) {
     return more;
 }
 
-/* The same for a table without an entry. */
+/* The same for what shall begin where a line of the processor's cache does: pages of its own. */
+static void *on_lines(void *array, size_t old_size, size_t size) {
+    void *more = array ? mremap(array, old_size, size, MREMAP_MAYMOVE)
+                       : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (more == MAP_FAILED) return NULL;
+    (void)madvise(more, size, MADV_HUGEPAGE);
+    return more;
+}
+
+/* The first for a table without an entry. */
 static void *empty_table(void *old, size_t size) {
     void *table = grown(old, size);
     return table ? memset(table, 0xff, size) : NULL;
@@ -141,12 +150,12 @@ static void fill_cell_table(struct strata *s) {
 int strata_reserve(struct strata *s, size_t n_more) {
     if (s->n + n_more > s->room) {
         size_t room = room_for(s->n + n_more);
-        struct stratum *strata = grown(s->strata, room * sizeof *strata);
-        if (!strata) return -1;
-        s->strata = strata;
         struct slot *table = empty_table(s->table, 2 * room * sizeof *table);
         if (!table) return -1;
         s->table = table;
+        struct stratum *strata = on_lines(s->strata, s->room * sizeof *strata, room * sizeof *strata);
+        if (!strata) return -1;
+        s->strata = strata;
         s->room = room;
         fill_table(s);
     }
@@ -254,7 +263,7 @@ int strata_settle(struct strata *s, uint32_t model, int digits) {
 
 void strata_free(struct strata *s) {
     free(s->cells);
-    free(s->strata);
+    if (s->strata) (void)munmap(s->strata, s->room * sizeof *s->strata);
     free(s->cell_table);
     free(s->table);
     free(s->models);

@@ -11,7 +11,7 @@
 #include "judged.h"
 #include "strata.h"
 
-enum { BLOCK = 128 };
+enum { BLOCK = 64 };
 
 /* Classes of certainty beside exponents of two: the variance is 0, or not known. */
 enum { CERTAIN = -1999, UNKNOWN = -2000 };
@@ -55,132 +55,161 @@ static int make_models(struct llmpower_tally *tally, size_t n_models) {
     return strata_models(&tally->strata, n_models);
 }
 
-static double at_least_one(const double *column, size_t row) { return column && column[row] >= 1 ? column[row] : 1; }
-
 /* The exponent of the power of two above a relative variance. */
 static int32_t class_of(double variance) {
+    uint64_t bits;
     int exponent;
     if (isnan(variance)) return UNKNOWN;
     if (variance == 0) return CERTAIN;
+    memcpy(&bits, &variance, sizeof bits);
+    exponent = (int)(bits >> 52);
+    if (exponent > 0 && exponent < 0x7ff) return exponent - 0x3fe;
     frexp(variance, &exponent);
     return exponent;
 }
 
-static void count(struct llmpower_counts *counts, const struct llmpower_judged *row, int allocated, int modelled) {
+static void count(struct llmpower_counts *counts, const struct llmpower_judged *row) {
     const double *l = row->lengths, spanned[] = {l[0], l[1], l[2], l[3], l[0] / l[2], l[1] / l[2]};
     counts->rows++;
-    counts->allocated += allocated != 0;
-    counts->modelled += modelled != 0;
     for (int k = 0; k < LLMPOWER_SPANNED; k++) {
-        if (spanned[k] < counts->low[k]) counts->low[k] = spanned[k];
-        if (spanned[k] > counts->high[k]) counts->high[k] = spanned[k];
+        counts->low[k] = spanned[k] < counts->low[k] ? spanned[k] : counts->low[k];
+        counts->high[k] = spanned[k] > counts->high[k] ? spanned[k] : counts->high[k];
     }
 }
 
 /* Σ1, Σ of each length, Σ1/y², Σ1/y, Σy and Σy² of energy and of runtime, Σ(s/y)², and Σ1, Σ1/y² and Σ1/y of each
- * phase, of the rows that tell it. */
+ * phase, of the rows that tell it. All quotients are there before the first is added: a processor divides some at once,
+ * and a zero is as good as no sum. */
 static void add(double *sums, const struct llmpower_judged *row, double variance) {
+    double y[2 + LLMPOWER_PHASES], inverse[2 + LLMPOWER_PHASES], told[2 + LLMPOWER_PHASES];
+    y[0] = row->energy_j, y[1] = row->runtime_s;
+    memcpy(y + 2, row->phases, sizeof row->phases);
+    for (int k = 0; k < 2 + LLMPOWER_PHASES; k++) inverse[k] = 1 / y[k];
+    for (int k = 0; k < 2 + LLMPOWER_PHASES; k++) {
+        told[k] = k < 2 || y[k] > 0 ? 1 : 0;
+        inverse[k] = k < 2 || y[k] > 0 ? inverse[k] : 0;
+    }
     *sums++ += 1;
     for (int k = 0; k < LLMPOWER_LENGTHS; k++) *sums++ += row->lengths[k];
-    const double targets[] = {row->energy_j, row->runtime_s};
     for (int k = 0; k < 2; k++) {
-        double y = targets[k], inverse = 1 / y;
-        *sums++ += inverse * inverse;
-        *sums++ += inverse;
-        *sums++ += y;
-        *sums++ += y * y;
+        *sums++ += inverse[k] * inverse[k];
+        *sums++ += inverse[k];
+        *sums++ += y[k];
+        *sums++ += y[k] * y[k];
     }
     *sums++ += isnan(variance) ? 0 : variance;
-    for (int k = 0; k < LLMPOWER_PHASES; k++, sums += 3) {
-        double y = row->phases[k];
-        if (!(y > 0)) continue;
-        double inverse = 1 / y;
-        sums[0] += 1;
-        sums[1] += inverse * inverse;
-        sums[2] += inverse;
+    for (int k = 2; k < 2 + LLMPOWER_PHASES; k++) {
+        *sums++ += told[k];
+        *sums++ += inverse[k] * inverse[k];
+        *sums++ += inverse[k];
     }
 }
 
 /* Rows of a block that have joules: what they are, and where they go. */
 struct block {
-    size_t n, row[BLOCK];
+    size_t n;
+    uint32_t row[BLOCK], model[BLOCK];
     struct llmpower_judged rows[BLOCK];
     double lengths[BLOCK][LLMPOWER_LENGTHS], variance[BLOCK];
-    uint64_t hash[BLOCK];
+    uint64_t hash[BLOCK], number[BLOCK];
 };
 
-static void read_row(struct block *b, const struct strata *strata, const struct llmpower_rows *rows, size_t i) {
-    size_t at = b->n++;
-    double s = rows->std_j ? rows->std_j[i] / rows->energy_j[i] : NAN, batch = at_least_one(rows->batch_size, i);
-    struct llmpower_judged *row = b->rows + at;
-    b->row[at] = i;
-    b->variance[at] = s * s;
-    /* What is added turns a zero below zero into one above. */
-    *row = (struct llmpower_judged){
-        rows->energy_j[i],
-        rows->runtime_s[i],
-        {rows->input_tokens[i] + 0.0, rows->output_tokens[i] + 0.0, batch, batch * at_least_one(rows->concurrency, i)},
-        class_of(b->variance[at]),
-        {0}};
-    for (int k = 0; k < LLMPOWER_PHASES; k++) row->phases[k] = rows->phases[k] ? rows->phases[k][i] : NAN;
-    memcpy(b->lengths[at], row->lengths, sizeof row->lengths);
-    b->hash[at] = strata_hash(strata, rows->model[i], b->lengths[at], (int32_t)row->certainty);
+/* A column's values for the block's rows; a step goes through all rows at once, so that the processor waits for the
+ * memory of many. */
+static void read_reals(const struct block *b, const double *column, double *to) {
+    const size_t step = sizeof(struct llmpower_judged) / sizeof *to;
+    for (size_t k = 0; k < b->n; k++) to[k * step] = column ? column[b->row[k]] : NAN;
 }
 
-/* Numbers of the part's rows, those of a model together and in their order: what a model's rows look for then stays in
- * the processor's cache. NULL where there is not enough memory. */
-static uint32_t *by_model(const struct llmpower_rows *rows, size_t n_models, size_t *n) {
-    uint32_t *order = calloc(rows->n + 1, sizeof *order);
-    size_t *next = calloc(n_models + 1, sizeof *next), parts = rows->parts ? rows->parts : 1;
-    if (order && next) {
-        for (size_t i = 0; i < rows->n; i++) next[rows->model[i] + 1]++;
-        for (size_t m = 0; m < n_models; m++) next[m + 1] = next[m] + (m % parts == rows->part ? next[m + 1] : 0);
-        *n = next[n_models];
-        for (size_t i = 0; i < rows->n; i++)
-            if (rows->model[i] % parts == rows->part) order[next[rows->model[i]]++] = (uint32_t)i;
-    } else {
-        free(order);
-        order = NULL;
+static void read_column(const struct block *b, const struct llmpower_column *column, double *to) {
+    const size_t step = sizeof(struct llmpower_judged) / sizeof *to;
+    if (!column->wholes) {
+        read_reals(b, column->reals, to);
+        return;
     }
-    free(next);
-    return order;
+    for (size_t k = 0; k < b->n; k++) to[k * step] = (double)column->wholes[b->row[k]];
 }
 
-static int take_in(struct llmpower_tally *tally, const struct llmpower_rows *rows, const uint32_t *order, size_t n) {
+static void read_rows(struct block *b, const struct strata *strata, const struct llmpower_rows *rows) {
+    struct llmpower_judged *first = b->rows;
+    read_reals(b, rows->energy_j, &first->energy_j);
+    read_reals(b, rows->runtime_s, &first->runtime_s);
+    read_column(b, &rows->input_tokens, first->lengths);
+    read_column(b, &rows->output_tokens, first->lengths + 1);
+    read_column(b, &rows->batch_size, first->lengths + 2);
+    read_column(b, &rows->concurrency, first->lengths + 3);
+    for (int k = 0; k < LLMPOWER_PHASES - 1; k++) read_reals(b, rows->phases[k], first->phases + k);
+    for (size_t k = 0; k < b->n; k++) {
+        struct llmpower_judged *row = b->rows + k;
+        double *l = row->lengths, s = rows->std_j ? rows->std_j[b->row[k]] / row->energy_j : NAN;
+        /* What is added turns a zero below zero into one above. */
+        l[0] += 0.0;
+        l[1] += 0.0;
+        l[2] = l[2] >= 1 ? l[2] : 1;
+        l[3] = l[3] >= 1 ? l[2] * l[3] : l[2];
+        row->phases[3] = row->runtime_s - row->phases[2];
+        b->variance[k] = s * s;
+        row->certainty = class_of(b->variance[k]);
+        memcpy(b->lengths[k], l, sizeof row->lengths);
+    }
+    for (size_t k = 0; k < b->n; k++)
+        b->hash[k] = strata_hash(strata, b->model[k], b->lengths[k], (int32_t)first[k].certainty);
+    for (size_t k = 0; k < b->n; k++) b->number[k] = judged_number(first + k);
+}
+
+/* Which of the models are of the part; NULL where there is not enough memory. */
+static uint8_t *own_models(const struct llmpower_rows *rows, size_t n_models) {
+    uint8_t *own = malloc(n_models + 1);
+    for (size_t m = 0; own && m < n_models; m++) own[m] = rows->parts < 2 || m % rows->parts == rows->part;
+    return own;
+}
+
+/* The next rows of the part that have joules, as many as a block holds; where to go on from. */
+static size_t choose(struct llmpower_tally *tally, const struct llmpower_rows *rows, const uint8_t *own, size_t i,
+                     struct block *b) {
+    for (b->n = 0; i < rows->n && b->n < BLOCK; i++) {
+        uint32_t model = rows->model[i];
+        b->row[b->n] = (uint32_t)i;
+        b->model[b->n] = model;
+        b->n += own[model] & (rows->energy_j[i] > 0);
+        tally->models[model].counts.below += own[model] & (rows->energy_j[i] <= 0);
+    }
+    return i;
+}
+
+static int take_in(struct llmpower_tally *tally, const struct block *b, const struct llmpower_rows *rows) {
     struct strata *strata = &tally->strata;
-    for (size_t start = 0; start < n; start += BLOCK) {
-        size_t end = start + BLOCK < n ? start + BLOCK : n;
-        struct block b;
-        b.n = 0;
-        if (strata_reserve(strata, BLOCK)) return -1;
-        for (size_t at = start; at < end; at++) {
-            size_t i = order[at];
-            if (rows->energy_j[i] > 0) read_row(&b, strata, rows, i);
-            tally->models[rows->model[i]].counts.below += rows->energy_j[i] <= 0;
-        }
-        for (size_t k = 0; k < b.n; k++) strata_fetch(strata, b.hash[k]);
-        for (size_t k = 0; k < b.n; k++) {
-            size_t i = b.row[k];
-            struct model *model = tally->models + rows->model[i];
-            int32_t certainty = (int32_t)b.rows[k].certainty;
-            uint32_t found = strata_find(strata, rows->model[i], b.lengths[k], certainty, b.hash[k]);
-            add(strata->strata[found].sums, b.rows + k, b.variance[k]);
-            count(&model->counts, b.rows + k, rows->allocated && rows->allocated[i],
-                  rows->modelled && rows->modelled[i]);
-            if (judged_offer(&model->judged, b.rows + k, tally->most_judged)) return -1;
-        }
+    for (size_t k = 0; k < b->n; k++) {
+        struct model *model = tally->models + b->model[k];
+        int32_t certainty = (int32_t)b->rows[k].certainty;
+        uint32_t found = strata_find(strata, b->model[k], b->lengths[k], certainty, b->hash[k]);
+        add(strata->strata[found].sums, b->rows + k, b->variance[k]);
+        count(&model->counts, b->rows + k);
+        model->counts.allocated += rows->allocated && rows->allocated[b->row[k]];
+        model->counts.modelled += rows->modelled && rows->modelled[b->row[k]];
+        if (judged_offer(&model->judged, b->rows + k, b->number[k], tally->most_judged)) return -1;
     }
     return 0;
 }
 
 int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models) {
-    size_t n = 0;
+    struct strata *strata = &tally->strata;
+    struct block b;
+    int status = 0;
     if (make_models(tally, n_models)) return -1;
-    uint32_t *order = by_model(rows, n_models, &n);
-    int status = order ? take_in(tally, rows, order, n) : -1;
-    free(order);
+    uint8_t *own = own_models(rows, n_models);
+    if (!own) return -1;
+    for (size_t i = 0; i < rows->n && !status;) {
+        i = choose(tally, rows, own, i, &b);
+        status = strata_reserve(strata, BLOCK);
+        if (status) break;
+        read_rows(&b, strata, rows);
+        for (size_t k = 0; k < b.n; k++) strata_fetch(strata, b.hash[k]);
+        status = take_in(tally, &b, rows);
+    }
+    free(own);
     if (status) return -1;
-    return n_models ? strata_settle(&tally->strata, 0, LLMPOWER_EXACT) : 0;
+    return n_models ? strata_settle(strata, 0, LLMPOWER_EXACT) : 0;
 }
 
 int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struct llmpower_counts *counts,
@@ -206,7 +235,8 @@ int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struc
         for (size_t k = 0; k < LLMPOWER_SUMS; k++) strata->strata[found].sums[k] += sums[k * sizes->strata + i];
     }
     for (size_t i = 0; i < sizes->judged; i++)
-        if (judged_offer(&tally->models[model].judged, judged + i, tally->most_judged)) return -1;
+        if (judged_offer(&tally->models[model].judged, judged + i, judged_number(judged + i), tally->most_judged))
+            return -1;
     return strata_settle(strata, (uint32_t)model, LLMPOWER_EXACT);
 }
 

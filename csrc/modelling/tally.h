@@ -12,19 +12,26 @@
 
 enum { LLMPOWER_LENGTHS = 4, LLMPOWER_PHASES = 4, LLMPOWER_SPANNED = 6, LLMPOWER_SUMS = 26, LLMPOWER_EXACT = 53 };
 
+/* A column of lengths as it stands in a table: numbers, or whole numbers. */
+struct llmpower_column {
+    const double *reals;
+    const int64_t *wholes;
+};
+
 /* Columns of ``n`` rows; one that is not there is NULL, but for the model, tokens, energy and runtime. Phases are
- * joules of prefill and decode, seconds of prefill and decode. */
+ * joules of prefill and decode, and seconds of prefill. */
 struct llmpower_rows {
     size_t n;
     const uint32_t *model;
-    const double *input_tokens, *output_tokens, *batch_size, *concurrency, *energy_j, *std_j, *runtime_s;
-    const double *phases[4];
+    struct llmpower_column input_tokens, output_tokens, batch_size, concurrency;
+    const double *energy_j, *std_j, *runtime_s, *phases[3];
     const uint8_t *allocated, *modelled;
     size_t part, parts; /* of the models: those with this number, counted round and round; without parts, all of them */
 };
 
 /* A row as errors are judged by: lengths are input and output tokens, requests, and requests that shared a step;
- * certainty is the class of its relative variance. NaN is a phase that is not known. */
+ * certainty is the class of its relative variance. Phases are joules of prefill and decode, seconds of prefill and
+ * decode, NaN where they are not known. */
 struct llmpower_judged {
     double energy_j, runtime_s, lengths[4], certainty, phases[4];
 };

@@ -15,7 +15,8 @@ static uint32_t chance(uint32_t end) {
 }
 
 static uint32_t model[ROWS];
-static double in[ROWS], out[ROWS], energy[ROWS], std[ROWS], runtime[ROWS], prefill[ROWS];
+static int64_t out[ROWS];
+static double in[ROWS], energy[ROWS], std[ROWS], runtime[ROWS], prefill[ROWS];
 static uint8_t allocated[ROWS];
 
 /* Lengths of model 0 are few; those of the others too many to be cells. A few rows have nothing left above idle. */
@@ -35,8 +36,8 @@ static void make_rows(void) {
 static void add(struct llmpower_tally *tally, size_t start, size_t end) {
     struct llmpower_rows rows = {.n = end - start,
                                  .model = model + start,
-                                 .input_tokens = in + start,
-                                 .output_tokens = out + start,
+                                 .input_tokens = {in + start, NULL},
+                                 .output_tokens = {NULL, out + start},
                                  .energy_j = energy + start,
                                  .std_j = std + start,
                                  .runtime_s = runtime + start,

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 def fit_streamed(sources: Sequence[str], scheduler: str | None, **options: Any) -> Streamed:
     """As :func:`~llmpower.modelling.streaming.fit_datasets`; ``scheduler`` is what ``--dask`` says."""
     from llmpower.modelling.streaming import fit_datasets
+    from llmpower.modelling.tally import processors
 
+    # Workers are as many as there are processors.
+    threads = processors() if scheduler is None else 1
     with _reading(scheduler) as scanner:
-        return fit_datasets(sources, scanner=scanner, **options)
+        return fit_datasets(sources, scanner=scanner, threads=threads, **options)
 
 
 def count_streamed(source: str, scheduler: str | None, columns: dict[str, str]) -> Workload:

@@ -6,7 +6,6 @@ the price of ``auto`` is a few passes over the cells for each form. Only the for
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +19,7 @@ from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.forms import FORM_NAMES, Batched, FloatArray, Form, Phases, make_form
-from llmpower.modelling.groups import MOST_THREADS, Group, Target, group_rows
+from llmpower.modelling.groups import Group, Target, group_rows
 from llmpower.modelling.heldout import (
     in_all,
     leave_one_length_out,
@@ -33,6 +32,7 @@ from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
 from llmpower.modelling.regression import Regression, moments_of, regress, weigh
 from llmpower.modelling.strata import LENGTHS, Codes
+from llmpower.modelling.tally import processors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def fit_groups(
 ) -> list[WorkloadModel]:
     """Energy and runtime of every model, some of them beside each other; ``progress`` as for :func:`fit`."""
     models: list[WorkloadModel] = []
-    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), max(1, len(groups)))
+    threads = min(processors(), max(1, len(groups)))
     with ThreadPoolExecutor(threads) as pool:
         for model in pool.map(lambda group: fit_group(group, forms, robust=robust), groups):
             models.append(model)

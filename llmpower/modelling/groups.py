@@ -6,7 +6,6 @@ energy was not measured left out and counted.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,15 +20,13 @@ from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
 from llmpower.modelling.moments import Sums
 from llmpower.modelling.strata import EXACT, JUDGED_ROWS, LENGTHS, MOST_CELLS, SPANNED, UNKNOWN, Strata
-from llmpower.modelling.tally import MOST_NAMES, POOLED, STRETCH, Counts, Tallied, Tally
+from llmpower.modelling.tally import MOST_NAMES, POOLED, STRETCH, Counts, Tallied, Tally, processors
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Watts outside these say that a header lies about its unit: no server runs a model on less or on more.
 PLAUSIBLE_WATTS = (1.0, 1e5)
-# That sum the rows of one table: more wait for memory, and for the model that has most rows.
-MOST_THREADS = 4
 # Columns of numbers that a fit looks at beside the energies.
 NUMBERS = ("input_tokens", "output_tokens", "runtime_s", "time_to_first_token_s", "batch_size", "concurrency")
 
@@ -137,7 +134,7 @@ def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Bounda
     rows = read_rows(measurements, checked, sorted({*NUMBERS, *covered.consulted()}))
     del checked
     codes, keys = keys_of(measurements, rows, columns)
-    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), 1 + len(rows) // STRETCH)
+    threads = min(processors(), 1 + len(rows) // STRETCH)
     tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads)
     tally.add(keys, codes, rows)
     return tally

@@ -24,7 +24,13 @@ extension: Any = _tally
 ffi: Any = extension.ffi
 lib: Any = extension.lib
 
-COLUMNS = ("input_tokens", "output_tokens", "batch_size", "concurrency", "energy_j", "std_j", "runtime_s")
+COUNTS = ("input_tokens", "output_tokens", "batch_size", "concurrency")
+"""Columns that may be whole numbers."""
+
+COLUMNS = ("energy_j", "std_j", "runtime_s")
+GIVEN = PHASES[:3]
+"""What is left of a runtime is the last one."""
+
 FLAGS = ("allocated", "modelled")
 MODELS_END = 2**32
 
@@ -67,6 +73,7 @@ class Summer:
             ffi.gc(_there(lib.llmpower_tally_new(most_cells, most_judged)), lib.llmpower_tally_free)
             for _ in range(threads)
         ]
+        self._pool = ThreadPoolExecutor(threads)
         self.n_models = 0
 
     def add(self, model: NDArray[np.uint32], n_models: int, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -74,12 +81,17 @@ class Summer:
         assert model.max(initial=0) < n_models < MODELS_END
         n = len(model)
         kept = [pointer("uint32_t[]", model, np.uint32, (n,))]
-        rows = {"n": n, "model": kept[0], "parts": len(self._tallies), "phases": [ffi.NULL] * len(PHASES)}
+        rows = {"n": n, "model": kept[0], "parts": len(self._tallies), "phases": [ffi.NULL] * len(GIVEN)}
+        for name in COUNTS:
+            if name in columns:
+                whole = columns[name].dtype == np.int64
+                kept.append((_int64 if whole else _double)(columns[name], (n,)))
+                rows[name] = {"wholes" if whole else "reals": kept[-1]}
         for name in COLUMNS:
             if name in columns:
                 kept.append(_double(columns[name], (n,)))
                 rows[name] = kept[-1]
-        for number, name in enumerate(PHASES):
+        for number, name in enumerate(GIVEN):
             if name in columns:
                 kept.append(_double(columns[name], (n,)))
                 rows["phases"][number] = kept[-1]
@@ -95,8 +107,7 @@ class Summer:
         if len(self._tallies) == 1:
             take_in(0)
         else:
-            with ThreadPoolExecutor(len(self._tallies)) as pool:
-                list(pool.map(take_in, range(len(self._tallies))))
+            list(self._pool.map(take_in, range(len(self._tallies))))
         self.n_models = max(self.n_models, n_models)
 
     def merge(self, model: int, theirs: Summed) -> None:

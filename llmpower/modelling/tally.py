@@ -6,9 +6,11 @@ any of them :meth:`Tally.models` gives what is fitted, so there is one way to fi
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from llmpower.modelling.boundary import Boundary, Covered
 from llmpower.modelling.frames import Rows
 from llmpower.modelling.kernels import Summed, Summer
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.strata import JUDGED, JUDGED_ROWS, SUMS, Codes, Strata
+from llmpower.modelling.strata import JUDGED, JUDGED_ROWS, SUMS, Strata
 
 POOLED = ("system", "batch_size", "concurrency")
 """Columns whose values are named where one model's rows differ in them."""
@@ -29,6 +31,9 @@ KEPT = ("input_tokens", "output_tokens", "batch_size", "concurrency", "runtime_s
 
 STRETCH = 1 << 17
 """Rows that are looked at together."""
+
+MOST_THREADS = 4
+"""That work at a time: more wait for memory, and for the model that has most rows."""
 
 Key = tuple[object, ...]
 """The values that a model's rows are grouped by."""
@@ -62,6 +67,11 @@ class Tallied:
     counts: Counts | None
 
 
+def processors() -> int:
+    """How many threads work at a time in a process that has the machine to itself."""
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
 class Tally:
     """Sums, judged rows and counts of models by their keys; see the module.
 
@@ -78,14 +88,14 @@ class Tally:
         self._values: list[dict[str, set[object]]] = []
         self._summer = Summer(strata.MOST_CELLS, sys.maxsize if judged_rows is None else judged_rows, threads)
 
-    def add(self, keys: Sequence[Key], of_row: Codes, rows: Rows) -> None:
+    def add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows) -> None:
         """Further rows, checked; ``of_row`` numbers each one's key."""
         # In stretches whose columns a cache holds.
         for start in range(0, len(rows), STRETCH):
             end = min(start + STRETCH, len(rows))
             self._add(keys, of_row[start:end], rows.between(start, end))
 
-    def _add(self, keys: Sequence[Key], of_row: Codes, rows: Rows) -> None:
+    def _add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows) -> None:
         seen = np.bincount(of_row, minlength=len(keys))
         simulated = np.bincount(of_row[rows["simulated"]], minlength=len(keys))
         for key, n, n_simulated in zip(keys, seen.tolist(), simulated.tolist(), strict=True):
@@ -147,7 +157,7 @@ class Tally:
         if len(known) <= MOST_NAMES:
             known |= values
 
-    def _add_covered(self, keys: Sequence[Key], of_row: Codes, rows: Rows, covered: Covered) -> None:
+    def _add_covered(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows, covered: Covered) -> None:
         """Rows of one coverage; those with something left above idle are summed."""
         present = np.bincount(of_row, minlength=len(keys)) > 0
         pairs = [(key, covered.name) if there else None for key, there in zip(keys, present, strict=True)]
@@ -183,8 +193,7 @@ def _phases(rows: Rows, boundary: Boundary) -> dict[str, FloatArray]:
     if boundary.name == "gpu" and "prefill_energy_j" in rows and "decode_energy_j" in rows:
         phases |= {"energy_prefill": rows["prefill_energy_j"], "energy_decode": rows["decode_energy_j"]}
     if "time_to_first_token_s" in rows:
-        first = rows["time_to_first_token_s"]
-        phases |= {"runtime_prefill": first, "runtime_decode": rows["runtime_s"] - first}
+        phases["runtime_prefill"] = rows["time_to_first_token_s"]
     return phases
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
 from llmpower.modelling.frames import Array, Rows
+from llmpower.modelling.kernels import COUNTS
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.measurements import flags
-from llmpower.modelling.strata import Codes
 from llmpower.modelling.tally import Key
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Batch:
     stretches: tuple[tuple[str, int, int], ...]
     positions: NDArray[np.intp]
     _numbers: dict[str, FloatArray] = field(default_factory=dict)
-    _words: dict[str, tuple[Codes, list[Any]]] = field(default_factory=dict)
+    _counts: dict[str, Array] = field(default_factory=dict)
+    _words: dict[str, tuple[NDArray[np.integer[Any]], list[Any]]] = field(default_factory=dict)
     _impossible: dict[tuple[str, ...], NDArray[np.intp] | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -71,13 +72,23 @@ class Batch:
             self._numbers[name] = _floats(self.table.column(name))
         return self._numbers[name]
 
-    def words(self, name: str) -> tuple[Codes, list[Any]]:
+    def counts(self, name: str) -> Array:
+        """A column of whole numbers as it stands where none is missing; as :meth:`numbers` otherwise."""
+        import pyarrow as pa
+
+        if name not in self._counts:
+            column = self.table.column(name)
+            whole = column.type == pa.int64() and not column.null_count
+            self._counts[name] = column.to_numpy() if whole else self.numbers(name)
+        return self._counts[name]
+
+    def words(self, name: str) -> tuple[NDArray[np.integer[Any]], list[Any]]:
         """A column as numbers of its distinct values, and the values; an empty cell is ``None``."""
         if name not in self._words:
             self._words[name] = self._numbered(name)
         return self._words[name]
 
-    def _numbered(self, name: str) -> tuple[Codes, list[Any]]:
+    def _numbered(self, name: str) -> tuple[NDArray[np.integer[Any]], list[Any]]:
         import pyarrow as pa
 
         if name not in self:
@@ -88,7 +99,10 @@ class Batch:
         array = column.unify_dictionaries().combine_chunks()
         array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
         values = array.dictionary.to_pylist()
-        codes = np.asarray(array.indices.fill_null(len(values)).to_numpy(zero_copy_only=False), dtype=np.int64)
+        if not array.null_count and pa.types.is_signed_integer(array.indices.type):
+            return array.indices.to_numpy(), values
+        # The number after the last may be more than the values' own type holds.
+        codes = array.indices.cast(pa.int64()).fill_null(len(values)).to_numpy()
         return codes, [*values, None] if array.null_count else values
 
     def impossible(self, energies: Sequence[str]) -> NDArray[np.intp] | None:
@@ -104,9 +118,9 @@ class Batch:
         if None in values:
             wrong |= names == values.index(None)
         for name in ("input_tokens", "output_tokens"):
-            counts = self.numbers(name)
+            counts = self.counts(name)
             possible = counts.min() >= 0 and counts.max() < LARGEST_COUNT
-            if not (possible and (self._whole(name) or (counts == np.floor(counts)).all())):
+            if not (possible and (counts.dtype == np.int64 or (counts == np.floor(counts)).all())):
                 wrong |= ~((counts >= 0) & (counts < LARGEST_COUNT) & (counts == np.floor(counts)))
         runtime_s = self.numbers("runtime_s")
         if not (runtime_s.min() > 0 and runtime_s.max() < np.inf):
@@ -118,12 +132,6 @@ class Batch:
                     wrong |= (energy_j <= 0) | (energy_j == np.inf)
                 wrong |= self.unread(name)
         return np.flatnonzero(wrong) if wrong.any() else None
-
-    def _whole(self, name: str) -> bool:
-        """Whether a column cannot hold anything but whole numbers."""
-        import pyarrow as pa
-
-        return bool(pa.types.is_integer(self.table.column(name).type))
 
     def unread(self, name: str) -> NDArray[np.bool_]:
         """Where a column holds something that is no number."""
@@ -137,41 +145,51 @@ class Batch:
 
     def rows(self, names: Sequence[str]) -> Rows:
         """What a tally takes: ``names`` that are there as floats, flags, and the system."""
-        columns: dict[str, Array] = {name: self.numbers(name) for name in names if name in self}
+        columns: dict[str, Array] = {
+            name: self.counts(name) if name in COUNTS else self.numbers(name) for name in names if name in self
+        }
         columns["simulated"] = self._flag("simulated") if "simulated" in self else np.zeros(len(self), dtype=bool)
         if "allocated" in self:
             columns["allocated"] = self._flag("allocated")
         if "quality" in self:
             codes, values = self.words("quality")
-            columns["modelled"] = codes == (values.index("modelled") if "modelled" in values else -1)
+            columns["modelled"] = (
+                codes == values.index("modelled") if "modelled" in values else np.zeros(len(self), dtype=bool)
+            )
         codes, systems = self.words("system")
         columns["system"] = codes
         return Rows(columns, tuple("" if system is None else str(system) for system in systems))
 
-    def keys(self, group_by: Sequence[str]) -> tuple[Codes, list[Key]]:
+    def keys(self, group_by: Sequence[str]) -> tuple[NDArray[np.integer[Any]], list[Key]]:
         """Each row's key by its number, and the keys that there are."""
-        together, parts = np.zeros(len(self), dtype=np.int64), []
+        together: NDArray[np.integer[Any]] = np.zeros(len(self), dtype=np.int32)
+        parts = []
         for name in group_by:
             codes, values = self.words(name)
             if name == "system":
                 values = ["" if value is None else value for value in values]
-            together = together * len(values) + codes
+            # Where a column says one thing only, as most do, there is nothing to put together.
+            if len(values) > 1:
+                together = together.astype(np.int64) * len(values) + codes if together.any() else codes
             parts.append(values)
         there = np.flatnonzero(np.bincount(together))
-        number = np.zeros(int(there[-1]) + 1, dtype=np.int64)
-        number[there] = np.arange(len(there))
         places = np.unravel_index(there, [len(values) for values in parts])
         keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
         # Two values that are the same to us, such as an empty system and none, are one key.
         distinct = list(dict.fromkeys(keys))
-        same = np.array([distinct.index(key) for key in keys])
-        return same[number[together]] if len(distinct) < len(keys) else number[together], distinct
+        if len(distinct) == int(there[-1]) + 1:
+            return together, distinct
+        number = np.zeros(int(there[-1]) + 1, dtype=np.int32)
+        number[there] = [distinct.index(key) for key in keys]
+        return number[together], distinct
 
     def _flag(self, name: str) -> NDArray[np.bool_]:
         import pyarrow as pa
 
         column = self.table.column(name)
         if pa.types.is_boolean(column.type):
+            if not column.null_count and not any(chunk.true_count for chunk in column.chunks):
+                return np.zeros(len(self), dtype=bool)
             return np.asarray(column.fill_null(fill_value=False).to_numpy(), dtype=bool)
         try:
             return np.asarray(flags(self.frame([name]), name), dtype=bool)

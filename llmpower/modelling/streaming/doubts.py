@@ -118,7 +118,7 @@ class Doubts:
         found = np.zeros(len(batch), dtype=bool)
         if (impossible := batch.impossible(energies)) is not None:
             found[impossible] = True
-        τin, τout, runtime_s = (batch.numbers(name) for name in ("input_tokens", "output_tokens", "runtime_s"))
+        τin, τout, runtime_s = batch.counts("input_tokens"), batch.counts("output_tokens"), batch.numbers("runtime_s")
         if τin.min() <= 0:
             found |= (τin == 0) & (τout == 0)
         for name in (*ENERGIES, *PHASES):

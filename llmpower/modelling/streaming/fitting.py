@@ -15,6 +15,7 @@ from llmpower.modelling.streaming.dataset import open_datasets
 from llmpower.modelling.streaming.doubts import ALONE
 from llmpower.modelling.streaming.scanners import Scanner, here
 from llmpower.modelling.streaming.scanning import Job, Scanned
+from llmpower.modelling.tally import processors
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def fit_datasets(
     leave_out: Sequence[str] = (),
     refuse: Sequence[str] = (),
     scanner: Scanner | None = None,
+    threads: int | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> Streamed:
     """Fit energy and runtime of every model in data sets of Parquet files, in the memory of a few batches.
@@ -55,6 +57,8 @@ def fit_datasets(
         leave_out: kinds of findings whose rows are not fitted; those that a row shows by itself.
         refuse: kinds of findings that stop the fit.
         scanner: what reads; by default this process. :func:`~llmpower.modelling.streaming.workers.on_workers` has many.
+        threads: that sum rows at a time where they are read; by default one where there is a ``scanner``, else one for
+            each processor.
         tell: hears how many rows were read, of how many.
 
     Raises:
@@ -74,7 +78,8 @@ def fit_datasets(
     dataset = open_datasets(sources, renamed)
     found = [*(name for name in dataset.schema.names if name not in renamed.values()), *renamed]
     keys = group_columns(group_by, found)
-    job = Job(dataset.schema, boundary, tuple(keys), renamed, where, tuple(leave_out), tdp_w)
+    threads = threads or (1 if scanner else processors())
+    job = Job(dataset.schema, boundary, tuple(keys), renamed, where, tuple(leave_out), tdp_w, threads)
     scanned = (scanner or here(tell))(job, dataset)
     if not scanned.rows:
         raise FitError("--where", where, "no row satisfies it; loosen the condition")

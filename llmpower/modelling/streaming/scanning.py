@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Job:
     """What is asked of every row: everything that a worker must know beside its portions.
 
     ``schema`` is what all files share, under their headers; ``columns`` maps our names to those; ``left_out`` are kinds
-    of findings whose rows are not fitted.
+    of findings whose rows are not fitted; ``threads`` sum at a time, one where workers read beside each other.
     """
 
     schema: pa.Schema
@@ -45,6 +45,7 @@ class Job:
     where: str | None = None
     left_out: tuple[str, ...] = ()
     tdp_w: float | None = None
+    threads: int = 1
 
     def headers(self) -> dict[str, str]:
         """The columns that are read: headers by our names."""
@@ -100,7 +101,7 @@ def scan(job: Job, portions: Sequence[Portion], tell: Callable[[int], None] | No
         FitError: a row cannot be what it claims.
     """
     boundary = Boundary.parse(job.boundary)
-    scanned = Scanned(Tally(boundary), Doubts(job.left_out, job.tdp_w))
+    scanned = Scanned(Tally(boundary, threads=job.threads), Doubts(job.left_out, job.tdp_w))
     for batch in batches(job.schema, job.headers(), portions):
         read = len(batch)
         if job.where is not None:
@@ -138,7 +139,7 @@ def _add(scanned: Scanned, job: Job, boundary: Boundary, batch: Batch) -> None:
 
 
 def _note_kinds(
-    scanned: Scanned, keys: Sequence[Key], codes: NDArray[np.int64], simulated: NDArray[np.bool_], batch: Batch
+    scanned: Scanned, keys: Sequence[Key], codes: NDArray[np.integer[Any]], simulated: NDArray[np.bool_], batch: Batch
 ) -> None:
     """The first file with simulated rows of each key, and the first with real ones."""
     of_all, of_simulated = (np.bincount(each, minlength=len(keys)) for each in (codes, codes[simulated]))
