@@ -162,7 +162,7 @@ at which a query came needs a row; another column is refused.
 
 | column | meaning |
 |---|---|
-| `hour` | of the day, 0 to 23; this or `timestamp` |
+| `hour` | of the day, 0 to 23, local time of `--tariff-zone` where that is given; this or `timestamp` |
 | `timestamp` | when the row begins, as in the workload; it holds until the next one, and for an hour at most |
 | `eur_per_kwh` | above 0; this or `g_co2_per_kwh`, or both |
 | `g_co2_per_kwh` | grams of CO₂ equivalents, above 0 |

@@ -80,6 +80,11 @@ WEIGHTINGS = ("tokens", "queries")
     help="A kWh by hour or timestamp: eur_per_kwh, g_co2_per_kwh, or both.",
 )
 @click.option(
+    "--tariff-zone",
+    metavar="ZONE",
+    help="Where its hours are local ones: Europe/Berlin. A workload's times without offset are then of UTC.",
+)
+@click.option(
     "--weigh",
     type=click.Choice(WEIGHS),
     help="Pursue this; with a --tariff money by default, or carbon where it has no prices.",
@@ -141,6 +146,7 @@ def command(
     knee: bool,
     accuracy_weighting: Any,
     tariff_path: Path | None,
+    tariff_zone: str | None,
     weigh: Weigh | None,
     frontier_path: Path | None,
     idle_watts: tuple[str, ...],
@@ -222,6 +228,8 @@ def command(
     for option, path in (("--policy", policy_path), ("--frontier", frontier_path), ("--plot", plot_path)):
         if second_texts and path is not None:
             raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
+    if tariff_zone is not None and tariff_path is None:
+        raise InputError("--tariff-zone", tariff_zone, "says where hours of a --tariff are; give that too")
     goal = goal_of(
         zeta,
         knee,
@@ -258,7 +266,7 @@ def command(
             raise InputError("--tariff", tariff_path, "a data set is counted without its times; give one file")
         workload = count_streamed(workload_source, scheduler, parse_columns(columns))
     else:
-        tariff = None if tariff_path is None else read_tariff(tariff_path)
+        tariff = None if tariff_path is None else read_tariff(tariff_path, tariff_zone)
         rows = Rows(Path(workload_source), parse_columns(columns), tariff)
         early = out is not None and not cells and rows.can_save_early(out)
         workload = rows.workload(keep=early)

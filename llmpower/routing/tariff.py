@@ -3,7 +3,8 @@
 Rows are hours of the day, 0 to 23, or begin at a timestamp, as markets and grids publish them. Such a row holds until
 the next one begins and for an hour at most, so quarters of an hour do as well and a gap is found. Times are of UTC
 where they say so or have another offset; without one they are taken as they stand, in the tariff and in the workload
-alike.
+alike. Contracts have hours of local time, which is another one of UTC in summer: with a time zone the hours of the day
+are those there, and a query's time is one of UTC where it does not say its offset.
 
 Rates are above 0. At a price below, the least cost is the most energy, and at 0 joules count for nothing: no plan that
 anybody wants. What a user pays for a kWh at such an hour, with the grid's fees and taxes, seldom is.
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ from llmpower.routing.timestamps import since_1970_s
 from llmpower.tables import number_of, read_records
 
 OPTION = "--tariff"
+ZONE_OPTION = "--tariff-zone"
 HOUR_S = 3600
 HOURS = 24
 
@@ -35,12 +38,14 @@ HOURS = 24
 class Tariff:
     """Rows in ascending order: ``start`` (n_rows,) is an hour of the ``day``, or seconds since 1970.
 
-    ``per_kwh`` holds the columns that there are, each (n_rows,): EUR or g of CO₂ a kWh.
+    ``per_kwh`` holds the columns that there are, each (n_rows,): EUR or g of CO₂ a kWh. Hours of the day are local ones
+    of ``zone``; without one they are those that the times say, or of UTC.
     """
 
     day: bool
     start: IntArray
     per_kwh: Mapping[str, FloatArray]
+    zone: ZoneInfo | None = None
 
     def rates(self, timestamps: NDArray[Any] | Any) -> RowRates:
         """What held when the queries came: dates or seconds, (n_rows,).
@@ -51,7 +56,7 @@ class Tariff:
         import pandas as pd
 
         time_s = since_1970_s(pd.Series(timestamps))
-        key = time_s // HOUR_S % HOURS if self.day else time_s
+        key = self._hour(time_s) if self.day else time_s
         row = np.searchsorted(self.start, key, side="right") - 1
         missing = (row < 0) | (key - self.start[row] >= (1 if self.day else HOUR_S))
         if missing.any():
@@ -68,22 +73,35 @@ class Tariff:
         }
         return RowRates(Rates(by_kind, len(distinct)), of_used.ravel()[of_row].astype(np.int64))
 
+    def _hour(self, time_s: IntArray) -> IntArray:
+        """Of the day, 0 to 23."""
+        import pandas as pd
+
+        if self.zone is None:
+            return time_s // HOUR_S % HOURS
+        local = pd.DatetimeIndex(time_s.astype("datetime64[s]")).tz_localize("UTC").tz_convert(self.zone)
+        return local.hour.to_numpy(np.int64)
+
     def _refuse(self, missing: IntArray, n_rows: int) -> None:
         first = int(missing.min())
         told = f"{len(missing)} of {n_rows} rows of the workload came when the tariff has no rate"
         if self.day:
-            raise InputError("hour", first, f"{told}; add a row for this hour to {OPTION}")
+            where = "" if self.zone is None else f" ({self.zone.key})"
+            raise InputError("hour", first, f"{told}; add a row for this hour{where} to {OPTION}")
         shown = f"{np.datetime64(first, 's')}Z"
         raise InputError("timestamp", shown, f"{told}, this one first; add a row that begins within the hour before")
 
 
-def read_tariff(path: Path) -> Tariff:
+def read_tariff(path: Path, zone: str | None = None) -> Tariff:
     """Read ``hour`` or ``timestamp``, and ``eur_per_kwh``, ``g_co2_per_kwh`` or both; errors name row and column.
+
+    ``zone`` says where the hours are local ones, by its IANA name such as Europe/Berlin.
 
     Raises:
         InputError: the file cannot be read or has no rows, lacks a column or has another one, says two things of one
-            time, or holds a rate that is no number above 0.
+            time, or holds a rate that is no number above 0; the zone is unknown, or the rows begin at timestamps.
     """
+    where = None if zone is None else _zone(zone)
     records = read_records(path, what=OPTION)
     if not records:
         raise InputError(OPTION, path, "holds no rows; give a row an hour")
@@ -95,6 +113,9 @@ def read_tariff(path: Path) -> Tariff:
     if len(times) != 1:
         found = " and ".join(times) or "neither"
         raise InputError("column", found, f"{path} needs one of hour (0 to 23) and timestamp, to say when a rate holds")
+    if where is not None and times == ["timestamp"]:
+        advice = f"is of hours of the day, and {path} has timestamps, which say their own offsets; leave it out"
+        raise InputError(ZONE_OPTION, zone, advice)
     kinds = [name for name in RATE_COLUMNS if name in columns]
     if not kinds:
         raise InputError("column", "neither", f"{path} needs {' or '.join(RATE_COLUMNS)}")
@@ -104,7 +125,15 @@ def read_tariff(path: Path) -> Tariff:
         row = int(order[again[0] + 1])
         raise InputError(times[0], records[row][times[0]], f"row {row + 1} of {path} repeats it; keep one row each")
     per_kwh = {name: np.array(_rates(records, name, path))[order] for name in kinds}
-    return Tariff(times == ["hour"], start[order], per_kwh)
+    return Tariff(times == ["hour"], start[order], per_kwh, where)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):  # absent, no name at all, or a directory of zones
+        advice = "no time zone of this name is known here; take one of the IANA database, such as Europe/Berlin"
+        raise InputError(ZONE_OPTION, name or "empty", advice) from None
 
 
 def _hours(records: Sequence[Mapping[str, object]], path: Path) -> IntArray:

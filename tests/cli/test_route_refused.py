@@ -54,6 +54,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
             "--gpu-seconds = small=1: the queries cannot be served within that; small=",
         ),
         (["--zeta", "1", "--tariff", "{d}/tariff.csv"], "--column timestamp=HEADER"),
+        (["--zeta", "1", "--tariff-zone", "Europe/Berlin"], "--tariff-zone = Europe/Berlin: says where hours of a"),
         (
             ["--zeta", "1", *TIMED, "--tariff", "{d}/tariff.csv", "--policy", "{d}/p.json"],
             "--policy = with money: a po",

@@ -53,6 +53,39 @@ def test_timestamps_hold_until_the_next_and_for_an_hour_at_most(tmp_path: Path) 
             tariff.rates(["2026-03-29T00:00:00Z", time])
 
 
+def test_hours_of_a_zone_are_local_ones_in_summer_too(tmp_path: Path) -> None:
+    (tmp_path / "tariff.csv").write_text("hour,eur_per_kwh\n" + "".join(f"{h},{h + 1}\n" for h in range(24)))
+    berlin = read_tariff(tmp_path / "tariff.csv", "Europe/Berlin")
+    hours = {
+        "2026-01-15T12:00:00": 13,  # of UTC, as nothing else is said
+        "2026-07-15T12:00:00Z": 14,
+        "2026-07-15T23:30:00+02:00": 23,
+        "2026-03-29T00:59:59Z": 1,
+        "2026-03-29T01:00:00Z": 3,  # summer begins
+        "2026-10-25T00:30:00Z": 2,
+        "2026-10-25T01:30:00Z": 2,  # the hour that is there twice
+    }
+    assert euros(berlin, list(hours)) == [hour + 1 for hour in hours.values()]
+    assert euros(read_tariff(tmp_path / "tariff.csv", "Asia/Kolkata"), ["2026-01-01T18:29:59Z"]) == [24]
+    night = tariff_of("hour,eur_per_kwh\n1,0.2\n", tmp_path)
+    assert euros(night, ["2026-01-15T01:00:00"]) == [0.2]
+    with pytest.raises(InputError, match=r"hour = 2: .* add a row for this hour \(Europe/Berlin\) to --tariff"):
+        read_tariff(tmp_path / "tariff.csv", "Europe/Berlin").rates(["2026-01-15T01:00:00Z"])
+
+
+@pytest.mark.parametrize("zone", ["Europe/Belrin", "Europe", "", "../etc/passwd", "a\0b"])
+def test_zones_that_there_are_not(tmp_path: Path, zone: str) -> None:
+    (tmp_path / "tariff.csv").write_text(NIGHT_AND_DAY)
+    with pytest.raises(InputError, match=r"--tariff-zone = .*: no time zone of this name"):
+        read_tariff(tmp_path / "tariff.csv", zone)
+
+
+def test_timestamps_need_no_zone(tmp_path: Path) -> None:
+    (tmp_path / "tariff.csv").write_text(MARKET)
+    with pytest.raises(InputError, match=r"--tariff-zone = Europe/Berlin: .*has timestamps"):
+        read_tariff(tmp_path / "tariff.csv", "Europe/Berlin")
+
+
 @settings(max_examples=25)
 @given(order=st.permutations(range(24)), hours=st.lists(st.integers(0, 23), min_size=1, max_size=40))
 def test_neither_order_of_rows_changes_anything(
