@@ -231,6 +231,7 @@ def against_highs(n_queries: int) -> dict[str, Any]:
         "limits": len(limits),
         "ours_s": plan.solve_s,
         "optimality_gap": plan.optimality_gap,
+        "fractional_gap": None if plan.bound is None else plan.bound.fractional_gap,
         "highs": theirs,
         "ratio": theirs["s"] / plan.solve_s,
     }

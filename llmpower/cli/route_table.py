@@ -120,7 +120,7 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
         yield f"every query is predicted to take at most {plan.max_runtime_s:.6g} s by itself; LATE would take longer"
     if (limits := plan.second_limits) is not None and plan.gpu_seconds is not None:
         more = f"{100 * plan.optimality_gap:.2g} % of what it pays"
-        yield f"in whole queries this one has {plan.objective:.9g}, {more} more"
+        yield f"in whole queries this one has {plan.objective:.9g}, {more} more{_in_fractions(plan)}"
         for name, limit in limits.items():
             worth = f"one more is worth {limit.price:.4g} of the objective" if limit.price else "more are worth nothing"
             yield f"{name}: {plan.gpu_seconds[name]:,.1f} of at most {limit.limit:,.1f} GPU-seconds; {worth}"
@@ -154,6 +154,12 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
             f"hybrid_threshold: up to {rule.threshold} {rule.tokens.replace('_', ' ')} to {rule.below}, longer ones to"
             f" {rule.above}"
         )
+
+
+def _in_fractions(plan: RoutingPlan) -> str:
+    if plan.bound is None or plan.bound.fractional_gap is None:
+        return ""
+    return f"; divided ones would come to within {plan.bound.fractional_gap:.1g} of it"
 
 
 def _over(plan: RoutingPlan, outcome: Outcome) -> list[str]:

@@ -80,7 +80,8 @@ PRICED = Knee | JoulesPerPoint | AmountPerPoint
 class Bound:
     """What no plan can better, though it divided queries into fractions: the most accuracy that a budget allows, or the
     least joules of queries that a floor needs, euros or grams where those are pursued; or the least objective, where
-    GPU-seconds are limited.
+    GPU-seconds are limited; ``fractional_gap`` is how far fractions that were found are from that, as the plan's
+    ``optimality_gap`` is of whole queries.
     """
 
     accuracy: float | None = None
@@ -88,6 +89,7 @@ class Bound:
     objective: float | None = None
     cost_eur: float | None = None
     carbon_g: float | None = None
+    fractional_gap: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,6 +43,7 @@ class Solved(NamedTuple):
     second_limits: Mapping[str, SecondLimit] | None = None
     second_prices: FloatArray | None = None  # of a second on each choice
     bound: float | None = None
+    fractional_gap: float | None = None
 
 
 def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, paid: FloatArray) -> Solved:
@@ -60,6 +61,7 @@ def solve_loaded(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, p
             {name: SecondLimit(*figures) for name, figures in zip(rows.names, of_limits, strict=True)},
             found.row_prices @ rows.gpus,
             found.bound + idle,
+            found.fractional_gap,
         )
     if costs.charges_j is None or not costs.unloadable:
         return Solved(solve(paid, count, low, high), everything)

@@ -262,7 +262,9 @@ def make_plan(
         weighs=costs.weighs,
         joules_per_point=worth if costs.rate is None else None,
         amount_per_point=None if costs.rate is None or worth is None else costs.amount(worth),
-        bound=chosen.bound if found.bound is None else Bound(objective=found.bound),
+        bound=chosen.bound
+        if found.bound is None
+        else Bound(objective=found.bound, fractional_gap=found.fractional_gap),
         second_limits=found.second_limits,
         accuracy_weighting=costs.weighting,
         scaling=costs.scaling,

@@ -13,7 +13,8 @@ the limits, which says whether they can be kept at all.
 The columns that are weighed in the end are optimal at μ and differ in a few cells that tie. Those, and the cells next
 to a tie, are divided into whole queries by a mixed-integer program (HiGHS) with all else fixed; more of them where the
 result is more than 0.1 % off. Small workloads are solved whole in this way. What whole queries cost more than fractions
-could is told: the bound is L(μ), and its distance to what the plan pays is the gap.
+could is told: the bound is L(μ), and its distance to what the plan pays is the gap. The columns' mixture is a plan in
+fractions, so its distance to the bound proves μ, as primal and dual do elsewhere; what is left of the gap is rounding.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ EXACT = 1e-12
 class Within:
     """A plan within the limits: ``assigned`` (n_cells, n_choices), prices of queries (n_choices,) and of a row's unit
     (n_rows,), both in the unit of the costs; ``bound``, what no division of queries costs less than; ``gap``, what
-    the plan pays more, relative to Σ x_cK·|c_cK|.
+    the plan pays more, relative to Σ x_cK·|c_cK|, and ``fractional_gap``, what the mixture of columns pays more, which
+    is how far μ may be from the best: the rest of ``gap`` is due to whole queries.
     """
 
     assigned: IntArray
@@ -61,6 +63,7 @@ class Within:
     row_prices: FloatArray
     bound: float
     gap: float
+    fractional_gap: float
 
 
 def solve_within(
@@ -76,9 +79,9 @@ def solve_within(
     """
     search = _Search(paid, count, limits, runtime_s, rows)
     search.reach()
-    μ, bound = search.price()
+    μ, bound, mixture = search.price()
     x, prices = search.whole(μ, bound)
-    return Within(x, prices, μ / rows.limit, bound, search.gap(x, bound))
+    return Within(x, prices, μ / rows.limit, bound, search.gap(x, bound), search.relative(mixture - bound, x))
 
 
 class _Search:
@@ -103,8 +106,12 @@ class _Search:
         self.uses: list[FloatArray] = []
 
     def gap(self, x: IntArray, bound: float) -> float:
+        return self.relative(self.cost(x) - bound, x)
+
+    def relative(self, excess: float, x: IntArray) -> float:
+        """To what ``x`` pays; sums differ by rounding, which is no excess."""
         paid = float(np.vdot(x, np.abs(self.finite)))
-        excess = max(0.0, self.cost(x) - bound)
+        excess = max(0.0, excess)
         return excess / paid if paid else excess
 
     def cost(self, x: IntArray) -> float:
@@ -150,8 +157,8 @@ class _Search:
                 raise self._refusal(t if n_rows == 1 else self._least_whole(μ))
         raise LlmpowerError("whether the limits on GPU-seconds can be kept was not found out")
 
-    def price(self) -> tuple[FloatArray, float]:
-        """μ, and the bound L(μ) = max L."""
+    def price(self) -> tuple[FloatArray, float, float]:
+        """μ, the bound L(μ) = max L, and the cost of a mixture of columns, with what it exceeds rows by at μ."""
         μ = np.zeros(len(self.parts))
         at, best = μ, -np.inf
         for _ in range(MOST_COLUMNS):
@@ -159,12 +166,13 @@ class _Search:
             if (L := cost + float(μ @ (use - 1))) > best:
                 at, best = μ, L
             least, spread = min(self.costs), np.ptp(self.costs) or 1.0
-            value, duals = _weighed((np.array(self.costs) - least) / spread, np.column_stack(self.uses))
+            uses = np.column_stack(self.uses)
+            λ, value, duals = _weighed((np.array(self.costs) - least) / spread, uses)
             nearer = duals * spread
             if least + value * spread - best <= EXACT * np.abs(self.costs).max() or np.array_equal(nearer, μ):
                 break
             μ = nearer
-        return at, best
+        return at, best, float(λ @ self.costs + at @ np.maximum(uses @ λ - 1, 0))
 
     def whole(self, μ: FloatArray, bound: float) -> tuple[IntArray, FloatArray]:
         """The best plan of whole queries that is found, and the prices of queries at μ.
@@ -279,10 +287,11 @@ def _least_excess(uses: FloatArray) -> tuple[float, FloatArray]:
     return float(found.fun) * scale, μ / (μ.sum() or 1.0)
 
 
-def _weighed(costs: FloatArray, uses: FloatArray) -> tuple[float, FloatArray]:
-    """The least Σ λ_j·c_j with Σ λ_j·u_j ≤ 1, and duals of the rows."""
+def _weighed(costs: FloatArray, uses: FloatArray) -> tuple[FloatArray, float, FloatArray]:
+    """λ ≥ 0 that adds up to 1, the least Σ λ_j·c_j with Σ λ_j·u_j ≤ 1, and duals of the rows."""
     found = _linear(costs, uses, np.ones(len(uses)), np.ones(len(costs)))
-    return float(found.fun), np.maximum(-found.ineqlin.marginals, 0)
+    λ = np.maximum(found.x, 0)
+    return λ / λ.sum(), float(found.fun), np.maximum(-found.ineqlin.marginals, 0)
 
 
 def _linear(costs: FloatArray, rows: FloatArray, limit: FloatArray, ones: FloatArray) -> Any:

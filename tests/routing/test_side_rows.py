@@ -127,6 +127,7 @@ def test_the_best_plan_within_the_limits_or_none_there_is(
         assert plan.objective == pytest.approx(best.fun, rel=1e-9, abs=2e-8 * scale)
         fractions = by_highs(costs, zeta, limits, seconds, whole=False)
         assert plan.bound.objective == pytest.approx(fractions.fun, rel=1e-8, abs=1e-8 * scale)
+        assert plan.bound.fractional_gap <= 1e-12
         return
     assert best.status == 2
     with pytest.raises(InfeasibleError, match=r"^--gpu-seconds = ") as error:
@@ -162,6 +163,8 @@ def test_many_cells_are_a_little_off_and_say_so(models: Models, accuracy: Accura
     limits = query_limits({}, costs.model_names, WORKLOAD.n_queries)
     assert plan.bound.objective == pytest.approx(by_highs(costs, 0.2, limits, seconds, whole=False).fun, rel=1e-9)
     assert 0 <= plan.optimality_gap < 1e-4
+    # That is due to whole queries: in fractions the bound is met.
+    assert 0 <= plan.bound.fractional_gap <= 1e-12
     assert plan.optimality_gap == pytest.approx(
         (plan.objective - plan.bound.objective) / float((plan.assigned * np.abs(paid)).sum()), abs=1e-12
     )
