@@ -39,9 +39,8 @@ power flickers has unlearnt that by then."""
 EDGE_S = 0.3
 """Windows at the ends of a block that are not counted."""
 
-SHORT_S = 0.1
-"""Of windows up to this long there are twice as many: they are the hardest, and cost little more than the idle time
-before them."""
+OFTEN_S = 1.0
+"""Of windows up to this long there are twice as many: 400 know a share to a point, and these cost little time."""
 
 ROUND = 10
 """Windows of a cell in a row; the cells take turns, so that a busy minute of the machine spoils no single one."""
@@ -166,13 +165,13 @@ class _Writer:
 
 
 def make_schedule(preset: str, count: int, seed: int, *, spans_s: tuple[float, ...] = SPANS_S) -> Schedule:
-    """The load of one preset with ``count`` windows in each of its cells, twice as many in those of short windows."""
+    """The load of one preset: ``count`` windows in each cell of the longest windows, twice as many in the others."""
     writer = _Writer(BOARDS[preset], random.Random(f"{preset}/{seed}"))
     writer.run("idle", LEAD_S)
     for done in range(0, count, ROUND):
         for arrangement, shape, span_s in itertools.product(ARRANGEMENTS, SHAPES, spans_s):
             write = writer.isolated if arrangement == "isolated" else writer.back_to_back
-            write(shape, span_s, min(ROUND, count - done) * (2 if span_s <= SHORT_S else 1))
+            write(shape, span_s, min(ROUND, count - done) * (2 if span_s <= OFTEN_S else 1))
     writer.run("idle", REST_S)
     return Schedule(tuple(writer.steps), tuple(writer.windows))
 

@@ -14,7 +14,9 @@ has h = 1). The total is a constraint that the pieces meet together:
 
 which is the mean of independent Gaussians given their sum. The energy up to a cut is the sum over the pieces before
 it, with variance A·(V − A)/V, A the prior variance before the cut. Pieces of which nothing is known share what the
-others leave, in the proportions that the ticks around suggest. No piece gets less than the device is known to draw at
+others leave, in the proportions that the ticks around suggest. A total further off than foretold, R² > V, says that
+something was less sure than was thought: variances of work then count R²/V times, and those of idle time, which many
+ticks of nothing else have told, only where nothing works. No piece gets less than the device is known to draw at
 least, or gives energy back: where the mean asks for that, what is above the least is scaled down to the total.
 
 All that assumes that power steps at the cuts if anywhere. Where the same kind of work goes on across them it may step
@@ -28,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llmpower.attribution.series import bridge_var_j2
+from llmpower.attribution.series import IDLE, bridge_var_j2
 from llmpower.attribution.step import Shape, Step
 from llmpower.attribution.tick import LEAST_STD, Around, Piece, prior_j2
 
@@ -111,11 +113,15 @@ def divide(pieces: Sequence[Piece], total_j: float, around: Around) -> Division:
     least_w = min(around.least_w, total_j / tick_s)
     above_j = [max(each - least_w * piece.duration_s, 0.0) for each, piece in zip(energies_j, pieces, strict=True)]
     scale = (total_j - least_w * tick_s) / (sum(above_j) or 1.0)
-    within_j2 = stretch * sum(variances_j2)
+    surprising = {piece.regime for piece in pieces if piece.regime != IDLE} or {IDLE}
+    variances_j2 = [
+        each * stretch if piece.regime in surprising else each for each, piece in zip(variances_j2, pieces, strict=True)
+    ]
+    within_j2 = sum(variances_j2)
     used, energy_j, before_j2 = [], 0.0, 0.0
     for piece, each_j, variance_j2 in zip(pieces, above_j, variances_j2, strict=True):
         energy_j += least_w * piece.duration_s + scale * each_j
-        before_j2 += stretch * variance_j2
+        before_j2 += variance_j2
         used.append(Used(energy_j, before_j2, within_j2))
     return Division(used, surprise, elsewhere)
 

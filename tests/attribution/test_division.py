@@ -38,6 +38,14 @@ def test_a_short_span_within_one_tick_is_the_total_less_idle() -> None:
     assert found[1].energy_j - found[0].energy_j == pytest.approx(0.03 * 500, rel=0.001)
 
 
+def test_what_was_not_foretold_makes_work_unsure_and_not_idle_time() -> None:
+    usual, odd = (used([piece(0.03, 60, IDLE), piece(0.07, 400)], total_j)[0] for total_j in (29.8, 45.0))
+    assert odd.var_j2 == pytest.approx(usual.var_j2, rel=0.1)
+    # Where one kind of work ends and another begins, nobody knows which of them it was.
+    usual, odd = (used([piece(0.03, 60, OTHER), piece(0.07, 400)], total_j)[0] for total_j in (29.8, 45.0))
+    assert odd.var_j2 > 10 * usual.var_j2
+
+
 def test_no_piece_draws_less_than_the_device_at_least_does() -> None:
     # The work before and after went on drawing 320 W by what is known; the total says that it did not, all the while.
     pieces = [piece(0.02, 320), piece(0.05, 60, OTHER, edge=False), piece(0.03, 320)]

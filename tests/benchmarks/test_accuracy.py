@@ -36,7 +36,7 @@ def test_back_to_back_means_without_a_pause(schedule: ModuleType) -> None:
     for shape in schedule.SHAPES:
         for span_s in schedule.SPANS_S:
             own = [w for w in made.windows if (w.shape, w.arrangement, w.span_s) == (shape, "back to back", span_s)]
-            assert [window.counted for window in own] == [False, *[True] * (10 if span_s <= 0.1 else 5), False]
+            assert [window.counted for window in own] == [False, *[True] * (5 if span_s == 5.0 else 10), False]
             assert all(before.end_s == pytest.approx(after.start_s) for before, after in pairwise(own))
             assert all((window.first_token_s is not None) == (shape == "llm") for window in own)
 
