@@ -94,9 +94,9 @@ def test_a_small_run_beside_the_counter(benchmarks: Path, tmp_path: Path) -> Non
     cells = {(row["shape"], row["arrangement"]): row for row in found["rows"]}
     assert len(cells) == 4
     for row in cells.values():
-        assert row["tools"]["llmpower"]["windows"] == 8
+        assert row["tools"]["llmpower"]["windows"] == 16  # twice 2 moments on 4 GPUs
         # A peer that is still busy with the window before when the next begins is not asked for that one.
-        assert row["tools"].get("nvidia-ml-py", {"windows": 0})["windows"] <= 8
+        assert row["tools"].get("nvidia-ml-py", {"windows": 0})["windows"] <= 16
         assert row["tools"]["llmpower"]["unavailable"] == 0
         assert set(row["tools"]["llmpower"]["qualities"]) <= {"measured", "interpolated", "modelled"}
     # A counter that moves every 100 ms misses up to a third of 300 ms of work; its interpolation does not.
