@@ -74,11 +74,13 @@ class Summer:
             for _ in range(threads)
         ]
         self._pool = ThreadPoolExecutor(threads)
+        self._arrived: list[Summed] = []  # what was unpickled, until something is added to it
         self.n_models = 0
 
     def add(self, model: NDArray[np.uint32], n_models: int, columns: Mapping[str, NDArray[Any]]) -> None:
         """Rows (n,) of models below ``n_models``; ``columns`` by the names of C, those of phases among them."""
         assert model.max(initial=0) < n_models < MODELS_END
+        self._unpack()
         n = len(model)
         kept = [pointer("uint32_t[]", model, np.uint32, (n,))]
         rows = {"n": n, "model": kept[0], "parts": len(self._tallies), "phases": [ffi.NULL] * len(GIVEN)}
@@ -113,6 +115,7 @@ class Summer:
     def merge(self, model: int, theirs: Summed) -> None:
         """What another has of a model."""
         assert 0 <= model < MODELS_END
+        self._unpack()
         m, n = len(theirs.certainty), len(theirs.judged)
         counts = ffi.new("struct llmpower_counts *")
         for name in ("rows", "below", *FLAGS, "low", "high"):
@@ -134,6 +137,8 @@ class Summer:
     def of_model(self, model: int) -> Summed:
         """What there is of a model."""
         assert 0 <= model < self.n_models
+        if self._arrived:
+            return self._arrived[model]
         sizes, counts = ffi.new("struct llmpower_sizes *"), ffi.new("struct llmpower_counts *")
         lib.llmpower_tally_sizes(self._of(model), model, sizes, counts)
         m, n = sizes.strata, sizes.judged
@@ -162,9 +167,14 @@ class Summer:
         return self._most, [self.of_model(model) for model in range(self.n_models)]
 
     def __setstate__(self, state: tuple[tuple[int, int, int], list[Summed]]) -> None:
+        # Most of what arrives is only read, to be merged into another's or to be fitted.
         most, models = state
         Summer.__init__(self, *most)
-        for model, summed in enumerate(models):
+        self._arrived, self.n_models = models, len(models)
+
+    def _unpack(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        for model, summed in enumerate(arrived):
             self.merge(model, summed)
 
 

@@ -45,6 +45,7 @@ def summed(n: int, seed: int, cuts: list[int], *, most_judged: int = 100) -> Sum
             part = pickle.loads(pickle.dumps(part))
             for each in range(MODELS):
                 whole.merge(each, part.of_model(each))
+            whole = pickle.loads(pickle.dumps(whole))
     return whole
 
 

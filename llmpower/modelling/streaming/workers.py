@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 TASKS_A_WORKER = 4
-LEAST_ROWS = 1 << 18
-"""Of one task: fewer are read before a task is sent."""
+LEAST_ROWS = 1 << 22
+"""Of one task, where there are as many for each worker: it begins its sums anew and has them merged, which costs as
+much as summing a million rows."""
 
 CONNECT_S = 20
 
@@ -83,8 +84,8 @@ def scanner_of(
         from distributed import as_completed
 
         workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        rows = max(least_rows, dataset.rows // (workers * TASKS_A_WORKER) + 1)
-        portions = list(dataset.split(rows))
+        tasks = workers * min(TASKS_A_WORKER, max(1, dataset.rows // (workers * least_rows)))
+        portions = list(dataset.split(dataset.rows // tasks + 1))
         shared = client.scatter(work, broadcast=True)
         futures = [client.submit(_scan, shared, each, pure=False) for each in portions]
         read, sizes = 0, dict(zip((future.key for future in futures), map(_rows, portions), strict=True))
