@@ -17,7 +17,7 @@ PACKAGE = Path(llmpower.__file__).parent
 
 # Each floor may import those below it; packages of one floor do not import each other.
 FLOORS = (
-    ("exceptions", "phrases", "types"),
+    ("exceptions", "phrases", "units", "types"),
     ("documents", "files", "places", "serving"),
     ("tables",),
     ("sampling", "spans", "attribution", "store", "metrics", "modelling", "service"),

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from llmpower.exceptions import InputError
-from llmpower.routing.rates import J_PER_KWH
+from llmpower.units import J_PER_KWH
 
 PRICE, CARBON_G, PUE = 0.25, 400.0, 1.3
 

@@ -15,7 +15,7 @@ from llmpower.report.costs import Factors
 from llmpower.report.plan_figures import accuracy_words, zeta_words
 from llmpower.report.plans import Plans, Step
 from llmpower.report.style import SERIES
-from llmpower.routing.rates import J_PER_KWH
+from llmpower.units import J_PER_KWH
 
 MILLION = 1e6
 

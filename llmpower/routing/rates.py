@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
+from llmpower.units import J_PER_KWH
 
 Weigh = Literal["energy", "money", "carbon"]
 WEIGHS: tuple[Weigh, ...] = ("energy", "money", "carbon")
-J_PER_KWH = 3.6e6
 
 
 class Unit(NamedTuple):

@@ -22,10 +22,11 @@ from llmpower.routing.goals import (
     Knee,
 )
 from llmpower.routing.idle import Idle
-from llmpower.routing.rates import J_PER_KWH, Weigh
+from llmpower.routing.rates import Weigh
 from llmpower.routing.shares import query_limits
 from llmpower.routing.solver import GAP_LIMIT
 from llmpower.routing.tariff import Tariff
+from llmpower.units import J_PER_KWH
 
 Models = list[WorkloadModel]
 Accuracy = dict[str, float]
