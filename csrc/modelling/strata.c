@@ -150,11 +150,14 @@ static void fill_cell_table(struct strata *s) {
 int strata_reserve(struct strata *s, size_t n_more) {
     if (s->n + n_more > s->room) {
         size_t room = room_for(s->n + n_more);
-        struct slot *table = empty_table(s->table, 2 * room * sizeof *table);
-        if (!table) return -1;
+        struct slot *table = empty_table(NULL, 2 * room * sizeof *table);
+        struct stratum *strata = table ? on_lines(s->strata, s->room * sizeof *strata, room * sizeof *strata) : NULL;
+        if (!strata) { /* what there is stays as it is, and is freed by its old size */
+            free(table);
+            return -1;
+        }
+        free(s->table);
         s->table = table;
-        struct stratum *strata = on_lines(s->strata, s->room * sizeof *strata, room * sizeof *strata);
-        if (!strata) return -1;
         s->strata = strata;
         s->room = room;
         fill_table(s);

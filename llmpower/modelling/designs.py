@@ -42,7 +42,7 @@ class Designs:
         return self._once(_row_columns_of, form, target)
 
     def _once(self, make: Callable[[Group, Target, Form], Made], form: Form, target: Target) -> Made:
-        key = (make, form.label, target.unit if type(form) is Batched else None)
+        key = (make, form.label, target.unit if isinstance(form, Batched) else None)
         if key not in self._made:
             self._made[key] = make(self._group, target, form)
         made: Made = self._made[key]
@@ -52,7 +52,7 @@ class Designs:
 def _row_columns_of(group: Group, target: Target, form: Form) -> Sequence[FloatArray]:
     if group.row_lengths is None:
         return ()
-    if type(form) is Batched:
+    if isinstance(form, Batched):
         columns: Sequence[FloatArray] = tuple(_design(group, target, form, group.row_lengths).T)
     else:
         columns = form.columns(*group.row_lengths[:2])
@@ -61,7 +61,7 @@ def _row_columns_of(group: Group, target: Target, form: Form) -> Sequence[FloatA
 
 def _design(group: Group, target: Target, form: Form, lengths: Sequence[FloatArray] | FloatArray) -> FloatArray:
     τin, τout, B, sharing = lengths
-    if type(form) is not Batched:
+    if not isinstance(form, Batched):
         return form.design(τin, τout)
     if not group.batched:
         advice = (

@@ -176,9 +176,9 @@ def _best(
 
 def _applies(form: Form, group: Group, target: Target) -> bool:
     """Whether measurements say at all what the form is about; asked for by name, its absence is an error."""
-    if type(form) is Batched:
+    if isinstance(form, Batched):
         return group.batched
-    return target.phases is not None if type(form) is Phases else True
+    return target.phases is not None if isinstance(form, Phases) else True
 
 
 def _candidate(group: Group, target: Target, regression: Regression) -> Candidate:
