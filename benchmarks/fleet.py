@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="where the data sets are, or are made; by default in /tmp and removed"
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="figures by kind of data set; those of other kinds in it stay")
     parser.add_argument("--note", default="", help="what should be known of the machine")
     parser.add_argument("--do", choices=DONE, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -81,6 +81,7 @@ def main() -> None:
                 flush=True,
             )
     if arguments.json:
+        before = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
         result = {
             "what": "wall time of pyarrow's scan of the columns a fit reads, of the fit, and of it on two Dask workers;"
             " medians; peak resident memory of the fitting process",
@@ -90,6 +91,7 @@ def main() -> None:
             "pyarrow": pa.__version__,
             "processors": os.cpu_count(),
             **({"note": arguments.note} if arguments.note else {}),
+            **{kind: before[kind] for kind in KINDS if kind in before},
             **figures,
         }
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
