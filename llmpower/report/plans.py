@@ -19,7 +19,7 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.routing import AccuracyTable, Outcome, Workload
 from llmpower.routing.accuracy import Weighting
 from llmpower.routing.costs import Costs, predict_costs
-from llmpower.routing.goals import Knee, check_goal, choose
+from llmpower.routing.goals import KNEE, check_goal
 from llmpower.routing.latency import refuse_late
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.tradeoff import Point, Tradeoff
@@ -104,7 +104,7 @@ def plan_steps(
     max_runtime_s: float | None = None,
 ) -> Plans:
     """Find the plans; arguments and errors as :func:`llmpower.route`."""
-    check_goal(Knee(), accuracy)
+    check_goal(KNEE, accuracy)
     costs = predict_costs(models, workload, accuracy, only=only, weighting=weighting, max_runtime_s=max_runtime_s)
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
@@ -112,7 +112,7 @@ def plan_steps(
     front = list(reversed(tradeoff.front(TOLERANCE)))
     # The front keeps figures alone: what goes where is found again at each ζ, from the neighbours' prices.
     points = [tradeoff.at(point.zeta, point) for point in front]
-    knee = choose(costs, limits, Knee()).zeta
+    knee = tradeoff.knee(front[-1], front[0])
     return Plans(
         steps=[_step(point, tradeoff) for point in points],
         model_names=costs.model_names,

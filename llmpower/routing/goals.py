@@ -170,10 +170,7 @@ def choose(costs: Costs, limits: tuple[IntArray, IntArray], goal: float | Goal) 
         case JoulesPerPoint(joules):
             return Chosen(tradeoff.zeta(joules))
         case Knee():
-            least, most = tradeoff.ends()
-            energy_j, accuracy = most.energy_j - least.energy_j, most.accuracy - least.accuracy
-            # One plan has both the least energy and the most accuracy: any ζ finds it.
-            return Chosen(tradeoff.zeta(energy_j / accuracy / 100) if energy_j > 0 and accuracy > 0 else 0.5)
+            return Chosen(tradeoff.knee(*tradeoff.ends()))
         case EnergyBudget(joules):
             return _budget(tradeoff, joules)
         case AccuracyFloor(floor):

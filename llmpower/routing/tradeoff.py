@@ -87,16 +87,26 @@ class Tradeoff:
         least = self.at(1 - EDGE)
         return least, self.at(EDGE)
 
+    def chord(self, lower: Point, upper: Point) -> float | None:
+        """The ζ whose exchange rate is that from one point to the other; ``None`` where ``upper`` is not both dearer
+        and more accurate.
+        """
+        energy_j, accuracy = upper.energy_j - lower.energy_j, upper.accuracy - lower.accuracy
+        return self.zeta(energy_j / accuracy / 100) if energy_j > 0 and accuracy > 0 else None
+
+    def knee(self, least: Point, most: Point) -> float:
+        """The ζ of the whole front's chord; where one plan has both the least energy and the most accuracy, any does."""
+        return 0.5 if (zeta := self.chord(least, most)) is None else zeta
+
     def between(self, lower: Point, upper: Point) -> Point | None:
         """An efficient point between two, or ``None`` where they are neighbours or the same.
 
         ``lower`` is the one of less energy and less accuracy.
         """
-        energy_j, accuracy = upper.energy_j - lower.energy_j, upper.accuracy - lower.accuracy
-        if not (energy_j > 0 and accuracy > 0):
+        if (zeta := self.chord(lower, upper)) is None:
             return None
-        found = self.at(self.zeta(energy_j / accuracy / 100), lower, upper)
-        paid_j = found.energy_j + energy_j / accuracy * found.accuracy
+        found = self.at(zeta, lower, upper)
+        paid_j = found.energy_j + 100 * self.joules_per_point(zeta) * found.accuracy
         return found if self.below(found, lower) > SAME_COST * paid_j else None
 
     def below(self, point: Point, other: Point) -> float:
@@ -142,7 +152,8 @@ class Tradeoff:
                 lower = middle
             else:
                 upper = middle
-        return lower, upper, self.zeta((upper.energy_j - lower.energy_j) / (upper.accuracy - lower.accuracy) / 100)
+        zeta = self.chord(lower, upper)
+        return lower, upper, 1.0 if zeta is None else zeta
 
 
 def _figures(point: Point) -> Point:
