@@ -189,21 +189,13 @@ def _busy_loop() -> None:
 
 
 def _make_generate() -> Work:
-    """``generate()`` of a random Llama of two layers."""
+    """``generate()`` of a tiny Llama."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(0)
+    from llmpower.profiling.samples import TINY, random_llama
+
     torch.set_num_threads(1)
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = random_llama(TINY)
     ids = torch.ones((1, 16), dtype=torch.long)
 
     def generate() -> None:

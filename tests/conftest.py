@@ -225,20 +225,9 @@ def serve() -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def tiny_llama() -> Any:
     """A random Llama of two layers: a millisecond or two a token, 128 ids of which 1 begins and 2 ends a sequence."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from llmpower.profiling.samples import TINY, random_llama
 
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=128,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=256,
-        )
-    ).eval()
+    return random_llama(TINY)
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList
+from transformers import LogitsProcessorList
 from transformers.generation.utils import GenerationMixin
 
+from llmpower.profiling.samples import TINY, random_llama
 from llmpower.spans import SpanClient, instrument
 
 PLAIN, AGAIN, OURS, ZEUS = "plain", "plain again", "llmpower", "zeus"
@@ -31,19 +32,8 @@ WATCHED = (
 
 
 def tiny_llama() -> Any:
-    """A random Llama of two layers (hidden 64) that ends at an id which it never chooses, so by its length alone."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config).eval()
+    """A model that ends at an id which it never chooses, so by its length alone."""
+    model = random_llama({**TINY, "eos_token_id": 2, "pad_token_id": 0})
     with torch.no_grad():
         model.lm_head.weight[2] = 0.0
     model.generation_config.do_sample = False

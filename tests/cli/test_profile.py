@@ -199,11 +199,11 @@ def test_a_grid_beyond_the_models_positions_is_refused_before_anything_runs(
 ) -> None:
     (tiny_llama_directory / "model.safetensors").unlink()
     result = profile(
-        *(tiny_llama_directory, "--input-tokens", "128..256", "--output-tokens", "8"),
+        *(tiny_llama_directory, "--input-tokens", "256..512", "--output-tokens", "8"),
         *("--socket", receiver.path, "--journal", journal),
     )
     assert isinstance(result.exception, InputError)
-    assert "256 positions" in str(result.exception)
+    assert "512 positions" in str(result.exception)
     assert not journal.exists()
     assert receiver.messages == []
 

@@ -125,6 +125,6 @@ def test_cuda_that_is_not_there_is_refused(tiny_llama_directory: Path) -> None:
 
 def test_a_grid_beyond_the_models_positions_is_refused(tiny_llama_directory: Path) -> None:
     config = read_config(find_model(str(tiny_llama_directory)))
-    check_lengths([Cell(200, 56, 1), Cell(56, 200, 1)], config)
-    with pytest.raises(InputError, match=r"200 and 57: the model has 256 positions"):
-        check_lengths([Cell(8, 8, 1), Cell(200, 57, 1)], config)
+    check_lengths([Cell(400, 112, 1), Cell(112, 400, 1)], config)
+    with pytest.raises(InputError, match=r"400 and 113: the model has 512 positions"):
+        check_lengths([Cell(8, 8, 1), Cell(400, 113, 1)], config)

@@ -24,6 +24,7 @@ import yaml
 from servers import LLMPOWER, Daemon, Program, Prometheus, wait_until
 
 from llmpower.modelling import Fit, HeldOut, WorkloadModel, save_models
+from llmpower.profiling.samples import TINY, random_llama
 from llmpower.spans.client import SpanClient
 from llmpower.types import Span
 
@@ -72,9 +73,11 @@ class Fleet:
             )
         )
         self.prometheus: Prometheus = start(Prometheus(directory, self._prometheus_config()))
+        model = directory / "tiny-llama"
+        random_llama(TINY).save_pretrained(model)
         for model_name, tokens in (("small-chat", 24), ("long-writer", 96)):
             command = [*LLMPOWER, "run", f"--model-name={model_name}", f"--socket={self.busy.socket}", "--"]
-            generate = [sys.executable, str(Path(__file__).with_name("generate.py")), str(tokens)]
+            generate = [sys.executable, str(Path(__file__).with_name("generate.py")), str(model), str(tokens)]
             start(Program(model_name, directory, command + generate, HF_HUB_OFFLINE="1"))
 
     @property

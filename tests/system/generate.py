@@ -1,4 +1,7 @@
-"""A program that generates with a small model until it is ended; it knows nothing of llmpower."""
+"""A program that generates with a model until it is ended; it knows nothing of llmpower.
+
+Usage: generate.py DIRECTORY TOKENS
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,11 @@ import itertools
 import sys
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-torch.manual_seed(0)
 torch.set_num_threads(1)
-model = LlamaForCausalLM(
-    LlamaConfig(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-    )
-).eval()
+model = LlamaForCausalLM.from_pretrained(sys.argv[1]).eval()
+tokens = int(sys.argv[2])
 for number in itertools.count():
     prompt = torch.randint(3, 128, (1, 16 + number % 64))
-    model.generate(prompt, max_new_tokens=int(sys.argv[1]), min_new_tokens=int(sys.argv[1]), do_sample=False)
+    model.generate(prompt, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
