@@ -37,9 +37,10 @@ def joules(energy_j: float, std_j: float | None) -> str:
     return f"{energy_j:.{decimals}f} ± {std_j:.{decimals}f} J"
 
 
-def number(value: float) -> str:
-    """``0.01234``, ``12.34``, ``1,234``, ``1.234e-07``: four digits that count, and all before the point."""
-    return f"{value:,.0f}" if abs(value) >= 999.95 else f"{value:.4g}"
+def number(value: float, digits: int = 4) -> str:
+    """``0.01234``, ``12.34``, ``1,234``, ``1.234e-07``: so many digits that count, and all before the point."""
+    whole = 10 ** min(digits, 3) * (1 - 0.5 * 10**-digits)
+    return f"{value:,.0f}" if abs(value) >= whole else f"{value:.{digits}g}"
 
 
 def quantity(value: float, unit: str) -> str:

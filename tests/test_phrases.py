@@ -67,6 +67,13 @@ def test_numbers_have_four_digits_that_count(value: float, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("digits", "said"), [(2, ["0.12", "99", "100", "1,234"]), (3, ["0.123", "99.4", "99.6", "1,234"])], ids=str
+)
+def test_numbers_have_as_many_digits_as_are_asked_for_and_all_before_the_point(digits: int, said: list[str]) -> None:
+    assert [number(value, digits) for value in (0.1234, 99.4, 99.6, 1234.4)] == said
+
+
+@pytest.mark.parametrize(
     ("fraction", "said"), [(0.0, "0.0 %"), (0.345, "34.5 %"), (0.00123, "0.12 %"), (-0.5, "-50.0 %")], ids=str
 )
 def test_fractions_in_percent(fraction: float, said: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmpower import phrases
-from llmpower.cli.layout import ABSENT, aligned, number, percent
+from llmpower.cli.layout import ABSENT, aligned, formatted, in_percent
 
 if TYPE_CHECKING:
     from llmpower.modelling import Anova, Fit, HeldOut, WorkloadModel
@@ -36,9 +36,10 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
             rows.append(
                 (
                     *(model.model_name, system, target, fit.label, str(fit.n_obs)),
-                    *(number(fit.r_squared, ".4f"), number(fit.f_statistic, ".4g"), number(fit.f_pvalue, ".3g")),
-                    *(percent(fit.heldout.mape), percent(fit.heldout.median_ape), percent(fit.heldout.worst_ape)),
-                    number(fit.heldout.negative_predictions, "d"),
+                    *(formatted(fit.r_squared, ".4f"), formatted(fit.f_statistic, ".4g")),
+                    formatted(fit.f_pvalue, ".3g"),
+                    *map(in_percent, (fit.heldout.mape, fit.heldout.median_ape, fit.heldout.worst_ape)),
+                    formatted(fit.heldout.negative_predictions, "d"),
                 )
             )
     return [
@@ -57,8 +58,8 @@ def detail_lines(models: Sequence[WorkloadModel]) -> Iterator[str]:
             yield f"{model.model_name}  {target} = {fit.formula}"
             yield f"    {_coefficients(fit)}"
             yield (
-                f"    R² centred {number(fit.r_squared_centered, '.4f')},"
-                f" uncentred {number(fit.r_squared_uncentered, '.4f')} on the raw scale;"
+                f"    R² centred {formatted(fit.r_squared_centered, '.4f')},"
+                f" uncentred {formatted(fit.r_squared_uncentered, '.4f')} on the raw scale;"
                 f" fitted on {fit.input_range[0]} to {fit.input_range[1]} input"
                 f" and {fit.output_range[0]} to {fit.output_range[1]} output tokens{_batches(fit)}"
             )
@@ -143,4 +144,4 @@ def _verdict(heldout: HeldOut) -> str:
 
 
 def _percent(fraction: float | None) -> str:
-    return ABSENT if fraction is None else f"{percent(fraction)} %"
+    return ABSENT if fraction is None else f"{in_percent(fraction)} %"

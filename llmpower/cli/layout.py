@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import click
 
+from llmpower.phrases import number
+
 ABSENT = "–"
 """What stands for a figure that is not there; never 0."""
 
@@ -175,19 +177,17 @@ def energy_unit(energies_j: Iterable[float | None]) -> tuple[float, str]:
     return 1.0, "J"
 
 
-def number(value: float | None, form: str) -> str:
+def formatted(value: float | None, form: str) -> str:
     """A figure in the given format, or the sign for its absence."""
     return ABSENT if value is None else format(value, form)
 
 
 def compact(value: float | None, digits: int = 3) -> str:
-    """So many digits of a figure of any size: all before the point, and no exponent where it is large."""
-    if value is None:
-        return ABSENT
-    return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{value:,.0f}"
+    """A figure of any size in a few digits, or the sign for its absence."""
+    return ABSENT if value is None else number(value, digits)
 
 
-def percent(fraction: float | None, digits: int = 1) -> str:
+def in_percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction as a column headed by ``%`` has it."""
     return ABSENT if fraction is None else f"{100 * fraction:.{digits}f}"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpower.cli.layout import aligned, compact, echo_lines, percent
+from llmpower.cli.layout import aligned, compact, echo_lines, in_percent
 from llmpower.cli.options import json_option
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
@@ -149,7 +149,7 @@ def _lines(model: WorkloadModel, document: dict[str, Any]) -> list[str]:
     rows = []
     for target, unit, fit in (("energy", "J", model.energy), ("runtime", "s", model.runtime)):
         bounds = (document[f"{target}{bound}_{unit.lower()}"] for bound in ("", "_low", "_high"))
-        errors = percent(fit.heldout.mape), percent(fit.heldout.p95_ape, 0)
+        errors = in_percent(fit.heldout.mape), in_percent(fit.heldout.p95_ape, 0)
         rows.append((f"{target} [{unit}]", *(compact(bound, 4) for bound in bounds), *errors, fit.label))
     return [
         head,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import floor, log10
 
-from llmpower.cli.layout import energy_unit, percent
+from llmpower.cli.layout import energy_unit, in_percent
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.rates import AMOUNTS, UNITS, Weigh
 
@@ -56,7 +56,7 @@ def amount_columns(plan: RoutingPlan, outcomes: Iterable[Outcome]) -> list[Amoun
 
 def saved(plan: float, other: float) -> str:
     """What a plan saves of another's amount, in per cent."""
-    return percent(1 - plan / other)
+    return in_percent(1 - plan / other)
 
 
 def pursued(plan: RoutingPlan, weighed_j: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmpower import phrases
-from llmpower.cli.layout import ABSENT, aligned, energy_unit, percent
+from llmpower.cli.layout import ABSENT, aligned, energy_unit, in_percent
 from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, saved
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.gpu_seconds import ROUNDING
@@ -51,10 +51,10 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
                         saved(column.of(plan), column.of(outcome)) if outcome is not plan else "",
                     )
                 ),
-                percent(outcome.accuracy_token_weighted, 2),
-                percent(outcome.accuracy_query_mean, 2),
+                in_percent(outcome.accuracy_token_weighted, 2),
+                in_percent(outcome.accuracy_query_mean, 2),
                 f"{outcome.runtime_s:,.1f}",
-                *([percent((outcome.late_queries or 0) / plan.workload.n_queries, 2)] if limited else []),
+                *([in_percent((outcome.late_queries or 0) / plan.workload.n_queries, 2)] if limited else []),
                 *([", ".join(_over(plan, outcome)) or ABSENT] if counted else []),
             )
             for name, outcome in outcomes.items()
@@ -68,7 +68,7 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
         [
             (
                 name,
-                percent(plan.shares[name], 2),
+                in_percent(plan.shares[name], 2),
                 f"{load.queries:,}",
                 f"{load.energy_j / divisor:,.2f}",
                 f"{load.runtime_s:,.1f}",
@@ -182,4 +182,4 @@ def _rate(plan: RoutingPlan) -> str:
 
 
 def _percent(fraction: float | None) -> str:
-    return ABSENT if fraction is None else f"{percent(fraction, 2)} %"
+    return ABSENT if fraction is None else f"{in_percent(fraction, 2)} %"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmpower import phrases
-from llmpower.cli.layout import aligned, echo_lines, energy_unit, number, percent
+from llmpower.cli.layout import aligned, echo_lines, energy_unit, formatted, in_percent
 from llmpower.cli.options import json_option
 from llmpower.cli.progress import shown
 from llmpower.cli.values import models_of_file
@@ -116,7 +116,7 @@ def _lines(result: Simulation) -> list[str]:
     rows = [
         (
             *_row(name, strategy, divisor),
-            *([] if strategy.late_queries is None else [percent(strategy.late_queries / result.queries, 2)]),
+            *([] if strategy.late_queries is None else [in_percent(strategy.late_queries / result.queries, 2)]),
         )
         for name, strategy in result.strategies.items()
     ]
@@ -127,12 +127,12 @@ def _lines(result: Simulation) -> list[str]:
 def _row(name: str, strategy: Strategy, divisor: float) -> tuple[str, ...]:
     return (
         name,
-        percent(strategy.closed),
+        in_percent(strategy.closed),
         f"{strategy.objective:,.5g}",
         f"{strategy.energy_j / divisor:,.2f}",
-        percent(strategy.accuracy_token_weighted, 2),
-        percent(strategy.accuracy_query_mean, 2),
+        in_percent(strategy.accuracy_token_weighted, 2),
+        in_percent(strategy.accuracy_query_mean, 2),
         f"{strategy.wait_mean_s:,.1f}",
         f"{strategy.wait_p99_s:,.1f}",
-        number(strategy.decision_p99_us, ".1f"),
+        formatted(strategy.decision_p99_us, ".1f"),
     )

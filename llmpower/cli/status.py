@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines, energy_unit, percent, plain
+from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines, energy_unit, in_percent, plain
 from llmpower.cli.options import json_option, socket_option
 from llmpower.phrases import SIMULATED_GPU, duration
 
@@ -129,8 +129,8 @@ def _drift(status: dict[str, Any]) -> Iterator[str]:
                     f"{chart['model_name']} ({chart['sharing']}){' SIMULATED' if chart['simulated'] else ''}",
                     f"{chart['spans']:,}",
                     f"{chart['ratio']:.3f}",
-                    percent(chart["std_error"]),
-                    percent(chart["tolerance"]),
+                    in_percent(chart["std_error"]),
+                    in_percent(chart["tolerance"]),
                     "DRIFTED" if chart["drifted"] else "not known yet" if chart["std_error"] is None else "holds",
                     chart["system"] or ABSENT,
                 )
@@ -181,4 +181,4 @@ def _corruptions(store: dict[str, Any]) -> str:
 
 
 def _share(part_j: float, whole_j: float) -> str:
-    return percent(part_j / whole_j if whole_j > 0 else None, 0)
+    return in_percent(part_j / whole_j if whole_j > 0 else None, 0)

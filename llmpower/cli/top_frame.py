@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmpower.cli.layout import ABSENT, Line, aligned, compact, cut, number, percent, plain, shortened, width
+from llmpower.cli.layout import ABSENT, Line, aligned, compact, cut, formatted, in_percent, plain, shortened, width
 from llmpower.cli.watching import Tick
 from llmpower.phrases import SIMULATED_GPU, duration
 
@@ -72,7 +72,7 @@ def _summary(tick: Tick) -> Iterator[Line]:
     yield Line(
         f"meter     {compact(sampler['ticks_per_s'])} reads/s, {sampler['missed_ticks']} missed,"
         f" late {_lateness(sampler['lateness_p50_s'])} (p99 {_lateness(sampler['lateness_p99_s'])}){faults};"
-        f" {percent(cost['cpu_share'])} % CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
+        f" {in_percent(cost['cpu_share'])} % CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
     )
     if drift["models_file"] is None:
         said = "no models to compare requests with (llmpower daemon --models)"
@@ -88,11 +88,11 @@ def _devices(tick: Tick, columns: int) -> tuple[list[str], list[str]]:
     header = ("NOW W", "LIMIT W", "MEAN W", "IDLE %", "UNATTR %", "REQ", "J/REQ", "J/TOKEN")
     figures = [
         (
-            f"stalled {duration(device['stalled_s'])}" if device["stalled_s"] else number(device["power_w"], ".1f"),
-            number(device["power_limit_w"], ".0f"),
-            number(device["mean_power_w"], ".1f"),
-            percent(device["idle_share"], 0),
-            percent(device["unattributed_share"]),
+            f"stalled {duration(device['stalled_s'])}" if device["stalled_s"] else formatted(device["power_w"], ".1f"),
+            formatted(device["power_limit_w"], ".0f"),
+            formatted(device["mean_power_w"], ".1f"),
+            in_percent(device["idle_share"], 0),
+            in_percent(device["unattributed_share"]),
             str(device["requests"]),
             compact(device["energy_per_request_j"]),
             compact(device["energy_per_output_token_j"]),
