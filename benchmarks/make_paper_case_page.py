@@ -6,9 +6,10 @@ python benchmarks/make_paper_case_page.py
 from __future__ import annotations
 
 import json
-import textwrap
 from pathlib import Path
 from typing import Any
+
+from sections.markdown import paragraph, percent, table
 
 RESULTS = Path(__file__).parent / "results" / "paper_case.json"
 PAGE = Path(__file__).parents[1] / "docs" / "paper_case.md"
@@ -207,22 +208,6 @@ def spreads(document: dict[str, Any]) -> str:
         for of in document["spreads"]
     ]
     return table(("standard deviation of log τout", "form", "shares", "saved, where anything is"), rows)
-
-
-def paragraph(text: str) -> str:
-    """Lines as long as those of other pages."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """0.0123 → 1.2; nothing is neither above nor below zero."""
-    return f"{round(100 * fraction, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Markdown."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
