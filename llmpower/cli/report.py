@@ -11,6 +11,7 @@ import click
 
 from llmpower.cli.progress import counted, shown
 from llmpower.cli.sources import read_sources
+from llmpower.cli.tariffs import tariff_of, tariff_options
 from llmpower.exceptions import InputError
 from llmpower.report.costs import CARBON_G, PRICE, PUE
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from llmpower.modelling import WorkloadModel
     from llmpower.report import Plans
+    from llmpower.routing.rates import Weigh
+    from llmpower.routing.tariff import Tariff
 
 STAGES = 4
 """Reading, planning, drawing, and the page."""
@@ -53,6 +56,7 @@ FRONTIER = ("zeta", "energy_j", "runtime_s", "accuracy_token_weighted")
     help="Which mean accuracy plans pursue, or those of --frontier did.",
 )
 @click.option("--max-runtime", "max_runtime_s", type=float, metavar="S", help="Plan no query that takes longer.")
+@tariff_options
 @click.option("--price-per-kwh", type=float, default=PRICE, show_default=True, metavar="EUR", help="Of electricity.")
 @click.option(
     "--co2-per-kwh", type=float, default=CARBON_G, show_default=True, metavar="G", help="Grams of CO₂ it emits."
@@ -77,6 +81,9 @@ def command(
     only: tuple[str, ...],
     accuracy_weighting: Any,
     max_runtime_s: float | None,
+    tariff_path: Path | None,
+    tariff_zone: str | None,
+    weigh: Weigh | None,
     price_per_kwh: float,
     co2_per_kwh: float,
     pue: float,
@@ -89,12 +96,14 @@ def command(
     The page needs no network and no other file. With measurements it shows throughput and joules per token, what the
     fits miss, phases, idle share and what screening found; with a workload and accuracies, or a frontier, the plans
     along ζ on a slider, with their cost and CO₂. Factors are placeholders unless you give your own, and the page's
-    reader can change them. Needs the extra: pip install 'llmpower[report]'.
+    reader can change them; with a --tariff they are of the hour at which each query came, plans pursue them, and each
+    stands beside the plan of the same accuracy that looks at no hours. Needs the extra: pip install 'llmpower[report]'.
 
     \b
     Example:
       llmpower report --models models.json --measurements measurements.csv -o report.html
       llmpower report --models models.json --measurements 'runs/*.csv' --workload queries.csv --accuracy accuracy.csv
+      llmpower report --models models.json --workload queries.csv --accuracy accuracy.csv --tariff tariff.csv
       llmpower report --models models.json --frontier frontier.csv --price-per-kwh 0.19 --co2-per-kwh 56
       llmpower report --models models.json --measurements measurements.csv --plots figures/
     """
@@ -113,11 +122,15 @@ def command(
         rows, screening = _rows(models, measurements, columns, where)
         done()
         if frontier is not None:
-            _refuse_beside_frontier(workload, accuracy, share_texts, only, max_runtime_s)
+            _refuse_beside_frontier(
+                workload, accuracy, share_texts, only, max_runtime_s, tariff_path, tariff_zone, weigh
+            )
             plans = _read_frontier(frontier, fitted, accuracy_weighting)
         else:
+            tariff = tariff_of(tariff_path, tariff_zone)
             plans = _plan(
-                fitted, workload, workload_columns, accuracy, share_texts, only, accuracy_weighting, max_runtime_s
+                *(fitted, workload, workload_columns, accuracy, share_texts, only, accuracy_weighting, max_runtime_s),
+                *(tariff, weigh),
             )
         done()
         figures = make_figures(fitted, rows, plans, grouped)
@@ -172,8 +185,10 @@ def _plan(
     only: tuple[str, ...],
     weighting: Any,
     max_runtime_s: float | None,
+    tariff: Tariff | None,
+    weigh: Weigh | None,
 ) -> Plans | None:
-    from llmpower.report import plan_steps
+    from llmpower.report import Hours, plan_steps
     from llmpower.routing import Workload, read_accuracy
     from llmpower.routing.shares import parse_shares
     from llmpower.routing.workload import REQUIRED
@@ -182,26 +197,31 @@ def _plan(
     if path is None:
         if accuracy is not None:
             raise InputError("--accuracy", accuracy, "weighs the plans of a workload; give --workload too")
+        if tariff is not None:
+            raise InputError("--tariff", "given", "bills the plans of a workload; give --workload too")
         return None
     if accuracy is None:
         raise InputError("--workload", path, "plans weigh energy against accuracy; give --accuracy too")
     option = "--workload-column"
     named = parse_columns(columns, option)
-    frame = read_table(path, columns=named, required=REQUIRED, what="--workload", option=option)
+    required = REQUIRED if tariff is None else (*REQUIRED, "timestamp")
+    frame = read_table(path, columns=named, required=required, what="--workload", option=option)
     return plan_steps(
         models,
-        Workload.from_frame(frame),
+        Workload.from_frame(frame, tariff),
         read_accuracy(accuracy),
         shares=parse_shares(share_texts),
         only=only,
         weighting=weighting,
         max_runtime_s=max_runtime_s,
+        weigh=weigh,
+        hours=None if tariff is None else Hours.of(tariff, frame["timestamp"]),
     )
 
 
 def _refuse_beside_frontier(*given: object) -> None:
     """A frontier is plans already."""
-    names = ("--workload", "--accuracy", "--share", "--only", "--max-runtime")
+    names = ("--workload", "--accuracy", "--share", "--only", "--max-runtime", "--tariff", "--tariff-zone", "--weigh")
     for name, value in zip(names, given, strict=True):
         if value:
             value = value[0] if isinstance(value, tuple) else value

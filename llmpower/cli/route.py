@@ -13,13 +13,13 @@ import click
 from llmpower.cli.layout import echo_lines
 from llmpower.cli.options import json_option
 from llmpower.cli.progress import shown
+from llmpower.cli.tariffs import tariff_of, tariff_options
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
     from llmpower.routing.rates import Weigh
 
-WEIGHS = ("energy", "money", "carbon")
 WEIGHTINGS = ("tokens", "queries")
 
 
@@ -73,22 +73,7 @@ WEIGHTINGS = ("tokens", "queries")
     show_default=True,
     help="Which mean accuracy is pursued: over tokens, as in the paper, or over queries.",
 )
-@click.option(
-    "--tariff",
-    "tariff_path",
-    type=click.Path(path_type=Path),
-    help="A kWh by hour or timestamp: eur_per_kwh, g_co2_per_kwh, or both.",
-)
-@click.option(
-    "--tariff-zone",
-    metavar="ZONE",
-    help="Where its hours are local ones: Europe/Berlin. A workload's times without offset are then of UTC.",
-)
-@click.option(
-    "--weigh",
-    type=click.Choice(WEIGHS),
-    help="Pursue this; with a --tariff money by default, or carbon where it has no prices.",
-)
+@tariff_options
 @click.option(
     "--frontier", "frontier_path", type=click.Path(path_type=Path), help="Also write the efficient plans: FILE.csv."
 )
@@ -216,7 +201,6 @@ def command(
     from llmpower.routing.policy import refuse_rates
     from llmpower.routing.rows import Rows
     from llmpower.routing.shares import parse_shares
-    from llmpower.routing.tariff import read_tariff
     from llmpower.tables import parse_columns, write_table
 
     if cells and out is None:
@@ -228,8 +212,6 @@ def command(
     for option, path in (("--policy", policy_path), ("--frontier", frontier_path), ("--plot", plot_path)):
         if second_texts and path is not None:
             raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
-    if tariff_zone is not None and tariff_path is None:
-        raise InputError("--tariff-zone", tariff_zone, "says where hours of a --tariff are; give that too")
     goal = goal_of(
         zeta,
         knee,
@@ -256,17 +238,17 @@ def command(
         shares = {name: share for name, share in table.shares.items() if not only or name in only}
     idle = idle_of(idle_watts, horizon_s, table)
     second_limits = parse_gpu_seconds(second_texts)
+    tariff = tariff_of(tariff_path, tariff_zone)
     rows, early = None, False
     if scheduler is not None or is_dataset(workload_source):
         if out is not None and not cells:
             raise InputError(
                 "-o", out, "a data set's plan is written by cells; add --cells, or have a --policy written"
             )
-        if tariff_path is not None:
-            raise InputError("--tariff", tariff_path, "a data set is counted without its times; give one file")
+        if tariff is not None:
+            raise InputError("--tariff", str(tariff_path), "a data set is counted without its times; give one file")
         workload = count_streamed(workload_source, scheduler, parse_columns(columns))
     else:
-        tariff = None if tariff_path is None else read_tariff(tariff_path, tariff_zone)
         rows = Rows(Path(workload_source), parse_columns(columns), tariff)
         early = out is not None and not cells and rows.can_save_early(out)
         workload = rows.workload(keep=early)

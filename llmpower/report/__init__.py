@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmpower.report.costs import Factors
     from llmpower.report.drawing import check_drawing, make_directory, save_chart, save_figures
+    from llmpower.report.hours import Hours
     from llmpower.report.page import make_figures, render
     from llmpower.report.plans import Plans, plan_steps, read_steps
     from llmpower.report.residuals import residual_charts
 
 _PUBLIC = {
     "Factors": "costs",
+    "Hours": "hours",
     "Plans": "plans",
     "check_drawing": "drawing",
     "make_directory": "drawing",
@@ -28,6 +30,7 @@ _PUBLIC = {
 
 __all__ = [
     "Factors",
+    "Hours",
     "Plans",
     "check_drawing",
     "make_directory",

@@ -43,16 +43,25 @@
   if (source) {
     const plans = JSON.parse(source.textContent);
     const slider = $("#zeta");
-    const factors = ["price", "carbon", "pue"].map((id) => $(`#${id}`));
+    // A tariff's kinds have no factor to type.
+    const inputs = ["price", "carbon", "pue"].map((id) => $(`#${id}`));
     // Marks are found once: those of all plans, and the one that is shown.
     const movers = $$("svg")
       .map((svg) => [$$(".plans_marks > *", svg), $(".chosen_marks > *", svg)])
       .filter(([marks, chosen]) => marks.length && chosen);
     const cells = $$("#map svg .map_marks > *");
     const mapRows = $$("#map-table tbody tr");
+    // Paths of bars: left, top, width and height.
+    const box = (mark) => mark.getAttribute("d").match(/^M(.+),(.+)h(.+)v(.+)h/).slice(1).map(Number);
+    const placed = (marks) => marks.map((mark) => [mark, ...box(mark)]);
+    const bars = placed($$("#hours svg .hours_marks > *"));
+    const ticks = placed($$("#hours svg .flat_marks > *"));
+    // Where nothing is drawn: the first bar stands on it, and the axis ends at the largest there is.
+    const ground = bars.length ? bars[0][2] + bars[0][4] : 0;
+    const hourRows = $$("#hours-table tbody tr");
 
     function money(energyJ) {
-      const [price, carbon, pue] = factors.map((input) => (input.validity.valid ? input.valueAsNumber : NaN));
+      const [price, carbon, pue] = inputs.map((input) => (input?.validity.valid ? input.valueAsNumber : NaN));
       const kwh = (energyJ / plans.joules_per_kwh) * pue;
       const known = (value, text) => (Number.isFinite(value) ? text(value) : "–");
       return [
@@ -61,15 +70,45 @@
       ];
     }
 
+    // What a tariff bills is among the texts; the rest follows from the factors.
     function costs(step) {
-      for (const [attribute, energyJ] of [["readout", step.energy_j], ["other", plans.most_j]]) {
+      const columns = [["readout", step.energy_j], ["flat", step.flat?.energy_j], ["other", plans.most_j]];
+      for (const [attribute, energyJ] of columns.filter(([, energyJ]) => energyJ !== undefined)) {
         const texts = { total: money(energyJ), million: plans.queries ? money((energyJ / plans.queries) * 1e6) : [] };
         const lines = [["cost", texts.total[0]], ["carbon", texts.total[1]], ["cost_million", texts.million[0]], ["carbon_million", texts.million[1]]];
         for (const [key, text] of lines) {
           const cell = $(`[data-${attribute}="${key}"]`);
-          if (cell && text !== undefined) cell.textContent = text;
+          if (cell && text !== undefined && !(key in step.texts)) cell.textContent = text;
         }
       }
+    }
+
+    function bill(step) {
+      const [cost, carbon] = money(step.energy_j);
+      return [step.texts.cost ?? cost, step.texts.carbon ?? carbon].join(", ");
+    }
+
+    function put(cell, value) {
+      cell.textContent = number(value);
+      cell.dataset.value = value;
+    }
+
+    // Bars stand on each other, hour by hour, in the order of their marks.
+    function showHours(step) {
+      const models = plans.models.length;
+      const level = (energyJ) => ground * (1 - energyJ / plans.hour_most_j);
+      const draw = (mark, x, top, width, height) => mark.setAttribute("d", `M${x},${top}h${width}v${height}h${-width}Z`);
+      bars.forEach(([bar, x, , width], n) => {
+        const below = step.hours.slice(n - (n % models), n).reduce((sum, energyJ) => sum + energyJ, 0);
+        const top = level(below + step.hours[n]);
+        draw(bar, x, top, width, level(below) - top);
+      });
+      ticks.forEach(([tick, x, , width, height], hour) => draw(tick, x, level(step.flat_hours[hour]) - height / 2, width, height));
+      hourRows.forEach((row, hour) => {
+        const last = row.children.length - (step.flat_hours ? 1 : 0);
+        step.hours.slice(hour * models, (hour + 1) * models).forEach((energyJ, model) => put(row.children[last - models + model], energyJ));
+        if (step.flat_hours) put(row.children[last], step.flat_hours[hour]);
+      });
     }
 
     function show() {
@@ -80,6 +119,7 @@
       $("#saved").textContent = step.saved;
       slider.setAttribute("aria-valuetext", step.say);
       for (const [key, text] of Object.entries(step.texts)) $(`[data-readout="${key}"]`).textContent = text;
+      for (const [key, text] of Object.entries(step.flat?.texts ?? {})) $(`[data-flat="${key}"]`).textContent = text;
       step.shares.forEach((share, model) => {
         $(`[data-share="${model}"]`).textContent = percent(share);
         $(`[data-bar="${model}"]`).style.width = `${100 * share}%`;
@@ -91,9 +131,9 @@
         cell.setAttribute("opacity", 0.1 + 0.9 * step.parts[bin]);
         const [, , , name, part] = mapRows[bin].children;
         name.textContent = plans.models[model];
-        part.textContent = number(100 * step.parts[bin]);
-        part.dataset.value = 100 * step.parts[bin];
+        put(part, 100 * step.parts[bin]);
       });
+      if (step.hours) showHours(step);
       costs(step);
     }
 
@@ -101,11 +141,11 @@
     // A reader hears each step by the slider's own text; what follows from it, once it rests.
     slider.addEventListener("change", () => {
       const step = plans.steps[slider.valueAsNumber];
-      say(`${step.say}; ${step.saved}; ${money(step.energy_j).join(", ")}`);
+      say(`${step.say}; ${step.saved}; ${bill(step)}`);
     });
-    for (const input of factors) {
+    for (const input of inputs.filter((input) => input)) {
       input.addEventListener("input", () => costs(plans.steps[slider.valueAsNumber]));
-      input.addEventListener("change", () => say(money(plans.steps[slider.valueAsNumber].energy_j).join(", ")));
+      input.addEventListener("change", () => say(bill(plans.steps[slider.valueAsNumber])));
     }
     $("#knobs").addEventListener("submit", (event) => event.preventDefault());
     // A browser that comes back to the page keeps its slider.

@@ -20,6 +20,7 @@ from llmpower.exceptions import LlmpowerError
 from llmpower.modelling import WorkloadModel
 from llmpower.phrases import number, percent
 from llmpower.report import provenance, slider
+from llmpower.report.amounts import AIMS
 from llmpower.report.costs import Factors
 from llmpower.report.drawing import MISSING, check_drawing, inline_svg, themed
 from llmpower.report.figure import Figure
@@ -103,6 +104,8 @@ def render(
         sections=_sections(made),
         draw=_draw,
         plans=plans,
+        aim="" if plans is None else AIMS[plans.weighs],
+        flat=plans is not None and plans.steps[plans.chosen].flat is not None,
         readouts=[] if plans is None else slider.readouts(plans, factors),
         share_rows=[] if plans is None else slider.share_rows(plans),
         saved="" if plans is None else slider.saved(plans, plans.steps[plans.chosen]),
@@ -126,7 +129,7 @@ def _draw(figure: Figure) -> list[tuple[str, str]]:
 def _sections(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
     """Figures by the section of the page that they stand in."""
     places = {
-        "plan": ("frontier", "map"),
+        "plan": ("frontier", "hours", "map"),
         "lengths": ("throughput", "energy-per-token"),
         "fit": ("predicted-energy", "predicted-runtime", "residuals-energy", "residuals-runtime"),
         "parts": ("phases", "idle"),

@@ -11,50 +11,61 @@ from collections.abc import Iterator
 from math import floor, log10
 from typing import Any
 
-from llmpower.phrases import percent, quantity
+from llmpower.phrases import percent
+from llmpower.report.amounts import AIMS, said
 from llmpower.report.figure import Figure, Panel, Table
-from llmpower.report.plans import Map, Plans
+from llmpower.report.hour_figures import hour_figure
+from llmpower.report.plans import Figures, Map, Plans
 from llmpower.report.style import HEIGHT, INK, PAPER, PLAIN, QUIET, WIDTH, colour, legend, values
+from llmpower.routing import Outcome
+from llmpower.routing.rates import AMOUNTS, UNITS
 from llmpower.routing.tradeoff import EDGE
 
 TALL = HEIGHT + 20
 
 
 def plan_figures(plans: Plans) -> Iterator[Figure]:
-    """The front and the shares; and the map, where the queries are known."""
+    """The front and the shares; where the queries are known, the map, and with a tariff the hours."""
     first, last = plans.steps[0], plans.steps[-1]
     kind = accuracy_words(plans)
-    saved = 1 - last.energy_j / first.energy_j
-    names = list(plans.model_names)
-    panels = [Panel("Energy against accuracy", _front(plans))]
+    aim, saved = AIMS[plans.weighs], 1 - plans.amount(last) / plans.amount(first)
+    names, billed = list(plans.model_names), plans.tariff
+    panels = [Panel(f"{aim.capitalize()} against accuracy", _front(plans))]
     if names:
         panels.append(Panel("Shares of the queries", _shares(plans)))
     yield Figure(
         name="frontier",
         title="Efficient plans of the workload",
         alt=f"{len(plans.steps)} efficient plans. The one of most accuracy ({percent(plans.accuracy(first))}, {kind})"
-        f" takes {quantity(first.energy_j, 'J')}; the one of least energy takes {quantity(last.energy_j, 'J')},"
+        f" takes {said(plans.weighs, plans.amount(first))}; the one of least {aim} takes"
+        f" {said(plans.weighs, plans.amount(last))},"
         f" {percent(saved)} less, at {percent(plans.accuracy(last))}.",
         caption=f"Each point is an exact optimum; the circle is the slider's plan. Accuracy is the {kind}."
         + (" Crosses: one model for all queries." if plans.singles else "")
+        + (" Dashed: as accurate without a look at the hours." if first.flat is not None else "")
         + (f" In every plan {plans.limited}." if plans.limited else ""),
         panels=panels,
         table=Table(
             (
-                *("ζ", "Energy [J]", "Runtime [s]", "Accuracy by token [%]", "Accuracy by query [%]"),
-                *("A point is worth [J]", *(f"{name} [%]" for name in names)),
+                *("ζ", "Energy [J]", *(f"{AIMS[kind].capitalize()} [{UNITS[kind].name}]" for kind in billed)),
+                *("Runtime [s]", "Accuracy by token [%]", "Accuracy by query [%]"),
+                *(f"A point is worth [{UNITS[plans.weighs].name}]", *(f"{name} [%]" for name in names)),
+                *(() if first.flat is None else (f"Hours ignored [{UNITS[plans.weighs].name}]",)),
             ),
             [
                 (
-                    *(zeta_words(step.zeta), step.energy_j, step.runtime_s),
-                    *(_percent(step.accuracy_token_weighted), _percent(step.accuracy_query_mean)),
-                    *(step.joules_per_point, *(100 * step.shares[name] for name in names)),
+                    *(zeta_words(step.zeta), step.energy_j, *(getattr(step, AMOUNTS[kind]) for kind in billed)),
+                    *(step.runtime_s, _percent(step.accuracy_token_weighted), _percent(step.accuracy_query_mean)),
+                    *(step.amount_per_point, *(100 * step.shares[name] for name in names)),
+                    *(() if step.flat is None else (plans.amount(step.flat),)),
                 )
                 for step in plans.steps
             ],
         ),
         legend=legend(names),
     )
+    if plans.by_hour is not None:
+        yield hour_figure(plans, plans.by_hour)
     if plans.mapped is not None:
         yield _map_figure(plans, plans.mapped)
 
@@ -75,26 +86,18 @@ def zeta_words(zeta: float) -> str:
 def _front(plans: Plans) -> Any:
     import altair as alt
 
-    rows = [
-        {
-            "accuracy": plans.accuracy(step),
-            "energy": step.energy_j,
-            "tip": f"ζ = {zeta_words(step.zeta)}: {quantity(step.energy_j, 'J')}, {percent(plans.accuracy(step))}",
-        }
-        for step in plans.steps
-    ]
+    rows = [_at(plans, step) | {"tip": f"ζ = {zeta_words(step.zeta)}: {_words(plans, step)}"} for step in plans.steps]
     x = _accuracy_axis(plans)
-    y = alt.Y("energy:Q", title="energy of the queries [J]").scale(zero=True).axis(format="~s", tickCount=5)
+    title = f"{AIMS[plans.weighs]} of the queries [{UNITS[plans.weighs].name}]"
+    y = alt.Y("amount:Q", title=title).scale(zero=True).axis(format="~s", tickCount=5)
     data = alt.Chart(values(rows))
     layers = [data.mark_line(color=QUIET, strokeWidth=1.5, aria=False).encode(x=x, y=y)]
+    if flat := [_at(plans, step.flat) for step in plans.steps if step.flat is not None]:
+        dashed = alt.Chart(values(flat)).mark_line(color=QUIET, strokeWidth=1.5, strokeDash=[5, 4], aria=False)
+        layers.append(dashed.encode(x=x, y=y))
     if plans.singles:
         singles = [
-            {
-                "model": name,
-                "accuracy": plans.accuracy(single),
-                "energy": single.energy_j,
-                "tip": f"all queries to {name}: {quantity(single.energy_j, 'J')}, {percent(plans.accuracy(single))}",
-            }
+            _at(plans, single) | {"model": name, "tip": f"all queries to {name}: {_words(plans, single)}"}
             for name, single in plans.singles.items()
         ]
         crosses = alt.Chart(values(singles)).mark_point(shape="cross", filled=True, size=70)
@@ -105,6 +108,14 @@ def _front(plans: Plans) -> Any:
     ring = chosen.mark_point(size=150, color=INK, strokeWidth=2.5, filled=False, opacity=1, aria=False)
     layers.append(ring.encode(x=x, y=y))
     return alt.layer(*layers).properties(width=WIDTH, height=TALL)
+
+
+def _at(plans: Plans, of: Figures | Outcome) -> dict[str, float | str]:
+    return {"accuracy": plans.accuracy(of), "amount": plans.amount(of)}
+
+
+def _words(plans: Plans, of: Figures | Outcome) -> str:
+    return f"{said(plans.weighs, plans.amount(of))}, {percent(plans.accuracy(of))}"
 
 
 def _shares(plans: Plans) -> Any:

@@ -3,26 +3,35 @@
 Steps of the slider are plans and not steps of ζ. A front of energy and accuracy bends where ζ happens to be 0.98 or
 0.9995, since one long query sets the scaling; equal steps of ζ would jump from the first plan to the last
 (:mod:`llmpower.routing.tradeoff`). Each plan says its ζ.
+
+Where money or carbon is pursued by a tariff, plans are efficient in that. Each then stands beside the plan of the same
+accuracy that looks at no hours (:mod:`llmpower.report.flat`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.modelling import WorkloadModel
 from llmpower.modelling.forms import FloatArray
+from llmpower.report.flat import Mix, least_energy
+from llmpower.report.hours import Hours
 from llmpower.routing import AccuracyTable, Outcome, Workload
 from llmpower.routing.accuracy import Weighting
+from llmpower.routing.assignment import Assignment
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.goals import KNEE, check_goal
 from llmpower.routing.latency import refuse_late
+from llmpower.routing.rates import AMOUNTS, PER_POINT, Weigh
 from llmpower.routing.shares import Share, query_limits
 from llmpower.routing.tradeoff import Point, Tradeoff
+from llmpower.routing.uncertainty import interval, summed_designs
 from llmpower.routing.workload import IntArray
 
 if TYPE_CHECKING:
@@ -35,16 +44,31 @@ MOST_BINS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One efficient plan. ``shares`` are fractions of the queries by model; a figure that is not known is ``None``."""
+class Figures:
+    """What a division of the queries comes to; a figure that is not known is ``None``."""
 
-    zeta: float
     energy_j: float
     runtime_s: float
     accuracy_token_weighted: float | None
     accuracy_query_mean: float | None
-    joules_per_point: float | None
+    cost_eur: float | None
+    carbon_g: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Figures):
+    """One efficient plan. ``shares`` are fractions of the queries by model.
+
+    ``amount_per_point`` is in joules, euros or grams, whichever are pursued. ``intervals`` are lower and upper end at
+    95 % of joules, euros and grams, as far as fits and tariff tell. ``flat`` is the plan of least energy that is as
+    accurate; ``None`` where energy is pursued.
+    """
+
+    zeta: float
+    amount_per_point: float | None
     shares: Mapping[str, float]
+    intervals: Mapping[Weigh, tuple[float, float]] = field(default_factory=dict)
+    flat: Figures | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +89,31 @@ class Map:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ByHour:
+    """Joules at each hour of the day by model at each step, ``energy_j`` (n_steps, 24, n_models).
+
+    ``flat_j`` (n_steps, 24) are those of the plan that looks at no hours, ``None`` where that is the step's.
+    ``queries`` (24,) came then, and ``hours`` have the rates.
+    """
+
+    hours: Hours
+    queries: FloatArray
+    energy_j: FloatArray
+    flat_j: FloatArray | None
+
+    @property
+    def most_j(self) -> float:
+        """Of any hour at any step."""
+        return float(max(self.energy_j.sum(axis=2).max(), 0.0 if self.flat_j is None else self.flat_j.max()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plans:
-    """Plans by rising ζ, from most accuracy to least energy.
+    """Plans by rising ζ, from most accuracy to least energy, money or carbon, as ``weighs`` says.
 
     ``chosen`` is the step that is shown first. ``singles`` are each model alone by its accuracy and joules.
     ``weighting`` says which mean accuracy was pursued. ``n_queries`` and ``mapped`` are ``None`` where a front was read
-    from a file, which does not know the queries.
+    from a file, which does not know the queries, and ``by_hour`` there and without a tariff.
     """
 
     steps: Sequence[Step]
@@ -82,8 +125,19 @@ class Plans:
     n_queries: int | None = None
     mapped: Map | None = None
     limited: str = ""
+    weighs: Weigh = "energy"
+    by_hour: ByHour | None = None
 
-    def accuracy(self, step: Step | Outcome) -> float:
+    @property
+    def tariff(self) -> tuple[Weigh, ...]:
+        """Of what a tariff has the rates."""
+        return tuple(kind for kind, name in AMOUNTS.items() if getattr(self.steps[0], name) is not None)
+
+    def amount(self, step: Figures | Outcome) -> float:
+        """Joules, euros or grams, whichever are pursued."""
+        return float(getattr(step, AMOUNTS.get(self.weighs, "energy_j")))
+
+    def accuracy(self, step: Figures | Outcome) -> float:
         """The mean that was pursued; the other where a file has that alone."""
         first, second = step.accuracy_token_weighted, step.accuracy_query_mean
         if self.weighting == "queries":
@@ -102,10 +156,16 @@ def plan_steps(
     only: Collection[str] = (),
     weighting: Weighting = "tokens",
     max_runtime_s: float | None = None,
+    weigh: Weigh | None = None,
+    hours: Hours | None = None,
 ) -> Plans:
-    """Find the plans; arguments and errors as :func:`llmpower.route`."""
+    """Find the plans; ``hours`` are those of a workload with rates. Other arguments and errors as
+    :func:`llmpower.route`.
+    """
     check_goal(KNEE, accuracy)
-    costs = predict_costs(models, workload, accuracy, only=only, weighting=weighting, max_runtime_s=max_runtime_s)
+    costs = predict_costs(
+        models, workload, accuracy, only=only, weighting=weighting, max_runtime_s=max_runtime_s, weigh=weigh
+    )
     limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
     tradeoff = Tradeoff(costs, limits)
@@ -113,8 +173,9 @@ def plan_steps(
     # The front keeps figures alone: what goes where is found again at each ζ, from the neighbours' prices.
     points = [tradeoff.at(point.zeta, point) for point in front]
     knee = tradeoff.knee(front[-1], front[0])
+    flat = None if costs.rate is None else list(least_energy(costs, limits, points, TOLERANCE))
     return Plans(
-        steps=[_step(point, tradeoff) for point in points],
+        steps=[_step(point, tradeoff, None if flat is None else flat[place]) for place, point in enumerate(points)],
         model_names=costs.model_names,
         weighting=weighting,
         chosen=int(np.argmin([abs(point.zeta - knee) for point in points])),
@@ -123,6 +184,15 @@ def plan_steps(
         n_queries=workload.n_queries,
         mapped=_map(costs, points),
         limited="" if max_runtime_s is None else f"no query is predicted to take over {max_runtime_s:g} s",
+        weighs=costs.weighs,
+        by_hour=None
+        if hours is None
+        else ByHour(
+            hours,
+            hours.queries(workload.row_counts),
+            hours.energy_j(costs, (point.assigned for point in points)),
+            None if flat is None else hours.energy_j(costs, (mix.assigned for mix in flat)).sum(axis=2),
+        ),
     )
 
 
@@ -130,6 +200,8 @@ def read_steps(frontier: pd.DataFrame, *, simulated: bool, weighting: Weighting 
     """Plans of a table that ``route --frontier`` wrote, pursuing that mean accuracy."""
     table = frontier.sort_values("zeta")
     names = [column.removeprefix("share:") for column in table.columns if column.startswith("share:")]
+    # Of what is pursued, and of nothing else, a front says what a point of accuracy is worth.
+    weighs: Weigh = next((kind for kind, column in PER_POINT.items() if column in table.columns), "energy")
     steps = [
         Step(
             zeta=float(row["zeta"]),
@@ -137,30 +209,43 @@ def read_steps(frontier: pd.DataFrame, *, simulated: bool, weighting: Weighting 
             runtime_s=float(row["runtime_s"]),
             accuracy_token_weighted=_number(row.get("accuracy_token_weighted")),
             accuracy_query_mean=_number(row.get("accuracy_query_mean")),
-            joules_per_point=_number(row.get("joules_per_point")),
+            cost_eur=_number(row.get("cost_eur")),
+            carbon_g=_number(row.get("carbon_g")),
+            amount_per_point=_number(row.get(PER_POINT.get(weighs, "joules_per_point"))),
             shares={name: float(row[f"share:{name}"]) for name in names},
         )
         for row in table.to_dict("records")
     ]
-    energy_j = np.array([step.energy_j for step in steps])
-    found = Plans(steps, names, weighting, 0, simulated, {})
-    accuracy = np.array([found.accuracy(step) for step in steps])
+    found = Plans(steps, names, weighting, 0, simulated, {}, weighs=weighs)
+    amount, accuracy = np.array([(found.amount(step), found.accuracy(step)) for step in steps]).T
     # The knee: furthest from the line between the ends, both aims scaled to what is achieved.
-    spans = np.ptp(energy_j) or 1.0, np.ptp(accuracy) or 1.0
-    return replace(found, chosen=int(np.argmax(accuracy / spans[1] - energy_j / spans[0])))
+    spans = np.ptp(amount) or 1.0, np.ptp(accuracy) or 1.0
+    return replace(found, chosen=int(np.argmax(accuracy / spans[1] - amount / spans[0])))
 
 
-def _step(point: Point, tradeoff: Tradeoff) -> Step:
-    outcome = point.outcome
+def _step(point: Point, tradeoff: Tradeoff, flat: Mix | None) -> Step:
+    costs = tradeoff.costs
     return Step(
+        **_figures(partial(getattr, point.outcome)),
         zeta=point.zeta,
-        energy_j=outcome.energy_j,
-        runtime_s=outcome.runtime_s,
-        accuracy_token_weighted=outcome.accuracy_token_weighted,
-        accuracy_query_mean=outcome.accuracy_query_mean,
-        joules_per_point=tradeoff.joules_per_point(point.zeta),
-        shares=outcome.shares,
+        amount_per_point=costs.amount(tradeoff.joules_per_point(point.zeta)),
+        shares=point.outcome.shares,
+        intervals=_intervals(costs, Assignment.of_matrix(point.assigned)),
+        flat=None if flat is None else Figures(**_figures(flat.figure)),
     )
+
+
+def _figures(of: Callable[[str], float | None]) -> dict[str, Any]:
+    return {field.name: of(field.name) for field in fields(Figures)}
+
+
+def _intervals(costs: Costs, assigned: Assignment) -> dict[Weigh, tuple[float, float]]:
+    found: dict[Weigh, tuple[float, float]] = {}
+    for kind in ("energy", *costs.workload.rates.by_kind):
+        weighed = replace(costs, weighs=kind)
+        if (sure := interval(weighed, summed_designs(weighed, assigned, weighed=True).plan)) is not None:
+            found[kind] = weighed.amount(sure.low_j), weighed.amount(sure.high_j)
+    return found
 
 
 def _alone(costs: Costs, number: int, zeta: float) -> Outcome:

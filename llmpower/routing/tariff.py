@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.kernels import IntArray
-from llmpower.routing.rates import RATE_COLUMNS, UNITS, Rate, Rates, RowRates
+from llmpower.routing.rates import RATE_COLUMNS, UNITS, Rate, Rates, RowRates, Weigh
 from llmpower.routing.timestamps import since_1970_s
 from llmpower.tables import number_of, read_records
 
@@ -72,6 +72,23 @@ class Tariff:
             if unit.column in by_column
         }
         return RowRates(Rates(by_kind, len(distinct)), of_used.ravel()[of_row].astype(np.int64))
+
+    def hours(self, timestamps: NDArray[Any] | Any) -> IntArray:
+        """The hour of the day, 0 to 23 where the tariff's hours are, at which each query came (n_rows,)."""
+        import pandas as pd
+
+        return self._hour(since_1970_s(pd.Series(timestamps)))
+
+    def by_hour(self) -> dict[Weigh, tuple[FloatArray, FloatArray, FloatArray]]:
+        """The least, mean and largest rate of the rows at each hour of the day, each (24,); NaN where there is none."""
+        hour = self.start if self.day else self._hour(self.start)
+        found: dict[Weigh, tuple[FloatArray, FloatArray, FloatArray]] = {}
+        for kind, unit in UNITS.items():
+            if (values := self.per_kwh.get(unit.column)) is not None:
+                rows = [values[hour == each] for each in range(HOURS)]
+                least, mean, most = np.array([(r.min(), _mean(r), r.max()) if len(r) else [np.nan] * 3 for r in rows]).T
+                found[kind] = least, mean, most
+        return found
 
     def _hour(self, time_s: IntArray) -> IntArray:
         """Of the day, 0 to 23."""

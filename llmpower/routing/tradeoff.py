@@ -95,7 +95,7 @@ class Tradeoff:
         return self.zeta(energy_j / accuracy / 100) if energy_j > 0 and accuracy > 0 else None
 
     def knee(self, least: Point, most: Point) -> float:
-        """The ζ of the whole front's chord; where one plan has both the least energy and the most accuracy, any does."""
+        """The ζ of the whole front's chord; any where one plan has both the least energy and the most accuracy."""
         return 0.5 if (zeta := self.chord(least, most)) is None else zeta
 
     def between(self, lower: Point, upper: Point) -> Point | None:

@@ -40,6 +40,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = fit(screening.leave_out(table, ["warm_up"]), form="cached")
     save_models(models, path / "models.json", screening=screening.document(["warm_up"]))
     (path / "queries.csv").write_text("input_tokens,output_tokens,count\n8,16,30\n64,128,20\n200,200,5\n")
+    (path / "timed.csv").write_text("at,input_tokens,output_tokens\n7200,8,16\n7300,64,128\n50000,200,200\n")
+    (path / "tariff.csv").write_text("hour,eur_per_kwh,g_co2_per_kwh\n2,0.1,400\n13,0.3,100\n")
     (path / "accuracy.csv").write_text("model_name,accuracy\nsmall,0.5\nlarge,0.6\n")
     return path
 
@@ -89,6 +91,24 @@ def test_a_frontier_of_route_makes_a_slider(run_cli: Run, run_report: Run, direc
     assert "warm_up" in text
 
 
+def test_a_tariff_makes_plans_of_money(run_cli: Run, run_report: Run, directory: Path, tmp_path: Path) -> None:
+    inputs = ("--workload", "{d}/timed.csv", "--accuracy", "{d}/accuracy.csv", "--tariff", "{d}/tariff.csv")
+    done = run_report(*inputs, "--workload-column", "timestamp=at", "-o", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'id="hours"' in text
+    assert "less cost than the most accurate plan" in text
+    front = tmp_path / "front.csv"
+    filled = [option.replace("{d}", str(directory)) for option in inputs]
+    made = run_cli(
+        *("route", "--models", directory / "models.json", *filled, "--column", "timestamp=at"),
+        *("--weigh", "carbon", "--frontier", front),
+    )
+    assert made.returncode == 0, made.stderr
+    assert run_report("--frontier", front, "-o", tmp_path / "front.html").returncode == 0
+    assert "less CO₂ than the most accurate plan" in (tmp_path / "front.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -97,6 +117,17 @@ def test_a_frontier_of_route_makes_a_slider(run_cli: Run, run_report: Run, direc
         (["--workload", "{d}/queries.csv"], "give --accuracy too"),
         (["--frontier", "{d}/queries.csv"], "rename the one that is meant"),
         (["--frontier", "{d}/queries.csv", "--only", "small"], "--only = small: the plans of --frontier"),
+        (["--frontier", "{d}/queries.csv", "--tariff", "{d}/tariff.csv"], "the plans of --frontier"),
+        (["--tariff", "{d}/tariff.csv"], "give --workload too"),
+        (["--tariff-zone", "Europe/Berlin"], "says where hours of a --tariff are; give that too"),
+        (
+            ["--workload", "{d}/queries.csv", "--accuracy", "{d}/accuracy.csv", "--weigh", "money"],
+            "--weigh = money: needs a --tariff with a column eur_per_kwh",
+        ),
+        (
+            ["--workload", "{d}/queries.csv", "--accuracy", "{d}/accuracy.csv", "--tariff", "{d}/tariff.csv"],
+            "--workload-column timestamp=HEADER",
+        ),
         (["--measurements", "{d}/measurements.csv"], "column = input_tokens"),
         (["--measurements", "{d}/none.csv"], "/none.csv: no such file"),
         (["--measurements", "{d}/none.db"], "--measurements = "),
@@ -117,6 +148,11 @@ def test_a_frontier_of_route_makes_a_slider(run_cli: Run, run_report: Run, direc
         "no accuracy",
         "no frontier",
         "two fronts",
+        "tariff beside a front",
+        "tariff of nothing",
+        "zone",
+        "no rates",
+        "no times",
         "column",
         "no file",
         "no store",

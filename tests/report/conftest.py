@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from llmpower.modelling import WorkloadModel, fit, screen
-from llmpower.report import Plans, plan_steps, render
+from llmpower.report import Hours, Plans, plan_steps, render
 from llmpower.routing import Workload
+from llmpower.routing.tariff import Tariff
 
 # A name that markup, selectors and patterns would trip over.
 ODD = 'large <b>"&amp;"</b> [x]'
@@ -55,6 +56,35 @@ def plans(models: list[WorkloadModel]) -> Plans:
     random = np.random.default_rng(1)
     workload = Workload.from_tokens(random.integers(8, 129, 200), random.integers(8, 65, 200))
     return plan_steps(models, workload, {"small": 0.5, ODD: 0.6})
+
+
+@pytest.fixture(scope="session")
+def tariff() -> Tariff:
+    """Prices that are dear in the evening, and carbon that is low at noon."""
+    hour = np.arange(24)
+    per_kwh = {"eur_per_kwh": 0.1 + 0.2 * (hour >= 17), "g_co2_per_kwh": np.where(abs(hour - 12) < 4, 50.0, 400.0)}
+    return Tariff(True, hour, per_kwh)
+
+
+@pytest.fixture(scope="session")
+def day() -> pd.DataFrame:
+    """A day of queries, each row one to three of them."""
+    random = np.random.default_rng(2)
+    return pd.DataFrame(
+        {
+            "input_tokens": random.integers(8, 129, 300),
+            "output_tokens": random.choice([8, 16, 64], 300),
+            "timestamp": random.uniform(0, 86_400, 300),
+            "count": random.integers(1, 4, 300),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def hourly(models: list[WorkloadModel], tariff: Tariff, day: pd.DataFrame) -> Plans:
+    """Its plans of money."""
+    hours = Hours.of(tariff, day["timestamp"])
+    return plan_steps(models, Workload.from_frame(day, tariff), {"small": 0.5, ODD: 0.6}, hours=hours)
 
 
 @pytest.fixture(scope="session")

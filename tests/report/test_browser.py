@@ -16,9 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from llmpower.modelling import WorkloadModel
 from llmpower.phrases import number
+from llmpower.report import Plans, render
+from llmpower.report.amounts import said
 
 DEMANDED = os.environ.get("LLMPOWER_PAGE_TESTS") == "1"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -53,27 +57,35 @@ def path(page: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def hourly_path(hourly: Plans, models: list[WorkloadModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("hourly") / "report.html"
+    file.write_text(render(models, plans=hourly), encoding="utf-8")
+    return file
+
+
 @pytest.fixture
 def opened(browser: Browser, path: Path) -> Iterator[Open]:
     """Opens the page, and at the end holds it to silence: no message, no error, no request but for itself."""
-    said: list[str] = []
-    contexts = []
+    heard: list[str] = []
+    contexts, files = [], set()
 
-    def open_page(width: int = 1200, **options: Any) -> Page:
+    def open_page(path: Path = path, width: int = 1200, **options: Any) -> Page:
+        files.add(path.as_uri())
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: said.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("request", lambda request: said.append(f"request: {request.url}"))
+        page.on("console", lambda message: heard.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("request", lambda request: heard.append(f"request: {request.url}"))
         page.goto(path.as_uri())
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    asked = {line for line in said if not line.startswith("request: data:")}
-    assert asked == {f"request: {path.as_uri()}"}
+    asked = {line for line in heard if not line.startswith("request: data:")}
+    assert asked == {f"request: {file}" for file in files}
 
 
 def steps_of(page: Page) -> list[dict[str, Any]]:
@@ -134,6 +146,47 @@ def test_rings_stand_on_their_plans(opened: Open) -> None:
         for svg in page.locator("#frontier svg").all():
             plan = svg.locator(".plans_marks > *").nth(place)
             assert svg.locator(".chosen_marks > *").get_attribute("transform") == plan.get_attribute("transform")
+
+
+def test_the_slider_moves_the_hours(opened: Open, hourly_path: Path, hourly: Plans) -> None:
+    page = opened(hourly_path)
+    by_hour = hourly.by_hour
+    assert by_hour is not None
+    assert by_hour.flat_j is not None
+    top = {}
+    for key, place in (("Home", 0), ("ArrowRight", 1), ("End", -1)):
+        page.locator("#zeta").press(key)
+        step, energy_j, flat_j = hourly.steps[place], by_hour.energy_j[place], by_hour.flat_j[place]
+        assert step.flat is not None
+        for attribute, figures in (("readout", step), ("flat", step.flat)):
+            assert page.locator(f"[data-{attribute}=cost]").text_content() == said("money", figures.cost_eur or 0)
+            assert page.locator(f"[data-{attribute}=carbon]").text_content() == said("carbon", figures.carbon_g or 0)
+        boxes = page.locator("#hours .hours_marks > *").evaluate_all(
+            "bars => bars.map(bar => { const box = bar.getBBox(); return [box.y, box.height]; })"
+        )
+        heights = np.array(boxes)[:, 1].reshape(energy_j.shape)
+        largest = int(energy_j.argmax())
+        assert heights == pytest.approx(energy_j * heights.flat[largest] / energy_j.flat[largest], abs=0.02)
+        ground = boxes[0][0] + boxes[0][1]
+        lines = page.locator("#hours .flat_marks > *").evaluate_all(
+            "lines => lines.map(line => { const box = line.getBBox(); return box.y + box.height / 2; })"
+        )
+        scale = heights.flat[largest] / energy_j.flat[largest]
+        assert ground - np.array(lines) == pytest.approx(flat_j * scale, abs=0.05)
+        top[place] = ground - heights.sum(axis=1).max()
+        of_noon = page.locator("#hours-table tbody tr").nth(12).locator("td").all_text_contents()
+        assert of_noon[3:] == [number(float(f"{joules:.5g}")) for joules in (*energy_j[12], flat_j[12])]
+    # The axis ends at the largest hour of any step.
+    assert min(top.values()) >= -0.05
+    assert top[0] < top[-1]
+
+
+def test_hours_fit_a_narrow_dark_screen(opened: Open, hourly_path: Path) -> None:
+    page = opened(hourly_path, width=400, color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    assert contrast(page, "#hours svg text") >= 4.5
+    page.emulate_media(media="print")
+    assert page.locator("#hours svg").first.is_visible()
 
 
 def test_factors_are_the_readers(opened: Open) -> None:

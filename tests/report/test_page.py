@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from llmpower.modelling import WorkloadModel, fit, screen
 from llmpower.phrases import percent, quantity
 from llmpower.report import Factors, Plans, make_figures, read_steps, render
+from llmpower.report.amounts import said
 from llmpower.report.costs import CARBON_G, PRICE, PUE
 
 ODD = 'large <b>"&amp;"</b> [x]'
@@ -100,6 +102,23 @@ def test_every_section_and_figure_is_there(page: str) -> None:
     assert sections == ["plans", "lengths", "judged", "parts", "fits", "findings", "provenance"]
     assert "node-7" in page
     assert "prefill 25.0 %" in page.replace("25.0 % prefill", "prefill 25.0 %")
+
+
+def test_a_tariff_bills_in_place_of_factors(models: list[WorkloadModel], hourly: Plans) -> None:
+    page = render(models, plans=hourly)
+    found = parsed(page)
+    assert [a["id"] for a in found.all("figure")] == ["frontier", "hours", "map"]
+    assert [a["id"] for a in found.all("input")] == ["zeta"]
+    step = hourly.steps[hourly.chosen]
+    assert step.flat is not None
+    for text in (
+        *(said("money", end) for end in (step.cost_eur or 0, *step.intervals["money"], step.flat.cost_eur or 0)),
+        *(said("carbon", end) for end in (step.carbon_g or 0, *step.intervals["carbon"])),
+        *("Hours ignored", "less than at the same accuracy without a look at the hours", "ζ = 1 is cost alone"),
+    ):
+        assert text in found.text
+    half = replace(hourly, steps=[replace(step, carbon_g=None) for step in hourly.steps])
+    assert [a["id"] for a in parsed(render(models, plans=half)).all("input")] == ["zeta", "carbon", "pue"]
 
 
 def test_simulated_is_said_at_every_figure_and_table(page: str, measurements: pd.DataFrame) -> None:

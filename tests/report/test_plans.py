@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.report import Factors, Plans, plan_steps
+from llmpower.report import Factors, Hours, Plans, plan_steps, read_steps
 from llmpower.report.plan_figures import span, zeta_words
-from llmpower.routing import Workload, route
+from llmpower.report.slider import saved
+from llmpower.routing import Workload, frontier_table, route, trace_frontier
+from llmpower.routing.goals import AccuracyFloor
+from llmpower.routing.tariff import Tariff
+from llmpower.units import J_PER_KWH
 
 ODD = 'large <b>"&amp;"</b> [x]'
 ACCURACY = {"small": 0.5, ODD: 0.6}
@@ -59,6 +64,78 @@ def test_shares_are_kept(models: list[WorkloadModel]) -> None:
     found = plan_steps(models, workload, ACCURACY, shares={"small": 0.4}, weighting="queries")
     assert all(step.shares["small"] == pytest.approx(0.4) for step in found.steps)
     assert found.accuracy(found.steps[0]) == found.steps[0].accuracy_query_mean
+
+
+def test_plans_pursue_what_the_tariff_bills(
+    models: list[WorkloadModel], hourly: Plans, tariff: Tariff, day: pd.DataFrame
+) -> None:
+    workload = Workload.from_frame(day, tariff)
+    assert (hourly.weighs, hourly.tariff) == ("money", ("money", "carbon"))
+    costs = [step.cost_eur or 0 for step in hourly.steps]
+    assert costs == sorted(costs, reverse=True)
+    for step in hourly.steps[1:-1:4]:
+        plan = route(models, workload, ACCURACY, zeta=step.zeta, draws=0)
+        assert hourly.amount(step) == pytest.approx(plan.cost_eur)
+        assert step.amount_per_point == pytest.approx(plan.amount_per_point)
+        assert plan.energy is not None
+        assert step.intervals["energy"] == pytest.approx((plan.energy.low_j, plan.energy.high_j))
+        low, high = step.intervals["money"]
+        assert low < hourly.amount(step) < high
+    assert hourly.steps[hourly.chosen].zeta == pytest.approx(route(models, workload, ACCURACY, draws=0).zeta, abs=0.05)
+
+
+def test_as_accurate_without_the_hours_is_the_least_energy(
+    models: list[WorkloadModel], hourly: Plans, tariff: Tariff, day: pd.DataFrame
+) -> None:
+    workload = Workload.from_frame(day, tariff)
+    less = []
+    for step in hourly.steps:
+        assert step.flat is not None
+        assert hourly.accuracy(step.flat) >= hourly.accuracy(step) - 1e-12
+        floor = AccuracyFloor(hourly.accuracy(step) - 1e-12)
+        bound = route(models, workload, ACCURACY, zeta=floor, weigh="energy", draws=0).bound
+        assert bound is not None
+        assert step.flat.energy_j == pytest.approx(bound.energy_j, rel=1e-6)
+        less.append(hourly.amount(step.flat) - hourly.amount(step))
+    assert min(less) > -1e-12 * hourly.amount(hourly.steps[0])
+    assert max(less) > 0.01 * hourly.amount(hourly.steps[0])
+
+
+def test_hours_share_all_energy_and_its_bill(hourly: Plans, tariff: Tariff, day: pd.DataFrame) -> None:
+    by_hour = hourly.by_hour
+    assert by_hour is not None
+    assert by_hour.flat_j is not None
+    assert by_hour.queries.sum() == day["count"].sum() == hourly.n_queries
+    price = tariff.per_kwh["eur_per_kwh"] / J_PER_KWH
+    for step, of_hours, flat_j in zip(hourly.steps, by_hour.energy_j, by_hour.flat_j, strict=True):
+        assert of_hours.sum() == pytest.approx(step.energy_j)
+        assert of_hours.sum(axis=1) @ price == pytest.approx(step.cost_eur)
+        assert step.flat is not None
+        assert flat_j @ price == pytest.approx(step.flat.cost_eur)
+    assert by_hour.most_j >= by_hour.energy_j.sum(axis=2).max()
+
+
+def test_where_all_hours_are_alike_looking_at_them_saves_nothing(
+    models: list[WorkloadModel], day: pd.DataFrame
+) -> None:
+    tariff = Tariff(True, np.arange(24), {"eur_per_kwh": np.full(24, 0.25)})
+    hours = Hours.of(tariff, day["timestamp"])
+    found = plan_steps(models, Workload.from_frame(day, tariff), ACCURACY, hours=hours)
+    for step in found.steps:
+        assert step.flat is not None
+        assert found.amount(step.flat) == pytest.approx(found.amount(step), rel=1e-9)
+    assert all("; 0.0 % less than at the same accuracy" in saved(found, step) for step in found.steps)
+    energy = plan_steps(models, Workload.from_frame(day, tariff), ACCURACY, weigh="energy", hours=hours)
+    assert energy.steps[0].flat is None
+    assert [step.energy_j for step in energy.steps] == pytest.approx([step.energy_j for step in found.steps])
+
+
+def test_a_front_of_money_is_read_as_one(models: list[WorkloadModel], tariff: Tariff, day: pd.DataFrame) -> None:
+    points = trace_frontier(models, Workload.from_frame(day, tariff), ACCURACY)
+    found = read_steps(frontier_table(points), simulated=True)
+    assert (found.weighs, found.tariff) == ("money", ("money", "carbon"))
+    assert [step.cost_eur for step in found.steps] == [point.cost_eur for point in points]
+    assert [step.amount_per_point for step in found.steps] == [point.amount_per_point for point in points]
 
 
 def test_accuracies_are_needed(models: list[WorkloadModel]) -> None:

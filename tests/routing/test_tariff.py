@@ -43,6 +43,18 @@ def test_hours_of_the_day_hold_on_every_day(tmp_path: Path) -> None:
     assert rates.by_kind["money"].mean_per_kwh == pytest.approx((8 * 0.1 + 16 * 0.3) / 24)
 
 
+def test_rates_by_the_hour_of_the_day(tmp_path: Path) -> None:
+    of_day = tariff_of("hour,eur_per_kwh\n3,0.1\n12,0.3\n", tmp_path).by_hour()
+    assert list(of_day) == ["money"]
+    assert [each[[3, 12]].tolist() for each in of_day["money"]] == [[0.1, 0.3]] * 3
+    assert np.isnan(of_day["money"][0]).sum() == 22
+    # Days have their own rates of an hour, and here so have quarters: 00:00Z, 01:00Z and 01:15Z.
+    market = tariff_of(MARKET, tmp_path)
+    least, mean, most = (each[:2].tolist() for each in market.by_hour()["money"])
+    assert (least, mean, most) == ([0.2, 0.1], [0.2, pytest.approx(0.25)], [0.2, 0.4])
+    assert market.hours(["2026-03-29T00:59:59Z", "2026-03-29T03:15:00+02:00"]).tolist() == [0, 1]
+
+
 def test_timestamps_hold_until_the_next_and_for_an_hour_at_most(tmp_path: Path) -> None:
     tariff = tariff_of(MARKET, tmp_path)
     assert euros(tariff, ["2026-03-29T00:59:59Z", "2026-03-29 01:00", "2026-03-29T03:15:00+02:00"]) == [0.2, 0.1, 0.4]
