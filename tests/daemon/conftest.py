@@ -11,9 +11,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from daemon_process import Daemon
+from disks import Clocks
 from engine_bench import Bench
+from keepers import Open
 from receiver_station import Station as SocketStation
 from spool_station import Station
+
+from llmpower.daemon.keeper import Keeper
+from llmpower.daemon.retention import Retention
 
 
 @pytest.fixture
@@ -56,3 +61,23 @@ def socket_station(tmp_path: Path) -> Iterator[SocketStation]:
     station = SocketStation(tmp_path / "s.sock")
     yield station
     station.close()
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def keep(tmp_path: Path, clocks: Clocks) -> Iterator[Open]:
+    """Opens keepers, by default of spans.db, and closes them at the end."""
+    opened: list[Keeper] = []
+
+    def keep(path: Path = tmp_path / "spans.db", retention: Retention = Retention()) -> Keeper:  # noqa: B008 # frozen
+        keeper = Keeper(path, retention, utc_s=lambda: clocks.utc_s, uptime_s=lambda: clocks.uptime_s)
+        opened.append(keeper)
+        return keeper
+
+    yield keep
+    for keeper in opened:
+        keeper.close()

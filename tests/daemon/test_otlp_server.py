@@ -27,7 +27,7 @@ from otlp_messages import S, a_body, a_span
 from llmpower.daemon.clock import WallClock
 from llmpower.daemon.otlp import OtlpReceiver
 from llmpower.daemon.otlp_server import MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_UNPACKED_BYTES, OtlpServer
-from llmpower.daemon.senders import Senders, peer_uid
+from llmpower.daemon.senders import Senders
 from llmpower.spans.spool import spool_directory
 from llmpower.spans.wire import decode
 
@@ -260,40 +260,6 @@ def test_peers_that_say_little_hold_up_nobody_and_are_shown_out(tmp_path: Path) 
         desk.close()
 
 
-def test_the_kernel_says_whose_a_connection_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        peer = socket.create_connection(server.getsockname())
-        connection, _ = server.accept()
-        with connection:
-            assert peer_uid(connection) == os.getuid()
-            peer.close()
-            # What is left of the other end is shown as root's, and is nobody's.
-            assert peer_uid(connection) is None
-
-
-def test_a_connection_over_ipv6_has_an_owner_too() -> None:
-    try:
-        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    except OSError:
-        pytest.skip("this machine has no IPv6 loopback")
-    with server, socket.create_connection(server.getsockname()[:2]):
-        connection, _ = server.accept()
-        with connection:
-            assert peer_uid(connection) == os.getuid()
-
-
-def test_an_ipv4_connection_of_an_ipv6_socket_has_one() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_INET6) as peer:
-        try:
-            peer.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            peer.connect(("::ffff:127.0.0.1", server.getsockname()[1]))
-        except OSError:
-            pytest.skip("this machine has no IPv6")
-        connection, _ = server.accept()
-        with connection:
-            assert peer_uid(connection) == os.getuid()
-
-
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_a_real_stranger_is_told_why_and_nothing_of_his_is_taken(desk: Desk) -> None:
     desk.socket_path.parent.chmod(0o755)
@@ -314,21 +280,6 @@ while part := peer.recv(65536):
     assert "user nobody may not send spans to this daemon; add it to the group" in Status.FromString(answer).message
     assert desk.spans == 0
     assert desk.receiver.state().answers == {403: 1}
-
-
-def test_who_may_send_is_who_may_open_the_socket(desk: Desk) -> None:
-    uid: int | None = None
-    senders = Senders(desk.socket_path, uid_of=lambda _: uid)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        for uid, allowed in ((None, False), (0, True), (os.geteuid(), True), (4_000_000, False)):
-            sender = senders.look_at(server)
-            assert (sender.uid, sender.refusal is None) == (uid, allowed)
-        assert Senders(desk.socket_path, anyone=True, uid_of=lambda _: 4_000_000).look_at(server) == (4_000_000, None)
-        desk.socket_path.unlink()
-        uid = 4_000_000
-        assert "stopping" in (senders.look_at(server).refusal or "")
-    with socket.create_server(("0.0.0.0", 0)) as server:
-        assert senders.look_at(server) == (None, None), "who opens another address opens it to all who reach it"
 
 
 def test_partial_success_names_what_was_refused(desk: Desk) -> None:
