@@ -73,6 +73,8 @@ FIT = {
     "estimator": "how coefficients and their errors were found",
     "choice": "why this form",
     "moments": "sums from which `fit --update` learns new rows without the old ones",
+    "nested": "as `heldout`, of forms chosen without the held-out cell; null where the form was named, a model has"
+    " more than 256 cells or 16,384 rows, or an update came after",
 }
 
 HELD_OUT = {
@@ -80,7 +82,7 @@ HELD_OUT = {
     "median_ape": "its median",
     "worst_ape": "the largest",
     "negative_predictions": "cells predicted at or below zero",
-    "scheme": "`leave_one_cell_out` or `leave_one_length_out`",
+    "scheme": "how rows were held out: `leave_one_cell_out`, `leave_one_length_out`, and what came to it",
     "p95_ape": "what 95 % of the errors stay below",
     "bias": "signed error of the total, Σ(ŷ − y)/Σy",
 }
@@ -194,7 +196,7 @@ a missing one are refused by name.
         models,
         table("MODEL", keys(WorkloadModel), MODEL),
         table("FIT", keys(Fit), FIT),
-        table("heldout, extrapolation", keys(HeldOut), HELD_OUT),
+        table("heldout, extrapolation, nested", keys(HeldOut), HELD_OUT),
         WORKLOAD,
         policy,
         table("key", keys(RoutingPolicy), POLICY),

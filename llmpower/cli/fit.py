@@ -102,7 +102,7 @@ def command(
     decode fitted apart; recompute processes its whole context at each step (no KV cache), recompute+call with a
     constant a call, roofline with dearer tokens once a step is bound by arithmetic; quadratic is a polynomial. auto
     takes the least error on cells held out one at a time, or a form with fewer terms that is as good within one
-    standard error.
+    standard error. NESTED is the error where the choice, too, has not seen the cell (– where it was not asked).
 
     A model in models.json keeps the sums it was fitted from, so that --update adds new rows without the old ones; how
     far off it was on them before is said, and is its held-out error from then on.

@@ -27,7 +27,7 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
     """A line for each target of each model, and what the energies cover."""
     header = (
         *("MODEL", "SYSTEM", "TARGET", "FORM"),
-        *("n", "R²", "F", "p", "MAPE [%]", "MEDIAN [%]", "WORST [%]", "≤0"),
+        *("n", "R²", "F", "p", "MAPE [%]", "NESTED [%]", "MEDIAN [%]", "WORST [%]", "≤0"),
     )
     rows = []
     for model in models:
@@ -38,7 +38,8 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
                     *(model.model_name, system, target, fit.label, str(fit.n_obs)),
                     *(formatted(fit.r_squared, ".4f"), formatted(fit.f_statistic, ".4g")),
                     formatted(fit.f_pvalue, ".3g"),
-                    *map(in_percent, (fit.heldout.mape, fit.heldout.median_ape, fit.heldout.worst_ape)),
+                    *map(in_percent, (fit.heldout.mape, None if fit.nested is None else fit.nested.mape)),
+                    *map(in_percent, (fit.heldout.median_ape, fit.heldout.worst_ape)),
                     formatted(fit.heldout.negative_predictions, "d"),
                 )
             )
@@ -46,7 +47,8 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
         *([phrases.SIMULATED] if any(model.simulated for model in models) else []),
         *aligned(header, rows, right=header[4:]),
         "R², F and p as statsmodels prints them. MAPE, MEDIAN, WORST: absolute error on (τin, τout) cells held out"
-        " one at a time; ≤0: held-out cells predicted at or below zero.",
+        " one at a time; NESTED: MAPE where the form, too, is chosen without the cell; ≤0: held-out cells predicted at"
+        " or below zero.",
         _boundaries(models),
     ]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmpower.modelling import solving
 from llmpower.modelling.linear import FloatArray
@@ -49,6 +50,11 @@ class Cells:
         """Whether the cells can tell all terms apart."""
         least, greatest = self.ends
         return len(self.w) >= len(self.columns) and least > RANK_TOLERANCE**2 * greatest
+
+    def without(self, cells: NDArray[np.bool_]) -> Cells:
+        """The same with nothing known of some of them."""
+        w, wy = np.where(cells, 0.0, self.w), np.where(cells, 0.0, self.wy)
+        return Cells(self.columns, w, wy, *solving.gram(self.columns, w, wy))
 
     def solve(self, *, non_negative: bool) -> FloatArray:
         """The coefficients β that minimise Σ W(z − xβ)², and with ``non_negative`` subject to β ≥ 0."""

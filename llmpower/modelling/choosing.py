@@ -4,10 +4,10 @@ R² near 0.97 is what a form reaches that is wrong by a factor of three on short
 Forms compete by held-out error, and a form that predicts some cell at or below zero loses to one that does not: an
 optimiser seeks out exactly those cells.
 
-With the errors |ŷ − y|/y of two forms on the same n rows in m cells, d their difference row by row and D its mean, the
-standard error of D takes each cell as one observation:
+With the errors |ŷ − y|/y of two forms on the same n rows in m cells, d_c their difference summed over the n_c rows of a
+cell, the mean difference and its standard error take each cell as one observation:
 
-    se² = m/(m − 1) · Σ_c (Σ_{i∈c} (d_i − D))² / n²
+    D = Σ_c d_c / n     se² = m/(m − 1) · Σ_c (d_c − n_c·D)² / n²
 
 A form with fewer terms takes the place of the best when it is worse by no more than one standard error: the
 one-standard-error rule (Breiman, Friedman, Olshen and Stone, CART, 1984), on paired differences. (On the published
@@ -74,25 +74,34 @@ def _merit(candidate: Candidate) -> tuple[bool, bool, float, int]:
 
 def _simplest(best: Candidate, others: Sequence[Candidate], cells: NDArray[np.intp]) -> tuple[Candidate, float, float]:
     """Who has the fewest terms among those as good as the best; how much worse it is, and within what."""
-    chosen, by, within = best, 0.0, 0.0
+    chosen, by, within, n = best, 0.0, 0.0, np.bincount(cells)
     for other in others:
         comparable = _merit(other)[:2] == _merit(best)[:2] and best.errors is not None and other.errors is not None
         if not comparable or other.n_terms >= chosen.n_terms:
             continue
         assert best.errors is not None
         assert other.errors is not None
-        excess, error = paired_difference(other.errors - best.errors, cells)
+        excess, error = map(float, paired_difference(by_cell(other.errors - best.errors, cells), n))
         if excess <= max(error, NEGLIGIBLE):
             chosen, by, within = other, excess, error
     return chosen, by, within
 
 
-def paired_difference(difference: FloatArray, cells: NDArray[np.intp]) -> tuple[float, float]:
-    """D and its standard error, of differences of shape (n_obs,); the error is infinite with one cell alone."""
-    D = float(difference.mean())
-    of_cells = np.bincount(cells, difference - D)
-    m = len(of_cells)
-    return D, float(np.sqrt(m / (m - 1) * (of_cells @ of_cells)) / len(difference)) if m > 1 else np.inf
+def by_cell(errors: FloatArray, cells: NDArray[np.intp]) -> FloatArray:
+    """Their sums over the rows of each cell."""
+    return np.asarray(np.bincount(cells, errors), dtype=np.float64)
+
+
+def paired_difference(d: FloatArray, n: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+    """D and its standard error, of sums ``d`` (…, m) over ``n`` (…, m) rows of each cell; both 0 where it is left out.
+
+    The error is infinite with one cell alone.
+    """
+    rows, m = n.sum(axis=-1), np.count_nonzero(n, axis=-1)
+    D = d.sum(axis=-1) / rows
+    away = d - n * D[..., np.newaxis]
+    variance = m / np.maximum(m - 1, 1) * (away**2).sum(axis=-1) / rows**2
+    return D, np.where(m > 1, np.sqrt(variance), np.inf)
 
 
 def _reason(chosen: Candidate, best: Candidate, others: Sequence[Candidate], excess: float, error: float) -> str:

@@ -36,6 +36,7 @@ OPTIONAL = (
     "estimator",
     "choice",
     "moments",
+    "nested",
 )
 OPTIONAL_HELDOUT = ("p95_ape", "bias")
 T = TypeVar("T")
@@ -144,6 +145,7 @@ def _dump_fit(fit: Fit) -> dict[str, Any]:
         "replicate_noise": fit.replicate_noise,
         "estimator": fit.estimator,
         "choice": fit.choice,
+        "nested": None if fit.nested is None else asdict(fit.nested),
         "intervals": dict(zip(fit.terms, map(_nulled, _intervals(fit)), strict=True)),
         "moments": None if fit.moments is None else _dump_moments(fit.moments),
     }
@@ -218,6 +220,7 @@ def _load_fit(node: Node) -> Fit:
         replicate_noise=_optional(node, "replicate_noise", Node.number),
         estimator=_optional(node, "estimator", Node.text) or "",
         choice=_optional(node, "choice", Node.text) or "",
+        nested=_optional(node, "nested", _load_heldout),
         moments=_optional(node, "moments", lambda moments: _load_moments(moments, len(terms))),
     )
 

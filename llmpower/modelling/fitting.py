@@ -30,6 +30,7 @@ from llmpower.modelling.heldout import (
 )
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
+from llmpower.modelling.nesting import nested
 from llmpower.modelling.regression import Regression, moments_of, regress, weigh
 from llmpower.modelling.strata import LENGTHS, Codes
 from llmpower.modelling.tally import processors
@@ -171,6 +172,7 @@ def _best(
         warnings=(*target.warnings, *left_aside, *detailed.warnings),
         alternatives=tuple(Alternative(other.label, other.heldout) for other in others),
         choice=reason,
+        nested=nested(candidates, group, target.y),
     )
 
 

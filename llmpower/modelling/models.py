@@ -16,6 +16,7 @@ from llmpower.modelling.moments import FitMoments
 
 LEAVE_ONE_CELL_OUT = "leave_one_cell_out"
 LEAVE_ONE_LENGTH_OUT = "leave_one_length_out"
+NESTED = "leave_one_cell_out, form chosen without it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class Fit:
     What follows ``alternatives`` older files lack. ``n_cells`` counts distinct lengths, ``batch_range`` holds the
     fewest and most requests that shared a decode step (form ``batched`` alone, whose token ranges are one request's),
     ``extrapolation`` the errors with one length held out at a time, ``replicate_noise`` the relative standard deviation
-    of repeated trials, ``estimator`` how coefficients and their errors were found, ``choice`` why this form, and
-    ``moments`` what an update needs.
+    of repeated trials, ``estimator`` how coefficients and their errors were found, ``choice`` why this form,
+    ``moments`` what an update needs, and ``nested`` the held-out errors where the form, too, is chosen without the cell
+    (``None`` where it was not chosen, or of too many cells).
     """
 
     form: str
@@ -85,6 +87,7 @@ class Fit:
     estimator: str = ""
     choice: str = ""
     moments: FitMoments | None = None
+    nested: HeldOut | None = None
 
     def __post_init__(self) -> None:
         for name in ("coefficients", "std_errors", "covariance"):

@@ -86,6 +86,11 @@ class Regression:
                 folds[block.present, block.terms] = part
         return folds
 
+    def without(self, cell: int, coefficients: FloatArray) -> Regression:
+        """What it is without one cell, which leaves ``coefficients``."""
+        blocks = tuple(replace(block, cells=block.cells.without(block.present == cell)) for block in self.blocks)
+        return replace(self, blocks=blocks, coefficients=coefficients)
+
     def without_each_part(self, part: NDArray[np.int64], n_parts: int) -> FloatArray:
         """Coefficients without the cells of each part, shape (n_parts, n_terms); NaN where the others do not tell them.
 

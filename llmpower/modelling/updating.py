@@ -136,6 +136,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         n_cells=max(old.n_cells or 0, group.n_cells),
         warnings=tuple(dict.fromkeys((*old.warnings, *target.warnings, _news(heldout, group.n_obs)))),
         moments=moments,
+        nested=None,
     )
 
 

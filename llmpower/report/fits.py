@@ -78,6 +78,8 @@ def _lines(model: WorkloadModel, fit: Fit) -> Iterator[str]:
         yield f"System: {model.system}."
     if fit.heldout.bias is not None:
         yield f"Held out, the total is off by {100 * fit.heldout.bias:+.1f} %."
+    if fit.nested is not None:
+        yield f"Held out with the form chosen without the cell too, MAPE is {_shown(fit.nested.mape)}."
     if fit.estimator:
         yield f"Estimated by {fit.estimator}."
     if fit.choice:

@@ -55,7 +55,8 @@ def test_table_says_what_was_fitted_and_why(run_cli: Run, grid: Path) -> None:
     done = run_cli("fit", grid)
     assert (done.returncode, done.stderr) == (0, "")
     header, *rows = done.stdout.splitlines()
-    names = ["MODEL", "SYSTEM", "TARGET", "FORM", "n", "R²", "F", "p", "MAPE [%]", "MEDIAN [%]", "WORST [%]", "≤0"]
+    fitted, errors = ["n", "R²", "F", "p"], ["MAPE [%]", "NESTED [%]", "MEDIAN [%]", "WORST [%]", "≤0"]
+    names = ["MODEL", "SYSTEM", "TARGET", "FORM", *fitted, *errors]
     assert re.split(" {2,}", header) == names
     assert [row.split()[:5] for row in rows[:4]] == [
         [name, "–", target, unit, "cached"]

@@ -65,6 +65,7 @@ def fits(draw: st.DrawFn) -> Fit:
         estimator=draw(st.text()),
         choice=draw(st.text()),
         moments=draw(st.none() | moments(n)),
+        nested=draw(st.none() | heldouts),
     )
 
 

@@ -128,3 +128,6 @@ def test_measured_rows_meet_the_bars(grid: pd.DataFrame) -> None:
     assert min(energy.r_squared_centered for energy in energies) >= 0.98
     assert [fit.heldout.negative_predictions for fit in (*energies, *runtimes)] == [0] * 14
     assert median(runtime.heldout.mape for runtime in runtimes) <= 0.042
+    assert median(energy.nested.mape for energy in energies) == pytest.approx(0.0505, abs=5e-5)
+    assert max(energy.nested.mape for energy in energies) <= 0.08
+    assert median(runtime.nested.mape for runtime in runtimes) <= 0.042
