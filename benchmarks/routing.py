@@ -6,9 +6,9 @@ Lengths are lognormal like those of chats, costs those of seven servers with a K
 solves the published formulation, a binary a query and model, at 10,000 × 3. ``flow`` goes from arrays of token counts
 in memory to a model for each query, each size in a process of its own, and OR-Tools solves the same cells where
 .venv-bench has it. ``frontier`` needs the Azure conversations below LLMPOWER_REFERENCE_DATA. ``file`` is ``llmpower
-route`` from Parquet to Parquet, beside pandas reading and writing it. ``seconds`` limits what two
-models may take to part of what they would, beside HiGHS on the same cells, which may divide queries. Parts that are not
-run stay in FILE as they are.
+route`` from Parquet to Parquet, beside pandas reading and writing it. ``seconds`` limits what two models may take to
+part of what they would, beside HiGHS on the same cells, which may divide queries. Parts that are not run stay in FILE
+as they are.
 """
 
 from __future__ import annotations
@@ -26,24 +26,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from routing.problem import ACCURACY, SHARES, make_models, make_tokens, problem
+from routing.seconds import against_highs, highs_once
 
-from llmpower.modelling import WorkloadModel, fit, save_models
-from llmpower.routing import Workload, read_workload, route, trace_frontier
-from llmpower.routing.costs import Costs, predict_costs
+from llmpower.modelling import save_models
+from llmpower.routing import Workload, read_workload, trace_frontier
 from llmpower.routing.expansion import choices_of_rows
-from llmpower.routing.gpu_seconds import GpuSeconds
-from llmpower.routing.shares import query_limits
 from llmpower.routing.solver import solve
 
-LENGTHS = (8, 64, 512, 2048, 8192)
-SERVERS = ((0.1, 4.0), (0.16, 5.0), (0.2, 8.0), (0.3, 9.0), (0.4, 16.0), (0.5, 25.0), (0.9, 40.0))
-ACCURACY = {f"m{number}": 0.50 + 0.03 * number for number in range(7)}
-SHARES = dict(zip(ACCURACY, (0.1, 0.1, 0.2, 0.15, 0.15, 0.1, 0.2), strict=True))
 TIMEOUT_S = 150
 RUNS = 7
-# Of the GPU-seconds that a model would take: what it may.
-LIMITED, LIMITED_ZETA = 0.6, 0.3
-HIGHS_LIMIT_S = 60
 HERE = Path(__file__)
 
 
@@ -84,36 +76,6 @@ def main() -> None:
     print(json.dumps(found, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-
-
-def make_models(n_models: int = 7) -> list[WorkloadModel]:
-    """Servers with a KV cache, each dearer than the one before, by other factors in τin and τout."""
-    rows = [
-        (f"m{number}", τin, τout, p1 * τin + d0 * τout + 1e-5 * d0 * τin * τout, (p1 * τin + d0 * τout) / 300)
-        for number, (p1, d0) in enumerate(SERVERS[:n_models])
-        for τin in LENGTHS
-        for τout in LENGTHS
-    ]
-    columns = ["model_name", "input_tokens", "output_tokens", "gpu_energy_j", "runtime_s"]
-    return fit(pd.DataFrame(rows, columns=columns), form="cached")
-
-
-def make_tokens(n_queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token counts of chats."""
-    rng = np.random.default_rng(0)
-    return tuple(  # type: ignore[return-value]
-        np.clip(rng.lognormal(mean, spread, n_queries), 8, most).astype(np.int64)
-        for mean, spread, most in ((6.5, 1.1, 8192), (5.0, 0.9, 4096))
-    )
-
-
-def problem(workload: Workload, models: list[WorkloadModel]) -> tuple[Costs, np.ndarray, np.ndarray]:
-    """Costs and the limits of exact shares."""
-    names = [model.model_name for model in models]
-    total = sum(SHARES[name] for name in names)
-    costs = predict_costs(models, workload, {name: ACCURACY[name] for name in names})
-    shares = {name: SHARES[name] / total for name in names}
-    return costs, *query_limits(shares, costs.model_names, workload.n_queries)
 
 
 def against_pulp() -> dict[str, Any]:
@@ -205,70 +167,6 @@ def frontier() -> dict[str, Any] | None:
     start_s = time.perf_counter()
     points = trace_frontier(make_models(), workload, ACCURACY, shares=SHARES)
     return {"cells": workload.n_cells, "models": 7, "points": len(points), "s": time.perf_counter() - start_s}
-
-
-def against_highs(n_queries: int) -> dict[str, Any]:
-    """Limits on GPU-seconds: whole queries with a bound, beside a linear program over all cells.
-
-    HiGHS is stopped after a while; its seconds and the ratio are then the least that they can be.
-    """
-    workload, models = Workload.from_tokens(*make_tokens(n_queries)), make_models()
-    free = route(models, workload, ACCURACY, zeta=LIMITED_ZETA, draws=0).models
-    taken_s = sorted(((load.runtime_s, name) for name, load in free.items()), reverse=True)
-    limits = {name: LIMITED * runtime_s for runtime_s, name in taken_s[:2]}
-    plan = route(models, workload, ACCURACY, zeta=LIMITED_ZETA, gpu_seconds=asked(limits), draws=0)
-    command = [sys.executable, str(HERE), "--highs-once", str(n_queries), "--limits", json.dumps(limits)]
-    start_s = time.perf_counter()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HIGHS_LIMIT_S)
-        theirs: dict[str, Any] = {"solved": True, **json.loads(done.stdout)}
-    except subprocess.TimeoutExpired:
-        theirs = {"solved": False, "s": time.perf_counter() - start_s}
-    row = {
-        "queries": n_queries,
-        "cells": workload.n_cells,
-        "models": len(models),
-        "limits": len(limits),
-        "ours_s": plan.solve_s,
-        "optimality_gap": plan.optimality_gap,
-        "fractional_gap": None if plan.bound is None else plan.bound.fractional_gap,
-        "highs": theirs,
-        "ratio": theirs["s"] / plan.solve_s,
-    }
-    if theirs["solved"] and plan.bound is not None and plan.bound.objective is not None:
-        row["bound_difference"] = abs(plan.bound.objective - theirs["objective"]) / abs(theirs["objective"])
-    print(json.dumps(row), file=sys.stderr)
-    return row
-
-
-def asked(limits: dict[str, float]) -> GpuSeconds:
-    """Those limits, of models on one GPU each."""
-    return GpuSeconds(limits, dict.fromkeys(ACCURACY, 1))
-
-
-def highs_once(n_queries: int, limits: dict[str, float]) -> dict[str, Any]:
-    """The linear program alone, without presolve, which takes longer than it saves."""
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_array, eye_array, kron
-
-    workload = Workload.from_tokens(*make_tokens(n_queries))
-    costs = predict_costs(make_models(), workload, ACCURACY, gpu_seconds=asked(limits))
-    assert costs.runtime_s is not None
-    assert costs.second_rows is not None
-    count, n_models = workload.count.astype(np.float64)[:, np.newaxis], len(costs.choices)
-    start_s = time.perf_counter()
-    # Queries of a cell in parts of it, and limits in parts of them: both are then of the order of 1.
-    used = [(parts * costs.runtime_s * count).ravel() for parts in costs.second_rows.parts]
-    found = linprog(
-        (costs.per_query(LIMITED_ZETA) * count).ravel(),
-        A_ub=csr_array(np.stack(used)),
-        b_ub=np.ones(len(limits)),
-        A_eq=kron(eye_array(workload.n_cells), np.ones((1, n_models)), "csr"),
-        b_eq=np.ones(workload.n_cells),
-        method="highs-ds",
-        options={"presolve": False},
-    )
-    return {"s": time.perf_counter() - start_s, "objective": float(found.fun)}
 
 
 def against_pandas(n_queries: int) -> dict[str, Any]:
