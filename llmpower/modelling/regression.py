@@ -170,8 +170,8 @@ def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
         advice = f"{group.model_name}: fewer (input, output) cells than the {n_terms} terms of form {form.label}"
         raise FitError("cells", n_cells, f"{advice}; measure more cells")
     if not cells.determined():
-        advice = f"{group.model_name}: its {n_cells} cells cannot tell the form's terms apart; vary both lengths"
-        raise FitError("form", form.label, advice)
+        advice = f"{group.model_name}: its {n_cells} cells cannot tell the form's terms apart"
+        raise FitError("form", form.label, f"{advice}; measure more lengths of each kind beside the same of the other")
 
 
 def _robust(design: FloatArray, y: FloatArray, cells: NDArray[np.int64], base: FloatArray) -> tuple[Sums, int]:

@@ -33,6 +33,9 @@ class Finding:
     place: str
     example: str
 
+    def __str__(self) -> str:
+        return f"{self.n_rows} of {self.of_rows} rows of {self.model_name}, such as {self.place} ({self.example})"
+
 
 @dataclass(frozen=True)
 class Screening:
@@ -72,9 +75,15 @@ class Screening:
         """
         left = measurements[~self.rows(kinds)]
         if self.n_rows and not len(left):
-            names = ", ".join(kind for kind in kinds if kind in self.marks)
-            raise FitError("--leave-out", names, f"all {self.n_rows} rows have such a finding; leave fewer kinds out")
+            raise self.nothing_left(kinds)
         return left
+
+    def nothing_left(self, kinds: Collection[str]) -> FitError:
+        """What to say where all rows have a finding of these kinds, as a file in another unit has."""
+        found = [finding for finding in self.findings if finding.kind in kinds]
+        names = ", ".join(dict.fromkeys(finding.kind for finding in found))
+        advice = f"all rows have such a finding: {found[0]}; correct them, or leave fewer kinds out"
+        return FitError("--leave-out", names, advice)
 
     def refuse(self, kinds: Collection[str]) -> None:
         """Go no further where there is a finding of these kinds.
@@ -84,10 +93,7 @@ class Screening:
         """
         for finding in self.findings:
             if finding.kind in kinds:
-                advice = (
-                    f"{finding.n_rows} of {finding.of_rows} rows of {finding.model_name}, such as {finding.place}"
-                    f" ({finding.example}): {KINDS[finding.kind].rule}; correct them, or leave them out"
-                )
+                advice = f"{finding}: {KINDS[finding.kind].rule}; correct them, or leave them out"
                 raise FitError("--refuse", finding.kind, advice)
 
     def document(self, left_out: Collection[str] = ()) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def fit_datasets(
     screening.refuse(refuse)
     groups = _groups(scanned, keys)
     if not groups:
-        raise FitError("--leave-out", ", ".join(leave_out), "all rows have such a finding; leave fewer kinds out")
+        raise screening.nothing_left(leave_out)
     return Streamed(fit_groups(groups, forms), screening, scanned.rows)
 
 

@@ -130,6 +130,13 @@ def test_a_row_shows_by_itself_what_is_wrong_with_it(make: Make, write: Write) -
         fit_datasets([str(root)], leave_out=["warm_up"])
 
 
+def test_to_leave_all_out_is_refused_with_what_was_found(make: Make, write: Write) -> None:
+    table = make(2000)
+    table["gpu_energy_j"] *= 1000
+    with pytest.raises(FitError, match=r"all rows have such a finding: \d+ of \d+ rows of .* as with the energy in mJ\)"):
+        fit_datasets([str(write(table))], leave_out=["impossible_unit"])
+
+
 @pytest.mark.parametrize("says", [{}, {"num_gpus": 2}, {"tdp_w": 150.0}, {"num_gpus": 4, "tdp_w": 150.0}])
 def test_devices_draw_what_they_may_in_a_table(says: dict[str, float], make: Make, write: Write) -> None:
     # Of 300 W each, with two devices by the system's name, and one row of many times as much.
