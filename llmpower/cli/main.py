@@ -47,8 +47,20 @@ class _ReaderGone(Exception):
     """Nobody reads our output any more."""
 
 
+class FittingContext(click.Context):
+    """Writes help as wide as the terminal."""
+
+    def make_formatter(self) -> click.HelpFormatter:
+        """Imported when help is asked for."""
+        from llmpower.cli.help_text import FittingFormatter
+
+        return FittingFormatter(width=self.terminal_width, max_width=self.max_content_width)
+
+
 class LazyGroup(click.Group):
     """A group whose commands live in ``llmpower.cli.<name>`` and are imported when asked for."""
+
+    context_class = FittingContext
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (Click's signature)
         """Names of all commands, sorted."""
@@ -60,7 +72,7 @@ class LazyGroup(click.Group):
             return None
         command = import_module(f"llmpower.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
-        _name_variables(command, f"{PREFIX}_{cmd_name.upper()}")
+        _complete(command, f"{PREFIX}_{cmd_name.upper()}")
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -102,14 +114,15 @@ def cli(context: click.Context) -> None:
     context.color = colours_wanted(os.environ)
 
 
-def _name_variables(command: click.Command, prefix: str) -> None:
-    """Give each option a variable by the name that users know it by; Click's own goes by the name in our code."""
+def _complete(command: click.Command, prefix: str) -> None:
+    """Give a command help that fits, and options the variables that users know; Click names them as our code does."""
+    command.context_class = FittingContext
     for option in command.params:
         if isinstance(option, click.Option) and option.envvar is None:
             option.envvar = f"{prefix}_{re.sub('[^A-Za-z0-9]+', '_', option.opts[-1].lstrip('-')).upper()}"
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
-            _name_variables(below, f"{prefix}_{name.upper()}")
+            _complete(below, f"{prefix}_{name.upper()}")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -11,7 +12,7 @@ import click
 import pytest
 from forked import run_forked
 
-from llmpower.cli.main import COMMANDS, cli
+from llmpower.cli.main import COMMANDS, FittingContext, cli
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -24,6 +25,26 @@ def test_every_command_has_help_an_example_and_the_line_that_the_root_shows(name
     assert "Example:" in command.help
     assert command.help.strip().startswith(COMMANDS[name].rstrip("."))
     assert all(option.help for option in command.params if isinstance(option, click.Option) and not option.hidden)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_is_no_wider_than_its_terminal_and_examples_still_say_the_same(name: str, columns: int) -> None:
+    with cli.make_context("llmpower", [name]) as parent:
+        command = cli.get_command(parent, name)
+        assert command is not None
+        narrow, wide = (
+            FittingContext(command, parent, name, terminal_width=room, auto_envvar_prefix="LLMPOWER").get_help()
+            for room in (columns, 200)
+        )
+    assert max(map(len, narrow.splitlines())) <= columns
+    assert examples(narrow) == examples(wide)
+
+
+def examples(text: str) -> list[list[str]]:
+    """The commands below Example:, as a shell would read them."""
+    below = text.split("Example:\n")[1].split("\n\n")[0]
+    return [shlex.split(line) for line in below.replace("\\\n", "").splitlines() if line.strip().startswith("llmpower")]
 
 
 def test_the_readme_names_the_commands_that_a_newcomer_needs() -> None:
@@ -40,7 +61,7 @@ def test_the_root_lists_every_command_and_imports_none() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
-    assert done.stderr.split() == ["llmpower.cli.main"]
+    assert done.stderr.split() == [f"llmpower.cli.{name}" for name in ("main", "layout", "help_text")]
 
 
 @pytest.mark.parametrize(
