@@ -95,9 +95,9 @@ modelling.cdef("".join(_declarations(f"modelling/{name}.h") for name in ("tally"
 modelling.set_source(
     MODELLING,
     '#include "tally.h"\n#include "normal.h"\n#include "folds.h"',
-    sources=[f"csrc/modelling/{name}.c" for name in ("folds", "judged", "normal", "strata", "tally")],
+    sources=[f"csrc/modelling/{name}.c" for name in ("folds", "judged", "models", "normal", "strata", "tally")],
     include_dirs=["csrc/modelling"],
-    depends=[f"csrc/modelling/{name}.h" for name in ("folds", "judged", "normal", "strata", "tally")],
+    depends=[f"csrc/modelling/{name}.h" for name in ("folds", "judged", "models", "normal", "strata", "tally")],
     # Its loops are short, and gain a quarter where they are unrolled.
     extra_compile_args=[*FLAGS, "-O3"],
     libraries=["m"],

@@ -25,15 +25,20 @@ uint64_t judged_number(const struct llmpower_judged *row) {
     return number;
 }
 
-/* The least bound that so many numbers do not exceed, one binary digit after another. */
+/* The least bound that so many of the numbers do not exceed, one digit after another: of those that begin as it does,
+ * how many have each value of the next eight bits. */
 static uint64_t smallest(const uint64_t *numbers, size_t n, size_t most) {
-    uint64_t below = 0;
-    for (uint64_t bit = (uint64_t)1 << 63; bit; bit >>= 1) {
-        size_t less = 0;
-        for (size_t i = 0; i < n; i++) less += numbers[i] < (below | bit);
-        if (less < most) below |= bit;
+    uint64_t begin = 0, known = 0; /* the bound's digits so far, and which they are */
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        size_t of_value[256] = {0};
+        for (size_t i = 0; i < n; i++)
+            if ((numbers[i] & known) == begin) of_value[numbers[i] >> shift & 0xff]++;
+        uint64_t value = 0;
+        while (of_value[value] < most) most -= of_value[value++];
+        begin |= value << shift;
+        known |= (uint64_t)0xff << shift;
     }
-    return below;
+    return begin;
 }
 
 void judged_settle(struct judged *j, size_t most) {

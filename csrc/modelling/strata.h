@@ -1,61 +1,71 @@
-/* strata.h - sums by stratum: rows of one model that have the same lengths and are about as sure.
+/* strata.h - a model's sums by cell and by stratum: rows with the same lengths, and those of them that are about as
+ * sure.
  *
  * A cell is a model's lengths, kept to as many leading binary digits as leave it no more cells than it may have; a
  * stratum is a cell's rows of one class of certainty. */
 #ifndef LLMPOWER_STRATA_H
 #define LLMPOWER_STRATA_H
 
+#include <stdalign.h>
+
 #include "tally.h"
 
-struct cell {
-    double lengths[LLMPOWER_LENGTHS];
-    uint32_t model, next, strata; /* the next cell of its model, and the first of its strata */
-};
+enum { STRATA_LINE = 64 };
 
 /* Four lines of a cache: what a row looks for lies beside what it adds to. */
+struct cell {
+    alignas(STRATA_LINE) double lengths[LLMPOWER_LENGTHS];
+    double sums[LLMPOWER_SUMS];
+    uint32_t first; /* of its strata */
+};
+
+/* One line. */
 struct stratum {
-    double lengths[LLMPOWER_LENGTHS], sums[LLMPOWER_SUMS];
+    alignas(STRATA_LINE) double sums[LLMPOWER_SURE_SUMS];
     int32_t certainty;
-    uint32_t model, cell, next; /* the next stratum of its cell */
+    uint32_t cell, next; /* the next stratum of its cell */
 };
 
-struct cells_of_model {
-    uint32_t first, n, n_strata;
-    int digits;
+/* A place in the table of cells, and in that of strata; the tag is half of a hash, so that others' cells need not be
+ * looked at. */
+struct cell_slot {
+    uint32_t tag, cell;
 };
 
-/* A place in the table of strata; the tag is half of a hash, so that others' strata need not be looked at. */
 struct slot {
-    uint32_t tag, stratum;
+    uint32_t tag, cell, stratum;
 };
 
 struct strata {
-    size_t most_cells, n_cells, cells_room, n, room, n_models;
+    size_t most_cells, n_cells, cells_room, n, room;
     struct cell *cells;
     struct stratum *strata;
-    uint32_t *cell_table; /* by hash, as the next; both are twice as long as there is room for what they hold */
+    struct cell_slot *cell_table; /* by hash, as the next; both are twice as long as there is room for what they hold */
     struct slot *table;
-    struct cells_of_model *models;
+    int digits; /* that lengths are kept to */
 };
 
 #define STRATA_NONE UINT32_MAX
 
-/* Make room for so many models, and for so many more rows that each may be a stratum; 0, or -1 without memory. */
-int strata_models(struct strata *s, size_t n_models);
-int strata_reserve(struct strata *s, size_t n_more);
+/* Nothing, with room for a few; of no more cells than that, as long as a digit can be spared. 0, or -1 without memory,
+ * as the next two; strata may then only be freed. */
+int strata_init(struct strata *s, size_t most_cells);
 
-/* Round lengths to the digits of the model; the hash of what they are then, for the two below. */
-uint64_t strata_hash(const struct strata *s, uint32_t model, double *lengths, int32_t certainty);
+/* The number of a cell or a stratum into ``found``, a new one where there was none. Where its cell would be one too
+ * many, all are rounded and joined first, and these lengths with them: numbers change. The hash is by strata_hash, of
+ * lengths kept to as many digits as the strata's. */
+int strata_cell(struct strata *s, double *lengths, uint64_t hash, uint32_t *found);
+int strata_find(struct strata *s, double *lengths, int32_t certainty, uint64_t hash, uint32_t *found);
 
-/* Have memory fetch what strata_find will look at; the place in the table was asked for by strata_hash. */
-void strata_fetch(const struct strata *s, uint64_t hash);
+/* Keep lengths to no more digits than these; 0, or -1 without memory. */
+int strata_round(struct strata *s, int digits);
 
-/* The number of a stratum, a new one where there was none and room was reserved. */
-uint32_t strata_find(struct strata *s, uint32_t model, const double *lengths, int32_t certainty, uint64_t hash);
+/* Round lengths to the digits of the strata; the hash of what they are then. */
+uint64_t strata_hash(const struct strata *s, double *lengths);
 
-/* Keep a model's lengths to no more digits than these, and all models' to as few as leave them no more cells than they
- * may have; 0, or -1 without memory. Numbers of strata change. */
-int strata_settle(struct strata *s, uint32_t model, int digits);
+/* Have memory fetch where the tables have a stratum; and, when that is there, what strata_find will look at. */
+void strata_ask(const struct strata *s, int32_t certainty, uint64_t hash);
+void strata_fetch(const struct strata *s, int32_t certainty, uint64_t hash);
 
 void strata_free(struct strata *s);
 

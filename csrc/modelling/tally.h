@@ -1,7 +1,8 @@
 /* tally.h - the whole of what modelling asks of C: rows go in, and what a fit needs to know of them comes out.
  *
  * C includes this file and cffi reads it, so beside lines for the preprocessor it has plain declarations alone. All
- * arrays are the caller's, and as long as their comments say. A tally is used by one thread at a time.
+ * arrays are the caller's, and as long as their comments say. A tally is used by one thread at a time; each model
+ * of one may be taken out by its own.
  *
  * Functions that give an int give 0, or -1 where there is not enough memory; the tally may then only be freed. */
 #ifndef LLMPOWER_TALLY_H
@@ -10,7 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LLMPOWER_LENGTHS = 4, LLMPOWER_PHASES = 4, LLMPOWER_SPANNED = 6, LLMPOWER_SUMS = 26, LLMPOWER_EXACT = 53 };
+enum { LLMPOWER_LENGTHS = 4, LLMPOWER_PHASES = 4, LLMPOWER_SPANNED = 6, LLMPOWER_JUDGED = 11, LLMPOWER_EXACT = 53 };
+
+/* Sums of a cell, and of a stratum: those that fits take by how sure rows are. */
+enum { LLMPOWER_SUMS = 25, LLMPOWER_SURE_SUMS = 4 };
 
 /* A column of lengths as it stands in a table: numbers, or whole numbers. */
 struct llmpower_column {
@@ -59,19 +63,25 @@ void llmpower_tally_free(struct llmpower_tally *tally);
 /* Take in rows of models 0 … n_models - 1, of those of the part. */
 int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models);
 
-/* Take in what another tally has of a model: its counts, ``sizes.strata`` columns of its sums (LLMPOWER_SUMS of them,
- * one after another) with the lengths and certainty of each stratum, and its judged rows. */
-int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struct llmpower_counts *counts,
-                         const struct llmpower_sizes *sizes, const double *lengths, const int64_t *certainty,
-                         const double *sums, const struct llmpower_judged *judged);
-
 /* What there is of a model that rows were given of; drops judged rows that are too many. */
 void llmpower_tally_sizes(struct llmpower_tally *tally, size_t model, struct llmpower_sizes *sizes,
                           struct llmpower_counts *counts);
 
-/* A model's strata in the order of their lengths and certainty: lengths (LLMPOWER_LENGTHS columns), certainty, the
- * number of each one's cell, and sums (LLMPOWER_SUMS columns); its judged rows, and the stratum of each. */
-int llmpower_tally_model(struct llmpower_tally *tally, size_t model, double *lengths, int64_t *certainty,
-                         int64_t *cells, double *sums, struct llmpower_judged *judged, int64_t *judged_strata);
+/* What a tally has of a model beside its counts: cells in the order of their lengths, with lengths (LLMPOWER_LENGTHS
+ * columns, one after another) and sums (LLMPOWER_SUMS); strata in the order of their cells and certainty, with both and
+ * sums (LLMPOWER_SURE_SUMS); the values of judged rows (LLMPOWER_JUDGED), and the stratum of each. */
+struct llmpower_arrays {
+    double *lengths, *sums;
+    int64_t *cells, *certainty;
+    double *sure_sums, *judged;
+    int64_t *judged_strata;
+};
+
+/* All of a model into arrays of its sizes. */
+int llmpower_tally_model(struct llmpower_tally *tally, size_t model, const struct llmpower_arrays *arrays);
+
+/* Take in what another tally has of a model; of judged rows it needs no strata. */
+int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struct llmpower_counts *counts,
+                         const struct llmpower_sizes *sizes, const struct llmpower_arrays *arrays);
 
 #endif

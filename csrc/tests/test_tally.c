@@ -50,21 +50,32 @@ static void add(struct llmpower_tally *tally, size_t start, size_t end) {
 struct found {
     struct llmpower_sizes sizes;
     struct llmpower_counts counts;
-    double lengths[LLMPOWER_LENGTHS * ROWS], sums[LLMPOWER_SUMS * ROWS];
+    double lengths[LLMPOWER_LENGTHS * ROWS], sums[LLMPOWER_SUMS * ROWS], sure_sums[LLMPOWER_SURE_SUMS * ROWS];
+    double judged[LLMPOWER_JUDGED * ROWS];
     int64_t certainty[ROWS], cells[ROWS], judged_strata[ROWS];
-    struct llmpower_judged judged[ROWS];
 };
 
-static void find(struct llmpower_tally *tally, size_t m, struct found *f) {
-    llmpower_tally_sizes(tally, m, &f->sizes, &f->counts);
-    CHECK(f->sizes.strata <= ROWS && f->sizes.judged <= ROWS);
-    CHECK(!llmpower_tally_model(tally, m, f->lengths, f->certainty, f->cells, f->sums, f->judged, f->judged_strata));
+static struct llmpower_arrays arrays_of(struct found *f) {
+    return (struct llmpower_arrays){f->lengths,   f->sums,   f->cells,        f->certainty,
+                                    f->sure_sums, f->judged, f->judged_strata};
 }
 
-static double total(const struct found *f, size_t sum) {
+static void find(struct llmpower_tally *tally, size_t m, struct found *f) {
+    const struct llmpower_arrays arrays = arrays_of(f);
+    llmpower_tally_sizes(tally, m, &f->sizes, &f->counts);
+    CHECK(f->sizes.cells <= ROWS && f->sizes.strata <= ROWS && f->sizes.judged <= ROWS);
+    CHECK(!llmpower_tally_model(tally, m, &arrays));
+}
+
+static double total(const double *sums, size_t n, size_t sum) {
     double found = 0;
-    for (size_t i = 0; i < f->sizes.strata; i++) found += f->sums[sum * f->sizes.strata + i];
+    for (size_t i = 0; i < n; i++) found += sums[sum * n + i];
     return found;
+}
+
+/* A value of a judged row, by its place in struct llmpower_judged. */
+static double judged(const struct found *f, size_t i, size_t offset) {
+    return f->judged[offset / sizeof(double) * f->sizes.judged + i];
 }
 
 static int near(double a, double b) { return fabs(a - b) <= 1e-9 * (1 + fabs(b)); }
@@ -74,7 +85,7 @@ static void test_sums_are_those_of_the_rows(void) {
     struct llmpower_tally *tally = llmpower_tally_new(CELLS, ROWS);
     add(tally, 0, ROWS);
     for (uint32_t m = 0; m < MODELS; m++) {
-        double n = 0, below = 0, joules = 0, relative = 0, tokens = 0, told = 0, by_rule = 0, most = 0;
+        double n = 0, below = 0, joules = 0, relative = 0, tokens = 0, told = 0, by_rule = 0, most = 0, uncertain = 0;
         find(tally, m, &f);
         for (int i = 0; i < ROWS; i++) {
             if (model[i] != m) continue;
@@ -85,32 +96,38 @@ static void test_sums_are_those_of_the_rows(void) {
             relative += 1 / (energy[i] * energy[i]);
             tokens += in[i];
             told += prefill[i] > 0;
+            uncertain += isnan(std[i]) ? 0 : std[i] / energy[i] * (std[i] / energy[i]);
             by_rule += allocated[i];
             most = fmax(most, in[i]);
         }
         CHECK(f.counts.rows == n && f.counts.below == below && f.counts.allocated == by_rule && !f.counts.modelled);
         CHECK(f.counts.high[0] == most && f.counts.low[2] == 1 && f.counts.high[5] == 4);
-        CHECK(total(&f, 0) == n && total(&f, 1) == tokens && total(&f, 14) == told);
-        CHECK(near(total(&f, 7), joules) && near(total(&f, 5), relative));
+        size_t m_cells = f.sizes.cells, m_strata = f.sizes.strata;
+        CHECK(total(f.sums, m_cells, 0) == n && total(f.sums, m_cells, 1) == tokens);
+        CHECK(total(f.sums, m_cells, 13) == told && near(total(f.sums, m_cells, 7), joules));
+        CHECK(near(total(f.sums, m_cells, 5), relative) && near(total(f.sure_sums, m_strata, 1), relative));
+        CHECK(total(f.sure_sums, m_strata, 0) == n && near(total(f.sure_sums, m_strata, 3), uncertain));
         CHECK(f.sizes.judged == n && f.sizes.cells <= CELLS);
         CHECK(m ? f.sizes.digits < LLMPOWER_EXACT : f.sizes.digits == LLMPOWER_EXACT && f.sizes.cells == 32);
         for (size_t i = 0; i < f.sizes.judged; i++) {
             int64_t at = f.judged_strata[i];
-            double length = f.judged[i].lengths[0], kept = f.lengths[at];
-            CHECK(f.certainty[at] == f.judged[i].certainty && kept <= length);
+            double length = judged(&f, i, offsetof(struct llmpower_judged, lengths)), kept = f.lengths[f.cells[at]];
+            CHECK(f.certainty[at] == judged(&f, i, offsetof(struct llmpower_judged, certainty)) && kept <= length);
             CHECK(length - kept <= ldexp(length, 1 - f.sizes.digits));
         }
         for (size_t i = 1; i < f.sizes.strata; i++)
             CHECK(f.cells[i] == f.cells[i - 1] ? f.certainty[i] > f.certainty[i - 1]
-                                               : f.cells[i] == f.cells[i - 1] + 1 && f.lengths[i] >= f.lengths[i - 1]);
+                                               : f.cells[i] == f.cells[i - 1] + 1);
+        for (size_t c = 1; c < f.sizes.cells; c++) CHECK(f.lengths[c] >= f.lengths[c - 1]);
     }
     llmpower_tally_free(tally);
 }
 
 static int same_judged(const struct found *a, const struct found *b) {
+    const size_t at = offsetof(struct llmpower_judged, runtime_s);
     for (size_t i = 0; i < a->sizes.judged; i++) {
         size_t k = 0;
-        while (k < b->sizes.judged && a->judged[i].runtime_s != b->judged[k].runtime_s) k++;
+        while (k < b->sizes.judged && judged(a, i, at) != judged(b, k, at)) k++;
         if (k == b->sizes.judged) return 0;
     }
     return a->sizes.judged == b->sizes.judged;
@@ -129,18 +146,22 @@ static void test_portions_come_down_to_what_all_rows_do(void) {
         add(other, cut / 2, cut);
         for (uint32_t m = 0; m < MODELS; m++) {
             find(other, m, &part);
-            CHECK(!llmpower_tally_merge(one, m, &part.counts, &part.sizes, part.lengths, part.certainty, part.sums,
-                                        part.judged));
+            const struct llmpower_arrays arrays = arrays_of(&part);
+            CHECK(!llmpower_tally_merge(one, m, &part.counts, &part.sizes, &arrays));
         }
         for (uint32_t m = 0; m < MODELS; m++) {
             find(all, m, &whole);
             find(one, m, &part);
             CHECK(part.sizes.strata == whole.sizes.strata && part.sizes.digits == whole.sizes.digits);
-            CHECK(!memcmp(part.lengths, whole.lengths, LLMPOWER_LENGTHS * part.sizes.strata * sizeof(double)));
+            CHECK(part.sizes.cells == whole.sizes.cells);
+            CHECK(!memcmp(part.lengths, whole.lengths, LLMPOWER_LENGTHS * part.sizes.cells * sizeof(double)));
+            CHECK(!memcmp(part.cells, whole.cells, part.sizes.strata * sizeof(int64_t)));
             CHECK(!memcmp(part.certainty, whole.certainty, part.sizes.strata * sizeof(int64_t)));
             CHECK(part.sizes.judged == JUDGED && same_judged(&part, &whole));
             CHECK(!memcmp(&part.counts, &whole.counts, sizeof part.counts));
-            for (size_t i = 0; i < LLMPOWER_SUMS * part.sizes.strata; i++) CHECK(near(part.sums[i], whole.sums[i]));
+            for (size_t i = 0; i < LLMPOWER_SUMS * part.sizes.cells; i++) CHECK(near(part.sums[i], whole.sums[i]));
+            for (size_t i = 0; i < LLMPOWER_SURE_SUMS * part.sizes.strata; i++)
+                CHECK(near(part.sure_sums[i], whole.sure_sums[i]));
         }
         llmpower_tally_free(all);
         llmpower_tally_free(one);

@@ -19,7 +19,8 @@ from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.forms import FORM_NAMES, Batched, FloatArray, Form, Phases, make_form
-from llmpower.modelling.groups import Group, Target, group_rows
+from llmpower.modelling.grouping import makers_of_rows
+from llmpower.modelling.groups import Group, Maker, Target
 from llmpower.modelling.heldout import (
     in_all,
     leave_one_length_out,
@@ -92,13 +93,12 @@ def fit(
         True
     """
     forms = forms_of(form, intercept=intercept)
-    return fit_groups(
-        group_rows(measurements, group_by, boundary, whole=robust), forms, robust=robust, progress=progress
-    )
+    makers = makers_of_rows(measurements, group_by, boundary, whole=robust)
+    return fit_groups(makers, forms, robust=robust, progress=progress)
 
 
 def fit_groups(
-    groups: Sequence[Group],
+    makers: Sequence[Maker],
     forms: Sequence[Form],
     *,
     robust: bool = False,
@@ -106,12 +106,12 @@ def fit_groups(
 ) -> list[WorkloadModel]:
     """Energy and runtime of every model, some of them beside each other; ``progress`` as for :func:`fit`."""
     models: list[WorkloadModel] = []
-    threads = min(processors(), max(1, len(groups)))
+    threads = min(processors(), max(1, len(makers)))
     with ThreadPoolExecutor(threads) as pool:
-        for model in pool.map(lambda group: fit_group(group, forms, robust=robust), groups):
+        for model in pool.map(lambda make: fit_group(make(), forms, robust=robust), makers):
             models.append(model)
             if progress is not None:
-                progress(len(models), len(groups))
+                progress(len(models), len(makers))
     return models
 
 
@@ -265,7 +265,7 @@ def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
     parts = ["least squares on relative error, coefficients ≥ 0"]
     if isinstance(candidate.regression.form, Phases):
         parts = ["prefill and decode apart, each by " + parts[0]]
-    elif target.variance is not None:
+    elif target.sure is not None:
         parts.append("rows weighted by their standard deviations")
     if robust:
         parts.append("Huber's weights")

@@ -6,24 +6,28 @@ energy was not measured left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.boundary import IDLE, Boundary
-from llmpower.modelling.frames import Rows, read_rows
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
+from llmpower.modelling.measurements import energy_columns
 from llmpower.modelling.moments import Sums
-from llmpower.modelling.strata import EXACT, JUDGED_ROWS, LENGTHS, MOST_CELLS, SPANNED, UNKNOWN, Strata
-from llmpower.modelling.tally import MOST_NAMES, POOLED, STRETCH, Counts, Tallied, Tally, processors
-
-if TYPE_CHECKING:
-    import pandas as pd
+from llmpower.modelling.strata import (
+    EXACT,
+    LENGTHS,
+    MOST_CELLS,
+    SPANNED,
+    SURE_SUMS,
+    UNKNOWN,
+    Strata,
+)
+from llmpower.modelling.tally import MOST_NAMES, POOLED, Counts, Key, Tallied, Tally
 
 # Watts outside these say that a header lies about its unit: no server runs a model on less or on more.
 PLAUSIBLE_WATTS = (1.0, 1e5)
@@ -35,21 +39,28 @@ NUMBERS = ("input_tokens", "output_tokens", "runtime_s", "time_to_first_token_s"
 class Target:
     """What is fitted: joules or seconds.
 
-    ``raw`` are the sums of all rows by cell, each row counting 1, and ``strata`` by stratum with w = 1/y². ``variance``
-    is the mean of (s/y)² in each stratum where measurements bring standard deviations, NaN where its rows have none.
-    ``y`` holds the rows that errors are judged by, all > 0. ``phases`` are the prefill's and the decode's part,
-    ``phase_columns`` says where they would come from.
+    ``raw`` and ``relative`` are the sums of all rows by cell, each row counting 1 or w = 1/y²; ``sure`` is there where
+    measurements bring standard deviations. ``y`` holds the rows that errors are judged by, all > 0. ``phases`` are the
+    prefill's and the decode's part, ``phase_columns`` says where they would come from.
     """
 
     name: str
     unit: str
     y: FloatArray
     raw: Sums
-    strata: Sums
-    variance: FloatArray | None
+    relative: Sums
+    sure: Sure | None
     phases: tuple[Phase, Phase] | None
     phase_columns: str
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sure:
+    """Sums by stratum with w = 1/y², and the mean of (s/y)² in each, NaN where its rows have none."""
+
+    sums: Sums
+    variance: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,36 +119,8 @@ class Group:
         return len(self.cells) == self.n_obs and self.row_lengths is None
 
 
-def group_rows(
-    measurements: pd.DataFrame, group_by: Sequence[str] | None, boundary: str, *, whole: bool = False
-) -> list[Group]:
-    """Check the measurements and split them into one group per model, sorted by what they are grouped by.
-
-    ``group_by`` defaults to ``model_name`` and, where there is such a column, ``system``. ``whole`` keeps all rows to
-    judge errors by, however many.
-
-    Raises:
-        InputError: a column of ``group_by`` is not there.
-        FitError: as :func:`~llmpower.modelling.measurements.check_measurements`, or a group mixes simulated and
-            real rows, or has no energy measured.
-    """
-    covered = Boundary.parse(boundary)
-    columns = group_columns(group_by, list(measurements.columns))
-    return groups_of(_tallied(measurements, columns, covered, whole=whole), columns)
-
-
-def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Boundary, *, whole: bool) -> Tally:
-    """The sums of a table; its columns as arrays are let go before groups are made."""
-    # A table has a score of columns; only those that are checked are copied, and only numbers go on from here.
-    wanted = {*REQUIRED, *energy_columns(covered.parts_name), "energy_j", "simulated"}
-    checked = check_measurements(measurements[[c for c in measurements.columns if c in wanted]], covered.parts_name)
-    rows = read_rows(measurements, checked, sorted({*NUMBERS, *covered.consulted()}))
-    del checked
-    codes, keys = keys_of(measurements, rows, columns)
-    threads = min(processors(), 1 + len(rows) // STRETCH)
-    tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads)
-    tally.add(keys, codes, rows)
-    return tally
+Maker = Callable[[], Group]
+"""Makes one model's group, which is as large as its strata: several threads each have one at a time."""
 
 
 def group_columns(group_by: Sequence[str] | None, found: Sequence[str]) -> list[str]:
@@ -155,34 +138,16 @@ def group_columns(group_by: Sequence[str] | None, found: Sequence[str]) -> list[
     return columns
 
 
-def groups_of(tally: Tally, columns: Sequence[str]) -> list[Group]:
-    """What is fitted, one group for each model; ``columns`` are what the tally's keys are values of.
+def makers_of(tally: Tally, columns: Sequence[str]) -> list[Maker]:
+    """What makes the group of each model; ``columns`` are what the tally's keys are values of.
 
-    Raises:
-        FitError: simulated and real rows are mixed, or there is no energy.
+    They raise :class:`~llmpower.exceptions.FitError` where simulated and real rows are mixed, or there is no energy.
     """
-    return [_group(dict(zip(columns, part.key, strict=True)), part, tally.boundary) for part in tally.models()]
 
+    def make(key: Key) -> Group:
+        return _group(dict(zip(columns, key, strict=True)), tally.model(key), tally.boundary)
 
-def keys_of(
-    measurements: pd.DataFrame, rows: Rows, columns: Sequence[str]
-) -> tuple[NDArray[np.int64], list[tuple[object, ...]]]:
-    """Each row's group, numbered in the order of their keys, and the keys."""
-    import pandas as pd
-
-    codes, parts = np.zeros(len(rows), dtype=np.int64), []
-    for name in columns:
-        if name == "system":
-            of_column, values = rows["system"], list(rows.systems)
-        else:
-            of_column, found = pd.factorize(measurements[name], sort=True, use_na_sentinel=False)
-            values = list(found)
-        codes = codes * len(values) + of_column
-        parts.append(values)
-    numbers, present = pd.factorize(codes, sort=True)
-    places = np.unravel_index(present, [len(values) for values in parts])
-    keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
-    return numbers.astype(np.int64, copy=False), keys
+    return [partial(make, key) for key in tally.model_keys()]
 
 
 def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Group:
@@ -200,8 +165,8 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
     if counts.below:
         warnings.append(f"{counts.below} of {part.rows} rows left out: nothing is left above the idle share")
     cells, rows, row_strata = strata.cells, strata.judged, strata.judged_strata
-    n = np.bincount(cells, strata.sums["n"])
-    lengths = [np.bincount(cells, strata.sums[column]) / n for column in LENGTHS]
+    n = strata.sums["n"]
+    lengths = [strata.sums[column] / n for column in LENGTHS]
     banded = strata.digits < EXACT
     if banded:
         warnings.append(
@@ -211,9 +176,7 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
     if len(row_strata) < counts.rows:
         warnings.append(f"errors are judged by {len(row_strata)} of its {counts.rows} rows, drawn by their own digits")
     warnings += _pooled(counts, values)
-    energy, runtime = (
-        _target(target, unit, strata, cells, rows) for target, unit in (("energy", "J"), ("runtime", "s"))
-    )
+    energy, runtime = (_target(target, unit, strata, rows) for target, unit in (("energy", "J"), ("runtime", "s")))
     return Group(
         model_name=name,
         system=" + ".join(sorted(map(str, counts.values.get("system", {""})))),
@@ -250,17 +213,18 @@ def _without_energy(name: str, part: Tallied, boundary: Boundary) -> FitError:
     return FitError(covers, "empty", f"no row of {name} has energy left; see --boundary")
 
 
-def _target(name: str, unit: str, strata: Strata, cells: NDArray[np.int64], rows: Mapping[str, FloatArray]) -> Target:
+def _target(name: str, unit: str, strata: Strata, rows: Mapping[str, FloatArray]) -> Target:
     sums, column = strata.sums, "energy_j" if name == "energy" else "runtime_s"
-    variance = None
+    sure = None
     known = strata.certainty != UNKNOWN
-    if name == "energy" and "variance" in sums and known.any():
-        variance = np.where(known, sums["variance"] / sums["n"], np.nan)
+    if name == "energy" and known.any():
+        n, w, wy, variance = (strata.sure_sums[key] for key in SURE_SUMS)
+        sure = Sure(Sums(n, w, wy, n), np.where(known, variance / n, np.nan))
     phases = None
     if f"{name}_prefill/n" in sums and all(sums[f"{name}_{phase}/n"].any() for phase in ("prefill", "decode")):
         prefill, decode = (
             Phase(
-                Sums(*(sums[f"{name}_{phase}/{key}"] for key in ("n", "w", "wy", "n"))).gathered(cells),
+                Sums(*(sums[f"{name}_{phase}/{key}"] for key in ("n", "w", "wy", "n"))),
                 rows[f"{name}_{phase}"],
             )
             for phase in ("prefill", "decode")
@@ -270,9 +234,9 @@ def _target(name: str, unit: str, strata: Strata, cells: NDArray[np.int64], rows
         name=name,
         unit=unit,
         y=rows[column],
-        raw=Sums(*(sums[key] for key in ("n", "n", f"{column}/y", f"{column}/yy"))).gathered(cells),
-        strata=Sums(*(sums[key] for key in ("n", f"{column}/w", f"{column}/wy", "n"))),
-        variance=variance,
+        raw=Sums(*(sums[key] for key in ("n", "n", f"{column}/y", f"{column}/yy"))),
+        relative=Sums(*(sums[key] for key in ("n", f"{column}/w", f"{column}/wy", "n"))),
+        sure=sure,
         phases=phases,
         phase_columns="prefill_energy_j, decode_energy_j" if name == "energy" else "time_to_first_token_s",
         warnings=(),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling import _tally  # compiled from csrc/modelling/tally.h
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.strata import JUDGED, LENGTHS, PHASES, SPANNED, SUMS, Codes
+from llmpower.modelling.strata import JUDGED, LENGTHS, PHASES, SPANNED, SUMS, SURE_SUMS, Codes
 
 # The package's __getattr__ makes every name of it an object for mypy, this module's too.
 extension: Any = _tally
@@ -36,21 +36,23 @@ MODELS_END = 2**32
 
 assert (len(LENGTHS), len(PHASES)) == (lib.LLMPOWER_LENGTHS, lib.LLMPOWER_PHASES)
 assert (len(SPANNED), len(SUMS)) == (lib.LLMPOWER_SPANNED, lib.LLMPOWER_SUMS)
+assert (len(SURE_SUMS), len(JUDGED)) == (lib.LLMPOWER_SURE_SUMS, lib.LLMPOWER_JUDGED)
 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
     """What a summer has of one model, as C lays it out.
 
-    ``lengths`` is (4, m), ``certainty`` and ``cells`` (m,), ``sums`` (26, m), ``judged`` (n, 11) and ``judged_strata``
-    (n,). ``low`` and ``high`` have shape (6,).
+    Of its cells ``lengths`` is (4, n_cells) and ``sums`` (25, n_cells); of its strata ``cells`` and ``certainty`` are
+    (m,), ``sure_sums`` (4, m). ``judged`` is (11, n) and ``judged_strata`` (n,). ``low`` and ``high`` have shape (6,).
     """
 
     digits: int
     lengths: FloatArray
-    certainty: Codes
-    cells: Codes
     sums: FloatArray
+    cells: Codes
+    certainty: Codes
+    sure_sums: FloatArray
     judged: FloatArray
     judged_strata: Codes
     rows: int
@@ -116,7 +118,8 @@ class Summer:
         """What another has of a model."""
         assert 0 <= model < MODELS_END
         self._unpack()
-        m, n = len(theirs.certainty), len(theirs.judged)
+        n_cells, m, n = theirs.lengths.shape[1], len(theirs.certainty), len(theirs.judged_strata)
+        assert below(theirs.cells, n_cells)
         counts = ffi.new("struct llmpower_counts *")
         for name in ("rows", "below", *FLAGS, "low", "high"):
             value = getattr(theirs, name)
@@ -125,11 +128,8 @@ class Summer:
             self._of(model),
             model,
             counts,
-            ffi.new("struct llmpower_sizes *", {"strata": m, "judged": n, "digits": theirs.digits}),
-            _double(theirs.lengths, (len(LENGTHS), m)),
-            _int64(theirs.certainty, (m,)),
-            _double(theirs.sums, (len(SUMS), m)),
-            _judged(theirs.judged, n),
+            ffi.new("struct llmpower_sizes *", (n_cells, m, n, theirs.digits)),
+            _arrays(theirs, n_cells, m, n),
         )
         _done(status)
         self.n_models = max(self.n_models, model + 1)
@@ -141,23 +141,25 @@ class Summer:
             return self._arrived[model]
         sizes, counts = ffi.new("struct llmpower_sizes *"), ffi.new("struct llmpower_counts *")
         lib.llmpower_tally_sizes(self._of(model), model, sizes, counts)
-        m, n = sizes.strata, sizes.judged
-        lengths, sums, judged = np.empty((len(LENGTHS), m)), np.empty((len(SUMS), m)), np.empty((n, len(JUDGED)))
-        certainty, cells, judged_strata = (np.empty(size, np.int64) for size in (m, m, n))
-        status = lib.llmpower_tally_model(
-            self._of(model),
-            model,
-            _double(lengths, lengths.shape),
-            _int64(certainty, (m,)),
-            _int64(cells, (m,)),
-            _double(sums, sums.shape),
-            _judged(judged, n),
-            _int64(judged_strata, (n,)),
+        n_cells, m, n = sizes.cells, sizes.strata, sizes.judged
+        found = Summed(
+            digits=sizes.digits,
+            lengths=np.empty((len(LENGTHS), n_cells)),
+            sums=np.empty((len(SUMS), n_cells)),
+            cells=np.empty(m, np.int64),
+            certainty=np.empty(m, np.int64),
+            sure_sums=np.empty((len(SURE_SUMS), m)),
+            judged=np.empty((len(JUDGED), n)),
+            judged_strata=np.empty(n, np.int64),
+            rows=counts.rows,
+            below=counts.below,
+            allocated=counts.allocated,
+            modelled=counts.modelled,
+            low=np.array(list(counts.low)),
+            high=np.array(list(counts.high)),
         )
-        _done(status)
-        numbers = counts.rows, counts.below, counts.allocated, counts.modelled
-        ends = np.array(list(counts.low)), np.array(list(counts.high))
-        return Summed(sizes.digits, lengths, certainty, cells, sums, judged, judged_strata, *numbers, *ends)
+        _done(lib.llmpower_tally_model(self._of(model), model, _arrays(found, n_cells, m, n)))
+        return found
 
     def _of(self, model: int) -> Any:
         """The tally of a model."""
@@ -189,8 +191,21 @@ def _done(status: int) -> None:
         raise MemoryError("the sums of a tally's models")
 
 
-def _judged(rows: FloatArray, n: int) -> Any:
-    return ffi.cast("struct llmpower_judged *", _double(rows, (n, len(JUDGED))))
+def _arrays(summed: Summed, n_cells: int, m: int, n: int) -> Any:
+    """Good as long as its arrays are."""
+    of_cells = _double(summed.lengths, (len(LENGTHS), n_cells)), _double(summed.sums, (len(SUMS), n_cells))
+    of_strata = (
+        _int64(summed.cells, (m,)),
+        _int64(summed.certainty, (m,)),
+        _double(summed.sure_sums, (len(SURE_SUMS), m)),
+    )
+    of_judged = _double(summed.judged, (len(JUDGED), n)), _int64(summed.judged_strata, (n,))
+    return ffi.new("struct llmpower_arrays *", (*of_cells, *of_strata, *of_judged))
+
+
+def below(numbers: Codes, n: int) -> bool:
+    """Whether all are from 0 to n − 1; those below zero are great without a sign."""
+    return bool(numbers.view(np.uint64).max(initial=0) < max(1, n))
 
 
 def _double(array: FloatArray, shape: tuple[int, ...]) -> Any:

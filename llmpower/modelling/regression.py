@@ -127,8 +127,7 @@ def regress(
     designs = Designs(group) if designs is None else designs
     design, row_columns = designs.of_cells(form, target), designs.of_rows(form, target)
     if type(form) is Phases:
-        sums = target.strata.gathered(group.strata) if weighting is None else weighting.plain
-        return _phases(group, target, form, design, row_columns, sums, robust=robust)
+        return _phases(group, target, form, design, row_columns, target.relative, robust=robust)
     if not form.non_negative:
         cells = Cells.of_sums(design, target.raw)
         refuse_undetermined(group, form, cells)
@@ -146,9 +145,8 @@ def regress(
 
 def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weighting:
     """What rows count for relative least squares, by the design that misses least where rows say how sure they are."""
-    alike = target.strata.gathered(group.strata)
-    plain = Weighting(np.ones(len(group.strata)), alike, alike)
-    if target.variance is None:
+    plain = Weighting(np.ones(len(group.strata)), target.relative)
+    if target.sure is None:
         return plain
     scatter = []
     for design in designs:
@@ -159,8 +157,8 @@ def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weight
             scatter.append((group.n_obs - float(cells.solve(non_negative=True) @ cells.g)) / degrees)
     if not scatter:
         return plain
-    u = uncertain(target.variance, target.strata.n, min(scatter))
-    return Weighting(u, target.strata.gathered(group.strata, u), plain.plain)
+    u = uncertain(target.sure.variance, target.sure.sums.n, min(scatter))
+    return Weighting(u, target.sure.sums.gathered(group.strata, u))
 
 
 def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmpower.modelling.kernels import ffi, lib, pointer
+from llmpower.modelling.kernels import below, ffi, lib, pointer
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.strata import Codes
 
@@ -78,7 +78,7 @@ def parts(cells: Cells, part: Codes, n_parts: int, *, non_negative: bool, singul
         LinAlgError: what is left without a part is singular.
     """
     n = len(cells.columns)
-    assert _below(part, n_parts)
+    assert below(part, n_parts)
     G, g, found = np.zeros((n_parts, n, n)), np.zeros((n_parts, n)), np.empty((n_parts, n))
     status = lib.llmpower_parts(
         _cells(cells.columns, cells.w, cells.wy),
@@ -147,11 +147,6 @@ def _limits(singular: float, steep: float) -> Any:
 def _fits(n_terms: int) -> int:
     assert 0 < n_terms <= lib.LLMPOWER_TERMS
     return n_terms
-
-
-def _below(numbers: Codes, n: int) -> bool:
-    """Whether all are from 0 to n − 1; those below zero are great without a sign."""
-    return bool(numbers.view(np.uint64).max(initial=0) < max(1, n))
 
 
 def _solved(status: int) -> bool:

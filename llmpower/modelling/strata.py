@@ -1,4 +1,4 @@
-"""Rows of any number, kept as sums: one stratum for each cell of a model and each class of certainty.
+"""Rows of any number, kept as sums: of each cell of a model, and of its strata, one for each class of certainty.
 
 Least squares needs of rows that share a design row no more than a few sums, and sums of two portions of rows add up. So
 a table, the batches of a data set and the shares of several workers all come down to the same thing, which is as large
@@ -45,10 +45,12 @@ SUMS = (
     "n",
     *LENGTHS,
     *(f"{target}/{power}" for target in ("energy_j", "runtime_s") for power in ("w", "wy", "y", "yy")),
-    "variance",
     *(f"{phase}/{power}" for phase in PHASES for power in ("n", "w", "wy")),
 )
-"""Names of a stratum's sums in C's order: w is 1/y², so that wy is 1/y."""
+"""Names of a cell's sums in C's order: w is 1/y², so that wy is 1/y."""
+
+SURE_SUMS = ("n", "w", "wy", "variance")
+"""Names of a stratum's sums: those of energy, and of (s/y)²."""
 
 JUDGED = ("energy_j", "runtime_s", *LENGTHS, "certainty", *PHASES)
 """Names of a judged row's values in C's order."""
@@ -64,17 +66,17 @@ UNKNOWN = -2000
 
 @dataclass(frozen=True, slots=True)
 class Strata:
-    """One model's ``m`` strata in the order of their ``lengths`` (4, m) and ``certainty``, and its judged rows.
+    """One model's cells in the order of their lengths, its strata in that of their cells and certainty, judged rows.
 
-    ``digits`` is how many binary digits lengths are kept to, ``cells`` the cell of each stratum, and ``sums`` are by
-    the names of :data:`SUMS`. ``judged`` has the values of :data:`JUDGED` of each judged row, and ``judged_strata`` its
-    stratum.
+    ``digits`` is how many binary digits lengths are kept to; ``sums`` are those of each cell by the names of
+    :data:`SUMS`. ``cells`` is the cell of each stratum, ``certainty`` its class, ``sure_sums`` its sums by the names of
+    :data:`SURE_SUMS`. ``judged`` has the values of :data:`JUDGED` of each judged row, ``judged_strata`` its stratum.
     """
 
     digits: int
-    lengths: FloatArray
-    certainty: Codes
-    cells: Codes
     sums: Mapping[str, FloatArray]
+    cells: Codes
+    certainty: Codes
+    sure_sums: Mapping[str, FloatArray]
     judged: Mapping[str, FloatArray]
     judged_strata: Codes

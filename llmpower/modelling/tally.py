@@ -1,14 +1,14 @@
 """What is kept of rows while they go by: sums, the rows that errors are judged by, and what should be said of them.
 
 The tally of a table is made in one step; that of a data set batch by batch; those of several workers are merged. From
-any of them :meth:`Tally.models` gives what is fitted, so there is one way to fit however rows came.
+any of them :meth:`Tally.model` gives what is fitted, so there is one way to fit however rows came.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from llmpower.modelling.boundary import Boundary, Covered
 from llmpower.modelling.frames import Rows
 from llmpower.modelling.kernels import Summed, Summer
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.strata import JUDGED, JUDGED_ROWS, SUMS, Strata
+from llmpower.modelling.strata import JUDGED, JUDGED_ROWS, SUMS, SURE_SUMS, Strata
 
 POOLED = ("system", "batch_size", "concurrency")
 """Columns whose values are named where one model's rows differ in them."""
@@ -57,7 +57,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Tallied:
-    """One model's part of a tally: all its ``rows``, and strata and counts of those that are fitted."""
+    """One model's part of a tally: all its ``rows``, and strata and counts of those that are fitted.
+
+    Both are ``None`` where no energy is known.
+    """
 
     key: Key
     covers: str | None
@@ -120,17 +123,19 @@ class Tally:
         """How many rows went by."""
         return sum(n for n, _ in self._seen.values())
 
-    def models(self) -> Iterator[Tallied]:
-        """Each model's part, in the order of their keys; strata and counts are ``None`` where no energy is known."""
-        for key in sorted(self._seen, key=lambda values: tuple(map(_sortable, values))):
-            n, simulated = self._seen[key]
-            covers = self._covers(key)
-            if covers is None:
-                yield Tallied(key, None, n, simulated, None, None)
-                continue
-            number = self._numbers[key, covers[0]]
-            found = self._summer.of_model(number)
-            yield Tallied(key, covers[0], n, simulated, _strata(found), _counts(found, self._values[number]))
+    def model_keys(self) -> list[Key]:
+        """In order."""
+        return sorted(self._seen, key=lambda values: tuple(map(_sortable, values)))
+
+    def model(self, key: Key) -> Tallied:
+        """One model's part, which threads may ask for beside each other."""
+        n, simulated = self._seen[key]
+        covers = self._covers(key)
+        if covers is None:
+            return Tallied(key, None, n, simulated, None, None)
+        number = self._numbers[key, covers[0]]
+        found = self._summer.of_model(number)
+        return Tallied(key, covers[0], n, simulated, _strata(found), _counts(found, self._values[number]))
 
     def _covers(self, key: Key) -> tuple[str | None] | None:
         """Which coverage of a key's rows is fitted: that with every part that any row has; ``None`` where none has."""
@@ -179,8 +184,9 @@ class Tally:
 
 def _strata(found: Summed) -> Strata:
     sums = dict(zip(SUMS, found.sums, strict=True))
-    judged = dict(zip(JUDGED, np.ascontiguousarray(found.judged.T), strict=True))
-    return Strata(found.digits, found.lengths, found.certainty, found.cells, sums, judged, found.judged_strata)
+    judged = dict(zip(JUDGED, found.judged, strict=True))
+    sure_sums = dict(zip(SURE_SUMS, found.sure_sums, strict=True))
+    return Strata(found.digits, sums, found.cells, found.certainty, sure_sums, judged, found.judged_strata)
 
 
 def _counts(found: Summed, values: dict[str, set[object]]) -> Counts:

@@ -27,7 +27,8 @@ from llmpower.modelling.designs import design_of, row_design_of
 from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
 from llmpower.modelling.forms import make_form
-from llmpower.modelling.groups import Group, Target, group_rows
+from llmpower.modelling.grouping import group_rows
+from llmpower.modelling.groups import Group, Target
 from llmpower.modelling.heldout import compare, with_quantiles
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
@@ -102,9 +103,10 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     if form.non_negative:
         missed = 1 - asked_rows / target.y
         u = np.ones(len(group.strata))
-        if target.variance is not None:
-            u = uncertain(target.variance, target.strata.n, float(missed @ missed) / len(missed))
-        sums = target.strata.gathered(group.strata, u)
+        sums = target.relative
+        if target.sure is not None:
+            u = uncertain(target.sure.variance, target.sure.sums.n, float(missed @ missed) / len(missed))
+            sums = target.sure.sums.gathered(group.strata, u)
         if "Huber" in old.estimator:
             of_rows = huber(lambda _: missed, u[group.row_strata])
             sums = Sums.of_rows(group.cells, target.y, of_rows / target.y**2, group.n_cells)

@@ -39,11 +39,10 @@ Solve = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """u of every stratum, and the sums of every cell for w = u/y²; ``plain`` are those with u = 1."""
+    """u of every stratum, and the sums of every cell for w = u/y²."""
 
     factors: FloatArray
     sums: Sums
-    plain: Sums
 
 
 def uncertain(relative_variance: FloatArray, n: FloatArray, scatter: float) -> FloatArray:

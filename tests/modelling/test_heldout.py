@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from llmpower.modelling.forms import Paper, Recompute, make_form
-from llmpower.modelling.groups import Group, group_rows
+from llmpower.modelling.grouping import group_rows
+from llmpower.modelling.groups import Group
 from llmpower.modelling.heldout import (
     MAX_LENGTHS,
     compare,

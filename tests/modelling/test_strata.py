@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from llmpower.modelling.kernels import Summed, Summer
-from llmpower.modelling.strata import EXACT, JUDGED, SUMS, UNKNOWN
+from llmpower.modelling.strata import EXACT, JUDGED, SUMS, SURE_SUMS, UNKNOWN
 
 MODELS = 3
 Columns = dict[str, NDArray[np.float64]]
@@ -50,7 +50,7 @@ def summed(n: int, seed: int, cuts: list[int], *, most_judged: int = 100) -> Sum
 
 
 def judged(found: Summed) -> NDArray[np.float64]:
-    return found.judged[np.lexsort(found.judged[:, :3].T)]
+    return found.judged[:, np.lexsort(found.judged[:3])]
 
 
 @settings(deadline=None, max_examples=10)
@@ -65,8 +65,9 @@ def test_portions_come_down_to_what_all_rows_do(seed: int, cuts: list[int]) -> N
         for name in ("lengths", "certainty", "cells", "low", "high"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
         np.testing.assert_allclose(ours.sums, theirs.sums, rtol=1e-12)
+        np.testing.assert_allclose(ours.sure_sums, theirs.sure_sums, rtol=1e-12)
         # The same rows stay to be judged, in whatever order they come.
-        assert len(ours.judged) == 100
+        assert len(ours.judged_strata) == 100
         np.testing.assert_array_equal(judged(ours), judged(theirs))
 
 
@@ -80,11 +81,14 @@ def test_sums_are_those_of_the_rows(each: int) -> None:
     assert found.rows == sums["n"].sum() == own.sum()
     assert sums["input_tokens"].sum() == columns["input_tokens"][own].sum()
     assert sums["energy_j/w"].sum() == pytest.approx((1 / energy_j**2).sum())
-    assert sums["variance"].sum() == pytest.approx(((columns["std_j"][own] / energy_j) ** 2).sum())
+    sure = dict(zip(SURE_SUMS, found.sure_sums, strict=True))
+    assert sure["variance"].sum() == pytest.approx(((columns["std_j"][own] / energy_j) ** 2).sum())
+    for name, of_cell in (("n", "n"), ("w", "energy_j/w"), ("wy", "energy_j/wy")):
+        np.testing.assert_allclose(np.bincount(found.cells, sure[name]), sums[of_cell], rtol=1e-12)
     assert sums["energy_prefill/wy"].sum() == pytest.approx(np.nansum(1 / prefill_j))
     # A row's lengths are its stratum's, to as many digits as that keeps.
-    of_rows = dict(zip(JUDGED, found.judged.T, strict=True))
-    kept = found.lengths[:, found.judged_strata]
+    of_rows = dict(zip(JUDGED, found.judged, strict=True))
+    kept = found.lengths[:, found.cells[found.judged_strata]]
     np.testing.assert_array_equal(found.certainty[found.judged_strata], of_rows["certainty"])
     for name, lengths in zip(("input_tokens", "output_tokens"), kept, strict=False):
         assert (lengths <= of_rows[name]).all()
@@ -111,7 +115,7 @@ def test_classes_are_powers_of_two() -> None:
     summer = Summer(100, 100)
     ones = {name: np.ones(6) for name in ("input_tokens", "output_tokens", "energy_j", "runtime_s")}
     summer.add(np.zeros(6, np.uint32), 1, ones | {"std_j": np.sqrt(variances)})
-    found = summer.of_model(0).judged[:, JUDGED.index("certainty")]
+    found = summer.of_model(0).judged[JUDGED.index("certainty")]
     assert found[0] == found[1] == found[2] - 1
     assert (found[4], found[5]) == (UNKNOWN + 1, UNKNOWN)
 

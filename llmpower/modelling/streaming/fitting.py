@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.boundary import Boundary
 from llmpower.modelling.fitting import AUTO, fit_groups, forms_of
-from llmpower.modelling.groups import Group, group_columns, groups_of
+from llmpower.modelling.groups import Maker, group_columns, makers_of
+from llmpower.modelling.linear import Form
 from llmpower.modelling.models import WorkloadModel
 from llmpower.modelling.screening import Screening
 from llmpower.modelling.streaming.dataset import open_datasets
@@ -85,16 +86,16 @@ def fit_datasets(
         raise FitError("--where", where, "no row satisfies it; loosen the condition")
     screening = scanned.doubts.screening()
     screening.refuse(refuse)
-    groups = _groups(scanned, keys)
-    if not groups:
+    makers = makers_of(scanned.tally, keys)
+    if not makers:
         raise screening.nothing_left(leave_out)
-    return Streamed(fit_groups(groups, forms), screening, scanned.rows)
+    return Streamed(_models(scanned, makers, forms), screening, scanned.rows)
 
 
-def _groups(scanned: Scanned, keys: Sequence[str]) -> list[Group]:
-    """What is fitted; where simulated and real rows are mixed, the error says which files they are in."""
+def _models(scanned: Scanned, makers: Sequence[Maker], forms: Sequence[Form]) -> list[WorkloadModel]:
+    """As fitted; where simulated and real rows are mixed, the error says which files they are in."""
     try:
-        return groups_of(scanned.tally, keys)
+        return fit_groups(makers, forms)
     except FitError as error:
         if error.field != "simulated":
             raise

@@ -1,0 +1,79 @@
+"""A table's rows into what is fitted: checked, summed, and a group made of each model's sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmpower.modelling.boundary import Boundary
+from llmpower.modelling.frames import Rows, read_rows
+from llmpower.modelling.groups import NUMBERS, Group, Maker, group_columns, makers_of
+from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
+from llmpower.modelling.strata import JUDGED_ROWS
+from llmpower.modelling.tally import STRETCH, Tally, processors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def group_rows(
+    measurements: pd.DataFrame, group_by: Sequence[str] | None, boundary: str, *, whole: bool = False
+) -> list[Group]:
+    """Check the measurements and split them into one group per model, sorted by what they are grouped by.
+
+    ``group_by`` defaults to ``model_name`` and, where there is such a column, ``system``. ``whole`` keeps all rows to
+    judge errors by, however many.
+
+    Raises:
+        InputError: a column of ``group_by`` is not there.
+        FitError: as :func:`~llmpower.modelling.measurements.check_measurements`, or a group mixes simulated and
+            real rows, or has no energy measured.
+    """
+    return [make() for make in makers_of_rows(measurements, group_by, boundary, whole=whole)]
+
+
+def makers_of_rows(
+    measurements: pd.DataFrame, group_by: Sequence[str] | None, boundary: str, *, whole: bool = False
+) -> list[Maker]:
+    """As :func:`group_rows`, with each group made when it is asked for."""
+    covered = Boundary.parse(boundary)
+    columns = group_columns(group_by, list(measurements.columns))
+    return makers_of(_tallied(measurements, columns, covered, whole=whole), columns)
+
+
+def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Boundary, *, whole: bool) -> Tally:
+    """The sums of a table; its columns as arrays are let go before groups are made."""
+    # A table has a score of columns; only those that are checked are copied, and only numbers go on from here.
+    wanted = {*REQUIRED, *energy_columns(covered.parts_name), "energy_j", "simulated"}
+    checked = check_measurements(measurements[[c for c in measurements.columns if c in wanted]], covered.parts_name)
+    rows = read_rows(measurements, checked, sorted({*NUMBERS, *covered.consulted()}))
+    del checked
+    codes, keys = keys_of(measurements, rows, columns)
+    threads = min(processors(), 1 + len(rows) // STRETCH)
+    tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads)
+    tally.add(keys, codes, rows)
+    return tally
+
+
+def keys_of(
+    measurements: pd.DataFrame, rows: Rows, columns: Sequence[str]
+) -> tuple[NDArray[np.int64], list[tuple[object, ...]]]:
+    """Each row's group, numbered in the order of their keys, and the keys."""
+    import pandas as pd
+
+    codes, parts = np.zeros(len(rows), dtype=np.int64), []
+    for name in columns:
+        if name == "system":
+            of_column, values = rows["system"], list(rows.systems)
+        else:
+            of_column, found = pd.factorize(measurements[name], sort=True, use_na_sentinel=False)
+            values = list(found)
+        codes = codes * len(values) + of_column
+        parts.append(values)
+    numbers, present = pd.factorize(codes, sort=True)
+    places = np.unravel_index(present, [len(values) for values in parts])
+    keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
+    return numbers.astype(np.int64, copy=False), keys
