@@ -134,14 +134,14 @@ def _expected(
     known_j = sum(piece.level.power_w * piece.duration_s for piece in pieces if piece.level)
     shaped_j = shape.energies_j(pieces, tick_s)
     unknown_j = sum(each for each, piece in zip(shaped_j, pieces, strict=True) if not piece.level)
-    factor = max(total_j - known_j, 0.0) / unknown_j if unknown_j else 0.0
+    left_j = max(total_j - known_j, 0.0)
     energies_j, variances_j2 = [], []
     for piece, each_j in zip(pieces, shaped_j, strict=True):
         if piece.level:
             energy_j = piece.level.power_w * piece.duration_s
             own_j2 = prior_j2(piece, piece.level, tick_s, h)
         else:
-            energy_j = factor * each_j
+            energy_j = each_j / unknown_j * left_j if unknown_j else 0.0  # the quotient first: it is 1 at most
             relative = PROMPT_STD if piece.regime.kind == "prefill" else UNKNOWN_STD
             own_j2 = max(relative * energy_j, shape.spread_w / 3 * piece.duration_s) ** 2
             own_j2 += (energy_j / piece.duration_s * piece.edge_width_s) ** 2 / 12
