@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from msgspec import structs
 
@@ -26,6 +27,10 @@ ROOT = Path(__file__).parents[1]
 
 # Helper modules of several folders: tests are collected without packages.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# No test depends on how fast the machine is.
+hypothesis.settings.register_profile("llmpower", deadline=None)
+hypothesis.settings.load_profile("llmpower")
 
 
 @pytest.fixture(scope="session", autouse=True)
