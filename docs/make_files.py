@@ -12,6 +12,7 @@ from llmpower.modelling.document import SCHEMA as MODELS_SCHEMA
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.routing.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
 from llmpower.routing.policy_document import SCHEMA as POLICY_SCHEMA
+from llmpower.routing.policy_tariff import PolicyTariff
 from llmpower.types import MEASUREMENT_COLUMNS
 
 COLUMNS = {
@@ -96,6 +97,15 @@ POLICY = {
     "models": "the choices, see below, in the order in which ties go to the first",
     "output_lengths": "moments of the output lengths, by class of query and input length",
     "max_runtime_s": "the longest that a query is to be expected to take, where another model is quicker; may be null",
+    "tariff": "by what joules are weighed, where the plan pursues money or carbon; may be null",
+}
+
+POLICY_TARIFF = {
+    "weighs": "`money` or `carbon`",
+    "rates": "in ascending order: `hour` of the day (0 to 23) or `timestamp` (ISO) from which it holds, for an hour at"
+    " most, and `per_kwh`, EUR or g CO₂; at a moment without one [their mean](decisions/071-policies-by-the-hour.md)",
+    "dearest_per_kwh": "f_max, the dearest at which a query of the plan came: e counts times f/f_max of the moment",
+    "zone": "the IANA name of the place whose hours they are; null is UTC",
 }
 
 CHOICE = {
@@ -201,6 +211,7 @@ a missing one are refused by name.
         policy,
         table("key", keys(RoutingPolicy), POLICY),
         table("of models", keys(PolicyModel), CHOICE),
+        table("of tariff", [*keys(PolicyTariff), "zone"], POLICY_TARIFF),
         table("of output_lengths", keys(OutputLengths), LENGTHS),
     ]
     return "\n".join(parts)

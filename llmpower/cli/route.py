@@ -166,7 +166,8 @@ def command(
     memory, with --dask by many workers, and the plan is written by cells (docs/fleet.md).
 
     With a --tariff the workload needs a timestamp, and ê is euros or grams of CO₂ in place of joules: those of the hour
-    in which a query comes. The table states all of them. Queries are not moved to other hours.
+    in which a query comes. The table states all of them. Queries are not moved to other hours. A --policy takes the
+    rates along and decides by the clock.
 
     \b
     Example:
@@ -182,7 +183,7 @@ def command(
     # Before NumPy comes: this command divides cells among threads of its own, and those of BLAS would spin beside them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from llmpower.cli.route_asked import goal_of, idle_of
-    from llmpower.cli.route_table import plan_lines, warnings
+    from llmpower.cli.route_table import plan_lines, policy_warnings, warnings
     from llmpower.cli.streamed import count_streamed
     from llmpower.modelling import load_models
     from llmpower.places import is_dataset
@@ -196,9 +197,7 @@ def command(
         save_policy,
         trace_frontier,
     )
-    from llmpower.routing.goals import pursued
     from llmpower.routing.gpu_seconds import GpuSeconds, parse_gpu_seconds
-    from llmpower.routing.policy import refuse_rates
     from llmpower.routing.rows import Rows
     from llmpower.routing.shares import parse_shares
     from llmpower.tables import parse_columns, write_table
@@ -252,8 +251,6 @@ def command(
         rows = Rows(Path(workload_source), parse_columns(columns), tariff)
         early = out is not None and not cells and rows.can_save_early(out)
         workload = rows.workload(keep=early)
-    if policy_path is not None:
-        refuse_rates(workload.rates.weighed(pursued(goal, weigh, workload.rates)))
 
     with rows.saving(out) if early and rows is not None and out is not None else nullcontext() as solved:
         plan = route(
@@ -273,7 +270,7 @@ def command(
             draws=draws,
             solved=solved,
         )
-    for warning in warnings(plan):
+    for warning in (*warnings(plan), *(() if policy_path is None else policy_warnings(plan, tariff))):
         click.echo(f"llmpower: warning: {warning}", err=True)
     if out is not None and not early:
         if rows is None or cells:
@@ -281,7 +278,7 @@ def command(
         else:
             rows.save(plan, out)
     if policy_path is not None:
-        save_policy(make_policy(plan), policy_path)
+        save_policy(make_policy(plan, tariff), policy_path)
     if frontier_path is not None or plot_path is not None:
         with shown("frontier") as progress:
             plans = trace_frontier(

@@ -1,14 +1,18 @@
-"""Euros and grams of CO₂ in what ``llmpower route`` prints, where a tariff says them."""
+"""Euros and grams of CO₂ in what ``llmpower route`` and ``simulate`` print, where a tariff says them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import floor, log10
+from typing import TYPE_CHECKING
 
 from llmpower.cli.layout import energy_unit, in_percent
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.rates import AMOUNTS, UNITS, Weigh
+
+if TYPE_CHECKING:
+    from llmpower.routing.simulation import Strategy
 
 DIGITS = 4
 
@@ -27,11 +31,11 @@ class AmountColumn:
         """Name and unit."""
         return f"{'COST' if self.kind == 'money' else 'CO₂'} [{self.unit}]"
 
-    def of(self, outcome: Outcome) -> float:
+    def of(self, outcome: Outcome | Strategy) -> float:
         """EUR or g."""
         return float(getattr(outcome, AMOUNTS[self.kind]))
 
-    def figure(self, outcome: Outcome) -> str:
+    def figure(self, outcome: Outcome | Strategy) -> str:
         """In this column's unit."""
         return f"{self.of(outcome) / self.divisor:,.{self.decimals}f}"
 
@@ -42,10 +46,10 @@ class AmountColumn:
         return f"{amount}{' CO₂' if self.kind == 'carbon' else ''} ({saved(self.of(plan), against)} %)"
 
 
-def amount_columns(plan: RoutingPlan, outcomes: Iterable[Outcome]) -> list[AmountColumn]:
-    """One for each kind that the plan's tariff has."""
+def amount_columns(kinds: Iterable[Weigh], outcomes: Iterable[Outcome | Strategy]) -> list[AmountColumn]:
+    """One for each kind."""
     outcomes, columns = list(outcomes), []
-    for kind in plan.workload.rates.by_kind:
+    for kind in kinds:
         largest = max(getattr(outcome, AMOUNTS[kind]) for outcome in outcomes)
         unit, divisor = UNITS[kind].name, 1.0
         if kind == "carbon" and largest >= 1e3:

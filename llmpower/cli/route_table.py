@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from llmpower import phrases
 from llmpower.cli.layout import ABSENT, aligned, energy_unit, in_percent
@@ -10,6 +13,9 @@ from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, save
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.gpu_seconds import ROUNDING
 from llmpower.routing.rates import UNITS
+
+if TYPE_CHECKING:
+    from llmpower.routing.tariff import Tariff
 
 
 def plan_lines(plan: RoutingPlan) -> list[str]:
@@ -29,7 +35,7 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
     if plan.simulated:
         lines.insert(0, phrases.SIMULATED)
     limited, counted = plan.max_runtime_s is not None, plan.second_limits is not None
-    amounts = amount_columns(plan, outcomes.values())
+    amounts = amount_columns(plan.workload.rates.by_kind, outcomes.values())
     header = (
         *("", f"ENERGY [{unit}]", "SAVED [%]", *(name for column in amounts for name in (column.header, "SAVED [%]"))),
         *("ACC/TOKEN [%]", "ACC/QUERY [%]", "RUNTIME [s]"),
@@ -103,6 +109,17 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
         yield f"no ζ ever chooses {name}: {why}; {forced}"
 
 
+def policy_warnings(plan: RoutingPlan, tariff: Tariff | None) -> Iterator[str]:
+    """What somebody should know before routing by its policy."""
+    if tariff is None or plan.weighs == "energy":
+        return
+    if not tariff.day:
+        last = np.datetime64(int(tariff.start[-1]), "s")
+        yield f"the policy has rates until {last}Z and an hour at most; what comes later is weighed at their mean"
+    elif tariff.zone is None:
+        yield "the policy takes the tariff's hours for hours of UTC; name --tariff-zone where they are local ones"
+
+
 def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     """How sure the figures are, and what stands behind names of the table."""
     if plan.workload.rates.number:
@@ -134,7 +151,7 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     line = f"saved against {saving.against}: {saving.energy_j / divisor:,.2f} {unit} ({100 * saving.fraction:.1f} %)"
     if (sure := saving.interval) is not None:
         line += f", 95 % from {sure.low_j / divisor:,.2f} to {sure.high_j / divisor:,.2f} {unit}"
-    for column in amount_columns(plan, [plan.baselines[saving.against]]):
+    for column in amount_columns(plan.workload.rates.by_kind, [plan.baselines[saving.against]]):
         line += f"; {column.saved(plan)}"
     if (against := plan.baselines[saving.against]).late_queries:
         line += f"; that is late for {_late(plan, against)} of the queries"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
+    from llmpower.cli.route_amounts import AmountColumn
     from llmpower.routing.simulation import Simulation, Strategy
 
 
@@ -60,7 +62,8 @@ def command(
     CLOSED is how much of the way from random to the optimum at the same shares is gone, by the policy's objective. The
     router "online" learns output lengths from answers as they complete; "optimum_same_information" is the best that can
     be done by one who knows no more of them than that. Rows without CLOSED do not keep the shares.
-    LATE is the part of the queries that takes longer than the policy's --max-runtime, without waiting.
+    LATE is the part of the queries that takes longer than the policy's --max-runtime, without waiting. A policy that
+    pursues money or carbon decides and is judged by its tariff at the trace's times.
 
     \b
     Example:
@@ -98,9 +101,12 @@ def _parse_servers(texts: tuple[str, ...]) -> dict[str, int]:
 
 
 def _lines(result: Simulation) -> list[str]:
+    from llmpower.cli.route_amounts import amount_columns
+
     servers = ", ".join(f"{name} {count}" for name, count in result.servers.items())
     lines = [
         f"{result.queries:,} queries routed after {result.history:,} to learn from, ζ = {result.zeta:g},"
+        f"{'' if result.weighs == 'energy' else f' pursued is {result.weighs},'}"
         f" shares over {result.period:,} queries",
         f"servers: {servers}",
         "",
@@ -108,14 +114,16 @@ def _lines(result: Simulation) -> list[str]:
     if result.simulated:
         lines.insert(0, phrases.SIMULATED)
     divisor, unit = energy_unit(strategy.energy_j for strategy in result.strategies.values())
+    amounts = amount_columns([] if result.weighs == "energy" else [result.weighs], result.strategies.values())
     header = (
-        *("", "CLOSED [%]", "OBJECTIVE", f"ENERGY [{unit}]", "ACC/TOKEN [%]", "ACC/QUERY [%]"),
+        *("", "CLOSED [%]", "OBJECTIVE", f"ENERGY [{unit}]", *(column.header for column in amounts)),
+        *("ACC/TOKEN [%]", "ACC/QUERY [%]"),
         *("WAIT [s]", "WAIT-P99 [s]", "DECISION-P99 [µs]"),
         *(["LATE [%]"] if result.max_runtime_s is not None else []),
     )
     rows = [
         (
-            *_row(name, strategy, divisor),
+            *_row(name, strategy, divisor, amounts),
             *([] if strategy.late_queries is None else [in_percent(strategy.late_queries / result.queries, 2)]),
         )
         for name, strategy in result.strategies.items()
@@ -124,12 +132,13 @@ def _lines(result: Simulation) -> list[str]:
     return lines
 
 
-def _row(name: str, strategy: Strategy, divisor: float) -> tuple[str, ...]:
+def _row(name: str, strategy: Strategy, divisor: float, amounts: Sequence[AmountColumn]) -> tuple[str, ...]:
     return (
         name,
         in_percent(strategy.closed),
         f"{strategy.objective:,.5g}",
         f"{strategy.energy_j / divisor:,.2f}",
+        *(column.figure(strategy) for column in amounts),
         in_percent(strategy.accuracy_token_weighted, 2),
         in_percent(strategy.accuracy_query_mean, 2),
         f"{strategy.wait_mean_s:,.1f}",

@@ -33,16 +33,22 @@ BUCKETS = 8
 
 
 class Online:
-    """The router; ``lengths_known`` tells it τout with every query."""
+    """The router, at the times of the trace; ``lengths_known`` tells it τout with every query."""
 
-    def __init__(self, router: OnlineRouter, trace: Trace, *, lengths_known: bool = False) -> None:
-        self._router, self._known = router, lengths_known
-        self._number = {model.name: number for number, model in enumerate(router.policy.models)}
-        self._queries = _queries(trace)
+    def __init__(
+        self, policy: RoutingPolicy, period: int, history: Trace, trace: Trace, *, lengths_known: bool = False
+    ) -> None:
+        self._queries, self._times_s, self._now_s = _queries(trace), trace.times_s.tolist(), trace.start_s
+        self._router, self._known = OnlineRouter(policy, period, lambda: self._now_s), lengths_known
+        self._number = {model.name: number for number, model in enumerate(policy.models)}
+        tokens = history.input_tokens.tolist(), history.output_tokens.tolist()
+        times_s = history.times_s.tolist()
+        self._router.remember(*tokens, history.classes, times_s=times_s, lengths_known=lengths_known)
 
     def choose(self, query: int) -> int:
         """As the router does."""
         τin, τout, label = self._queries[query]
+        self._now_s = self._times_s[query]
         if self._router.learning_due:
             self._router.learn()
         return self._number[self._router.choose(τin, τout if self._known else None, query_class=label).name]
@@ -60,25 +66,25 @@ class Resolving:
         self._costs, self._seconds, self._most_s = QueryCosts(policy), seconds_of(policy), policy.max_runtime_s
         self._quotas = Quotas([model.share_range for model in policy.models], period)
         self._lengths = OutputLengthLearner(policy.output_lengths, _nothing_known(history, trace))
-        self._memory: deque[tuple[int, str | None]] = deque(maxlen=MEMORY)
-        self._queries = _queries(trace)
+        self._memory: deque[tuple[int, str | None, float]] = deque(maxlen=MEMORY)
+        self._queries, self._parts = _queries(trace), parts_of(policy, trace)
         self._prices = [model.price for model in policy.models]
-        for τin, τout, label in _queries(history):
+        for (τin, τout, label), part in zip(_queries(history), parts_of(policy, history), strict=True):
             self._lengths.observe(τin, τout, label)
-            self._memory.append((τin, label))
+            self._memory.append((τin, label, part))
 
     def choose(self, query: int) -> int:
         """Argmin of cost plus price over what the quotas leave open."""
         if query % RESOLVE_EVERY == 0 and len(self._memory) >= ENOUGH and self._quotas.remaining > ENOUGH:
             self._solve()
         τin, _, label = self._queries[query]
-        law = self._lengths.law(τin, label)
-        costs = self._costs.of(τin, law, label)
+        part, law = self._parts[query], self._lengths.law(τin, label)
+        costs = self._costs.of(τin, law, label, part)
         models = self._quotas.open
         if self._most_s is not None:
             models = in_time(self._seconds.of(τin, law), self._most_s, models)
         chosen = min(models, key=lambda number: costs[number] + self._prices[number])
-        self._memory.append((τin, label))
+        self._memory.append((τin, label, part))
         if self._quotas.count(chosen):
             self._quotas.begin()
         return chosen
@@ -88,9 +94,10 @@ class Resolving:
         self._lengths.observe(*self._queries[query])
 
     def _solve(self) -> None:
-        laws = [self._lengths.law(τin, label) for τin, label in self._memory]
-        costs = self._costs.sample([τin for τin, _ in self._memory], laws, [label for _, label in self._memory])
-        costs = only_in_time(costs, self._seconds, self._most_s, [τin for τin, _ in self._memory], laws)
+        tokens, labels, parts = zip(*self._memory, strict=True)
+        laws = [self._lengths.law(τin, label) for τin, label in zip(tokens, labels, strict=True)]
+        costs = self._costs.sample(tokens, laws, labels, parts)
+        costs = only_in_time(costs, self._seconds, self._most_s, tokens, laws)
         served, (low, high) = self._quotas.served, self._quotas.limits
         left_low = [max(0, least - count) for least, count in zip(low, served, strict=True)]
         left_high = [most - count for most, count in zip(high, served, strict=True)]
@@ -128,6 +135,18 @@ def learnt_laws(policy: RoutingPolicy, history: Trace, trace: Trace) -> list[Law
     for τin, τout, label in _queries(history):
         lengths.observe(τin, τout, label)
     return [lengths.law(τin, label) for τin, _, label in _queries(trace)]
+
+
+def parts_of(policy: RoutingPolicy, trace: Trace) -> list[float]:
+    """What a joule counts at each query.
+
+    Raises:
+        InputError: the policy's tariff has no rate for one of them.
+    """
+    if policy.tariff is None:
+        return [1.0] * len(trace)
+    parts: list[float] = policy.tariff.parts_of_trace(trace.times_s).tolist()
+    return parts
 
 
 def round_robin(shares: Sequence[float], n_queries: int) -> IntArray:

@@ -5,7 +5,8 @@ gateway knows: τin, perhaps who asks, and no answer yet. It chooses by one argm
 
     argmin_K  E[c_K(τin, τout) | τin, application] + λ_K          over the models that the quotas leave open
 
-learns the lengths from answers as they come (:mod:`~llmpower.routing.lengths`), keeps the shares over periods
+at the rate of the moment, where the policy pursues money or carbon (:mod:`~llmpower.routing.policy_tariff`). It learns
+the lengths from answers as they come (:mod:`~llmpower.routing.lengths`), keeps the shares over periods
 (:mod:`~llmpower.routing.quotas`) and lets prices follow both (:mod:`~llmpower.routing.online_prices`). Deciding and
 learning from an answer take microseconds. Solving for prices anew takes longer and is :meth:`OnlineRouter.learn`'s,
 which a caller runs where it may take its time, whenever :attr:`OnlineRouter.learning_due` says so.
@@ -13,10 +14,10 @@ which a caller runs where it may take its time, whenever :attr:`OnlineRouter.lea
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import repeat
-from operator import add, mul
 from os import PathLike
 from pathlib import Path
 from threading import Lock
@@ -26,9 +27,10 @@ from llmpower.routing.in_time import InTime
 from llmpower.routing.lengths import Law, OutputLengthLearner, exactly
 from llmpower.routing.online_costs import QueryCosts, cheapest
 from llmpower.routing.online_curves import ExpectedCosts
-from llmpower.routing.online_prices import GAIN, price_sample, response
+from llmpower.routing.online_prices import FollowingPrices, price_sample, response
 from llmpower.routing.online_state import RouterState, load_state, policy_digest, save_state
 from llmpower.routing.policy import PolicyModel, RoutingPolicy, middle_of_the_fits
+from llmpower.routing.policy_tariff import ALWAYS
 from llmpower.routing.quotas import Quotas
 
 PERIOD = 10_000
@@ -47,11 +49,9 @@ than the period follows its waves, which the optimum over the period does not.""
 REFRESH = 8
 """Queries from one look at the deviations to the next."""
 
-# Deviations are never worked off over less than this part of the period: the limits themselves see to its end.
-LEAST_HORIZON = 1 / 64
-
-Query = tuple[int, float | None, str | None]
-"""τin, τout where it was known before the answer came, and the application's label."""
+Query = tuple[int, float | None, str | None, float | None]
+"""τin, τout where it was known before the answer came, the application's label, and when it came, where that is known.
+"""
 
 
 class OnlineRouter:
@@ -60,6 +60,7 @@ class OnlineRouter:
     Args:
         policy: what ``llmpower route --policy`` wrote.
         period: the number of queries over which the policy's shares are kept: all that will come where that is known.
+        clock: the time, in seconds since 1970, by which the rate of the moment is known.
 
     Raises:
         InputError: ``period`` is below 1.
@@ -83,8 +84,8 @@ class OnlineRouter:
         >>> router.observe(input_tokens=100, output_tokens=37)
     """
 
-    def __init__(self, policy: RoutingPolicy, period: int = PERIOD) -> None:
-        self.policy = policy
+    def __init__(self, policy: RoutingPolicy, period: int = PERIOD, clock: Callable[[], float] = time.time) -> None:
+        self.policy, self._clock = policy, clock
         self._lock = Lock()
         self._costs = QueryCosts(policy)
         self._lengths = OutputLengthLearner(policy.output_lengths, middle_of_the_fits(policy))
@@ -93,12 +94,8 @@ class OnlineRouter:
         self._curves = [self._expected, *([] if self._in_time is None else [self._in_time.expected])]
         self._quotas = Quotas([model.share_range for model in policy.models], period)
         self._memory: deque[Query] = deque(maxlen=MEMORY)
-        self._base = [model.price for model in policy.models]
-        # Until a sample says how shares answer to prices, prices stay as the plan had them, and the quotas are kept by
-        # closing models alone.
-        self._response = [[0.0] * len(self._base) for _ in self._base]
-        self._prices = self._base.copy()
-        self._sum_of_prices, self._refreshed = [0.0] * len(self._base), 0
+        self._prices = FollowingPrices([model.price for model in policy.models])
+        self._rate = ALWAYS if policy.tariff is None else policy.tariff.stretch(clock())
         self._until_refresh = 0
         self._until_learning = ENOUGH
 
@@ -110,7 +107,7 @@ class OnlineRouter:
     @property
     def prices(self) -> dict[str, float]:
         """λ by the model's name, in the unit of the policy's objective; as of the last few queries."""
-        return {model.name: price for model, price in zip(self.policy.models, self._prices, strict=True)}
+        return {model.name: price for model, price in zip(self.policy.models, self._prices.now, strict=True)}
 
     @property
     def served(self) -> dict[str, int]:
@@ -140,19 +137,24 @@ class OnlineRouter:
                 self._refresh()
             self._until_refresh -= 1
             self._until_learning -= 1
-            prices, still_open = self._prices, self._quotas.open
+            prices, still_open, now_s = self._prices.now, self._quotas.open, self._clock()
+            if not self._rate.start_s <= now_s < self._rate.end_s:
+                assert self.policy.tariff is not None
+                self._rate = self.policy.tariff.stretch(now_s)
+            part = self._rate.part
             if at_most is None and output_tokens is None and input_tokens >= 0:
                 if self._in_time is not None:
                     still_open = self._in_time.of_unknown(input_tokens, query_class, still_open)
-                chosen = self._expected.cheapest(input_tokens, query_class, prices, still_open)
+                chosen = self._expected.cheapest(input_tokens, query_class, prices, still_open, part)
             elif self._in_time is None and output_tokens is not None and output_tokens >= 0 and input_tokens >= 0:
-                chosen = cheapest(self._costs.known(input_tokens, output_tokens, query_class), prices, still_open)
+                costs = self._costs.known(input_tokens, output_tokens, query_class, part)
+                chosen = cheapest(costs, prices, still_open)
             else:
                 law = self._law(input_tokens, output_tokens, query_class, at_most)
                 if self._in_time is not None:
                     still_open = self._in_time.of(input_tokens, law, still_open)
-                chosen = cheapest(self._costs.of(input_tokens, law, query_class), prices, still_open)
-            self._memory.append((input_tokens, output_tokens, query_class))
+                chosen = cheapest(self._costs.of(input_tokens, law, query_class, part), prices, still_open)
+            self._memory.append((input_tokens, output_tokens, query_class, now_s))
             if self._quotas.count(chosen):
                 self._begin_period()
             return self.policy.models[chosen]
@@ -172,19 +174,21 @@ class OnlineRouter:
         output_tokens: Iterable[int],
         classes: Iterable[str | None] = repeat(None),
         *,
+        times_s: Iterable[float | None] = repeat(None),
         lengths_known: bool = False,
     ) -> None:
         """Begin with what is known of queries of the past: lengths, and prices at which they would keep the shares.
 
-        ``lengths_known`` says that queries to come will be chosen for with their τout.
+        ``times_s`` are those at which they came, in seconds since 1970; ``lengths_known`` says that queries to come
+        will be chosen for with their τout.
         """
-        for τin, τout, query_class in zip(input_tokens, output_tokens, classes):  # noqa: B905 (labels may go on)
+        for τin, τout, query_class, at_s in zip(input_tokens, output_tokens, classes, times_s):  # noqa: B905 (repeats)
             with self._lock:
                 self._lengths.observe(τin, τout, query_class)
-                self._memory.append((τin, float(τout) if lengths_known else None, query_class))
+                self._memory.append((τin, float(τout) if lengths_known else None, query_class, at_s))
         with self._lock:
             if not lengths_known:
-                self._prepare([(τin, label) for τin, _, label in self._memory])
+                self._prepare([(τin, label) for τin, _, label, _ in self._memory])
         self.learn()
 
     def learn(self) -> bool:
@@ -197,15 +201,18 @@ class OnlineRouter:
         laws: list[Law] = []
         for start in range(0, len(queries), 64):
             with self._lock:  # for a moment each, so that nobody waits for all of them
-                laws += [self._law(τin, τout, label) for τin, τout, label in queries[start : start + 64]]
-        costs = self._costs.sample([query[0] for query in queries], laws, [query[2] for query in queries])
+                laws += [self._law(τin, τout, label) for τin, τout, label, _ in queries[start : start + 64]]
+        rates = self.policy.tariff
+        parts = 1.0 if rates is None else rates.parts([query[3] for query in queries])
+        costs = self._costs.sample([query[0] for query in queries], laws, [query[2] for query in queries], parts)
         if self._in_time is not None:
             costs = self._in_time.sample(costs, [query[0] for query in queries], laws)
         low, high = self._quotas.limits
         prices = price_sample(costs, low, high, self._quotas.period)
         answer = response(costs, prices, self._quotas.shares)
         with self._lock:
-            self._set_prices(prices.tolist(), answer.tolist())
+            self._prices.begin(prices.tolist(), answer.tolist())
+            self._until_refresh = 0
         return True
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -219,14 +226,15 @@ class OnlineRouter:
                 policy=policy_digest(self.policy),
                 period=self._quotas.period,
                 served=self._quotas.served.copy(),
-                base=self._base.copy(),
-                prices=self._prices.copy(),
-                response=[row.copy() for row in self._response],
-                sum_of_prices=self._sum_of_prices.copy(),
-                refreshed=self._refreshed,
+                base=self._prices.base.copy(),
+                prices=self._prices.now.copy(),
+                response=[row.copy() for row in self._prices.response],
+                sum_of_prices=self._prices.sum.copy(),
+                refreshed=self._prices.followed,
                 until_refresh=self._until_refresh,
                 until_learning=self._until_learning,
-                memory=list(self._memory),
+                memory=[query[:3] for query in self._memory],
+                times_s=[query[3] for query in self._memory],
                 lengths=self._lengths.state(),
                 open=list(self._quotas.open),
             )
@@ -246,15 +254,16 @@ class OnlineRouter:
             self._lengths.restore(state.lengths)
             for curves in self._curves:
                 curves.forget()
-            self._memory.extend(state.memory)
-            if unknown := [(τin, label) for τin, τout, label in self._memory if τout is None]:
+            times_s = [None] * len(state.memory) if state.times_s is None else state.times_s
+            self._memory.extend((*query, at_s) for query, at_s in zip(state.memory, times_s, strict=True))
+            if unknown := [(τin, label) for τin, τout, label, _ in self._memory if τout is None]:
                 self._prepare(unknown)
             same = state.policy == policy_digest(self.policy) and state.period == self._quotas.period
             if same:
                 self._quotas.begin(state.served, state.open)
-                self._set_prices(state.base, state.response)
-                self._sum_of_prices, self._refreshed = state.sum_of_prices, state.refreshed
-                self._prices, self._until_refresh = state.prices, state.until_refresh
+                self._prices.begin(state.base, state.response)
+                self._prices.sum, self._prices.followed = state.sum_of_prices, state.refreshed
+                self._prices.now, self._until_refresh = state.prices, state.until_refresh
                 self._until_learning = state.until_learning
         if not same:
             self.learn()
@@ -278,27 +287,14 @@ class OnlineRouter:
         return law
 
     def _refresh(self) -> None:
-        """Let prices follow the deviations: λ = λ₀ + κ/h·R·d."""
+        """Let prices follow the deviations."""
         quotas = self._quotas
         deviations = quotas.deviations()
         quotas.refresh(deviations)
-        scale = GAIN / max(quotas.remaining, LEAST_HORIZON * quotas.period)
-        self._prices = [
-            λ0 + scale * sum(map(mul, row, deviations)) for λ0, row in zip(self._base, self._response, strict=True)
-        ]
-        self._sum_of_prices = list(map(add, self._sum_of_prices, self._prices))
-        self._refreshed += 1
+        self._prices.follow(deviations, quotas.remaining, quotas.period)
         self._until_refresh = REFRESH
 
-    def _set_prices(self, base: list[float], answer: list[list[float]]) -> None:
-        self._base, self._response = base, answer
-        self._prices = base.copy()
-        self._sum_of_prices, self._refreshed = [0.0] * len(base), 0
-        self._until_refresh = 0
-
     def _begin_period(self) -> None:
-        """The mean of a gradient method's iterates is its best estimate: prices of the next period begin there."""
-        if self._refreshed:
-            self._set_prices([total / self._refreshed for total in self._sum_of_prices], self._response)
+        self._prices.begin_at_mean()
         self._quotas.begin()
-        self._until_learning = min(self._until_learning, 0)
+        self._until_refresh, self._until_learning = 0, min(self._until_learning, 0)

@@ -2,8 +2,9 @@
 
 With φ a form's terms and W_K = ζ/e_max·α_K,
 
-    c_K = W_K·E[φ(τin, τout)] − (1−ζ)/a_max·A_K·E[τin + τout]     (without the last factor where queries count alike)
+    c_K = ρ·W_K·E[φ(τin, τout)] − (1−ζ)/a_max·A_K·E[τin + τout]     (without the last factor where queries count alike)
 
+ρ is what a joule counts when the query comes: 1 but where rates differ by hour (:mod:`llmpower.routing.policy_tariff`).
 φ belongs to the form and not to the model, so it is computed once for all models of a form, at each of the two points
 of the law of τout; a form that only adds terms to another's serves the models of both. Prices are not in here: they
 change.
@@ -21,6 +22,7 @@ from operator import mul
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from llmpower.modelling.forms import FloatArray, Form
 from llmpower.routing.lengths import Law
@@ -40,7 +42,7 @@ class _Group(NamedTuple):
     models: tuple[int, ...]
     weights: tuple[Row, ...]
     rows: Mapping[str | None, tuple[Row, ...]]
-    dot: Callable[[tuple[Row, ...], Sequence[float], float], list[float]]
+    dot: Callable[[tuple[Row, ...], Sequence[float], float, float], list[float]]
 
 
 def cheapest(costs: Sequence[float], prices: Sequence[float], models: Sequence[int]) -> int:
@@ -66,33 +68,51 @@ class QueryCosts:
         # As a rule one form serves all models, and then there is nothing to put together.
         self._only = self._groups[0] if len(self._groups) == 1 else None
 
-    def of(self, input_tokens: float, law: Law, query_class: str | None = None) -> list[float]:
-        """c_K of one query; a few microseconds."""
-        τin = float(input_tokens)
-        mean, x1, w1, x2, w2 = law
-        if not w2:
-            return self.known(τin, x1, query_class)
-        φs = (
-            [w1 * a + w2 * b for a, b in zip(form.features(τin, x1), form.features(τin, x2), strict=True)]
-            for form, *_ in self._groups
-        )
-        return self._summed(φs, τin + mean, query_class)
+    def of(self, input_tokens: float, law: Law, query_class: str | None = None, part: float = 1.0) -> list[float]:
+        """c_K of one query at ρ = ``part``; a few microseconds."""
+        φs, counted = self._features(float(input_tokens), law), self.counted(input_tokens + law.mean)
+        return self._summed(φs, counted, query_class, part)
 
-    def known(self, input_tokens: float, output_tokens: float, query_class: str | None = None) -> list[float]:
+    def energy(self, input_tokens: float, law: Law) -> list[float]:
+        """Its first summand alone, at ρ = 1."""
+        return self._summed(self._features(float(input_tokens), law), 0.0, None, 1.0)
+
+    def known(
+        self, input_tokens: float, output_tokens: float, query_class: str | None = None, part: float = 1.0
+    ) -> list[float]:
         """The same where the length of the answer is known."""
+        counted = input_tokens + output_tokens if self._by_tokens else 1.0
         if (only := self._only) is not None:
             form, _, _, rows, dot = only
-            counted = input_tokens + output_tokens if self._by_tokens else 1.0
-            return dot(rows.get(query_class) or rows[None], form.features(input_tokens, output_tokens), counted)
+            return dot(rows.get(query_class) or rows[None], form.features(input_tokens, output_tokens), counted, part)
         φs = [form.features(input_tokens, output_tokens) for form, *_ in self._groups]
-        return self._summed(φs, input_tokens + output_tokens, query_class)
+        return self._summed(φs, counted, query_class, part)
 
-    def _summed(self, φs: Iterable[Sequence[float]], tokens: float, query_class: str | None) -> list[float]:
+    def worths(self, query_class: str | None) -> Sequence[float]:
+        """(1−ζ)/a_max·A_K of each model: what a token of such a query is worth, or the query."""
+        return self._worths.get(query_class) or self._worths[None]
+
+    def counted(self, tokens: float) -> float:
+        """What a query of so many tokens counts in an accuracy."""
+        return tokens if self._by_tokens else 1.0
+
+    def _features(self, τin: float, law: Law) -> list[Sequence[float]]:
+        """E[φ] of each group's form."""
+        _, x1, w1, x2, w2 = law
+        if not w2:
+            return [form.features(τin, x1) for form, *_ in self._groups]
+        return [
+            [w1 * a + w2 * b for a, b in zip(form.features(τin, x1), form.features(τin, x2), strict=True)]
+            for form, *_ in self._groups
+        ]
+
+    def _summed(
+        self, φs: Iterable[Sequence[float]], counted: float, query_class: str | None, part: float
+    ) -> list[float]:
         """From φ of each group's form."""
-        counted = tokens if self._by_tokens else 1.0
         costs: list[float] = []
         for φ, (_, models, _, rows, dot) in zip(φs, self._groups, strict=True):
-            found = dot(rows.get(query_class) or rows[None], φ, counted)
+            found = dot(rows.get(query_class) or rows[None], φ, counted, part)
             if len(models) == self._n_models:
                 return found
             costs = costs or [0.0] * self._n_models
@@ -100,8 +120,14 @@ class QueryCosts:
                 costs[number] = cost
         return costs
 
-    def sample(self, input_tokens: Sequence[int], laws: Sequence[Law], classes: Sequence[str | None]) -> FloatArray:
-        """The same of many queries, shape (n_queries, n_models)."""
+    def sample(
+        self,
+        input_tokens: Sequence[int],
+        laws: Sequence[Law],
+        classes: Sequence[str | None],
+        parts: ArrayLike = 1.0,
+    ) -> FloatArray:
+        """The same of many queries, shape (n_queries, n_models); ``parts`` is one or (n_queries,)."""
         τin, points = np.asarray(input_tokens, np.float64), np.array(laws, np.float64).reshape(-1, 5)
         mean, x1, w1, x2, w2 = points.T
         costs = np.zeros((len(τin), self._n_models))
@@ -110,7 +136,8 @@ class QueryCosts:
             costs[:, models] = φ @ np.array(weights).T
         worths = np.array([self._worths.get(name, self._worths[None]) for name in classes])
         tokens = τin + mean if self._by_tokens else np.ones_like(τin)
-        return np.asarray(costs - worths * tokens[:, np.newaxis])
+        ρ = np.broadcast_to(np.asarray(parts, np.float64), len(τin))
+        return np.asarray(ρ[:, np.newaxis] * costs - worths * tokens[:, np.newaxis])
 
 
 def _groups(policy: RoutingPolicy, worths: Mapping[str | None, Sequence[float]]) -> tuple[_Group, ...]:
@@ -149,32 +176,32 @@ def _row(policy: RoutingPolicy, number: int, form: Form) -> Row:
     return tuple(weights.get(term, 0.0) for term in form.terms)
 
 
-def _dot3(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
+def _dot3(rows: tuple[Row, ...], φ: Sequence[float], n: float, ρ: float) -> list[float]:
     p, q, r = φ
-    return [a * p + b * q + c * r - w * n for a, b, c, w in rows]
+    return [ρ * (a * p + b * q + c * r) - w * n for a, b, c, w in rows]
 
 
-def _dot4(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
+def _dot4(rows: tuple[Row, ...], φ: Sequence[float], n: float, ρ: float) -> list[float]:
     p, q, r, s = φ
-    return [a * p + b * q + c * r + d * s - w * n for a, b, c, d, w in rows]
+    return [ρ * (a * p + b * q + c * r + d * s) - w * n for a, b, c, d, w in rows]
 
 
-def _dot5(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
+def _dot5(rows: tuple[Row, ...], φ: Sequence[float], n: float, ρ: float) -> list[float]:
     p, q, r, s, t = φ
-    return [a * p + b * q + c * r + d * s + e * t - w * n for a, b, c, d, e, w in rows]
+    return [ρ * (a * p + b * q + c * r + d * s + e * t) - w * n for a, b, c, d, e, w in rows]
 
 
-def _dot6(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
+def _dot6(rows: tuple[Row, ...], φ: Sequence[float], n: float, ρ: float) -> list[float]:
     p, q, r, s, t, u = φ
-    return [a * p + b * q + c * r + d * s + e * t + f * u - w * n for a, b, c, d, e, f, w in rows]
+    return [ρ * (a * p + b * q + c * r + d * s + e * t + f * u) - w * n for a, b, c, d, e, f, w in rows]
 
 
-def _dot(rows: tuple[Row, ...], φ: Sequence[float], n: float) -> list[float]:
-    return [sum(map(mul, row, φ)) - row[-1] * n for row in rows]
+def _dot(rows: tuple[Row, ...], φ: Sequence[float], n: float, ρ: float) -> list[float]:
+    return [ρ * sum(map(mul, row, φ)) - row[-1] * n for row in rows]
 
 
 DOTS = {3: _dot3, 4: _dot4, 5: _dot5, 6: _dot6}
-"""By number of terms: W_K·φ less what n tokens are worth, or one query."""
+"""By number of terms: ρ·W_K·φ less what n tokens are worth, or one query."""
 
 
 def _worths(models: Sequence[PolicyModel], worth: float, query_class: str | None) -> list[float]:

@@ -1,10 +1,12 @@
 """What queries are expected to cost, ready before they come: a curve over τin a bucket, model and label.
 
-A law of τout holds for a bucket of τin, 2.2 % wide, so what its queries are expected to cost depends on τin alone,
+A law of τout holds for a bucket of τin, 2.2 % wide, so the joules that its queries are expected to take depend on τin
+alone,
 
-    c_K(τin) = E[c_K(τin, τout) | bucket] ≈ a + d·(b + d·c),    d = τin − (the bucket's lower end)
+    W_K·E[φ(τin, τout) | bucket] ≈ a + d·(b + d·c),    d = τin − (the bucket's lower end)
 
-through its values at both ends and the middle. Every form without a kink is a polynomial of the second degree at most
+through its values at both ends and the middle; what a joule counts by the hour, and what the expected tokens are worth,
+are taken in when a query comes. Every form without a kink is a polynomial of the second degree at most
 in τin, and then the curve is exact; with one, the bucket is too narrow for it to matter. A decision takes a product and
 a sum a model, where evaluating forms at both points of a law takes ten times as long.
 
@@ -33,10 +35,13 @@ Key = tuple[str | None, int]
 
 
 class _Curve(NamedTuple):
-    """The bucket's lower end, (a, b, c) of each model, a τin of the bucket, and how many answers there had been."""
+    """The bucket's lower end, (a, b, c, w) of each model, with w what a token is worth there, or a query, the mean of
+    τout, a τin of the bucket, and how many answers there had been.
+    """
 
     start: float
-    models: list[tuple[float, float, float]]
+    models: list[tuple[float, float, float, float]]
+    mean: float
     input_tokens: int
     answers: int
 
@@ -50,29 +55,34 @@ class ExpectedCosts:
         self._wanted: dict[Key, int] = {}
         self._answers, self._asked = 0, False
 
-    def of(self, input_tokens: int, query_class: str | None) -> list[float]:
-        """c_K of a query."""
+    def of(self, input_tokens: int, query_class: str | None, part: float = 1.0) -> list[float]:
+        """c_K of a query, at ρ = ``part``."""
         key, self._asked = (query_class, bucket(input_tokens)), True
         curve = self._curves.get(key)
         if curve is None:
             if len(self._curves) + len(self._wanted) < MOST_CURVES:
                 self._wanted[key] = input_tokens
-            return self._costs.of(input_tokens, self._lengths.law(input_tokens, query_class), query_class)
-        d = input_tokens - curve.start
-        return [a + d * (b + d * c) for a, b, c in curve.models]
+            return self._costs.of(input_tokens, self._lengths.law(input_tokens, query_class), query_class, part)
+        d, n = input_tokens - curve.start, self._costs.counted(input_tokens + curve.mean)
+        return [part * (a + d * (b + d * c)) - w * n for a, b, c, w in curve.models]
 
     def cheapest(
-        self, input_tokens: int, query_class: str | None, prices: Sequence[float], models: Sequence[int]
+        self,
+        input_tokens: int,
+        query_class: str | None,
+        prices: Sequence[float],
+        models: Sequence[int],
+        part: float = 1.0,
     ) -> int:
         """:func:`~llmpower.routing.online_costs.cheapest` of :meth:`of`; in one go where there is a curve."""
         curve = self._curves.get((query_class, bucket(input_tokens)))
         if curve is None:
-            return cheapest(self.of(input_tokens, query_class), prices, models)
-        start, of_models, _, _ = curve
-        d, chosen, least = input_tokens - start, models[0], inf
+            return cheapest(self.of(input_tokens, query_class, part), prices, models)
+        start, of_models, mean, _, _ = curve
+        d, n, chosen, least = input_tokens - start, self._costs.counted(input_tokens + mean), models[0], inf
         for number in models:
-            a, b, c = of_models[number]
-            charged = a + d * (b + d * c) + prices[number]
+            a, b, c, w = of_models[number]
+            charged = part * (a + d * (b + d * c)) - w * n + prices[number]
             if charged < least:
                 chosen, least = number, charged
         return chosen
@@ -118,18 +128,19 @@ class ExpectedCosts:
         self._wanted.pop(key, None)
         query_class, number = key
         law = self._lengths.law(input_tokens, query_class)
-        start, h, models = 0.0, 0.0, []
+        start, models = 0.0, []
+        worths = self._costs.worths(query_class)
         if number < 0:  # the bucket of no input tokens
-            models = [(cost, 0.0, 0.0) for cost in self._costs.of(0.0, law, query_class)]
+            models = [(e, 0.0, 0.0, w) for e, w in zip(self._costs.energy(0.0, law), worths, strict=True)]
         else:
             start, end = _edge(number), _edge(number + 1)
             h = (end - start) / 2
-            values = (self._costs.of(start + step * h, law, query_class) for step in range(3))
-            for f0, f1, f2 in zip(*values, strict=True):
+            values = (self._costs.energy(start + step * h, law) for step in range(3))
+            for f0, f1, f2, w in zip(*values, worths, strict=True):
                 c = (f2 - 2 * f1 + f0) / (2 * h * h)
-                models.append((f0, (f1 - f0) / h - c * h, c))
+                models.append((f0, (f1 - f0) / h - c * h, c, w))
         self._curves.pop(key, None)
-        self._curves[key] = _Curve(start, models, input_tokens, self._answers)
+        self._curves[key] = _Curve(start, models, law.mean, input_tokens, self._answers)
 
 
 def _edge(number: int) -> float:

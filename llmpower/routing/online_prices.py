@@ -21,6 +21,7 @@ the least: its diagonal is not below ρ·σ_c/γ_K.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import add, mul
 
 import numpy as np
 
@@ -38,6 +39,40 @@ REGULARISATION = 1e-3
 """Of the mean of −∂s/∂λ's diagonal, added to it: prices of models that nobody is near to moving to stay bounded."""
 
 LEAST_SHARE = 1e-3
+
+# Deviations are never worked off over less than this part of the period: the limits themselves see to its end.
+LEAST_HORIZON = 1 / 64
+
+
+class FollowingPrices:
+    """λ of a router, by model's number in ``now``: λ₀ and R as they were last solved for, moved by the deviations.
+
+    Not thread-safe, its router is.
+    """
+
+    def __init__(self, base: Sequence[float]) -> None:
+        # Until a sample says how shares answer to prices, prices stay as the plan had them, and the quotas are kept by
+        # closing models alone.
+        self.begin(list(base), [[0.0] * len(base) for _ in base])
+
+    def begin(self, base: list[float], answer: list[list[float]]) -> None:
+        """From λ₀ (n_models,) and R (n_models, n_models)."""
+        self.base, self.response, self.now = base, answer, base.copy()
+        self.sum, self.followed = [0.0] * len(base), 0
+
+    def begin_at_mean(self) -> None:
+        """The mean of a gradient method's iterates is its best estimate: prices of the next period begin there."""
+        if self.followed:
+            self.begin([total / self.followed for total in self.sum], self.response)
+
+    def follow(self, deviations: Sequence[float], remaining: int, period: int) -> None:
+        """λ = λ₀ + κ/h·R·d for d queries ahead (n_models,), with ``remaining`` queries of a period to come."""
+        scale = GAIN / max(remaining, LEAST_HORIZON * period)
+        self.now = [
+            λ0 + scale * sum(map(mul, row, deviations)) for λ0, row in zip(self.base, self.response, strict=True)
+        ]
+        self.sum = list(map(add, self.sum, self.now))
+        self.followed += 1
 
 
 def price_sample(costs: FloatArray, low: Sequence[int], high: Sequence[int], period: int) -> FloatArray:

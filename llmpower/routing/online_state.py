@@ -24,7 +24,8 @@ class RouterState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``lengths`` are label, buckets to the octave, bucket, n and the sums of τout, τout², τout³; ``memory`` τin, τout
     where it was known, and label. Lists of models are in the policy's order; ``open`` are the numbers of those that the
-    quotas had open, ``None`` where a version wrote the file that did not keep them.
+    quotas had open, ``times_s`` when the queries of ``memory`` came, where that is known; both are ``None`` where a
+    version wrote the file that did not keep them.
     """
 
     policy: str
@@ -40,6 +41,7 @@ class RouterState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: list[tuple[int, float | None, str | None]]
     lengths: list[tuple[str | None, int, int, float, float, float, float]]
     open: list[int] | None = None
+    times_s: list[float | None] | None = None
     schema: Literal["llmpower.router/1"] = "llmpower.router/1"
 
 
@@ -80,6 +82,7 @@ def load_state(path: Path, option: str = "--state") -> RouterState:
     )
     numbers = range(len(state.base))
     fits = len({len(values) for values in lists}) == 1 and all(number in numbers for number in state.open or ())
+    fits = fits and (state.times_s is None or len(state.times_s) == len(state.memory))
     if not fits or min(state.served, default=0) < 0 or sum(state.served) >= max(state.period, 1):
         raise InputError(option, path, f"is no router's state (its lists do not fit each other); {advice}")
     return state

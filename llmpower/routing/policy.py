@@ -5,8 +5,9 @@ An optimal plan sends each query to the least of its cost and the price of the m
     argmin_K  ζ·e_K(τin, τout)/e_max − (1−ζ)·a_K(τin, τout)/a_max + λ_K
 
 and a policy is all that the argmin needs: coefficients, accuracies, scaling, ζ and prices λ. A price is positive where
-a share holds queries off a model and negative where it draws them in. As policy.json it goes to a gateway in any
-language.
+a share holds queries off a model and negative where it draws them in. Where the plan pursues money or carbon, e is
+weighed by the part f/f_max that the rate of the moment has of the dearest (:mod:`~llmpower.routing.policy_tariff`). As
+policy.json it goes to a gateway in any language.
 
 Who decides does not know τout yet. Forms without a kink are polynomials in it, of the third degree at most, so their
 expectation needs the moments E[τout], E[τout²], E[τout³] of queries like this one: ``output_lengths`` has them by class
@@ -16,7 +17,7 @@ and input length, learnt from the workload that the plan was made for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,12 @@ from llmpower.modelling.forms import FloatArray, Form, make_form
 from llmpower.routing.accuracy import Weighting
 from llmpower.routing.lengths import Moments
 from llmpower.routing.outcome import Scaling
-from llmpower.routing.rates import Weigh
+from llmpower.routing.policy_tariff import PolicyTariff
+from llmpower.routing.rates import UNITS, Weigh
 
 if TYPE_CHECKING:
     from llmpower.routing.plan import RoutingPlan
+    from llmpower.routing.tariff import Tariff
     from llmpower.routing.workload import Workload
 
 
@@ -102,7 +105,7 @@ class RoutingPolicy:
     """What decides a query; ``models`` are in the order in which ties go to the first.
 
     No query goes to a model on which it is expected to take longer than ``max_runtime_s``, if that is given and another
-    is quicker.
+    is quicker. ``tariff`` has the rates of money or carbon, where that is pursued.
     """
 
     zeta: float
@@ -113,18 +116,32 @@ class RoutingPolicy:
     models: tuple[PolicyModel, ...]
     output_lengths: tuple[OutputLengths, ...] = ()
     max_runtime_s: float | None = None
+    tariff: PolicyTariff | None = None
 
-    def costs(self, input_tokens: ArrayLike, output_tokens: ArrayLike, query_class: str | None = None) -> FloatArray:
+    @property
+    def weighs(self) -> Weigh:
+        """What is pursued."""
+        return "energy" if self.tariff is None else self.tariff.weighs
+
+    def costs(
+        self,
+        input_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        query_class: str | None = None,
+        part: float | FloatArray = 1.0,
+    ) -> FloatArray:
         """ζ·ê − (1−ζ)·â + λ of queries of one class on each model; shape of the token counts, then (n_models,).
 
-        ∞ where a query would take longer than ``max_runtime_s``, unless every other model takes longer still.
+        ``part`` is what a joule counts at the queries' times, as ``tariff`` has it. ∞ where a query would take longer
+        than ``max_runtime_s``, unless every other model takes longer still.
         """
         ζ, scaling = self.zeta, self.scaling
         tokens = np.asarray(input_tokens, np.float64) + np.asarray(output_tokens, np.float64)
         weight = tokens if self.accuracy_weighting == "tokens" else np.ones_like(tokens)
         costs = []
         for model in self.models:
-            cost = ζ * model.energy.predict(input_tokens, output_tokens) / scaling.energy_max_j + model.price
+            e = model.energy.predict(input_tokens, output_tokens) * part
+            cost = ζ * e / scaling.energy_max_j + model.price
             if model.accuracy is not None:
                 a = model.accuracy_by_class.get(query_class or "", model.accuracy) * weight
                 cost = cost - (1 - ζ) * a / (scaling.accuracy_max or 1.0)
@@ -136,25 +153,22 @@ class RoutingPolicy:
         return np.where(allowed(seconds, self.max_runtime_s), stacked, np.inf)
 
     def choose(
-        self, input_tokens: ArrayLike, output_tokens: ArrayLike, query_class: str | None = None
+        self,
+        input_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        query_class: str | None = None,
+        part: float | FloatArray = 1.0,
     ) -> NDArray[np.intp]:
         """The model of least cost for each query, as its number in ``models``."""
-        return np.asarray(self.costs(input_tokens, output_tokens, query_class).argmin(axis=-1))
+        return np.asarray(self.costs(input_tokens, output_tokens, query_class, part).argmin(axis=-1))
 
 
-def refuse_rates(weighs: Weigh) -> None:
-    """Refuse a policy of a plan that pursues money or carbon.
+def make_policy(plan: RoutingPlan, tariff: Tariff | None = None) -> RoutingPolicy:
+    """What the plan leaves to those who decide one query at a time; ``tariff`` is the one that it was made with.
 
     Raises:
-        InputError: it does; a policy has no rates.
+        InputError: the plan pursues money or carbon, and no tariff says what they cost at other times.
     """
-    if weighs != "energy":
-        raise InputError("--policy", f"with {weighs}", "a policy knows no hours; add --weigh energy, or leave one out")
-
-
-def make_policy(plan: RoutingPlan) -> RoutingPolicy:
-    """What the plan, which must pursue energy, leaves to those who decide one query at a time."""
-    refuse_rates(plan.weighs)
     models = []
     for column, choice in enumerate(plan.choices):
         if choice.name in plan.unloaded:
@@ -184,7 +198,18 @@ def make_policy(plan: RoutingPlan) -> RoutingPolicy:
         models=tuple(models),
         output_lengths=output_lengths(plan.workload),
         max_runtime_s=plan.max_runtime_s,
+        tariff=_tariff(plan, tariff),
     )
+
+
+def _tariff(plan: RoutingPlan, tariff: Tariff | None) -> PolicyTariff | None:
+    if plan.weighs == "energy":
+        return None
+    if tariff is None:
+        raise InputError("tariff", "none", f"the plan pursues {plan.weighs}; give the tariff that it was made with")
+    column = UNITS[plan.weighs].column
+    pursued = replace(tariff, per_kwh={column: tariff.per_kwh[column]})
+    return PolicyTariff(plan.weighs, pursued, plan.workload.rates.by_kind[plan.weighs].dearest)
 
 
 def allowed(runtime_s: FloatArray, most_s: float) -> NDArray[np.bool_]:

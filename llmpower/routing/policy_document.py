@@ -1,6 +1,7 @@
 """policy.json, schema ``llmpower.policy/1``: written by rename, read with every key checked.
 
-``boundary``, ``accuracy``, ``accuracy_by_class``, ``output_lengths`` and ``max_runtime_s`` may be absent or null.
+``boundary``, ``accuracy``, ``accuracy_by_class``, ``output_lengths``, ``max_runtime_s`` and ``tariff`` may be absent or
+null.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from llmpower.modelling.document import load_by_term, load_form, load_range
 from llmpower.routing.accuracy import WEIGHTINGS, Weighting
 from llmpower.routing.outcome import Scaling
 from llmpower.routing.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
+from llmpower.routing.policy_tariff_document import dump_tariff, load_tariff
 
 SCHEMA = "llmpower.policy/1"
 
@@ -37,6 +39,7 @@ def dump_policy(policy: RoutingPolicy) -> dict[str, Any]:
         "models": [_dump_model(model) for model in policy.models],
         "output_lengths": [asdict(lengths) for lengths in policy.output_lengths],
         "max_runtime_s": policy.max_runtime_s,
+        "tariff": None if policy.tariff is None else dump_tariff(policy.tariff),
     }
 
 
@@ -60,9 +63,11 @@ def load_policy(path: str | PathLike[str], option: str = "--policy") -> RoutingP
     root = read_document(path, SCHEMA, option=option, author="llmpower route --policy", remedy="make the plan again")
     root.only(
         *("schema", "simulated", "zeta", "accuracy_weighting", "scaling", "models"),
-        optional=("boundary", "output_lengths", "max_runtime_s"),
+        optional=("boundary", "output_lengths", "max_runtime_s", "tariff"),
     )
-    boundary, lengths, limit = (root.get(name) for name in ("boundary", "output_lengths", "max_runtime_s"))
+    boundary, lengths, limit, tariff = (
+        root.get(name) for name in ("boundary", "output_lengths", "max_runtime_s", "tariff")
+    )
     if limit is not None and limit.number() <= 0:
         raise limit.refuse(f"is not above 0; {root.remedy}")
     policy = RoutingPolicy(
@@ -74,6 +79,7 @@ def load_policy(path: str | PathLike[str], option: str = "--policy") -> RoutingP
         models=tuple(_load_model(node) for node in root.at("models").items()),
         output_lengths=() if lengths is None else tuple(_load_lengths(node) for node in lengths.items()),
         max_runtime_s=None if limit is None else limit.number(),
+        tariff=None if tariff is None else load_tariff(tariff),
     )
     _check_whole(policy, root)
     return policy

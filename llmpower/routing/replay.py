@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Queries in the order of their arrival, all of shape (n_queries,); an unknown application is ``None``."""
+    """Queries in the order of their arrival, all of shape (n_queries,); an unknown application is ``None``.
+
+    ``arrival_s`` counts from ``start_s``, in seconds since 1970 of UTC.
+    """
 
     arrival_s: FloatArray
     input_tokens: IntArray
     output_tokens: IntArray
     classes: tuple[str | None, ...]
+    start_s: float = 0.0
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Trace:
@@ -43,7 +47,7 @@ class Trace:
         """
         check_times(frame, "queries are replayed in time order")
         workload = Workload.from_frame(frame)
-        seconds = since_first_s(frame["timestamp"])
+        seconds, start_s = since_first_s(frame["timestamp"])
         classes: list[str | None] = [None] * len(frame)
         if "query_class" in frame.columns:
             labels = frame["query_class"]
@@ -52,21 +56,29 @@ class Trace:
         order = np.repeat(order, workload.row_counts[order])
         cells = workload.row_cells[order]
         return cls(
-            arrival_s=seconds[order] - seconds.min(),
+            arrival_s=seconds[order],
             input_tokens=workload.input_tokens[cells],
             output_tokens=workload.output_tokens[cells],
             classes=tuple(classes[row] for row in order.tolist()),
+            start_s=start_s,
         )
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    @property
+    def times_s(self) -> FloatArray:
+        """When the queries came, in seconds since 1970, to the microsecond."""
+        # The sum of two times that a float rounds may fall short of the full hour, which is another rate's.
+        return np.round(self.arrival_s + self.start_s, 6)
 
     def split(self, first: int) -> tuple[Trace, Trace]:
         """The first so many queries, and the rest."""
         return self._part(slice(0, first)), self._part(slice(first, None))
 
     def _part(self, rows: slice) -> Trace:
-        return Trace(self.arrival_s[rows], self.input_tokens[rows], self.output_tokens[rows], self.classes[rows])
+        lengths = self.input_tokens[rows], self.output_tokens[rows]
+        return Trace(self.arrival_s[rows], *lengths, self.classes[rows], self.start_s)
 
 
 class Dispatcher(Protocol):

@@ -8,7 +8,8 @@ much of the way from chance to the optimum a router goes,
 
 where both ends have the same numbers of queries a model, and so must what is compared: it is ``None`` for whoever does
 not keep the shares (in a last period that the trace does not fill, nobody is held to them). ``random`` stands for the
-mean of all draws; the draw that is replayed gives its waits.
+mean of all draws; the draw that is replayed gives its waits. Where the policy pursues money or carbon, all decide and
+are judged at the rates of the trace's own times.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from llmpower.routing.dispatchers import (
     known_laws,
     learnt_laws,
     optimum,
+    parts_of,
     round_robin,
 )
 from llmpower.routing.in_time import only_in_time, seconds_of
 from llmpower.routing.lengths import Law
-from llmpower.routing.online import OnlineRouter
 from llmpower.routing.online_costs import QueryCosts
 from llmpower.routing.policy import RoutingPolicy
 from llmpower.routing.quotas import Quotas
+from llmpower.routing.rates import AMOUNTS, Weigh
 from llmpower.routing.replay import Dispatcher, Fixed, Replay, Trace, replay, servers_for
 from llmpower.routing.workload import IntArray
 
@@ -51,13 +53,16 @@ class Strategy:
     """What one way of routing came to.
 
     ``objective`` is the sum over the replayed queries, without unit; joules and seconds are what the models predict for
-    the true lengths. ``late_queries`` take longer than the policy's limit, by themselves; ``None`` without one. Waits
-    are from arrival to start. ``closed`` is as above, 1 for the optimum.
+    the true lengths; euros or grams are known of what the policy pursues. ``late_queries`` take longer than the
+    policy's limit, by themselves; ``None`` without one. Waits are from arrival to start. ``closed`` is as above, 1 for
+    the optimum.
     """
 
     objective: float
     closed: float | None
     energy_j: float
+    cost_eur: float | None
+    carbon_g: float | None
     accuracy_token_weighted: float | None
     accuracy_query_mean: float | None
     shares: Mapping[str, float]
@@ -76,6 +81,7 @@ class Simulation:
 
     simulated: bool
     zeta: float
+    weighs: Weigh
     accuracy_weighting: str
     history: int
     queries: int
@@ -112,7 +118,8 @@ def simulate(
         progress: called with strategies done and their number.
 
     Raises:
-        InputError: an argument is out of range, or a model predicts a query to take no time or no energy.
+        InputError: an argument is out of range, a model predicts a query to take no time or no energy, or one came
+            when the policy's tariff has no rate.
         InfeasibleError: no whole numbers of ``period`` queries meet the shares, or none within the policy's limit on
             latency.
     """
@@ -128,18 +135,11 @@ def simulate(
     counts = np.bincount(best, minlength=len(policy.models))
     n_servers = _servers(policy, servers or {}, servers_for(rest, arena.runtime_s, best, UTILISATION))
 
-    def online(*, lengths_known: bool) -> Dispatcher:
-        router = OnlineRouter(policy, period)
-        router.remember(
-            past.input_tokens.tolist(), past.output_tokens.tolist(), past.classes, lengths_known=lengths_known
-        )
-        return Online(router, rest, lengths_known=lengths_known)
-
     costs = QueryCosts(policy)
     tokens = rest.input_tokens.tolist()
     prices = np.array([model.price for model in policy.models])
     expected, in_hindsight = (
-        arena.in_time(costs.sample(tokens, laws, rest.classes), laws)
+        arena.in_time(costs.sample(tokens, laws, rest.classes, arena.parts), laws)
         for laws in (learnt_laws(policy, past, rest), hindsight_laws(rest))
     )
     informed = optimum(in_hindsight, low, high)
@@ -147,8 +147,8 @@ def simulate(
     contenders: dict[str, Callable[[], Dispatcher]] = {
         "optimum": lambda: Fixed(best),
         "optimum_same_information": lambda: Fixed(informed),
-        "online_lengths_known": lambda: online(lengths_known=True),
-        "online": lambda: online(lengths_known=False),
+        "online_lengths_known": lambda: Online(policy, period, past, rest, lengths_known=True),
+        "online": lambda: Online(policy, period, past, rest),
         "re_solving": lambda: Resolving(policy, period, past, rest),
         "static_prices": lambda: Fixed((expected + prices).argmin(axis=1)),
         "greedy": lambda: Fixed(expected.argmin(axis=1)),
@@ -176,6 +176,7 @@ def simulate(
     return Simulation(
         simulated=policy.simulated,
         zeta=policy.zeta,
+        weighs=policy.weighs,
         accuracy_weighting=policy.accuracy_weighting,
         history=len(past),
         queries=len(rest),
@@ -192,8 +193,11 @@ class _Arena:
     def __init__(self, policy: RoutingPolicy, trace: Trace) -> None:
         self.names = [model.name for model in policy.models]
         self._tokens = trace.input_tokens + trace.output_tokens
+        self._weighs = policy.weighs
         self._most_s, self._seconds, self._trace = policy.max_runtime_s, seconds_of(policy), trace
-        self.costs = QueryCosts(policy).sample(trace.input_tokens.tolist(), known_laws(trace), trace.classes)
+        self.parts, self._rates = np.array(parts_of(policy, trace)), policy.tariff
+        tokens = trace.input_tokens.tolist()
+        self.costs = QueryCosts(policy).sample(tokens, known_laws(trace), trace.classes, self.parts)
         lengths = (trace.input_tokens, trace.output_tokens)
         self.energy_j = np.column_stack([model.energy.predict(*lengths) for model in policy.models])
         self.runtime_s = np.column_stack([model.runtime.predict(*lengths) for model in policy.models])
@@ -235,11 +239,14 @@ class _Arena:
             accuracy = self._taken(self._accuracy, played.choices)
             token_weighted = float(accuracy @ self._tokens / self._tokens.sum())
             query_mean = float(accuracy.mean())
+        energy_j = self._taken(self.energy_j, played.choices)
+        amount = None if self._rates is None else self._rates.amount(float(energy_j @ self.parts))
         shares = np.bincount(played.choices, minlength=len(self.names)) / len(played.choices)
         return Strategy(
             objective=objective,
             closed=closed,
-            energy_j=float(self._taken(self.energy_j, played.choices).sum()),
+            energy_j=float(energy_j.sum()),
+            **{name: amount if self._weighs == kind else None for kind, name in AMOUNTS.items()},
             accuracy_token_weighted=token_weighted,
             accuracy_query_mean=query_mean,
             shares=dict(zip(self.names, shares.tolist(), strict=True)),

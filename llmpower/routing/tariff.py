@@ -118,7 +118,7 @@ def read_tariff(path: Path, zone: str | None = None) -> Tariff:
         InputError: the file cannot be read or has no rows, lacks a column or has another one, says two things of one
             time, or holds a rate that is no number above 0; the zone is unknown, or the rows begin at timestamps.
     """
-    where = None if zone is None else _zone(zone)
+    where = None if zone is None else zone_of(zone)
     records = read_records(path, what=OPTION)
     if not records:
         raise InputError(OPTION, path, "holds no rows; give a row an hour")
@@ -145,7 +145,12 @@ def read_tariff(path: Path, zone: str | None = None) -> Tariff:
     return Tariff(times == ["hour"], start[order], per_kwh, where)
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """By its IANA name.
+
+    Raises:
+        InputError: none is known by it.
+    """
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):  # absent, no name at all, or a directory of zones

@@ -21,17 +21,19 @@ def check_times(frame: pd.DataFrame, why: str) -> None:
         raise InputError("timestamp", "missing", f"{advice} timestamp=HEADER")
 
 
-def since_first_s(column: pd.Series) -> FloatArray:
-    """Seconds from the first date, or the numbers as they stand.
+def since_first_s(column: pd.Series) -> tuple[FloatArray, float]:
+    """Seconds from the first, in any order, and when that was, in seconds since 1970 of UTC as numbers are taken for.
 
     Raises:
         InputError: a cell is neither a date nor a number.
     """
     times = _times(column)
     if times.dtype.kind == "f":
-        return np.asarray(times.to_numpy(np.float64))
+        first_s = float(times.min())
+        return np.asarray(times.to_numpy(np.float64) - first_s), first_s
     # Before they become floats: nanoseconds since 1970 have more digits than a float.
-    return np.asarray((times - times.min()).dt.total_seconds().to_numpy(np.float64))
+    since = times - times.min()
+    return np.asarray(since.dt.total_seconds().to_numpy(np.float64)), times.min().timestamp()
 
 
 def since_1970_s(column: pd.Series, what: str = "the time of arrival") -> IntArray:

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 from route_options import COLUMNS, TIMED
 
-from llmpower.cli.route import WEIGHS, WEIGHTINGS
+from llmpower.cli.route import WEIGHTINGS
+from llmpower.cli.tariffs import WEIGHS
 from llmpower.modelling import load_models
 from llmpower.routing import Workload, load_policy, read_accuracy, route
 from llmpower.routing.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
@@ -223,6 +224,23 @@ def test_a_tariff_states_euros_and_grams_beside_joules(run_route: Run, tmp_path:
     assert 0 < document["carbon_g"] <= 0.5
     assert document["carbon_g"] < document["baselines"]["single:large"]["carbon_g"]
     assert document["carbon_per_point_g"] > 0
+
+
+def test_a_policy_takes_the_rates_along(run_route: Run, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    options = ("--accuracy", "{d}/accuracy.csv", *TIMED, "--tariff", "{d}/tariff.csv", "--policy", str(path))
+    done = run_route(*options)
+    assert done.returncode == 0, done.stderr
+    assert "the policy takes the tariff's hours for hours of UTC; name --tariff-zone" in done.stderr
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["tariff"] == {
+        "weighs": "money",
+        "dearest_per_kwh": 0.3,
+        "zone": None,
+        "rates": [{"hour": 3, "per_kwh": 0.1}, {"hour": 12, "per_kwh": 0.3}],
+    }
+    assert run_route(*options, "--weigh", "energy").stderr == ""
+    assert json.loads(path.read_text(encoding="utf-8"))["tariff"] is None
 
 
 def test_unloading_is_part_of_the_answer(run_route: Run, tmp_path: Path) -> None:

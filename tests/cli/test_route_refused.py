@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from route_options import TIMED
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -55,10 +54,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         ),
         (["--zeta", "1", "--tariff", "{d}/tariff.csv"], "--column timestamp=HEADER"),
         (["--zeta", "1", "--tariff-zone", "Europe/Berlin"], "--tariff-zone = Europe/Berlin: says where hours of a"),
-        (
-            ["--zeta", "1", *TIMED, "--tariff", "{d}/tariff.csv", "--policy", "{d}/p.json"],
-            "--policy = with money: a po",
-        ),
         (
             ["--accuracy", "{d}/accuracy.csv", "--cost-budget", "1"],
             "--cost-budget = 1.0: needs a --tariff with a column",

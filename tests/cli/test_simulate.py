@@ -66,6 +66,33 @@ def test_a_table_for_people(run_simulate: Run) -> None:
         assert name in done.stdout
 
 
+def test_a_policy_of_money_is_replayed_at_its_rates(run_cli: Run, run_simulate: Run, directory: Path) -> None:
+    (directory / "tariff.csv").write_text("hour,eur_per_kwh\n0,0.2\n1,0.4\n")
+    columns = ("--column", "input_tokens=ContextTokens", "--column", "timestamp=when")
+    policy = directory / "money.json"
+    made = run_cli(
+        *("route", "--models", directory / "models.json", "--workload", directory / "trace.csv", *columns),
+        *("--accuracy", directory / "accuracy.csv", "--tariff", directory / "tariff.csv", "--policy", policy),
+    )
+    assert made.returncode == 0, made.stderr
+    done = run_simulate("--policy", str(policy))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pursued is money" in done.stdout
+    assert "COST [EUR]" in done.stdout
+    document = json.loads(run_simulate("--policy", str(policy), "--json").stdout)
+    assert document["weighs"] == "money"
+    # All of it is of the first hour.
+    single = document["strategies"]["single:large"]
+    assert single["cost_eur"] == pytest.approx(single["energy_j"] / 3.6e6 * 0.2)
+    assert single["carbon_g"] is None
+    tariff = {"weighs": "money", "dearest_per_kwh": 0.4, "rates": [{"hour": 1, "per_kwh": 0.4}]}
+    policy.write_text(json.dumps(json.loads(policy.read_text()) | {"tariff": tariff}))
+    refused = run_simulate("--policy", str(policy))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("llmpower: error: hour = 0: 800 of 800 rows of the workload came when the tariff")
+    assert refused.stderr.endswith("and make the policy again\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

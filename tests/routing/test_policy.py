@@ -27,10 +27,13 @@ from llmpower.routing import (
 )
 from llmpower.routing.policy import output_lengths
 from llmpower.routing.policy_document import dump_policy
+from llmpower.routing.policy_tariff import PolicyTariff
+from llmpower.routing.tariff import Tariff
 
 Models = list[WorkloadModel]
 rng = np.random.default_rng(7)
 τin, τout = rng.integers(8, 2000, 300), rng.integers(8, 900, 300)
+HOURS = np.arange(24)
 WORKLOAD = Workload.from_tokens(τin, τout)
 
 
@@ -114,7 +117,10 @@ def test_moments_of_the_output_are_those_of_the_queries() -> None:
 def test_whatever_is_changed_is_refused_or_still_a_policy(
     policy: RoutingPolicy, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    document = dump_policy(policy)
+    hourly = replace(
+        policy, tariff=PolicyTariff("money", Tariff(True, HOURS, {"eur_per_kwh": 0.1 + 0.01 * HOURS}), 0.3)
+    )
+    document = dump_policy(data.draw(st.sampled_from([policy, hourly])))
     place = data.draw(st.sampled_from(places(document)))
     junk = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.just([]), st.just({}))
     path = tmp_path_factory.getbasetemp() / "changed.json"

@@ -276,5 +276,5 @@ def test_what_no_tariff_says_is_refused(models: Models, accuracy: Accuracy) -> N
         route(models, without, accuracy, weigh="money")
     with pytest.raises(InputError, match=r"--carbon-budget = 9\.0: needs a --tariff with a column g_co2_per_kwh"):
         route(models, without, accuracy, zeta=AmountBudget("carbon", 9.0))
-    with pytest.raises(InputError, match="--policy = with money: a policy knows no hours; add --weigh energy"):
+    with pytest.raises(InputError, match="tariff = none: the plan pursues money; give the tariff"):
         make_policy(route(models, WORKLOAD, accuracy, draws=0))
