@@ -122,7 +122,7 @@ def read_document(path: str | PathLike[str], schema: str, *, option: str, author
     ``option`` is where the path was given, ``author`` the command that writes such files.
 
     Raises:
-        InputError: the file cannot be read, is no JSON, or is of another schema.
+        InputError: the file cannot be read, is no JSON, says something else, or is of another version.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -134,8 +134,10 @@ def read_document(path: str | PathLike[str], schema: str, *, option: str, author
     root = Node(document, schema, remedy)
     if not isinstance(document, dict):
         raise root.refuse(f"is not a JSON object; {remedy}")
-    if "schema" not in document:
-        raise InputError("schema", "missing", f"the key is required; {remedy}")
-    if document["schema"] != schema:
-        raise InputError("schema", document["schema"], f"{path} is not of schema {schema}; {remedy} with this version")
+    found = document.get("schema")
+    if not isinstance(found, str) or found.partition("/")[0] != schema.partition("/")[0]:
+        named = "names no schema" if found is None else f"is of schema {found}"
+        raise InputError(option, path, f"{named}, and is to be {schema}; give a file that {author} wrote")
+    if found != schema:
+        raise InputError("schema", found, f"{path} is not of schema {schema}; {remedy} with this version")
     return root

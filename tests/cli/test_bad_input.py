@@ -122,6 +122,13 @@ def test_models_that_are_no_models(folder: Path) -> None:
     refused(route(folder, models="no.json"), "no.json")
 
 
+def test_a_document_of_another_kind_is_the_wrong_file_and_not_one_to_make_again(folder: Path) -> None:
+    simulate = ("simulate", "--workload", folder / "workload.csv", "--policy")
+    refused(llmpower(*simulate, folder / "models.json"), "--policy = ", "models.json", "llmpower route --policy")
+    (folder / "none.json").write_text("{}")
+    refused(route(folder, models="none.json"), "--models = ", "none.json: names no schema", "llmpower fit")
+
+
 def test_a_store_that_is_corrupt_or_is_none(tmp_path: Path) -> None:
     store = tmp_path / "spans.db"
     store.write_bytes(b"SQLite format 3\0" + b"nonsense" * 1000)
