@@ -141,7 +141,8 @@ def _choice(fit: Fit) -> str:
 
 
 def _verdict(heldout: HeldOut) -> str:
-    negative = f" with {heldout.negative_predictions} cells ≤ 0" if heldout.negative_predictions else ""
+    count = heldout.negative_predictions
+    negative = f" with {count} cell{'s' * (count > 1)} ≤ 0" if count else ""
     return f"{_percent(heldout.mape)}{negative}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from llmpower.cli.layout import HANGING, width
+from llmpower.cli.layout import HANGING, filled, width
 
 NARROWEST = 20
 """A second column of fewer cells is no column: its text goes on at the margin."""
@@ -35,23 +35,11 @@ def _fitted(lines: Iterable[str], columns: int) -> Iterator[str]:
         elif continued or (text.startswith("llmpower ") and not columned):
             # A shell goes on after a backslash; an option stays with its value, a file with its arrow.
             below = margin if continued else margin + HANGING
-            *others, last = _filled(re.split(r"(?<= )(?=--?\w|> )", text), columns - len(below) - len(" \\"))
-            yield from (f"{below if at else margin}{part} \\" for at, part in enumerate(others))
-            yield f"{below if others else margin}{last}"
+            *others, last = filled(re.split(r"(?<= )(?=--?\w|> )", text), columns - len(" \\"), margin, below)
+            yield from (f"{part} \\" for part in others)
+            yield last
         else:
             head = columned.group() if columned and columned.end() + NARROWEST <= columns else margin
             below = " " * len(head) if head.strip() else margin + HANGING
-            first, *others = _filled(re.split(r"(?<=[ |])", line[len(head) :]), columns - len(below))
-            yield head + first
-            yield from (below + part for part in others)
+            yield from filled(re.split(r"(?<=[ |])", line[len(head) :]), columns, head, below)
         continued = line.endswith("\\")
-
-
-def _filled(pieces: Iterable[str], columns: int) -> list[str]:
-    """Lines of as many pieces as fit."""
-    lines = [""]
-    for piece in pieces:
-        if lines[-1] and width((lines[-1] + piece).rstrip()) > columns:
-            lines.append("")
-        lines[-1] += piece
-    return [line.rstrip() for line in lines]

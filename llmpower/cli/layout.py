@@ -12,6 +12,7 @@ here, as no-color.org, force-color.org and bixense.com/clicolors have it.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import unicodedata
@@ -32,6 +33,9 @@ UNCUT = 10_000
 """As many columns as it takes: for tables of which no name may lack its end."""
 
 HANGING = "  "
+
+WORDS = re.compile("(?<= )(?!%)")
+"""Where a line may go on below: between words, not within what has a hyphen and may be copied, nor before ``%``."""
 
 STYLES: Mapping[str, Mapping[str, str | bool]] = {
     "bad": {"fg": "red"},
@@ -197,6 +201,20 @@ def terminal_columns() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def filled(pieces: Iterable[str], columns: int, first: str = "", others: str = "") -> list[str]:
+    """Lines of as many pieces as fit, the first after one margin, the others after another; no piece is parted."""
+    lines = [first]
+    room = columns - width(click.unstyle(first))
+    for piece in pieces:
+        cells = width(click.unstyle(piece))
+        if width(click.unstyle(piece.rstrip())) > room and lines[-1] not in (first, others):
+            lines.append(others)
+            room = columns - width(others)
+        lines[-1] += piece
+        room -= cells
+    return [line.rstrip() for line in lines]
+
+
 def echo_lines(lines: Iterable[str]) -> None:
     """Print lines; on a terminal, words of those that are too long for it stand below, a little further in."""
     columns = terminal_columns()
@@ -205,17 +223,16 @@ def echo_lines(lines: Iterable[str]) -> None:
             click.echo(line)
             continue
         margin = line[: len(line) - len(line.lstrip())]
-        click.echo(click.wrap_text(line.strip(), columns, margin, margin + HANGING))
+        click.echo("\n".join(filled(WORDS.split(line.strip()), columns, margin, margin + HANGING)))
 
 
 def echo_labelled(label: str, text: str) -> None:
     """Print a text after its label; on a terminal that is too narrow, the rest of it stands below, after a margin."""
     columns, margin = terminal_columns(), width(click.unstyle(label))
-    if columns is None or margin + width(text) <= columns or columns < 2 * margin:
+    if columns is None or columns < 2 * margin:
         click.echo(label + text)
     else:
-        first, *others = click.wrap_text(text, columns - margin).splitlines()
-        click.echo("\n".join([label + first, *(" " * margin + line for line in others)]))
+        click.echo("\n".join(filled(WORDS.split(text), columns, label, " " * margin)))
 
 
 def echo_styled(lines: Iterable[Line]) -> None:

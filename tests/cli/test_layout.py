@@ -13,17 +13,19 @@ from terminal import Terminal
 
 from llmpower.cli.layout import (
     FEWEST_CELLS,
+    WORDS,
     aligned,
     colours_wanted,
     compact,
     cut,
     energy_unit,
+    filled,
     plain,
     shortened,
     width,
 )
 
-SENTENCE = "words of what is too long for a terminal stand below"
+SENTENCE = "words of what is too-long-a-name for a terminal stand below"
 SHOWING = f"""
 import click
 from llmpower.cli.layout import aligned, echo_labelled, echo_lines
@@ -146,16 +148,20 @@ def test_on_a_terminal_lines_that_are_too_long_go_on_below(on_terminal: Callable
     terminal = on_terminal(sys.executable, "-c", SHOWING, columns=28)
     assert terminal.wait() == 0
     assert [line for line in terminal.lines if line] == [
-        "  words of what is too long",
-        "    for a terminal stand",
-        "    below",
+        "  words of what is",
+        "    too-long-a-name for a",
+        "    terminal stand below",
         "styled: xxxxxxxxxxxxxxxxxxxx",  # its colour takes no room
         "a                          b",
         "meta-llama/L…ma-2-7b-chat  1",
-        "label: words of what is too",
-        "       long for a terminal",
-        "       stand below",
+        "label: words of what is",
+        "       too-long-a-name for a",
+        "       terminal stand below",
     ]
+
+
+def test_a_percent_sign_stays_with_its_figure() -> None:
+    assert filled(WORDS.split("worst 56 % of"), 8) == ["worst", "56 % of"]
 
 
 def test_where_no_terminal_is_lines_have_no_end() -> None:
