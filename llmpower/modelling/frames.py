@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmpower.modelling.kernels import COUNTS
 from llmpower.modelling.linear import FloatArray
 
 if TYPE_CHECKING:
@@ -53,23 +54,28 @@ class Rows:
         return {name: column for name, column in self.columns.items() if column.dtype == np.float64}
 
 
-def read_rows(measurements: pd.DataFrame, checked: pd.DataFrame, numbers: Sequence[str]) -> Rows:
-    """``numbers`` and flags of a table, as checked where they were; a column that is missing is left out."""
+def read_rows(checked: pd.DataFrame, numbers: Sequence[str]) -> Rows:
+    """``numbers`` and flags of a table that was checked; a column that is missing is left out."""
     import pandas as pd
 
     columns: dict[str, Array] = {
-        name: floats(checked if name in checked.columns else measurements, name)
+        name: _counts(checked, name) if name in COUNTS else floats(checked, name)
         for name in numbers
-        if name in measurements.columns
+        if name in checked.columns
     }
     columns["simulated"] = checked["simulated"].to_numpy(dtype=bool)
-    if "allocated" in measurements.columns:
-        columns["allocated"] = _true(measurements["allocated"])
-    if "quality" in measurements.columns:
-        columns["modelled"] = (measurements["quality"] == "modelled").to_numpy(dtype=bool, na_value=False)
-    codes, names = pd.factorize(words(measurements, "system"), sort=True)
+    if "allocated" in checked.columns:
+        columns["allocated"] = _true(checked["allocated"])
+    if "quality" in checked.columns:
+        columns["modelled"] = (checked["quality"] == "modelled").to_numpy(dtype=bool, na_value=False)
+    codes, names = pd.factorize(words(checked, "system"), sort=True)
     columns["system"] = codes
     return Rows(columns, tuple(names))
+
+
+def _counts(rows: pd.DataFrame, column: str) -> Array:
+    """A column of whole numbers as it stands, as :func:`floats` otherwise."""
+    return rows[column].to_numpy() if rows[column].dtype == np.int64 else floats(rows, column)
 
 
 def floats(rows: pd.DataFrame, column: str) -> FloatArray:
@@ -77,6 +83,8 @@ def floats(rows: pd.DataFrame, column: str) -> FloatArray:
     import pandas as pd
 
     values = rows[column]
+    if values.dtype == np.float64:
+        return values.to_numpy()
     if values.dtype.kind not in "iuf":
         values = pd.to_numeric(values, errors="coerce")
     return values.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from llmpower.modelling.boundary import Boundary
 from llmpower.modelling.frames import Rows, read_rows
 from llmpower.modelling.groups import NUMBERS, Group, Maker, group_columns, makers_of
-from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
+from llmpower.modelling.measurements import check_measurements
 from llmpower.modelling.strata import JUDGED_ROWS
 from llmpower.modelling.tally import STRETCH, Tally, processors
 
@@ -46,10 +46,8 @@ def makers_of_rows(
 
 def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Boundary, *, whole: bool) -> Tally:
     """The sums of a table; its columns as arrays are let go before groups are made."""
-    # A table has a score of columns; only those that are checked are copied, and only numbers go on from here.
-    wanted = {*REQUIRED, *energy_columns(covered.parts_name), "energy_j", "simulated"}
-    checked = check_measurements(measurements[[c for c in measurements.columns if c in wanted]], covered.parts_name)
-    rows = read_rows(measurements, checked, sorted({*NUMBERS, *covered.consulted()}))
+    checked = check_measurements(measurements, covered.parts_name)
+    rows = read_rows(checked, sorted({*NUMBERS, *covered.consulted()}))
     del checked
     codes, keys = keys_of(measurements, rows, columns)
     threads = min(processors(), 1 + len(rows) // STRETCH)
@@ -64,16 +62,19 @@ def keys_of(
     """Each row's group, numbered in the order of their keys, and the keys."""
     import pandas as pd
 
-    codes, parts = np.zeros(len(rows), dtype=np.int64), []
+    codes, parts, together = np.zeros(len(rows), dtype=np.int64), [], False
     for name in columns:
         if name == "system":
             of_column, values = rows["system"], list(rows.systems)
         else:
             of_column, found = pd.factorize(measurements[name], sort=True, use_na_sentinel=False)
             values = list(found)
-        codes = codes * len(values) + of_column
+        # Where a column says one thing only, as most do, there is nothing to put together.
+        if len(values) > 1:
+            codes, together = (codes * len(values) + of_column, True) if codes.any() else (of_column, together)
         parts.append(values)
-    numbers, present = pd.factorize(codes, sort=True)
+    # Of one column all values are there.
+    numbers, present = pd.factorize(codes, sort=True) if together else (codes, np.arange(max(map(len, parts))))
     places = np.unravel_index(present, [len(values) for values in parts])
     keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
     return numbers.astype(np.int64, copy=False), keys

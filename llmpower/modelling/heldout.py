@@ -57,17 +57,20 @@ def in_all(missed: Sequence[Missed], negative: int, scheme: str = LEAVE_ONE_CELL
 
 def with_quantiles(heldout: HeldOut, errors: FloatArray) -> HeldOut:
     """With the median, and what 95 % stay below."""
-    # NumPy sorts several times faster than it looks for a quantile among what is not sorted.
-    ascending = np.sort(errors)
-    return replace(heldout, median_ape=_quantile(ascending, 0.5), p95_ape=_quantile(ascending, 0.95))
+    median, p95 = _quantiles(errors, (0.5, 0.95))
+    return replace(heldout, median_ape=median, p95_ape=p95)
 
 
-def _quantile(ascending: FloatArray, q: float) -> float:
-    """What a share q of the values stays below, a straight line between neighbours, as ``np.quantile`` has it."""
-    place = q * (len(ascending) - 1)
-    low = int(place)
-    a, b = float(ascending[low]), float(ascending[min(low + 1, len(ascending) - 1)])
-    return a + (b - a) * (place - low)
+def _quantiles(values: FloatArray, shares: Sequence[float]) -> list[float]:
+    """What these shares of the values stay below, a straight line between neighbours, as ``np.quantile`` has it.
+
+    Only the neighbours are put in their places: that takes a fraction of sorting, and of ``np.quantile``.
+    """
+    last = len(values) - 1
+    low = [int(q * last) for q in shares]
+    there = np.partition(values, [place for at in low for place in (at, min(at + 1, last))])
+    ends = ((float(there[at]), float(there[min(at + 1, last)])) for at in low)
+    return [a + (b - a) * (q * last - at) for q, at, (a, b) in zip(shares, low, ends, strict=True)]
 
 
 def predict_held_out(regression: Regression) -> tuple[FloatArray, FloatArray] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from glob import glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,17 +95,21 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
     # Columns are replaced here, never changed in place, so what both frames have stays one.
     checked = frame.copy(deep=False)
     _refuse(frame, "model_name", frame["model_name"].isna(), "every row needs a model's name")
+    # Where its extremes are possible all of a column is, and nothing is asked of each row.
     for column in ("input_tokens", "output_tokens"):
         values = _numbers(frame, column)
-        whole = (values >= 0) & (values == np.floor(values)) & (values < 2**53)
-        _refuse(frame, column, ~whole, "token counts are whole numbers ≥ 0")
+        if values.dtype != np.int64 or not (values.min() >= 0 and values.max() < 2**53):
+            whole = (values >= 0) & (values == np.floor(values)) & (values < 2**53)
+            _refuse(frame, column, ~whole, "token counts are whole numbers ≥ 0")
         checked[column] = values.astype("int64")
-    values = checked["runtime_s"] = _numbers(frame, "runtime_s")
-    _refuse(frame, "runtime_s", ~((values > 0) & np.isfinite(values)), "a runtime is a number of seconds > 0")
+    values = checked["runtime_s"] = _numbers(frame, "runtime_s").astype("float64")
+    if not _above_zero(values):
+        _refuse(frame, "runtime_s", ~((values > 0) & np.isfinite(values)), "a runtime is a number of seconds > 0")
     for column in energies or ["energy_j"]:
-        values = checked[column] = _numbers(frame, column)
-        positive = values.isna() | ((values > 0) & np.isfinite(values))
-        _refuse(frame, column, ~positive, "an energy is a number of joules > 0, or empty where it was not measured")
+        values = checked[column] = _numbers(frame, column).astype("float64")
+        if not _above_zero(values):
+            positive = values.isna() | ((values > 0) & np.isfinite(values))
+            _refuse(frame, column, ~positive, "an energy is a number of joules > 0, or empty where it was not measured")
     checked["simulated"] = flags(frame, "simulated")
     return checked
 
@@ -129,12 +133,21 @@ def _paths(sources: Iterable[str], option: str) -> list[Path]:
     return list(paths)
 
 
-def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
+def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
+    """As they stand where they are whole numbers or floats, as floats otherwise."""
     import pandas as pd
 
+    if frame[column].dtype in (np.dtype(np.int64), np.dtype(np.float64)):
+        return frame[column]
     values = pd.to_numeric(frame[column], errors="coerce").astype("float64")
     _refuse(frame, column, values.isna() & frame[column].notna(), "is not a number")
     return values
+
+
+def _above_zero(values: pd.Series[float]) -> bool:
+    """Whether all of them are, and finite; no NaN is."""
+    numbers = values.to_numpy()
+    return bool(numbers.min() > 0 and numbers.max() < np.inf)
 
 
 def flags(frame: pd.DataFrame, column: str) -> pd.Series[bool]:

@@ -14,7 +14,8 @@ from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.fitting import forms_of
 from llmpower.modelling.forms import Cached, RecomputeCall
-from llmpower.modelling.groups import Group, group_rows
+from llmpower.modelling.grouping import group_rows
+from llmpower.modelling.groups import Group
 from llmpower.modelling.heldout import predict_held_out
 from llmpower.modelling.models import NESTED
 from llmpower.modelling.nesting import FEW_CELLS, MOST_CELLS, nested
