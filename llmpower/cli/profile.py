@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmpower import phrases
+from llmpower.cli.asked import ASKED, PRECISION, campaign_of, going_on
 from llmpower.cli.campaigns import (
     CONDITIONS,
     IDLE_AFTER,
@@ -31,16 +32,15 @@ from llmpower.cli.campaigns import (
 )
 from llmpower.cli.layout import echo_lines
 from llmpower.cli.options import FiniteRange, json_option
-from llmpower.cli.targets import Options, check, local, served
+from llmpower.cli.targets import check, local, served
 from llmpower.cli.values import forms
 from llmpower.phrases import SIMULATED_GPU
 
 if TYPE_CHECKING:
-    from llmpower.profiling import Cell, Design, Journal, Meter, StoppingRule, Workload
+    from llmpower.profiling import Cell, Journal, Meter, Workload
 
 PAPER_LENGTHS = "8..2048"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-PRECISION = 0.05
 BEGAN = "began_unix_s"
 
 
@@ -119,7 +119,10 @@ BEGAN = "began_unix_s"
 @click.option("--api-key", metavar="KEY", help="Of the endpoint; better in LLMPOWER_PROFILE_API_KEY than here.")
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="The daemon's.  [default: where it is]")
 @json_option
-def command(model: str | None, socket_path: Path | None, as_json: bool, **options: Any) -> None:
+@click.pass_context
+def command(
+    context: click.Context, /, model: str | None, socket_path: Path | None, as_json: bool, **options: Any
+) -> None:
     """Measure a model over a grid of input and output lengths.
 
     MODEL is a name on the Hugging Face hub, a model's folder, or a .gguf file; with --endpoint it is a server's name
@@ -127,7 +130,7 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
     are measured in rounds of random order until their mean energy is known well enough; --cells chosen measures those
     that teach the model most, in a quarter of the trials. The plan with its expected time comes first. The daemon must
     run: it stores the joules, and 'llmpower export' gives them out. A campaign that was broken off, or killed, goes on
-    with --resume.
+    with --resume, as it was asked for unless this command says otherwise.
 
     \b
     Example:
@@ -137,32 +140,24 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
       llmpower profile ./my-model --resume
       llmpower profile llama-3-8b --endpoint http://127.0.0.1:8000 --concurrency 1,4,16 --cells chosen
     """
-    from llmpower.profiling import Campaign, Journal, Meter, StoppingRule, make_grid, parse_lengths
+    from llmpower.profiling import Campaign, Journal, Meter
     from llmpower.spans import default_socket_path, request_status
 
-    cells = make_grid(
-        parse_lengths("--input-tokens", options["input_tokens"]),
-        parse_lengths("--output-tokens", options["output_tokens"]),
-        parse_lengths("--batch-size", options["batch_size"]),
-        parse_lengths("--concurrency", options["concurrency"]),
-    )
-    precision, half_width_s = options["energy_precision"], options["ci_half_width"]
-    rule = StoppingRule(
-        ci_half_width_s=half_width_s,
-        energy_precision=PRECISION if precision is None and half_width_s is None else precision,
-        max_trials=options["max_trials"],
-        min_trials=min(options["min_trials"], options["max_trials"]),
-    )
-    order = _design(cells, rule, options) if options["cells"] == "chosen" else None
+    cells, rule, order = campaign_of(options)
     check(model, options)
     socket_path = socket_path or default_socket_path()
     status = request_status(socket_path)
     simulated = bool(status.get("simulated"))
     if simulated:
         print(f"llmpower: {SIMULATED_GPU}", file=sys.stderr)
-    target = (served if options["endpoint"] else local)(model, cells, socket_path, options)
+    target = (served if options["endpoint"] else local)(model, socket_path, options)
     path = options["journal"] or _default_journal(target.name)
-    with Journal(path, target.settings, resume=options["resume"]) as journal:
+    if options["resume"]:
+        options |= going_on(context, path)
+        cells, rule, order = campaign_of(options)
+    target.check_cells(cells)
+    asked = {name: options[name] for name in ASKED}
+    with Journal(path, target.settings, resume=options["resume"], asked=asked) as journal:
         campaign = Campaign(cells, rule, seed=options["seed"], journal=journal, order=order)
         plan = campaign.plan(options["pause"])
         if campaign.unfinished():
@@ -197,29 +192,6 @@ def command(model: str | None, socket_path: Path | None, as_json: bool, **option
         few = "Of so few trials one odd one counts for much: fit them with 'llmpower fit --robust'."
         advice = [few] if campaign.is_choosing else []
         echo_lines([*lines, *filter(None, conditions), f"{target.name}: {campaign.trials} trials.", *advice, *notes])
-
-
-def _design(cells: Sequence[Cell], rule: StoppingRule, options: Options) -> Design:
-    """The cells that teach the form most."""
-    import numpy as np
-
-    from llmpower.modelling.forms import RecomputeCall, make_form
-    from llmpower.profiling import Design
-
-    side_by_side = [cell.sequences for cell in cells]
-    usual = "batched" if max(side_by_side) > 1 else "cached"
-    form = make_form(options["form"] or (RecomputeCall.name if options["no_kv_cache"] else usual))
-    lengths = [cell.input_tokens for cell in cells], [cell.output_tokens for cell in cells]
-    # A form is of one sequence, a trial's joules are of all of them.
-    rows = form.design(*lengths, side_by_side) * np.array(side_by_side)[:, np.newaxis]
-    return Design(
-        cells,
-        rows,
-        seed=options["seed"],
-        per_cell=rule.min_trials,
-        most_per_cell=rule.max_trials,
-        budget=options["trials"],
-    )
 
 
 @contextmanager

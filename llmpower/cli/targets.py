@@ -24,12 +24,14 @@ Options = dict[str, Any]
 class Target:
     """What is measured.
 
-    ``settings`` are those that a campaign must not change midway; ``open`` gives the workload; ``notes`` says, given
-    when the first trial began, what is to be known of the measurements and how to get them.
+    ``settings`` are those that a campaign must not change midway; ``check_cells`` refuses what cannot be run; ``open``
+    gives the workload; ``notes`` says, given when the first trial began, what is to be known of the measurements and
+    how to get them.
     """
 
     name: str
     settings: dict[str, object]
+    check_cells: Callable[[Sequence[Cell]], None]
     open: Callable[[], AbstractContextManager[Workload]]
     notes: Callable[[datetime | None], list[str]]
 
@@ -48,7 +50,7 @@ def check(model: str | None, options: Options) -> None:
         raise InputError("--no-kv-cache", endpoint, "whether a server keeps a cache is its own setting; leave it out")
 
 
-def local(model: str | None, cells: Sequence[Cell], socket_path: Path, options: Options) -> Target:
+def local(model: str | None, socket_path: Path, options: Options) -> Target:
     """A model in this process. From here on torch is needed, and with it seconds."""
     if not sys.stderr.isatty():
         # The libraries' own progress bars; tqdm reads it when it is imported.
@@ -58,7 +60,6 @@ def local(model: str | None, cells: Sequence[Cell], socket_path: Path, options: 
 
     quieten_transformers()
     source = find_model(str(model))
-    check_lengths(cells, read_config(source))
     use_cache = not options["no_kv_cache"]
     # Without the cache a token costs otherwise: the two must not end up in one fit because they share a name.
     name = options["model_name"] or (source.name if use_cache else f"{source.name} (no KV cache)")
@@ -74,10 +75,16 @@ def local(model: str | None, cells: Sequence[Cell], socket_path: Path, options: 
         )
 
     settings = {"model_name": name, "kv_cache": use_cache, "device": options["device"], "dtype": options["dtype"]}
-    return Target(name, settings, opened, lambda _began: _export(name))
+    return Target(
+        name,
+        settings,
+        lambda cells: check_lengths(cells, read_config(source)),
+        opened,
+        lambda _began: _export(name),
+    )
 
 
-def served(model: str | None, _cells: Sequence[Cell], socket_path: Path, options: Options) -> Target:
+def served(model: str | None, socket_path: Path, options: Options) -> Target:
     """A model of a server."""
     from llmpower.profiling import ClientSpans, Endpoint, Requests, ServerSpans, is_heard
     from llmpower.spans import SpanClient, request_status
@@ -112,7 +119,7 @@ def served(model: str | None, _cells: Sequence[Cell], socket_path: Path, options
         return [*strays, *(line for one in sorted(names) or [name] for line in _export(one, began))]
 
     settings = {"model_name": name, "endpoint": options["endpoint"], "spans": side}
-    return Target(name, settings, opened, notes)
+    return Target(name, settings, lambda _cells: None, opened, notes)
 
 
 def _export(name: str, since: datetime | None = None) -> list[str]:

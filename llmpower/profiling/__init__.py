@@ -22,7 +22,7 @@ from llmpower.profiling.campaign import (
     Workload,
 )
 from llmpower.profiling.grid import Cell, make_grid, parse_lengths
-from llmpower.profiling.journal import Journal
+from llmpower.profiling.journal import Journal, asked_before
 from llmpower.profiling.orders import EveryCell, Order
 from llmpower.profiling.readings import Joules, Readings
 from llmpower.profiling.steadiness import Meter, Settled, idle_power_w, warm
@@ -84,6 +84,7 @@ __all__ = [
     "Trial",
     "WarmedUp",
     "Workload",
+    "asked_before",
     "check_lengths",
     "find_model",
     "half_width",

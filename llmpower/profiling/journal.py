@@ -1,10 +1,11 @@
 """What a campaign has done so far, on disk, so that a killed one goes on where it was.
 
-JSON lines, appended as things happen: a first line with the settings, then one line a trial, one for its joules once
-they are known, one for a cell that had to be left out, one for anything else worth keeping (idle power before and
-after), and one when the campaign is complete. The measurements are in the daemon's store; what stands here decides
-which cells still want trials. It grows by appending, not by rename: a kill can tear its last line and nothing else, and
-a torn last line is one trial to repeat. A lock keeps two campaigns from writing to the same file.
+JSON lines, appended as things happen: a first line with the settings, one with what was asked for, then one line a
+trial, one for its joules once they are known, one for a cell that had to be left out, one for anything else worth
+keeping (idle power before and after), and one when the campaign is complete. The measurements are in the daemon's
+store; what stands here decides which cells still want trials. It grows by appending, not by rename: a kill can tear its
+last line and nothing else, and a torn last line is one trial to repeat. A lock keeps two campaigns from writing to the
+same file.
 """
 
 from __future__ import annotations
@@ -40,14 +41,22 @@ class Journal:
     """A journal that is open for appending. ``trials`` (by span id), ``skipped`` and ``notes`` are what it held
     when it was opened.
 
-    Without ``resume`` a complete journal is started anew, and an incomplete one is not touched.
+    Without ``resume`` a complete journal is started anew, and an incomplete one is not touched. ``asked`` is what the
+    campaign is asked for from here on, JSON types by name, for :func:`asked_before`.
 
     Raises:
         InputError: the file cannot be written, is no journal, is incomplete and ``resume`` is off, was made with
             other ``settings``, or another campaign is writing to it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, object], *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, object],
+        *,
+        resume: bool = False,
+        asked: Mapping[str, object] | None = None,
+    ) -> None:
         self.path = path
         self.trials: dict[str, Kept] = {}
         self.skipped: dict[Cell, str] = {}
@@ -61,6 +70,8 @@ class Journal:
         try:
             self._lock()
             self._read(settings, resume)
+            if asked is not None:
+                self._append({"asked": dict(asked)})
         except BaseException:
             self._file.close()
             raise
@@ -116,12 +127,13 @@ class Journal:
         if lines and lines[0].get("schema") != SCHEMA:
             raise self._no_journal(1)
         self._complete = bool(lines) and any("complete" in line for line in _since_the_last_trial(lines))
-        # A header alone is a campaign that was planned and never began.
-        if len(lines) <= 1 or (self._complete and not resume):
+        # A campaign that was asked for, and planned, and never began.
+        if all("schema" in line or "asked" in line for line in lines) or (self._complete and not resume):
             self._start({"schema": SCHEMA, "settings": dict(settings)})
             return
         if not resume:
-            advice = f"a campaign of {len(lines) - 1} trials is unfinished there; add --resume, or delete the file"
+            trials = sum("span_id" in line for line in lines)
+            advice = f"a campaign with {trials} trials done is unfinished there; add --resume, or delete the file"
             raise InputError(OPTION, self.path, advice)
         if lines[0].get("settings") != dict(settings):
             advice = f"that campaign was run with {_shown(lines[0].get('settings'))}, this one has {_shown(settings)}"
@@ -145,7 +157,7 @@ class Journal:
         return value
 
     def _take(self, number: int, line: Mapping[str, Any]) -> None:
-        if "complete" in line:
+        if "complete" in line or "asked" in line:
             return
         try:
             if "note" in line:
@@ -174,6 +186,23 @@ class Journal:
         return InputError(OPTION, self.path, f"line {number} is not a campaign's journal; give another file")
 
 
+def asked_before(path: Path) -> dict[str, Any]:
+    """What the campaign of a journal was last asked for; nothing where there is none, or no journal."""
+    asked: dict[str, Any] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return asked
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and isinstance(found.get("asked"), dict):
+            asked = found["asked"]
+    return asked
+
+
 def _finite(value: Any) -> float:
     """A number ≥ 0 as JSON has it; Python's reader also takes NaN and Infinity."""
     number = float(value)
@@ -183,10 +212,10 @@ def _finite(value: Any) -> float:
 
 
 def _since_the_last_trial(lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Notes may follow the line that says that all is done."""
+    """Notes may follow the line that says that all is done, and what a campaign was asked for that then had no more."""
     for line in reversed(lines):
         yield line
-        if "note" not in line:
+        if "note" not in line and "asked" not in line:
             return
 
 

@@ -74,6 +74,28 @@ def test_a_finished_campaign_resumed_measures_nothing_more(
     assert len(receiver.spans) == measured
 
 
+def test_a_campaign_goes_on_as_it_was_asked_for_unless_the_command_says_otherwise(
+    receiver: Any, tiny_llama_directory: Path, journal: Path
+) -> None:
+    where = (tiny_llama_directory, "--socket", receiver.path, "--journal", journal, "--device", "cpu", "--json")
+    first = json.loads(profile(*where, *SMALL).stdout)
+    measured = len(receiver.wait_for_spans(6))
+    again = profile(*where, "--resume")
+    assert json.loads(again.stdout)["cells"] == first["cells"]
+    assert "llmpower: resumed: --input-tokens 4,8" in again.stderr.splitlines()
+    assert len(receiver.spans) == measured
+    wider = json.loads(profile(*where, "--resume", "--output-tokens", "2,3").stdout)
+    assert [(cell["input_tokens"], cell["output_tokens"]) for cell in wider["cells"]] == [
+        (4, 2),
+        (4, 3),
+        (8, 2),
+        (8, 3),
+    ]
+    assert [cell["trials"] for cell in wider["cells"] if cell["output_tokens"] == 2] == [
+        cell["trials"] for cell in first["cells"]
+    ]
+
+
 def test_without_the_cache_the_measurements_are_called_so(
     receiver: Any, tiny_llama_directory: Path, journal: Path
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
-from llmpower.profiling import Cell, Joules, Journal
+from llmpower.profiling import Cell, Joules, Journal, asked_before
 from llmpower.profiling.journal import Kept
 from llmpower.types import Measurement
 
@@ -59,7 +59,7 @@ def test_an_unfinished_campaign_is_not_overwritten(tmp_path: Path, make_measurem
     path = tmp_path / "journal.jsonl"
     an_unfinished(path, make_measurement)
     before = path.read_bytes()
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="a campaign with 1 trials done is unfinished there; add --resume"):
         Journal(path, SETTINGS)
     assert path.read_bytes() == before
 
@@ -103,6 +103,33 @@ def test_a_plan_that_was_only_looked_at_is_in_nobodys_way(tmp_path: Path) -> Non
     for model_name in ("one", "another"):
         with Journal(path, {"model_name": model_name}) as journal:
             assert journal.trials == {}
+
+
+def test_what_was_asked_for_last_is_what_a_campaign_goes_on_with(
+    tmp_path: Path, make_measurement: MakeMeasurement
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert asked_before(path) == {}
+    with Journal(path, SETTINGS, asked={"input_tokens": "8,16"}):
+        assert asked_before(path) == {"input_tokens": "8,16"}
+    # Nothing has begun, so another may be asked for.
+    with Journal(path, SETTINGS, asked={"input_tokens": "8"}) as journal:
+        journal.trial(CELL, make_measurement().span)
+        journal.complete()
+    with Journal(path, SETTINGS, resume=True, asked={"input_tokens": "8,16"}) as journal:
+        assert journal.trials.keys() == {"span-0"}
+    path.write_bytes(path.read_bytes() + b'{"asked": {"input_tokens": "torn')
+    assert asked_before(path) == {"input_tokens": "8,16"}
+    with Journal(path, SETTINGS) as journal:
+        assert journal.trials == {}, "it was complete, whatever was asked for since"
+    assert asked_before(path) == {}
+
+
+@given(text=st.text())
+def test_what_is_no_journal_asks_for_nothing(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "no-journal.jsonl"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    assert asked_before(path) == {}
 
 
 def test_a_journal_of_before_there_was_concurrency_is_read(tmp_path: Path) -> None:
