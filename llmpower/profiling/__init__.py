@@ -10,23 +10,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from llmpower.profiling.campaign import (
-    Campaign,
-    CellResult,
-    CellTooLargeError,
-    Event,
-    Plan,
-    Skipped,
-    Trial,
-    WarmedUp,
-    Workload,
-)
+from llmpower.profiling.campaign import Campaign
+from llmpower.profiling.events import CellResult, Event, Plan, Skipped, Trial, WarmedUp
 from llmpower.profiling.grid import Cell, make_grid, parse_lengths
 from llmpower.profiling.journal import Journal, asked_before
 from llmpower.profiling.orders import EveryCell, Order
 from llmpower.profiling.readings import Joules, Readings
 from llmpower.profiling.steadiness import Meter, Settled, idle_power_w, warm
 from llmpower.profiling.stopping import StoppingRule, half_width
+from llmpower.profiling.workload import CellTooLargeError, Workload
 
 if TYPE_CHECKING:
     from llmpower.profiling.design import Design

@@ -1,9 +1,10 @@
 """The measuring campaign: one trial after another, until whoever orders them has had enough.
 
-It knows no model and no meter. A :class:`Workload` runs one trial of a cell and returns its span, which by then is on
-its way to whoever measures it; its joules are known when the counters have moved past its end, most of a second later.
-A campaign that waited for them after each trial would spend more time waiting than measuring, so it goes on with what
-is decided already, and waits only where the next decision hangs on joules that are still to come.
+It knows no model and no meter. A :class:`~llmpower.profiling.workload.Workload` runs one trial of a cell and returns
+its span, which by then is on its way to whoever measures it; its joules are known when the counters have moved past its
+end, most of a second later. A campaign that waited for them after each trial would spend more time waiting than
+measuring, so it goes on with what is decided already, and waits only where the next decision hangs on joules that are
+still to come.
 
 Every step is yielded as an event, so that whoever drives it can show progress, or stop: what was done is in the
 journal. A trial is written there when it has run and its joules when they are known; one that a kill caught in between
@@ -14,109 +15,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from llmpower.exceptions import LlmpowerError
+from llmpower.profiling.events import CellResult, Event, Plan, Skipped, Trial, WarmedUp
 from llmpower.profiling.grid import Cell
 from llmpower.profiling.journal import Journal
 from llmpower.profiling.orders import EveryCell, Order
 from llmpower.profiling.pace import Pace
 from llmpower.profiling.readings import Joules, Readings
 from llmpower.profiling.stopping import StoppingRule, half_width
+from llmpower.profiling.workload import CellTooLargeError, Workload
 from llmpower.types import Span
 
 PATIENCE = 3
 """Trials in a row whose joules stay unknown, after which a campaign that decides by joules gives up."""
 
 PROBE_TOKENS = (1, 8)
-
-
-class CellTooLargeError(LlmpowerError):
-    """A cell does not fit into the device's memory."""
-
-
-class Workload(Protocol):
-    """Whatever can be run cell by cell."""
-
-    patience_s: float
-    """How long a trial's joules are waited for, at most."""
-
-    def warm_up(self, cell: Cell) -> None:
-        """Run something of the cell's shape once, unmeasured."""
-
-    def probe(self, cell: Cell) -> float:
-        """Run the cell once, unmeasured; seconds that it took."""
-
-    def measure(self, cell: Cell) -> Span:
-        """Run one trial; raises CellTooLargeError when the device cannot hold it."""
-
-    def joules(self, span: Span, wait_s: float) -> Joules | None:
-        """What a trial's span cost, waiting at most so long; ``None`` where that is not known by then."""
-
-    def joules_of(self, span_id: str) -> Joules | None:
-        """The same of a trial of an earlier run, without waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class WarmedUp:
-    """``cell`` has been run unmeasured."""
-
-    cell: Cell
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """The ``number``-th trial of ``cell`` has been run; its joules may still be to come."""
-
-    cell: Cell
-    number: int
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """``cell`` is left out from here on."""
-
-    cell: Cell
-    reason: str
-
-
-Event = WarmedUp | Trial | Skipped
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a campaign will do from here on; times are ``None`` before anything was run.
-
-    ``done`` trials are there already. The expected ones are what the order expects by what it knows so far, the most
-    are where it stops in any case.
-    """
-
-    cells: int
-    done: int
-    expected_trials: int
-    most_trials: int
-    expected_s: float | None
-    most_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class CellResult:
-    """Where a cell stands; what no trial has shown is ``None``.
-
-    ``half_width_s`` and ``half_width_j`` are those of the 95 % confidence intervals of the mean runtime [s] and the
-    mean energy [J].
-    """
-
-    cell: Cell
-    trials: int
-    mean_runtime_s: float | None
-    half_width_s: float | None
-    mean_energy_j: float | None
-    half_width_j: float | None
-    is_narrow: bool
-    skipped: str | None
 
 
 class Campaign:

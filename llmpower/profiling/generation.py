@@ -17,10 +17,10 @@ import torch
 from transformers import GenerationConfig
 
 from llmpower.exceptions import LlmpowerError
-from llmpower.profiling.campaign import CellTooLargeError
 from llmpower.profiling.grid import Cell
 from llmpower.profiling.keeping import Keeper
 from llmpower.profiling.readings import Joules, as_joules
+from llmpower.profiling.workload import CellTooLargeError
 from llmpower.spans import SpanClient, instrument, uninstrument, unmeasured
 from llmpower.spans.context import WAIT_S
 from llmpower.types import Span

@@ -2,7 +2,7 @@
 
 The threads, one for GPUs and one for CPU packages, never take the GIL, so a busy interpreter makes no gap in the
 samples; what Python does is empty the rings now and then. A drain later than a ring is long loses samples, and
-:class:`SamplerStatistics` says how many.
+:class:`~llmpower.sampling.statistics.SamplerStatistics` says how many.
 
 An update of a GPU's energy or power is foreseen from the ones before and looked for closely when it is due; elsewhere
 reads are sparse. ``rate_hz`` is how many reads a second each field gets on average, at most (csrc/phase.h).
@@ -11,8 +11,6 @@ reads are sparse. ``rate_hz`` is how many reads a second each field gets on aver
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -24,9 +22,10 @@ from llmpower.exceptions import DeviceError, LlmpowerError
 from llmpower.sampling import low_level
 from llmpower.sampling.low_level import SAMPLE_DTYPE, monotonic_ns
 from llmpower.sampling.simulator import simulated_library
-from llmpower.types import Device, DeviceKind, Field
+from llmpower.sampling.statistics import KINDS, Channel, SamplerStatistics, read_channels, read_statistics
+from llmpower.types import Device, Field
 
-__all__ = ["SAMPLE_DTYPE", "Backend", "Channel", "Field", "Sampler", "SamplerStatistics", "monotonic_ns"]
+__all__ = ["SAMPLE_DTYPE", "Backend", "Sampler", "monotonic_ns"]
 
 Backend = Literal["auto", "nvml", "simulated"]
 
@@ -40,56 +39,6 @@ MAX_READ_SHARE = 0.02
 
 RING_CAPACITY = 1 << 17
 """Samples; 8 GPUs at 1 kHz fill it in 8 seconds, and it takes 4 MiB."""
-
-_KINDS: tuple[DeviceKind, ...] = ("gpu", "cpu_package", "dram")
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One polled (device, field) pair and how its reads go.
-
-    ``effective_hz`` is the rate in effect, lower than ``requested_hz`` when calls are dear. ``locked`` says that reads
-    come when updates are due; then ``period_s`` and ``jitter_s`` are those of the updates. ``edge_width_s`` is how
-    closely the latest updates are known, ``None`` before the first. ``in_call_s`` is how long the read that has not
-    come back has taken so far, ``None`` between reads; ``silent_s`` is the time since one came back.
-    """
-
-    device: int
-    field: Field
-    requested_hz: float
-    effective_hz: float
-    reads: int
-    errors: int
-    latency_s: float
-    status: int
-    locked: bool = False
-    period_s: float | None = None
-    jitter_s: float | None = None
-    edge_width_s: float | None = None
-    in_call_s: float | None = None
-    silent_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerStatistics:
-    """How well the sampler keeps its promises, since it was opened.
-
-    ``lateness_counts`` has one entry more than ``lateness_bounds_s``: reads later than every bound.
-    ``read_errors`` counts by (kind of device, status), where a status is an NVML return code or a negative errno.
-    """
-
-    samples_total: int
-    dropped_total: int
-    ticks_total: int
-    missed_ticks_total: int
-    lateness_bounds_s: tuple[float, ...]
-    lateness_counts: tuple[int, ...]
-    lateness_sum_s: float
-    read_errors: Mapping[tuple[DeviceKind, int], int]
-    effective_hz: Mapping[str, float]
-    read_time_s: float
-    running_time_s: float
-    cpu_time_s: float
 
 
 class Sampler:
@@ -234,49 +183,11 @@ class Sampler:
 
     def channels(self) -> tuple[Channel, ...]:
         """Every polled (device, field) pair, with the rate in effect and the latency of its reads; never waits."""
-        now_ns = monotonic_ns()
-        return tuple(
-            Channel(
-                device=found["device"],
-                field=Field(found["field"]),
-                requested_hz=1e9 / found["requested_interval_ns"],
-                effective_hz=1e9 / found["interval_ns"],
-                reads=found["reads"],
-                errors=found["errors"],
-                latency_s=found["latency_ns"] / 1e9,
-                status=found["status"],
-                locked=bool(found["locked"]),
-                period_s=found["period_ns"] / 1e9 or None,
-                jitter_s=found["jitter_ns"] / 1e9 if found["locked"] else None,
-                edge_width_s=found["edge_width_ns"] / 1e9 or None,
-                in_call_s=_seconds_since(found["in_call_since_ns"], now_ns),
-                silent_s=_seconds_since(found["last_read_ns"], now_ns),
-            )
-            for found in low_level.channels(self._open_handle())
-        )
+        return read_channels(self._open_handle())
 
     def statistics(self) -> SamplerStatistics:
         """How the sampler has done so far."""
-        handle = self._open_handle()
-        found = low_level.statistics(handle)
-        effective_hz: dict[str, float] = {}
-        for channel in self.channels():
-            source = f"{self.devices[channel.device].kind}_{channel.field.name.lower()}"
-            effective_hz[source] = min(effective_hz.get(source, channel.effective_hz), channel.effective_hz)
-        return SamplerStatistics(
-            samples_total=found["samples"],
-            dropped_total=found["dropped"],
-            ticks_total=found["ticks"],
-            missed_ticks_total=found["missed_ticks"],
-            lateness_bounds_s=low_level.lateness_bounds_s(),
-            lateness_counts=found["lateness"],
-            lateness_sum_s=found["lateness_sum_ns"] / 1e9,
-            read_errors={(_KINDS[kind], status): count for (kind, status), count in found["errors"].items()},
-            effective_hz=effective_hz,
-            read_time_s=found["read_ns"] / 1e9,
-            running_time_s=found["running_ns"] / 1e9,
-            cpu_time_s=found["cpu_ns"] / 1e9,
-        )
+        return read_statistics(self._open_handle(), self.devices)
 
     def __enter__(self) -> Self:
         self.start()
@@ -293,17 +204,13 @@ class Sampler:
         return self._handle
 
 
-def _seconds_since(time_ns: int, now_ns: int) -> float | None:
-    return max(now_ns - time_ns, 0) / 1e9 if time_ns else None
-
-
 def _devices(handle: low_level.Handle) -> tuple[Device, ...]:
     return tuple(
         Device(
             uuid=found["uuid"],
             index=index,
             name=found["name"],
-            kind=_KINDS[found["kind"]],
+            kind=KINDS[found["kind"]],
             simulated=found["simulated"],
             has_energy_counter=bool(found["fields"] >> Field.ENERGY & 1),
             has_power=bool(found["fields"] >> Field.POWER_INSTANT & 1 or found["fields"] >> Field.POWER_AVERAGE & 1),

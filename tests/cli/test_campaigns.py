@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmpower.cli.campaigns import settled_notes, settled_text, summary, warmth_text
-from llmpower.profiling import Cell, Settled
-from llmpower.profiling.campaign import CellResult
+from llmpower.profiling import Cell, CellResult, Settled
 
 
 def result(trials: int = 3, *, is_narrow: bool = True, skipped: str | None = None, **sides: int) -> CellResult:
