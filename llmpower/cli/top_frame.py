@@ -139,10 +139,15 @@ def _fitted(
     columns: int,
     left: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
-    """A table whose first column is as wide as the others let it be."""
+    """A table whose first column is as wide as the others let it be; the last ones go where there is no room."""
     right = [name for name in header if name not in left]
-    bare = aligned(header, figures, right, columns=10 * columns)
-    room = max(min(columns - max(map(width, bare)) - 2, NAME_CELLS), len(title))
+
+    def room_beside() -> int:
+        return columns - max(map(width, aligned(header, figures, right, columns=10 * columns))) - 2
+
+    while len(header) > 1 and room_beside() < len(title):
+        header, figures = header[:-1], [row[:-1] for row in figures]
+    room = max(min(room_beside(), NAME_CELLS), len(title))
     rows = [(shortened(plain(name), room), *row) for name, row in zip(names, figures, strict=True)]
     first, *rest = aligned((title, *header), rows, right, columns=10 * columns)
     return [first], rest

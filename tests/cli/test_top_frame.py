@@ -57,6 +57,14 @@ def test_a_wide_terminal_shows_how_near_the_limit_a_card_is() -> None:
     assert "  ██████████······  251.3      400" in card
 
 
+@pytest.mark.parametrize("columns", range(30, 80))
+def test_a_narrow_terminal_shows_fewer_figures_and_each_of_them_whole(columns: int) -> None:
+    wide, narrow = (texts(frame(crowd(2, 2), columns=room)) for room in (79, columns))
+    for at, line in enumerate(wide):
+        if line.startswith(("DEVICE", "0 ", "1 ", "MODEL", "model-")):
+            assert set(narrow[at].split()[3:]) <= set(line.split())
+
+
 def test_what_is_wrong_is_in_red_and_not_too_long() -> None:
     problems = [{"what": f"problem {number}\x1b[2J", "mend": "mend"} for number in range(5)]
     lines = frame(crowd(1, 1, problems=problems), columns=80, rows=24)
