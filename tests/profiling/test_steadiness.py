@@ -111,7 +111,8 @@ def warmed(
         return {"devices": [gpu(power_w, each_c, f"GPU-{number}") for number, each_c in enumerate(at_c)]}
 
     found = []
-    for settled in warm(Meter(status, period_s=0.005), lambda: time.sleep(0.02), most_s, window_s=0.04, drift_s=0.05):
+    # One window of 40 ms is shorter than the drift's time, on a busy machine too; two are not.
+    for settled in warm(Meter(status, period_s=0.005), lambda: time.sleep(0.02), most_s, window_s=0.04, drift_s=0.075):
         window += 1
         found.append(settled)
     return found
@@ -144,6 +145,6 @@ def test_a_card_that_grows_warmer_all_the_time_ends_with_the_time_given() -> Non
 
 
 def test_a_card_that_tells_its_temperature_late_is_watched_from_then_on() -> None:
-    found = warmed((None,), (None,), (50.0,), power_w=None, most_s=0.5)
+    found = warmed((None,), (None,), (50.0,), power_w=None, most_s=5.0)
     assert [each.is_steady for each in found[:4]] == [False] * 4
     assert found[-1].is_steady
