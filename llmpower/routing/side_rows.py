@@ -30,7 +30,7 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
 from llmpower.routing.gpu_seconds import SecondRows
 from llmpower.routing.quiet import c_output_dropped
-from llmpower.routing.solver import solve
+from llmpower.routing.solver import GAP_LIMIT, solve
 from llmpower.routing.workload import IntArray
 
 # Cells that are divided anew into whole queries, and when they are more.
@@ -67,21 +67,31 @@ class Within:
 
 
 def solve_within(
-    paid: FloatArray, count: IntArray, limits: tuple[IntArray, IntArray], runtime_s: FloatArray, rows: SecondRows
+    paid: FloatArray,
+    count: IntArray,
+    limits: tuple[IntArray, IntArray],
+    runtime_s: FloatArray,
+    rows: SecondRows,
+    most_columns: int = MOST_COLUMNS,
 ) -> Within:
     """Assign queries as :func:`~llmpower.routing.solver.solve` does, within ``rows``.
 
     ``paid`` and ``runtime_s`` have shape (n_cells, n_choices), ``limits`` are the lowest and highest numbers of
-    queries.
+    queries. ``most_columns`` are sought twice: to keep to the rows at all, and for their prices.
 
     Raises:
         InfeasibleError: no plan is within the rows; the error says what could be kept to.
+        LlmpowerError: the mixture of columns is not within :data:`~llmpower.routing.solver.GAP_LIMIT` of the bound.
     """
-    search = _Search(paid, count, limits, runtime_s, rows)
+    search = _Search(paid, count, limits, runtime_s, rows, most_columns)
     search.reach()
     μ, bound, mixture = search.price()
     x, prices = search.whole(μ, bound)
-    return Within(x, prices, μ / rows.limit, bound, search.gap(x, bound), search.relative(mixture - bound, x))
+    fractional_gap = search.relative(mixture - bound, x)
+    if fractional_gap > GAP_LIMIT:
+        found = f"divided queries were found to cost {fractional_gap:.1e} of what they pay more"
+        raise LlmpowerError(f"the bound under limits on GPU-seconds could not be proven: {found}")
+    return Within(x, prices, μ / rows.limit, bound, search.gap(x, bound), fractional_gap)
 
 
 class _Search:
@@ -94,11 +104,12 @@ class _Search:
         limits: tuple[IntArray, IntArray],
         runtime_s: FloatArray,
         rows: SecondRows,
+        most_columns: int,
     ) -> None:
         self.paid, self.count, self.limits, self.runtime_s, self.rows = paid, count, limits, runtime_s, rows
         self.allowed = np.isfinite(paid)
         self.finite = np.where(self.allowed, paid, 0.0)
-        self.parts = rows.parts
+        self.parts, self.most_columns = rows.parts, most_columns
         self.prices = np.zeros(paid.shape[1])
         self.best: IntArray | None = None  # of the columns within the limits
         # Of each column; millions of cells leave no room to keep the columns themselves.
@@ -145,7 +156,7 @@ class _Search:
         nothing = np.where(self.allowed, 0.0, np.inf)
         n_rows = len(self.parts)
         μ, most = np.full(n_rows, 1 / n_rows), -np.inf
-        for _ in range(MOST_COLUMNS):
+        for _ in range(self.most_columns):
             _, use = self.add(nothing, μ)
             most = max(most, float(μ @ use))
             t, μ = _least_excess(np.column_stack(self.uses))
@@ -161,18 +172,21 @@ class _Search:
         """μ, the bound L(μ) = max L, and the cost of a mixture of columns, with what it exceeds rows by at μ."""
         μ = np.zeros(len(self.parts))
         at, best = μ, -np.inf
-        for _ in range(MOST_COLUMNS):
+        gap = mixed = np.inf
+        for _ in range(self.most_columns):
             cost, use = self.add(self.paid, μ)
             if (L := cost + float(μ @ (use - 1))) > best:
                 at, best = μ, L
-            least, spread = min(self.costs), np.ptp(self.costs) or 1.0
             uses = np.column_stack(self.uses)
-            λ, value, duals = _weighed((np.array(self.costs) - least) / spread, uses)
-            nearer = duals * spread
-            if least + value * spread - best <= EXACT * np.abs(self.costs).max() or np.array_equal(nearer, μ):
+            # What each column costs above the bound at its price: 0 and up, and in the end next to nothing.
+            above = np.maximum(np.array(self.costs) + at @ (uses - 1) - best, 0)
+            λ, nearer = _weighed(above, at, uses, gap if np.isfinite(gap) else float(above.max()) or 1.0)
+            mixed = float(λ @ self.costs + at @ np.maximum(uses @ λ - 1, 0))
+            gap = mixed - best
+            if gap <= EXACT * np.abs(self.costs).max() or np.array_equal(nearer, μ):
                 break
             μ = nearer
-        return at, best, float(λ @ self.costs + at @ np.maximum(uses @ λ - 1, 0))
+        return at, best, mixed
 
     def whole(self, μ: FloatArray, bound: float) -> tuple[IntArray, FloatArray]:
         """The best plan of whole queries that is found, and the prices of queries at μ.
@@ -279,31 +293,42 @@ def _least_excess(uses: FloatArray) -> tuple[float, FloatArray]:
     scale = float(uses.max()) or 1.0
     found = _linear(
         np.append(np.zeros(n_columns), 1.0),
-        np.column_stack([uses / scale, -np.ones(n_rows)]),
-        np.zeros(n_rows),
-        np.append(np.ones(n_columns), 0.0),
+        A_ub=np.column_stack([uses / scale, -np.ones(n_rows)]),
+        b_ub=np.zeros(n_rows),
+        A_eq=np.append(np.ones(n_columns), 0.0)[np.newaxis],
+        b_eq=[1.0],
     )
     μ = np.maximum(-found.ineqlin.marginals, 0)
     return float(found.fun) * scale, μ / (μ.sum() or 1.0)
 
 
-def _weighed(costs: FloatArray, uses: FloatArray) -> tuple[FloatArray, float, FloatArray]:
-    """λ ≥ 0 that adds up to 1, the least Σ λ_j·c_j with Σ λ_j·u_j ≤ 1, and duals of the rows."""
-    found = _linear(costs, uses, np.ones(len(uses)), np.ones(len(costs)))
-    λ = np.maximum(found.x, 0)
-    return λ / λ.sum(), float(found.fun), np.maximum(-found.ineqlin.marginals, 0)
+def _weighed(above: FloatArray, μ: FloatArray, uses: FloatArray, unit: float) -> tuple[FloatArray, FloatArray]:
+    """λ ≥ 0 of least Σ λ_j·c_j that adds up to 1 with Σ λ_j·u_j ≤ 1, and the prices of the rows.
+
+    Costs come as r_j = ``above`` = c_j + μ·(u_j − 1) − L, so with s what is left of the rows
+
+        Σ λ_j·c_j − L = Σ λ_j·r_j + μ·s,    Σ λ_j·u_j + s = 1
+
+    HiGHS takes for optimal what is so to 1e-10 of its unit, and costs themselves differ by far more than a proof may
+    leave open. Above the bound they are measured in a ``unit`` that is as small as what is left open.
+    """
+    n_rows, n_columns = uses.shape
+    found = _linear(
+        np.append(above, μ) / unit,
+        A_eq=np.block([[uses, np.eye(n_rows)], [np.ones(n_columns), np.zeros(n_rows)]]),
+        b_eq=np.ones(n_rows + 1),
+    )
+    λ = np.maximum(found.x[:n_columns], 0)
+    return λ / λ.sum(), np.maximum(μ - unit * found.eqlin.marginals[:n_rows], 0)
 
 
-def _linear(costs: FloatArray, rows: FloatArray, limit: FloatArray, ones: FloatArray) -> Any:
-    """The λ ≥ 0 of least costs·λ with rows·λ ≤ limit and ones·λ = 1."""
+def _linear(costs: FloatArray, **rows: Any) -> Any:
+    """The λ ≥ 0 of least costs·λ within ``rows``, as scipy names them."""
     from scipy.optimize import linprog
 
     found = linprog(
         costs,
-        rows,
-        limit,
-        ones[np.newaxis],
-        [1.0],
+        **rows,
         method="highs-ds",
         options={"presolve": False, "primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array, eye_array, kron, vstack
 
-from llmpower.exceptions import InfeasibleError, InputError
+from llmpower.exceptions import InfeasibleError, InputError, LlmpowerError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import AccuracyTable, Workload, route
 from llmpower.routing.costs import Costs, predict_costs
@@ -21,6 +21,7 @@ from llmpower.routing.goals import AccuracyFloor, EnergyBudget, JoulesPerPoint
 from llmpower.routing.gpu_seconds import ROUNDING, GpuSeconds, parse_gpu_seconds
 from llmpower.routing.idle import Idle
 from llmpower.routing.shares import Share, query_limits
+from llmpower.routing.side_rows import solve_within
 from llmpower.routing.solver import solve
 from llmpower.routing.workload import IntArray
 
@@ -138,6 +139,21 @@ def test_the_best_plan_within_the_limits_or_none_there_is(
     if len(least) == 1:
         nearly = {name: limit * (1 - 2e-5) for name, limit in least.items()}
         assert by_highs(costs, zeta, limits, nearly, whole=True).status == 2
+
+
+def test_a_bound_that_is_not_proven_is_no_plan(models: Models, accuracy: Accuracy) -> None:
+    costs = predict_costs(models, WORKLOAD, accuracy, gpu_seconds=GpuSeconds({"small": 1.0}, GPUS))
+    limits, paid = query_limits({}, costs.model_names, WORKLOAD.n_queries), costs.per_query(0.3)
+    free = seconds_of(costs, solve(paid, WORKLOAD.count, *limits).assigned)
+    asked = GpuSeconds({name: 0.8 * seconds for name, seconds in free.items() if seconds}, GPUS)
+    assert len(asked.limits) > 1
+    limited = predict_costs(models, WORKLOAD, accuracy, gpu_seconds=asked)
+    assert limited.runtime_s is not None
+    assert limited.second_rows is not None
+    problem = (paid, WORKLOAD.count, limits, limited.runtime_s, limited.second_rows)
+    assert solve_within(*problem).fractional_gap <= 1e-12
+    with pytest.raises(LlmpowerError, match=r"could not be proven: divided queries were found to cost .* more$"):
+        solve_within(*problem, most_columns=4)
 
 
 @pytest.mark.parametrize("seed", range(4))
