@@ -1,20 +1,11 @@
 """Plans within sums over all cells, which whole queries seldom meet exactly: limits on GPU-seconds.
 
-A row Σ x_cK·u_cK ≤ S limits no number of queries, so the transportation problem of :mod:`~llmpower.routing.solver` is
-one no longer. With a price μ ≥ 0 for each row it is again, at costs c + μ·u, and
-
-    L(μ) = min_x Σ (c + μ·u)·x − μ·S
-
-is a lower bound at every μ. The best μ is found by the columns of Dantzig and Wolfe (Operations Research 8, 1960): each
-assignment that the solver returns is a column, a linear program of as many rows as there are limits weighs the columns,
-and its duals are the next μ, until no assignment improves on them. Before that the same is done for the excess over
-the limits, which says whether they can be kept at all.
-
-The columns that are weighed in the end are optimal at μ and differ in a few cells that tie. Those, and the cells next
-to a tie, are divided into whole queries by a mixed-integer program (HiGHS) with all else fixed; more of them where the
-result is more than 0.1 % off. Small workloads are solved whole in this way. What whole queries cost more than fractions
-could is told: the bound is L(μ), and its distance to what the plan pays is the gap. The columns' mixture is a plan in
-fractions, so its distance to the bound proves μ, as primal and dual do elsewhere; what is left of the gap is rounding.
+The prices of such rows come from mixtures of assignments (:mod:`~llmpower.routing.columns`). Those that are mixed in
+the end are optimal at the prices and differ in a few cells that tie. Those, and the cells next to a tie, are divided
+into whole queries by a mixed-integer program (HiGHS) with all else fixed; more of them where the result is more than
+0.1 % off. Small workloads are solved whole in this way. What whole queries cost more than fractions could is told: the
+bound is L(μ), and its distance to what the plan pays is the gap. The mixture's own distance proves μ; the rest of the
+gap is rounding.
 """
 
 from __future__ import annotations
@@ -28,6 +19,7 @@ import numpy as np
 from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
+from llmpower.routing.columns import EXACT, MOST_COLUMNS, Columns
 from llmpower.routing.gpu_seconds import SecondRows
 from llmpower.routing.quiet import c_output_dropped
 from llmpower.routing.solver import GAP_LIMIT, solve
@@ -46,8 +38,6 @@ WHOLE_LIMIT = 1e4
 DEAREST = 1e3
 # Less room, where rounding to whole queries overstepped a limit after all.
 NARROWER = 1 - 1e-6
-MOST_COLUMNS = 500
-EXACT = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +74,10 @@ def solve_within(
         LlmpowerError: the mixture of columns is not within :data:`~llmpower.routing.solver.GAP_LIMIT` of the bound.
     """
     search = _Search(paid, count, limits, runtime_s, rows, most_columns)
-    search.reach()
+    t, μ = search.reach()
+    if t > 1:
+        # Of one row the column itself reaches t; whole queries may need more of several.
+        raise search.refusal(t if len(μ) == 1 else search.least(μ))
     μ, bound, mixture = search.price()
     x, prices = search.whole(μ, bound)
     fractional_gap = search.relative(mixture - bound, x)
@@ -94,99 +87,11 @@ def solve_within(
     return Within(x, prices, μ / rows.limit, bound, search.gap(x, bound), fractional_gap)
 
 
-class _Search:
-    """Columns and their weights. Rows are counted in parts of their limit: 1 is all of it."""
-
-    def __init__(
-        self,
-        paid: FloatArray,
-        count: IntArray,
-        limits: tuple[IntArray, IntArray],
-        runtime_s: FloatArray,
-        rows: SecondRows,
-        most_columns: int,
-    ) -> None:
-        self.paid, self.count, self.limits, self.runtime_s, self.rows = paid, count, limits, runtime_s, rows
-        self.allowed = np.isfinite(paid)
-        self.finite = np.where(self.allowed, paid, 0.0)
-        self.parts, self.most_columns = rows.parts, most_columns
-        self.prices = np.zeros(paid.shape[1])
-        self.best: IntArray | None = None  # of the columns within the limits
-        # Of each column; millions of cells leave no room to keep the columns themselves.
-        self.costs: list[float] = []
-        self.uses: list[FloatArray] = []
+class _Search(Columns):
+    """Whole queries from what columns mix."""
 
     def gap(self, x: IntArray, bound: float) -> float:
         return self.relative(self.cost(x) - bound, x)
-
-    def relative(self, excess: float, x: IntArray) -> float:
-        """To what ``x`` pays; sums differ by rounding, which is no excess."""
-        paid = float(np.vdot(x, np.abs(self.finite)))
-        excess = max(0.0, excess)
-        return excess / paid if paid else excess
-
-    def cost(self, x: IntArray) -> float:
-        return float(np.vdot(x, self.finite))
-
-    def use(self, x: IntArray) -> FloatArray:
-        seconds = np.zeros(len(self.prices))
-        kernels.add(x, self.runtime_s, seconds)
-        return np.asarray(self.parts @ seconds)
-
-    def charged(self, paid: FloatArray, μ: FloatArray) -> FloatArray:
-        return paid + self.runtime_s * (μ @ self.parts)
-
-    def add(self, paid: FloatArray, μ: FloatArray) -> tuple[float, FloatArray]:
-        """The best column at these prices: its cost and its use of each row."""
-        solution = solve(self.charged(paid, μ), self.count, *self.limits, prices=self.prices)
-        x, self.prices = solution.assigned, solution.prices
-        cost, use = self.cost(x), self.use(x)
-        self.costs.append(cost)
-        self.uses.append(use)
-        if (use <= 1).all() and (self.best is None or cost < self.cost(self.best)):
-            self.best = x
-        return cost, use
-
-    def reach(self) -> None:
-        """Columns of which a mixture is within the limits: the least t with Σ λ_j·u_j ≤ t.
-
-        Raises:
-            InfeasibleError: t is above 1.
-        """
-        nothing = np.where(self.allowed, 0.0, np.inf)
-        n_rows = len(self.parts)
-        μ, most = np.full(n_rows, 1 / n_rows), -np.inf
-        for _ in range(self.most_columns):
-            _, use = self.add(nothing, μ)
-            most = max(most, float(μ @ use))
-            t, μ = _least_excess(np.column_stack(self.uses))
-            if t <= 1:
-                self.prices = np.zeros_like(self.prices)
-                return
-            if t - most <= EXACT * t:
-                # Of one row the column itself reaches t; whole queries may need more of several.
-                raise self._refusal(t if n_rows == 1 else self._least_whole(μ))
-        raise LlmpowerError("whether the limits on GPU-seconds can be kept was not found out")
-
-    def price(self) -> tuple[FloatArray, float, float]:
-        """μ, the bound L(μ) = max L, and the cost of a mixture of columns, with what it exceeds rows by at μ."""
-        μ = np.zeros(len(self.parts))
-        at, best = μ, -np.inf
-        gap = mixed = np.inf
-        for _ in range(self.most_columns):
-            cost, use = self.add(self.paid, μ)
-            if (L := cost + float(μ @ (use - 1))) > best:
-                at, best = μ, L
-            uses = np.column_stack(self.uses)
-            # What each column costs above the bound at its price: 0 and up, and in the end next to nothing.
-            above = np.maximum(np.array(self.costs) + at @ (uses - 1) - best, 0)
-            λ, nearer = _weighed(above, at, uses, gap if np.isfinite(gap) else float(above.max()) or 1.0)
-            mixed = float(λ @ self.costs + at @ np.maximum(uses @ λ - 1, 0))
-            gap = mixed - best
-            if gap <= EXACT * np.abs(self.costs).max() or np.array_equal(nearer, μ):
-                break
-            μ = nearer
-        return at, best, mixed
 
     def whole(self, μ: FloatArray, bound: float) -> tuple[IntArray, FloatArray]:
         """The best plan of whole queries that is found, and the prices of queries at μ.
@@ -205,7 +110,7 @@ class _Search:
                 break
             size *= GROWTH
         if self.best is None:
-            raise self._refusal(self._least_whole(μ))
+            raise self.refusal(self.least(μ))
         return self.best, prices
 
     def _nearest(self, charged: FloatArray) -> tuple[IntArray, FloatArray, IntArray]:
@@ -215,14 +120,15 @@ class _Search:
         _, _, margin, _ = kernels.price(charged, self.count, found.prices)
         return found.assigned, found.prices, np.argsort(margin, kind="stable")
 
-    def _least_whole(self, μ: FloatArray) -> float:
+    def least(self, μ: FloatArray) -> float:
         """A t that whole queries are found to keep to, near the least."""
         nothing = np.where(self.allowed, 0.0, np.inf)
         start, _, nearest = self._nearest(self.charged(nothing, μ if μ.any() else np.ones_like(μ)))
         found = self._divide(start, np.sort(nearest[:FREE_CELLS]), None)
         return float(self.use(start if found is None else found).max())
 
-    def _refusal(self, t: float) -> InfeasibleError:
+    def refusal(self, t: float) -> InfeasibleError:
+        """Says what limits would do: t of each that was asked for."""
         limits = [Context(prec=6, rounding=ROUND_CEILING).create_decimal(t * limit) for limit in self.rows.limit]
         least = ", ".join(f"{name}={float(limit):.6g}" for name, limit in zip(self.rows.names, limits, strict=True))
         asked = ", ".join(f"{name}={limit:.6g}" for name, limit in zip(self.rows.names, self.rows.limit, strict=True))
@@ -285,53 +191,3 @@ class _Search:
             return None
         rest[free] = np.round(found.x[:-1]).astype(np.int64).reshape(n_free, n_choices)
         return rest
-
-
-def _least_excess(uses: FloatArray) -> tuple[float, FloatArray]:
-    """The least t with Σ λ_j·u_j ≤ t of columns (n_rows, n_columns), and duals of the rows that add up to 1."""
-    n_rows, n_columns = uses.shape
-    scale = float(uses.max()) or 1.0
-    found = _linear(
-        np.append(np.zeros(n_columns), 1.0),
-        A_ub=np.column_stack([uses / scale, -np.ones(n_rows)]),
-        b_ub=np.zeros(n_rows),
-        A_eq=np.append(np.ones(n_columns), 0.0)[np.newaxis],
-        b_eq=[1.0],
-    )
-    μ = np.maximum(-found.ineqlin.marginals, 0)
-    return float(found.fun) * scale, μ / (μ.sum() or 1.0)
-
-
-def _weighed(above: FloatArray, μ: FloatArray, uses: FloatArray, unit: float) -> tuple[FloatArray, FloatArray]:
-    """λ ≥ 0 of least Σ λ_j·c_j that adds up to 1 with Σ λ_j·u_j ≤ 1, and the prices of the rows.
-
-    Costs come as r_j = ``above`` = c_j + μ·(u_j − 1) − L, so with s what is left of the rows
-
-        Σ λ_j·c_j − L = Σ λ_j·r_j + μ·s,    Σ λ_j·u_j + s = 1
-
-    HiGHS takes for optimal what is so to 1e-10 of its unit, and costs themselves differ by far more than a proof may
-    leave open. Above the bound they are measured in a ``unit`` that is as small as what is left open.
-    """
-    n_rows, n_columns = uses.shape
-    found = _linear(
-        np.append(above, μ) / unit,
-        A_eq=np.block([[uses, np.eye(n_rows)], [np.ones(n_columns), np.zeros(n_rows)]]),
-        b_eq=np.ones(n_rows + 1),
-    )
-    λ = np.maximum(found.x[:n_columns], 0)
-    return λ / λ.sum(), np.maximum(μ - unit * found.eqlin.marginals[:n_rows], 0)
-
-
-def _linear(costs: FloatArray, **rows: Any) -> Any:
-    """The λ ≥ 0 of least costs·λ within ``rows``, as scipy names them."""
-    from scipy.optimize import linprog
-
-    found = linprog(
-        costs,
-        **rows,
-        method="highs-ds",
-        options={"presolve": False, "primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
-    if found.status != 0:
-        raise LlmpowerError(f"limits on GPU-seconds could not be weighed: {found.message}")
-    return found
