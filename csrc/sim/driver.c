@@ -78,7 +78,7 @@ __attribute__((constructor)) static void watch_forks(void) {
 }
 
 /* Draw what a call costs and spend up to the moment at which its value is taken; the state is locked, before and
- * after. Where within a call a real driver looks is not known, so it is anywhere. */
+ * after. Where within a call a real driver looks is known of one card alone; for others it is anywhere. */
 static int64_t begin(struct driver *driver, enum call call) {
     uint64_t number = driver->calls++;
     int64_t cost_ns = latency_draw_ns(&driver->latency, call, driver->seed ^ LATENCY_SEED, number);
@@ -86,7 +86,7 @@ static int64_t begin(struct driver *driver, enum call call) {
     if (cost_ns == 0) return 0;
     int64_t begun_ns = monotonic_ns();
     call_ends_ns = begun_ns + cost_ns;
-    double share = chance_uniform(driver->seed ^ MOMENT_SEED, number);
+    double share = driver->preset->looks_at_once ? 0 : chance_uniform(driver->seed ^ MOMENT_SEED, number);
     pthread_mutex_unlock(&state);
     wait_until(begun_ns + (int64_t)(share * (double)cost_ns));
     pthread_mutex_lock(&state);

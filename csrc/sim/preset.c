@@ -16,6 +16,10 @@ static const double one_board_s[CALLS] = {[CALL_ENERGY] = 2.4e-3,
                                           [CALL_USAGE] = 4e-6,
                                           [CALL_PROCESSES] = 4.5e-3};
 
+/* Measured on an H100 80GB HBM3 in a virtual machine, driver 580.159.04, beside work; see docs/h100.md. */
+static const double h100_sxm_s[CALLS] = {
+    [CALL_ENERGY] = 3e-3, [CALL_INSTANT] = 5e-6, [CALL_AVERAGE] = 5e-6, [CALL_USAGE] = 3.3e-6, [CALL_SAMPLES] = 330e-6};
+
 static const struct preset presets[] = {
     {.key = "v100",
      .name = "Simulated V100-SXM2-32GB",
@@ -76,6 +80,22 @@ static const struct preset presets[] = {
      .memory_gib = 80,
      .has_mig = true,
      .has_fields = true},
+    {.key = "h100-sxm",
+     .name = "Simulated H100 80GB HBM3",
+     .architecture = NVML_DEVICE_ARCH_HOPPER,
+     .idle_w = 74,
+     .max_w = 700,
+     .update_period_s = 0.100,
+     .update_jitter_s = 0.001,
+     .window_s = 0.025,
+     .rise_s = 0.014,
+     .counter_period_s = 0.1000014,
+     .counter_jitter_s = 0.00005,
+     .call_s = h100_sxm_s,
+     .memory_gib = 80,
+     .has_mig = true,
+     .has_fields = true,
+     .looks_at_once = true},
     {.key = "h200",
      .name = "Simulated H200 (guess)",
      .architecture = NVML_DEVICE_ARCH_HOPPER,

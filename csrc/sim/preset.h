@@ -22,6 +22,7 @@ struct preset {
     bool has_fields;       /* answers fields 185 and 186 */
     bool has_mig;          /* answers whether MIG is enabled */
     bool usage_is_instant; /* nvmlDeviceGetPowerUsage shows the instant value, not the 1 s mean */
+    bool looks_at_once;    /* a call's value is that of its beginning; else of any moment within it */
 };
 
 /* NULL when no preset has this key. */

@@ -7,7 +7,7 @@
 #include "check.h"
 
 static const int64_t SECOND = 1000000000, MS = 1000000;
-static const char *const keys[] = {"v100", "a100", "rtx4090", "h100", "h200", "b200"};
+static const char *const keys[] = {"v100", "a100", "rtx4090", "h100", "h100-sxm", "h200", "b200"};
 enum { KEYS = sizeof keys / sizeof *keys };
 
 static struct sensor sensor; /* too large for the stack of some systems */
@@ -27,9 +27,11 @@ static double step_response_w(double before_w, double after_w, double u, double 
     return (lagged_j + before_w * (window_s - (u - from))) / window_s;
 }
 
-/* Every update over two minutes of steps, each step ten seconds after the one before: some fall into the rise. */
+/* Every update over two minutes of steps, each a little more than ten seconds after the one before, so that updates
+ * come anywhere after a step: some fall into the rise. */
 static void test_step_response(const struct preset *preset) {
-    struct load *load = open_or_die("square:100,300,20");
+    const double apart_s = 10.035;
+    struct load *load = open_or_die("square:100,300,20.07");
     struct sensor_options options = {.seed = 7, .gain = 1.05, .offset_w = 3};
     sensor_init(&sensor, preset, load, &options, 9 * SECOND);
     int rising = 0, rising_average = 0;
@@ -41,8 +43,8 @@ static void test_step_response(const struct preset *preset) {
         CHECK((double)(t - update->time_ns) * 1e-9 < preset->update_period_s + 12 * preset->update_jitter_s + 2e-3);
         if (sensor.update_count == seen) continue;
         seen = sensor.update_count;
-        double time_s = (double)update->time_ns * 1e-9, u = fmod(time_s, 10);
-        double after_w = fmod(time_s, 20) < 10 ? 300 : 100, before_w = 400 - after_w;
+        double time_s = (double)update->time_ns * 1e-9, u = fmod(time_s, apart_s);
+        double after_w = fmod(time_s, 2 * apart_s) < apart_s ? 300 : 100, before_w = 400 - after_w;
         double instant_w = step_response_w(before_w, after_w, u, preset->window_s, preset->rise_s);
         double average_w = step_response_w(before_w, after_w, u, 1, preset->rise_s);
         /* Between milliseconds the lag is taken as a line, which is worth a tenth of a watt. */
