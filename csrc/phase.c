@@ -5,7 +5,10 @@
  *     phase  += r * 2 (2 k - 1) / (k (k + 1))
  *     period += r * 6 / (k (k + 1)),    k <= MEMORY.
  * When the phase was lost and the period was not, k starts again for the phase alone.
- * The window that is polled finely reaches three standard deviations of r to either side of the prediction. */
+ * The window that is polled finely reaches three standard deviations of r to either side of the prediction.
+ *
+ * Glances go on for as many updates as have been followed, up to MOST_UNSEEN: until then the line is off by no more
+ * than the edges that it rests on. */
 #include "phase.h"
 
 #include <math.h>
@@ -13,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MEMORY = 15, MAX_MISSES = 3, MAX_DOUBT = 8 };
+enum { MEMORY = 15, MAX_MISSES = 3, MAX_DOUBT = 8, MOST_UNSEEN = 128 };
 
 static const int64_t FINEST_NS = 500000;           /* between reads inside the window */
 static const int64_t UNIFORM_NS = 1000000;         /* who polls this often needs no lock */
@@ -63,6 +66,8 @@ static void lock(struct phase *phase, double edge_ns, double variance_ns2, uint3
     phase->variance_ns2 = variance_ns2;
     phase->followed = followed;
     phase->misses = phase->doubt = 0;
+    phase->closely_ns = edge_ns;
+    phase->span = followed;
 }
 
 static int ascending(const void *a, const void *b) {
@@ -139,14 +144,24 @@ static void follow(struct phase *phase, double low_ns, double high_ns) {
     }
     double k = phase->followed < MEMORY ? ++phase->followed : MEMORY;
     double l = phase->learnt < MEMORY ? ++phase->learnt : MEMORY;
+    double phase_gain = 2 * (2 * k - 1) / (k * (k + 1)), period_gain = 6 / (l * (l + 1)) / phase->stride;
+    double passed = round((nearest_ns - phase->closely_ns) / period_ns);
+    if (passed > 2 * phase->stride) {
+        /* After glances: the line through the edges before, whose middle lies half of their span back. */
+        phase_gain = 1;
+        period_gain = 1 / (passed + phase->span / 2);
+    }
     /* Few reads a window show little of r, only on which side an edge has missed it: this finds the width that few do.
      */
     phase->variance_ns2 += (r * r - phase->variance_ns2) / 16;
     if (fabs(r) > 0.9 * half_ns) phase->variance_ns2 += half_ns * half_ns / 4;
-    phase->period_ns += r * 6 / (l * (l + 1)) / phase->stride;
-    phase->predicted_ns = nearest_ns + r * 2 * (2 * k - 1) / (k * (k + 1)) + phase->period_ns * phase->stride;
+    phase->period_ns += r * period_gain;
+    phase->predicted_ns = nearest_ns + r * phase_gain + phase->period_ns * phase->stride;
     phase->misses = 0;
     if (phase->doubt) phase->doubt--;
+    if (width_ns > period_ns / 2) return;
+    phase->span = fmin(phase->span + passed, MOST_UNSEEN);
+    phase->closely_ns = nearest_ns;
 }
 
 void phase_take(struct phase *phase, int64_t before_ns, int64_t after_ns, int64_t value) {
@@ -168,6 +183,22 @@ int64_t phase_jitter_ns(const struct phase *phase) { return phase->locked ? (int
 
 /* --- Saying when ------------------------------------------------------------------------------------------------ */
 
+/* The middle between two updates, such that glances come interval_ns apart on average; 0 when an edge is to be seen
+ * closely. */
+static int64_t glance(struct phase *phase, double now_ns, double interval_ns) {
+    double period_ns = phase->period_ns;
+    if (phase->stride == 1 || now_ns - phase->closely_ns > phase->span * period_ns) return 0;
+    if (3 * sqrt(phase->variance_ns2) > period_ns * 3 / 8) return 0; /* it would not be known which update it shows */
+    phase->glance_ns += interval_ns;
+    if (phase->glance_ns < now_ns || phase->glance_ns > now_ns + 2 * interval_ns)
+        phase->glance_ns = now_ns + interval_ns;
+    double middle_ns = phase->predicted_ns - period_ns / 2;
+    middle_ns += period_ns * round((phase->glance_ns - middle_ns) / period_ns);
+    if (middle_ns <= now_ns) middle_ns += period_ns * ceil((now_ns - middle_ns) / period_ns);
+    phase->predicted_ns = middle_ns + period_ns / 2; /* the next edge that could be seen closely */
+    return (int64_t)middle_ns;
+}
+
 int64_t phase_next(struct phase *phase, int64_t now_ns, int64_t interval_ns, int64_t search_interval_ns) {
     if (interval_ns <= UNIFORM_NS) return 0;
     if (!phase->locked) {
@@ -181,6 +212,8 @@ int64_t phase_next(struct phase *phase, int64_t now_ns, int64_t interval_ns, int
      * edges are passed over, that others can be seen closely. */
     double reads = phase->period_ns / interval;
     phase->stride = reads < PHASE_FEWEST_READS - 0.5 ? (uint32_t)ceil(PHASE_FEWEST_READS / reads) : 1;
+    int64_t glance_ns = glance(phase, now, interval);
+    if (glance_ns) return glance_ns;
     /* Half of the window is polled before the edge comes, on average; a read and a half go to its ends, one to the
      * middle between windows if there is one. What is left when it is polled as finely as need be goes into a wider
      * window. */

@@ -4,6 +4,10 @@
  * showed the new one. Edges on a regular grid can be foreseen: poll finely around the next one, sparsely elsewhere. The
  * same number of reads a second that find an edge to within 10 ms by uniform polling then find it to within 1 ms.
  *
+ * Where calls are so dear that edges have to be passed over, a read in the middle between two updates tells as much as
+ * an edge to whoever knows the grid. So most reads are such glances, and edges are seen closely as often as need be for
+ * the grid to stay known.
+ *
  * Pure: it is told of reads and says when to read next. It knows no clock, no thread and no NVML. Without a lock (the
  * value does not move, or on no grid, or its updates froze) it has no opinion, and the caller polls uniformly. */
 #ifndef LLMPOWER_PHASE_H
@@ -36,6 +40,8 @@ struct phase {
     double predicted_ns;            /* the next edge that we mean to see */
     uint32_t stride;                /* periods from one edge that we mean to see to the next */
     uint32_t followed, learnt;      /* edges that the phase and the period rest on */
+    double closely_ns, span;        /* the latest edge that was seen closely; updates from the first to it */
+    double glance_ns;               /* when the latest glance was due */
     uint32_t misses, doubt;         /* predictions in a row that nothing came of; evidence against the period */
 };
 
