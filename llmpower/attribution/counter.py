@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from llmpower.attribution.division import divide
 from llmpower.attribution.edges import Edges
 from llmpower.attribution.experience import Levels
+from llmpower.attribution.habits import EXACT, Habits
 from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values
 from llmpower.attribution.steadiness import APART, Steadiness
 from llmpower.attribution.tick import Around, Level, Piece, Shown
@@ -69,10 +70,12 @@ class CounterSeries:
 
     Args:
         max_age_s: how old a freshly read value can be at most, where that is known.
+        habits: how the counter takes power to have come.
     """
 
-    def __init__(self, max_age_s: float | None = None) -> None:
-        self._edges = Edges(max_age_s)
+    def __init__(self, max_age_s: float | None = None, habits: Habits = EXACT) -> None:
+        self._edges = Edges(max_age_s, habits.latch_s)
+        self._lag_ns, self._timing_s = round(habits.lag_s * 1e9), habits.timing_s
         self._idle: list[Shown] = []  # the latest wholly idle ticks
         self._whole: list[_Whole] = []  # the latest ticks without a break in which one thing ran
         self._levels = Levels()
@@ -95,7 +98,7 @@ class CounterSeries:
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
-        self._edges.extend(before_ns, after_ns, value)
+        self._edges.extend(before_ns - self._lag_ns, after_ns - self._lag_ns, value)
 
     def break_epoch(self) -> None:
         """The next edge has no connection to the latest one."""
@@ -164,7 +167,7 @@ class CounterSeries:
             begun_ns, ending_ns = edges.reach_ns(tick)[1], edges.reach_ns(tick + 1)[0]
             for number, each in enumerate(division.used[:-1]):
                 cut_ns, before_w, after_w = cuts_ns[first + number], powers_w[number], powers_w[number + 1]
-                beyond_j2 = 0.0
+                beyond_j2 = ((before_w - after_w) * self._timing_s) ** 2
                 if cut_ns < begun_ns:
                     beyond_j2 += edges.beyond_j2(tick, cut_ns, (around.before_w, after_w))
                 if cut_ns > ending_ns:

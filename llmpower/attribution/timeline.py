@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.attribution.counter import CounterSeries
+from llmpower.attribution.habits import habits_of
 from llmpower.attribution.power import PowerSeries
 from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series, Told
 from llmpower.types import EPOCH_STATUS, Device, Field, Method, Quality
@@ -35,7 +36,8 @@ class Timeline:
         self.method: Method = "counter" if device.has_energy_counter else "power" if device.has_power else "none"
         self._hold_ns = round(hold_s * 1e9)
         refresh_s = None if device.kind == "gpu" else RAPL_REFRESH_S
-        self._series: Series = CounterSeries(refresh_s) if self.method == "counter" else PowerSeries()
+        counts = self.method == "counter"
+        self._series: Series = CounterSeries(refresh_s, habits_of(device)) if counts else PowerSeries()
 
     @property
     def known_since_ns(self) -> int | None:
