@@ -1,8 +1,9 @@
 """What a real card shows, in one call of less than ten minutes; on the simulated one it shows only that this runs.
 
 In turn: periods and latencies of the driver's fields; the energy counter against integrated power over a minute of
-load; a Llama with random weights under instrumented ``generate()``; what sampling at 100 Hz and 1 kHz costs it in
-tokens a second; and a soak that must show no fault. The result bears card, driver and date.
+load; equal work again and again, beside ZeusMonitor where it is installed; a Llama with random weights under
+instrumented ``generate()``; what sampling at 100 Hz and 1 kHz costs it in tokens a second; and a soak that must show no
+fault. The result bears card, driver and date.
 
     python benchmarks/gpu/run.py --out DIR                       needs an NVIDIA GPU, torch with CUDA and transformers
     python benchmarks/gpu/run.py --out DIR --simulated --quick   anywhere, under a minute
@@ -18,6 +19,7 @@ import re
 import resource
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +30,8 @@ import numpy as np
 from fields import Card  # beside this file
 from meter import Meter
 from numpy.typing import NDArray
-from work import SIZES, Bursts, generate, make_llama
+from repeat import repeat
+from work import SIZES, Bursts, generate, make_llama, make_unit
 
 from llmpower.attribution import Joules
 from llmpower.files import write_text
@@ -46,6 +49,8 @@ class Plan:
 
     survey_s: float
     agreement_s: float
+    works: tuple[tuple[float, int], ...]
+    """Seconds of equal work, and how often."""
     trials: int
     shapes: tuple[tuple[int, int, int], ...]
     """Batch size, input tokens, output tokens."""
@@ -53,8 +58,12 @@ class Plan:
     soak_s: float
 
 
-FULL = Plan(10.0, 60.0, 5, ((1, 128, 128), (8, 512, 128), (1, 1024, 16)), 6, 120.0)
-QUICK = Plan(1.2, 2.5, 2, ((1, 16, 16),), 1, 2.0)
+PARTS = ("fields", "agreement", "repeated", "spans", "cost", "soak")
+
+WORKS = ((0.02, 50), (0.05, 50), (0.1, 40), (0.3, 25), (1.0, 12))
+
+FULL = Plan(5.0, 20.0, WORKS, 4, ((1, 128, 128), (8, 512, 128), (1, 1024, 16)), 4, 45.0)
+QUICK = Plan(1.2, 2.5, ((0.1, 4),), 2, ((1, 16, 16),), 1, 2.0)
 
 FIRST_S = 2.0
 """Until the counter has moved a few times: what runs before is measured badly or not at all."""
@@ -67,23 +76,34 @@ def main() -> None:
     parser.add_argument("--simulated", action="store_true", help="the simulated card and a tiny model on the CPU")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--model", choices=sorted(SIZES), help="default: 1b, simulated: tiny")
+    parser.add_argument("--parts", default=",".join(PARTS), help="in this order whatever is asked for [%(default)s]")
+    parser.add_argument("--keep", type=Path, metavar="FILE.npz", help="hold on to what was read beside equal work")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts.split(",")) - set(PARTS):
+        parser.error(f"--parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     with ExitStack() as stack:
         if arguments.simulated:
             stack.enter_context(simulation(**SIMULATION))
         else:
             _require_cuda()
-        result = _measure(
-            library=str(simulated_library()) if arguments.simulated else NVML_LIBRARY,
+        library = str(simulated_library()) if arguments.simulated else NVML_LIBRARY
+        result = _about(library)
+        name = re.sub(r"[^a-z0-9]+", "-", result["card"].lower()).strip("-")
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        path = arguments.out / f"gpu-{name}.json"
+        parts = _parts(
+            library=library,
             cuda=not arguments.simulated,
             plan=QUICK if arguments.quick else FULL,
             size=arguments.model or ("tiny" if arguments.simulated else "1b"),
+            wanted=set(arguments.parts.split(",")),
+            keep=arguments.keep,
         )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^a-z0-9]+", "-", result["card"].lower()).strip("-")
-    path = arguments.out / f"gpu-{name}.json"
-    write_text(path, json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+        began_s = time.monotonic()
+        for part, found in parts:
+            result |= {part: found, "wall_s": round(time.monotonic() - began_s)}
+            write_text(path, json.dumps(result, indent=1) + "\n")  # what is measured is not lost with what is not
+            print(f"{part}: {json.dumps(found)}", flush=True)
     print(path)
 
 
@@ -94,31 +114,50 @@ def _require_cuda() -> None:
         raise SystemExit("no CUDA device; to see that this runs at all: --simulated --quick")
 
 
-def _measure(*, library: str, cuda: bool, plan: Plan, size: str) -> dict[str, Any]:
-    began_s = time.monotonic()
+def _about(library: str) -> dict[str, Any]:
     sampler = _open(library)
     device = sampler.devices[0]
     sampler.close()
-    result: dict[str, Any] = {
+    return {
         "card": device.name,
         "driver": device.driver_version,
         "simulated": device.simulated,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-    card = Card(library)
-    try:
-        with Bursts(cuda):
-            result["fields"] = card.survey(plan.survey_s)
-    finally:
-        card.close()
-    result["agreement"] = agreement(library, cuda, plan.agreement_s)
+
+
+def _parts(
+    *, library: str, cuda: bool, plan: Plan, size: str, wanted: set[str], keep: Path | None
+) -> Iterator[tuple[str, Any]]:
+    """Each part's name and what it found, when it is done."""
+    if "fields" in wanted:
+        card = Card(library)
+        try:
+            with Bursts(cuda):
+                yield "fields", card.survey(plan.survey_s)
+        finally:
+            card.close()
+    if "agreement" in wanted:
+        yield "agreement", agreement(library, cuda, plan.agreement_s)
+    if "repeated" in wanted:
+        repeated = {
+            seconds: repeat(_open(library), make_unit(seconds, cuda), times, peer=cuda) for seconds, times in plan.works
+        }
+        if keep:
+            kept = {f"samples_{seconds:g}": each.samples for seconds, each in repeated.items()}
+            kept |= {f"units_{seconds:g}": each.units_ns for seconds, each in repeated.items()}
+            np.savez_compressed(keep, **kept)
+        yield "repeated", [each.figures for each in repeated.values()]
+    if not wanted & {"spans", "cost", "soak"}:
+        return
     model = make_llama(size, cuda)
-    result["model"] = {"size": size, "parameters": sum(each.numel() for each in model.parameters())}
-    result["spans"] = [spans(library, model, shape, plan.trials) for shape in plan.shapes]
-    result["cost"] = cost(library, model, plan.shapes[0], plan.cost_rounds)
-    result["soak"] = soak(library, cuda, model, plan)
-    result["wall_s"] = round(time.monotonic() - began_s)
-    return result
+    yield "model", {"size": size, "parameters": sum(each.numel() for each in model.parameters())}
+    if "spans" in wanted:
+        yield "spans", [spans(library, model, shape, plan.trials) for shape in plan.shapes]
+    if "cost" in wanted:
+        yield "cost", cost(library, model, plan.shapes[0], plan.cost_rounds)
+    if "soak" in wanted:
+        yield "soak", soak(library, cuda, model, plan)
 
 
 def _open(library: str, rate_hz: float = 100.0) -> Sampler:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 SIZES = {
     "tiny": (128, 64, 128, 2, 4),
     "1b": (32000, 2048, 5632, 22, 32),
+    "3b": (32000, 3072, 8192, 28, 24),
     "7b": (32000, 4096, 11008, 32, 32),
 }
 """Vocabulary, hidden, intermediate, layers, heads."""
@@ -51,6 +53,27 @@ class Bursts:
                 matrix @ matrix
                 torch.cuda.synchronize()
             self._ended.wait(chance.uniform(0.1, 0.5))
+
+
+def make_unit(seconds: float, cuda: bool) -> Callable[[], None]:
+    """Matrix products that take about so long, always the same number of them, and are done when the call returns."""
+    if not cuda:
+        return lambda: time.sleep(seconds)
+    import torch
+
+    matrix = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
+    product = torch.empty_like(matrix)
+
+    def multiply(times: int) -> None:
+        for _ in range(times):
+            torch.mm(matrix, matrix, out=product)
+        torch.cuda.synchronize()
+
+    multiply(100)
+    began_s = time.monotonic()
+    multiply(200)
+    times = max(1, round(seconds * 200 / (time.monotonic() - began_s)))
+    return lambda: multiply(times)
 
 
 def make_llama(size: str, cuda: bool) -> Any:
