@@ -150,7 +150,8 @@ def command(
     simulated = bool(status.get("simulated"))
     if simulated:
         print(f"llmpower: {SIMULATED_GPU}", file=sys.stderr)
-    target = (served if options["endpoint"] else local)(model, socket_path, options)
+    store = status.get("store", {}).get("path")
+    target = (served if options["endpoint"] else local)(model, socket_path, store and Path(store), options)
     path = options["journal"] or _default_journal(target.name)
     if options["resume"]:
         options |= going_on(context, path)

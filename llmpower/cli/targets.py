@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -50,7 +51,7 @@ def check(model: str | None, options: Options) -> None:
         raise InputError("--no-kv-cache", endpoint, "whether a server keeps a cache is its own setting; leave it out")
 
 
-def local(model: str | None, socket_path: Path, options: Options) -> Target:
+def local(model: str | None, socket_path: Path, store: Path | None, options: Options) -> Target:
     """A model in this process. From here on torch is needed, and with it seconds."""
     if not sys.stderr.isatty():
         # The libraries' own progress bars; tqdm reads it when it is imported.
@@ -80,11 +81,11 @@ def local(model: str | None, socket_path: Path, options: Options) -> Target:
         settings,
         lambda cells: check_lengths(cells, read_config(source)),
         opened,
-        lambda _began: _export(name),
+        lambda _began: _export(name, store),
     )
 
 
-def served(model: str | None, socket_path: Path, options: Options) -> Target:
+def served(model: str | None, socket_path: Path, store: Path | None, options: Options) -> Target:
     """A model of a server."""
     from llmpower.profiling import ClientSpans, Endpoint, Requests, ServerSpans, is_heard
     from llmpower.spans import SpanClient, request_status
@@ -114,15 +115,20 @@ def served(model: str | None, socket_path: Path, options: Options) -> Target:
     def notes(began: datetime | None) -> list[str]:
         strays = [f"{requests.strays} trials had other lengths than asked for"] if requests.strays else []
         if side == "client":
-            return [*strays, *_export(name)]
+            return [*strays, *_export(name, store)]
         # What the server measured before the first trial are warm-ups; of chosen names there may be several.
-        return [*strays, *(line for one in sorted(names) or [name] for line in _export(one, began))]
+        return [*strays, *(line for one in sorted(names) or [name] for line in _export(one, store, began))]
 
     settings = {"model_name": name, "endpoint": options["endpoint"], "spans": side}
     return Target(name, settings, lambda _cells: None, opened, notes)
 
 
-def _export(name: str, since: datetime | None = None) -> list[str]:
+def _export(name: str, store: Path | None, since: datetime | None = None) -> list[str]:
+    """How to get the measurements, from a store that is not where ``export`` looks too."""
+    from llmpower.daemon.config import find_store_path
+
     asked = "" if since is None else f" --since {since.isoformat(timespec='seconds')}"
-    command = f"llmpower export --model {name!r}{asked} -o measurements.csv && llmpower fit measurements.csv"
+    if store not in (None, find_store_path()):
+        asked += f" --store {shlex.quote(str(store))}"
+    command = f"llmpower export --model {shlex.quote(name)}{asked} -o measurements.csv && llmpower fit measurements.csv"
     return ["Their joules are in the daemon's store:", f"  {command}"]
