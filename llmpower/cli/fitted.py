@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmpower import phrases
-from llmpower.cli.layout import ABSENT, aligned, formatted, in_percent
+from llmpower.cli.layout import ABSENT, aligned, covered, formatted, in_percent
 
 if TYPE_CHECKING:
     from llmpower.modelling import Anova, Fit, HeldOut, WorkloadModel
@@ -56,7 +56,7 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
 def detail_lines(models: Sequence[WorkloadModel]) -> Iterator[str]:
     """Formula, coefficients, errors and why this form, for each target of each model."""
     for model in models:
-        for target, fit in ((f"energy [J] ({_covers(model)})", model.energy), ("runtime [s]", model.runtime)):
+        for target, fit in ((f"energy [J] ({covered(model.boundary)})", model.energy), ("runtime [s]", model.runtime)):
             yield f"{model.model_name}  {target} = {fit.formula}"
             yield f"    {_coefficients(fit)}"
             yield (
@@ -90,15 +90,11 @@ def anova_lines(tables: Sequence[Anova]) -> Iterator[str]:
 def _boundaries(models: Sequence[WorkloadModel]) -> str:
     kinds: dict[str, list[str]] = {}
     for model in models:
-        kinds.setdefault(_covers(model), []).append(model.model_name)
+        kinds.setdefault(covered(model.boundary), []).append(model.model_name)
     if len(kinds) == 1:
         return f"Energy covers: {next(iter(kinds))}."
     found = "; ".join(f"{covers} of {', '.join(names)}" for covers, names in kinds.items())
     return f"Energy covers DIFFERENT things, which are not to be compared: {found}."
-
-
-def _covers(model: WorkloadModel) -> str:
-    return model.boundary or "energy_j as the file has it"
 
 
 def _batches(fit: Fit) -> str:

@@ -193,7 +193,12 @@ def compact(value: float | None, digits: int = 3) -> str:
 
 def in_percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction as a column headed by ``%`` has it."""
-    return ABSENT if fraction is None else f"{100 * fraction:.{digits}f}"
+    return ABSENT if fraction is None else f"{100 * fraction:z.{digits}f}"
+
+
+def covered(boundary: str | None) -> str:
+    """What a model's joules are of."""
+    return boundary or "energy_j as the file has it"
 
 
 def terminal_columns() -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpower.cli.layout import aligned, compact, echo_lines, in_percent
+from llmpower.cli.layout import aligned, compact, covered, echo_lines, in_percent
 from llmpower.cli.options import json_option
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
@@ -154,6 +154,6 @@ def _lines(model: WorkloadModel, document: dict[str, Any]) -> list[str]:
     return [
         head,
         *aligned(header, rows, right=header[1:6]),
-        f"Energy covers {model.boundary or 'energy_j as the file had it'}. 95 % FROM and TO are of the mean over such"
+        f"Energy covers {covered(model.boundary)}. 95 % FROM and TO are of the mean over such"
         " queries; MAPE is the mean error on cells held out from the fit, and 95 % of them were within P95.",
     ]

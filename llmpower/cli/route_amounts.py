@@ -12,7 +12,8 @@ from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.rates import AMOUNTS, UNITS, Weigh
 
 if TYPE_CHECKING:
-    from llmpower.routing.simulation import Strategy
+    from llmpower.routing.arena import Strategy
+    from llmpower.routing.simulation import Simulation
 
 DIGITS = 4
 
@@ -42,7 +43,7 @@ class AmountColumn:
     def saved(self, plan: RoutingPlan) -> str:
         """What the plan saves, with its unit and as a part of what it is held against."""
         against = self.of(plan.baselines[plan.saving.against])
-        amount = f"{(against - self.of(plan)) / self.divisor:,.{self.decimals}f} {self.unit}"
+        amount = f"{(against - self.of(plan)) / self.divisor:z,.{self.decimals}f} {self.unit}"
         return f"{amount}{' CO₂' if self.kind == 'carbon' else ''} ({saved(self.of(plan), against)} %)"
 
 
@@ -65,10 +66,22 @@ def saved(plan: float, other: float) -> str:
 
 def pursued(plan: RoutingPlan, weighed_j: float) -> str:
     """So many joules as the objective counts them, in the unit of what is pursued."""
-    if (rate := plan.workload.rates.by_kind.get(plan.weighs)) is not None:
-        return f"{rate.amount(weighed_j):.4g} {UNITS[plan.weighs].name}"
-    divisor, unit = energy_unit([weighed_j])
-    return f"{weighed_j / divisor:.4g} {unit}"
+    rate = plan.workload.rates.by_kind.get(plan.weighs)
+    return amount_words(plan.weighs, weighed_j if rate is None else rate.amount(weighed_j))
+
+
+def worth_words(of: RoutingPlan | Simulation) -> str:
+    """What a point of accuracy is worth, to stand behind ζ; nothing where it is not known."""
+    worth = of.joules_per_point if of.weighs == "energy" else of.amount_per_point
+    return "" if worth is None else f", where a point of accuracy is worth {amount_words(of.weighs, worth)}"
+
+
+def amount_words(kind: Weigh, amount: float) -> str:
+    """Joules with their prefix, euros or grams."""
+    if kind != "energy":
+        return f"{amount:.4g} {UNITS[kind].name}"
+    divisor, unit = energy_unit([amount])
+    return f"{amount / divisor:.4g} {unit}"
 
 
 def rates_line(plan: RoutingPlan) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower import phrases
-from llmpower.cli.layout import ABSENT, aligned, energy_unit, in_percent
-from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, saved
+from llmpower.cli.layout import ABSENT, aligned, covered, energy_unit, in_percent
+from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, saved, worth_words
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.gpu_seconds import ROUNDING
 from llmpower.routing.rates import UNITS
@@ -28,7 +28,8 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
         scaling += f", â = a / {plan.scaling.accuracy_max:,.6g}, a weighted by {plan.accuracy_weighting}"
     lines = [
         f"{plan.workload.n_queries:,} queries in {plan.workload.n_cells:,} cells, {len(plan.model_names)} models,"
-        f" ζ = {plan.zeta:.4g}{_rate(plan)}; optimal within {plan.optimality_gap:.1g}, found in {plan.solve_s:.2f} s",
+        f" ζ = {plan.zeta:.4g}{worth_words(plan)};"
+        f" optimal within {plan.optimality_gap:.1g}, found in {plan.solve_s:.2f} s",
         f"cost = ζ·ê − (1−ζ)·â, {scaling} ({plan.scaling.convention})",
         "",
     ]
@@ -122,6 +123,7 @@ def policy_warnings(plan: RoutingPlan, tariff: Tariff | None) -> Iterator[str]:
 
 def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     """How sure the figures are, and what stands behind names of the table."""
+    yield f"energy covers {covered(plan.boundary)}"
     if plan.workload.rates.number:
         yield rates_line(plan)
     if (bound := plan.bound) is not None:
@@ -148,7 +150,7 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
             f" {unit}, by the coefficients' covariance"
         )
     saving = plan.saving
-    line = f"saved against {saving.against}: {saving.energy_j / divisor:,.2f} {unit} ({100 * saving.fraction:.1f} %)"
+    line = f"saved against {saving.against}: {saving.energy_j / divisor:z,.2f} {unit} ({in_percent(saving.fraction)} %)"
     if (sure := saving.interval) is not None:
         line += f", 95 % from {sure.low_j / divisor:,.2f} to {sure.high_j / divisor:,.2f} {unit}"
     for column in amount_columns(plan.workload.rates.by_kind, [plan.baselines[saving.against]]):
@@ -188,14 +190,6 @@ def _over(plan: RoutingPlan, outcome: Outcome) -> list[str]:
 
 def _late(plan: RoutingPlan, outcome: Outcome) -> str:
     return _percent((outcome.late_queries or 0) / plan.workload.n_queries)
-
-
-def _rate(plan: RoutingPlan) -> str:
-    if plan.amount_per_point is not None:
-        return f", where a point of accuracy is worth {plan.amount_per_point:.4g} {UNITS[plan.weighs].name}"
-    if plan.joules_per_point is None:
-        return ""
-    return f", where a point of accuracy is worth {pursued(plan, plan.joules_per_point)}"
 
 
 def _percent(fraction: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmpower import phrases
-from llmpower.cli.layout import aligned, echo_lines, energy_unit, formatted, in_percent
+from llmpower.cli.layout import aligned, covered, echo_lines, energy_unit, formatted, in_percent
 from llmpower.cli.options import json_option
 from llmpower.cli.progress import shown
 from llmpower.cli.values import models_of_file
@@ -18,7 +18,8 @@ from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
     from llmpower.cli.route_amounts import AmountColumn
-    from llmpower.routing.simulation import Simulation, Strategy
+    from llmpower.routing.arena import Strategy
+    from llmpower.routing.simulation import Simulation
 
 
 @click.command()
@@ -101,14 +102,15 @@ def _parse_servers(texts: tuple[str, ...]) -> dict[str, int]:
 
 
 def _lines(result: Simulation) -> list[str]:
-    from llmpower.cli.route_amounts import amount_columns
+    from llmpower.cli.route_amounts import amount_columns, worth_words
 
     servers = ", ".join(f"{name} {count}" for name, count in result.servers.items())
     lines = [
-        f"{result.queries:,} queries routed after {result.history:,} to learn from, ζ = {result.zeta:g},"
+        f"{result.queries:,} queries routed after {result.history:,} to learn from,"
+        f" ζ = {result.zeta:g}{worth_words(result)},"
         f"{'' if result.weighs == 'energy' else f' pursued is {result.weighs},'}"
         f" shares over {result.period:,} queries",
-        f"servers: {servers}",
+        f"energy covers {covered(result.boundary)}; servers: {servers}",
         "",
     ]
     if result.simulated:

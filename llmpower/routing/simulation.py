@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from llmpower.exceptions import InputError
-from llmpower.modelling.forms import FloatArray
+from llmpower.routing.arena import Arena, Strategy
 from llmpower.routing.dispatchers import (
     Online,
     Resolving,
@@ -30,16 +29,13 @@ from llmpower.routing.dispatchers import (
     known_laws,
     learnt_laws,
     optimum,
-    parts_of,
     round_robin,
 )
-from llmpower.routing.in_time import only_in_time, seconds_of
-from llmpower.routing.lengths import Law
 from llmpower.routing.online_costs import QueryCosts
 from llmpower.routing.policy import RoutingPolicy
 from llmpower.routing.quotas import Quotas
-from llmpower.routing.rates import AMOUNTS, Weigh
-from llmpower.routing.replay import Dispatcher, Fixed, Replay, Trace, replay, servers_for
+from llmpower.routing.rates import Weigh
+from llmpower.routing.replay import Dispatcher, Fixed, Trace, replay, servers_for
 from llmpower.routing.workload import IntArray
 
 UTILISATION = 0.8
@@ -49,38 +45,18 @@ SEED = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Strategy:
-    """What one way of routing came to.
+class Simulation:
+    """All strategies by name, the best possible first; ``period`` is the number of queries shares are kept over.
 
-    ``objective`` is the sum over the replayed queries, without unit; joules and seconds are what the models predict for
-    the true lengths; euros or grams are known of what the policy pursues. ``late_queries`` take longer than the
-    policy's limit, by themselves; ``None`` without one. Waits are from arrival to start. ``closed`` is as above, 1 for
-    the optimum.
+    What a percentage point of the queries' mean accuracy is worth at ζ is in joules, or as ``amount_per_point`` in
+    euros or grams, where those are pursued.
     """
 
-    objective: float
-    closed: float | None
-    energy_j: float
-    cost_eur: float | None
-    carbon_g: float | None
-    accuracy_token_weighted: float | None
-    accuracy_query_mean: float | None
-    shares: Mapping[str, float]
-    shares_kept: bool
-    late_queries: int | None
-    wait_mean_s: float
-    wait_p50_s: float
-    wait_p99_s: float
-    decision_p50_us: float | None = None
-    decision_p99_us: float | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Simulation:
-    """All strategies by name, the best possible first; ``period`` is the number of queries shares are kept over."""
-
     simulated: bool
+    boundary: str | None
     zeta: float
+    joules_per_point: float | None
+    amount_per_point: float | None
     weighs: Weigh
     accuracy_weighting: str
     history: int
@@ -129,7 +105,7 @@ def simulate(
         )
     past, rest = trace.split(int(history * len(trace)))
     period = len(rest) if period is None else period
-    arena = _Arena(policy, rest)
+    arena = Arena(policy, rest)
     low, high = _limits(policy, len(rest), period)
     best = optimum(arena.in_time(arena.costs, known_laws(rest)), low, high)
     counts = np.bincount(best, minlength=len(policy.models))
@@ -162,20 +138,24 @@ def simulate(
     span = random_objective - float(arena.costs[np.arange(len(rest)), best].sum())
     strategies = {}
     for done, (name, contender) in enumerate(contenders.items()):
-        timed = _Timed(contender())
-        played = replay(rest, arena.runtime_s, n_servers, timed)
+        dispatcher = contender()
+        played = replay(rest, arena.runtime_s, n_servers, dispatcher)
         objective = random_objective if name == "random" else arena.objective(played)
         served = np.bincount(played.choices, minlength=len(policy.models))
         # A period that the trace does not fill has no end to be held to.
         kept = bool((served >= low - len(rest) % period).all() and (served <= high + len(rest) % period).all())
         closed = (random_objective - objective) / span if kept and span > 0 else None
-        p50, p99 = timed.percentiles_us() if name.startswith("online") else (None, None)
-        strategies[name] = arena.strategy(played, objective, closed, kept, p50, p99)
+        decisions_ns = dispatcher.decisions_ns if isinstance(dispatcher, Online) else []
+        strategies[name] = arena.strategy(played, objective, closed, kept, decisions_ns)
         if progress is not None:
             progress(done + 1, len(contenders))
+    worth_j, tariff = arena.worth_j, policy.tariff
     return Simulation(
         simulated=policy.simulated,
+        boundary=policy.boundary,
         zeta=policy.zeta,
+        joules_per_point=worth_j if tariff is None else None,
+        amount_per_point=None if tariff is None or worth_j is None else tariff.amount(worth_j),
         weighs=policy.weighs,
         accuracy_weighting=policy.accuracy_weighting,
         history=len(past),
@@ -185,106 +165,6 @@ def simulate(
         servers=dict(zip(arena.names, n_servers.tolist(), strict=True)),
         strategies=strategies,
     )
-
-
-class _Arena:
-    """The trace at its true lengths on every model of the policy; arrays are (n_queries, n_models)."""
-
-    def __init__(self, policy: RoutingPolicy, trace: Trace) -> None:
-        self.names = [model.name for model in policy.models]
-        self._tokens = trace.input_tokens + trace.output_tokens
-        self._weighs = policy.weighs
-        self._most_s, self._seconds, self._trace = policy.max_runtime_s, seconds_of(policy), trace
-        self.parts, self._rates = np.array(parts_of(policy, trace)), policy.tariff
-        tokens = trace.input_tokens.tolist()
-        self.costs = QueryCosts(policy).sample(tokens, known_laws(trace), trace.classes, self.parts)
-        lengths = (trace.input_tokens, trace.output_tokens)
-        self.energy_j = np.column_stack([model.energy.predict(*lengths) for model in policy.models])
-        self.runtime_s = np.column_stack([model.runtime.predict(*lengths) for model in policy.models])
-        for what, values in (("energy_j", self.energy_j), ("runtime_s", self.runtime_s)):
-            wrong = ~((values > 0) & np.isfinite(values))
-            if wrong.any():
-                query, number = np.argwhere(wrong)[0].tolist()
-                advice = (
-                    f"{self.names[number]} is predicted nothing positive for {lengths[0][query]} input and"
-                    f" {lengths[1][query]} output tokens; fit it with another form and make the plan again"
-                )
-                raise InputError(what, f"{values[query, number]:.4g}", advice)
-        self._accuracy = None
-        if policy.scaling.accuracy_max is not None:
-            of = {
-                label: [model.accuracy_by_class.get(label or "", model.accuracy or 0.0) for model in policy.models]
-                for label in dict.fromkeys(trace.classes)
-            }
-            self._accuracy = np.array([of[label] for label in trace.classes])
-
-    def in_time(self, costs: FloatArray, laws: list[Law]) -> FloatArray:
-        """``costs`` of the queries, ∞ where one that is expected to be of such a law may not go."""
-        return only_in_time(costs, self._seconds, self._most_s, self._trace.input_tokens.tolist(), laws)
-
-    def objective(self, played: Replay) -> float:
-        return float(self._taken(self.costs, played.choices).sum())
-
-    def strategy(
-        self,
-        played: Replay,
-        objective: float,
-        closed: float | None,
-        shares_kept: bool,
-        decision_p50_us: float | None,
-        decision_p99_us: float | None,
-    ) -> Strategy:
-        token_weighted = query_mean = None
-        if self._accuracy is not None:
-            accuracy = self._taken(self._accuracy, played.choices)
-            token_weighted = float(accuracy @ self._tokens / self._tokens.sum())
-            query_mean = float(accuracy.mean())
-        energy_j = self._taken(self.energy_j, played.choices)
-        amount = None if self._rates is None else self._rates.amount(float(energy_j @ self.parts))
-        shares = np.bincount(played.choices, minlength=len(self.names)) / len(played.choices)
-        return Strategy(
-            objective=objective,
-            closed=closed,
-            energy_j=float(energy_j.sum()),
-            **{name: amount if self._weighs == kind else None for kind, name in AMOUNTS.items()},
-            accuracy_token_weighted=token_weighted,
-            accuracy_query_mean=query_mean,
-            shares=dict(zip(self.names, shares.tolist(), strict=True)),
-            shares_kept=shares_kept,
-            late_queries=None
-            if self._most_s is None
-            else int((self._taken(self.runtime_s, played.choices) > self._most_s).sum()),
-            wait_mean_s=float(played.wait_s.mean()),
-            wait_p50_s=float(np.percentile(played.wait_s, 50)),
-            wait_p99_s=float(np.percentile(played.wait_s, 99)),
-            decision_p50_us=decision_p50_us,
-            decision_p99_us=decision_p99_us,
-        )
-
-    @staticmethod
-    def _taken(values: FloatArray, choices: IntArray) -> FloatArray:
-        return np.asarray(values[np.arange(len(choices)), choices])
-
-
-class _Timed:
-    """A dispatcher whose decisions are timed, in wall time."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._ns: list[int] = []
-
-    def choose(self, query: int) -> int:
-        began_ns = perf_counter_ns()
-        chosen = self._dispatcher.choose(query)
-        self._ns.append(perf_counter_ns() - began_ns)
-        return chosen
-
-    def complete(self, query: int) -> None:
-        self._dispatcher.complete(query)
-
-    def percentiles_us(self) -> tuple[float, float]:
-        p50, p99 = np.percentile(self._ns, (50, 99)) / 1000
-        return float(p50), float(p99)
 
 
 def _limits(policy: RoutingPolicy, n_queries: int, period: int) -> tuple[IntArray, IntArray]:

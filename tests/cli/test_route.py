@@ -59,10 +59,11 @@ def test_table_says_what_was_planned_and_what_it_saves(run_route: Run) -> None:
     assert names[2:] == [
         *("ENERGY", "plan", "single:large", "single:small", "round_robin", "random"),
         *("best_blind_mix", "same_shares_blind", "hybrid_threshold", "MODEL", "large", "small"),
-        *("energy", "saved", "measured", "hybrid_threshold:"),
+        *("energy", "energy", "saved", "measured", "hybrid_threshold:"),
     ]
     large = next(line for line in reversed(lines) if line.startswith("large"))
     assert large.split()[:3] == ["large", "75.00", "3"]
+    assert "energy covers gpu" in lines
 
 
 def test_plan_has_the_rows_in_their_order(run_route: Run, tmp_path: Path) -> None:

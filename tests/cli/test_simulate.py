@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,14 @@ def test_one_document_on_stdout_and_nothing_else(run_simulate: Run) -> None:
 def test_a_table_for_people(run_simulate: Run) -> None:
     done = run_simulate("--period", "100", "--history", "0.5")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "500 queries routed after 500 to learn from, ζ = 0.5, shares over 100 queries" in done.stdout
+    (first, second), document = done.stdout.splitlines()[:2], json.loads(run_simulate("--json").stdout)
+    assert re.fullmatch(
+        r"500 queries routed after 500 to learn from, ζ = 0\.5, where a point of accuracy is worth \S+ kJ,"
+        r" shares over 100 queries",
+        first,
+    )
+    assert second.startswith("energy covers gpu; servers: ")
+    assert document["joules_per_point"] > 0
     for name in ("CLOSED", "optimum", "online_lengths_known", "weighted_round_robin", "single:large", "WAIT-P99"):
         assert name in done.stdout
 

@@ -8,7 +8,7 @@ from online_policies import make, queries
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.routing import RoutingPolicy, Trace, simulate
+from llmpower.routing import RoutingPolicy, Trace, Workload, make_policy, route, simulate
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,17 @@ def test_who_knows_more_does_better_and_shares_are_kept(policy: RoutingPolicy, t
     assert found["single:small"].shares == {"large": 0, "medium": 0, "small": 1}
     assert found["single:small"].energy_j < found["optimum"].energy_j < found["single:large"].energy_j
     assert found["single:large"].accuracy_query_mean == pytest.approx(0.7)
+
+
+def test_a_point_is_worth_what_it_was_in_the_plan(models: list[WorkloadModel], accuracy: dict[str, float]) -> None:
+    τin, τout = queries(500, 5)
+    plan = route(models, Workload.from_tokens(τin, τout), accuracy, draws=0)
+    trace = Trace(np.arange(500.0), τin, τout, (None,) * 500)
+    result = simulate(make_policy(plan), trace, history=0, only=["greedy"])
+    assert result.joules_per_point == pytest.approx(plan.joules_per_point)
+    assert (result.amount_per_point, result.boundary) == (None, "gpu")
+    blind = make_policy(route(models, Workload.from_tokens(τin, τout), zeta=1, draws=0))
+    assert simulate(blind, trace, history=0, only=["greedy"]).joules_per_point is None
 
 
 def test_waits_follow_the_servers(policy: RoutingPolicy, trace: Trace) -> None:
