@@ -44,17 +44,17 @@ static uint64_t hash_of(const double *lengths) {
     return hash;
 }
 
-static uint32_t tag_of(uint64_t hash) { return (uint32_t)(hash >> 32); }
-
-/* Where to look first; strata of a cell are spread by the golden ratio (Knuth). */
-static size_t cell_start(const struct strata *s, uint64_t hash) { return hash & (2 * s->cells_room - 1); }
-static size_t start(const struct strata *s, int32_t certainty, uint64_t hash) {
-    return (hash + (uint32_t)certainty * 0x9e3779b97f4a7c15u) & (2 * s->room - 1);
+/* Of a stratum, from that of its cell; a cell's strata are spread by the golden ratio (Knuth). */
+static uint64_t hash_of_class(uint64_t hash, int32_t certainty) {
+    return hash + (uint32_t)certainty * 0x9e3779b97f4a7c15u;
 }
+
+static uint32_t tag_of(uint64_t hash) { return (uint32_t)(hash >> 32); }
 
 /* Where in its table a cell is, or would be put. */
 static struct cell_slot *cell_place(const struct strata *s, const double *lengths, uint64_t hash) {
-    for (size_t at = cell_start(s, hash);; at = (at + 1) & (2 * s->cells_room - 1)) {
+    size_t mask = 2 * s->cells_room - 1;
+    for (size_t at = hash & mask;; at = (at + 1) & mask) {
         struct cell_slot *slot = s->cell_table + at;
         if (slot->cell == STRATA_NONE) return slot;
         if (slot->tag == tag_of(hash) && !memcmp(s->cells[slot->cell].lengths, lengths, sizeof s->cells->lengths))
@@ -64,7 +64,8 @@ static struct cell_slot *cell_place(const struct strata *s, const double *length
 
 /* The same of a stratum. */
 static struct slot *place(const struct strata *s, const double *lengths, int32_t certainty, uint64_t hash) {
-    for (size_t at = start(s, certainty, hash);; at = (at + 1) & (2 * s->room - 1)) {
+    size_t mask = 2 * s->room - 1;
+    for (size_t at = hash & mask;; at = (at + 1) & mask) {
         struct slot *slot = s->table + at;
         if (slot->stratum == STRATA_NONE) return slot;
         if (slot->tag == tag_of(hash) && s->strata[slot->stratum].certainty == certainty &&
@@ -95,7 +96,7 @@ static void *empty_table(void *old, size_t size) {
 static void fill_table(struct strata *s) {
     for (uint32_t i = 0; i < s->n; i++) {
         const double *lengths = s->cells[s->strata[i].cell].lengths;
-        uint64_t hash = hash_of(lengths);
+        uint64_t hash = hash_of_class(hash_of(lengths), s->strata[i].certainty);
         *place(s, lengths, s->strata[i].certainty, hash) = (struct slot){tag_of(hash), s->strata[i].cell, i};
     }
 }
@@ -144,18 +145,27 @@ uint64_t strata_hash(const struct strata *s, double *lengths) {
 
 void strata_ask(const struct strata *s, int32_t certainty, uint64_t hash) {
     /* A stratum that is not there yet asks for its cell, too. */
-    __builtin_prefetch(s->cell_table + cell_start(s, hash));
-    __builtin_prefetch(s->table + start(s, certainty, hash));
+    __builtin_prefetch(s->cell_table + (hash & (2 * s->cells_room - 1)));
+    __builtin_prefetch(s->table + (hash_of_class(hash, certainty) & (2 * s->room - 1)));
+}
+
+static void fetch_cell(const struct strata *s, uint32_t cell) {
+    const char *lines = (const char *)(s->cells + cell);
+    for (size_t line = 0; line < sizeof(struct cell); line += STRATA_LINE) __builtin_prefetch(lines + line, 1);
 }
 
 void strata_fetch(const struct strata *s, int32_t certainty, uint64_t hash) {
-    const struct slot *slot = s->table + start(s, certainty, hash);
-    const struct cell_slot *cell_slot = s->cell_table + cell_start(s, hash);
-    uint32_t cell = slot->tag == tag_of(hash) ? slot->cell : cell_slot->cell;
-    if (slot->stratum != STRATA_NONE) __builtin_prefetch(s->strata + slot->stratum, 1);
-    if (cell == STRATA_NONE) return;
-    const char *lines = (const char *)(s->cells + cell);
-    for (size_t line = 0; line < sizeof(struct cell); line += STRATA_LINE) __builtin_prefetch(lines + line, 1);
+    uint64_t of_class = hash_of_class(hash, certainty);
+    size_t mask = 2 * s->room - 1, at = of_class & mask;
+    while (s->table[at].stratum != STRATA_NONE && s->table[at].tag != tag_of(of_class)) at = (at + 1) & mask;
+    if (s->table[at].stratum != STRATA_NONE) {
+        __builtin_prefetch(s->strata + s->table[at].stratum, 1);
+        fetch_cell(s, s->table[at].cell);
+        return;
+    }
+    mask = 2 * s->cells_room - 1, at = hash & mask;
+    while (s->cell_table[at].cell != STRATA_NONE && s->cell_table[at].tag != tag_of(hash)) at = (at + 1) & mask;
+    if (s->cell_table[at].cell != STRATA_NONE) fetch_cell(s, s->cell_table[at].cell);
 }
 
 /* Put a stratum that is not there at its place, in the list of its cell. */
@@ -194,7 +204,7 @@ static void join_strata(struct strata *s, const uint32_t *new_cell) {
     for (size_t i = 0; i < n_old; i++) {
         const struct stratum old = s->strata[i];
         uint32_t cell = new_cell[old.cell];
-        uint64_t hash = hash_of(s->cells[cell].lengths);
+        uint64_t hash = hash_of_class(hash_of(s->cells[cell].lengths), old.certainty);
         struct slot *at = place(s, s->cells[cell].lengths, old.certainty, hash);
         uint32_t found = at->stratum == STRATA_NONE ? put_stratum(s, at, hash, cell, old.certainty) : at->stratum;
         for (int k = 0; k < LLMPOWER_SURE_SUMS; k++) s->strata[found].sums[k] += old.sums[k];
@@ -228,12 +238,13 @@ int strata_cell(struct strata *s, double *lengths, uint64_t hash, uint32_t *foun
 }
 
 int strata_find(struct strata *s, double *lengths, int32_t certainty, uint64_t hash, uint32_t *found) {
+    uint64_t of_class = hash_of_class(hash, certainty);
     uint32_t cell;
-    if ((*found = place(s, lengths, certainty, hash)->stratum) != STRATA_NONE) return 0;
+    if ((*found = place(s, lengths, certainty, of_class)->stratum) != STRATA_NONE) return 0;
     if (strata_cell(s, lengths, hash, &cell) || (s->n == s->room && more_strata(s))) return -1;
-    hash = hash_of(lengths);
-    struct slot *at = place(s, lengths, certainty, hash);
-    *found = at->stratum == STRATA_NONE ? put_stratum(s, at, hash, cell, certainty) : at->stratum;
+    of_class = hash_of_class(hash_of(lengths), certainty);
+    struct slot *at = place(s, lengths, certainty, of_class);
+    *found = at->stratum == STRATA_NONE ? put_stratum(s, at, of_class, cell, certainty) : at->stratum;
     return 0;
 }
 
