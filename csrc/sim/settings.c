@@ -35,7 +35,8 @@ bool settings_read(struct settings *settings) {
     char why[512];
     *settings = (struct settings){0};
     settings->preset = preset_find(text_of("LLMPOWER_SIM_PRESET", "a100"));
-    if (!settings->preset) return refuse("LLMPOWER_SIM_PRESET", "want one of v100, a100, rtx4090, h100, h100-sxm, h200, b200");
+    if (!settings->preset)
+        return refuse("LLMPOWER_SIM_PRESET", "want one of v100, a100, rtx4090, h100, h100-sxm, h200, b200");
     if (!number("LLMPOWER_SIM_GPUS", 1, 1, MAX_GPUS, &count) ||
         !number("LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed) ||
         !number("LLMPOWER_SIM_GAIN", 1, 0.1, 10, &settings->gain) ||
