@@ -59,10 +59,3 @@ class Cells:
     def solve(self, *, non_negative: bool) -> FloatArray:
         """The coefficients β that minimise Σ W(z − xβ)², and with ``non_negative`` subject to β ≥ 0."""
         return solving.solve(self.G, self.g, non_negative=non_negative)
-
-
-def inverse(G: FloatArray) -> FloatArray:
-    """G⁻¹ by way of columns of unit length."""
-    D = np.sqrt(G.diagonal())
-    scale = D[:, np.newaxis] * D
-    return np.asarray(np.linalg.inv(G / scale) / scale)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError
-from llmpower.modelling.cells import inverse
 from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
@@ -33,6 +32,7 @@ from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
 from llmpower.modelling.nesting import nested
 from llmpower.modelling.regression import Regression, moments_of, regress, weigh
+from llmpower.modelling.solving import inverse
 from llmpower.modelling.strata import LENGTHS, Codes
 from llmpower.modelling.tally import processors
 

@@ -59,6 +59,18 @@ def solve(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatArray:
     return β
 
 
+def inverse(G: FloatArray) -> FloatArray:
+    """G⁻¹ (n_terms, n_terms).
+
+    Raises:
+        LinAlgError: there is none.
+    """
+    n = _fits(len(G))
+    G, found = np.ascontiguousarray(G), np.empty((n, n))
+    _solved(lib.llmpower_inverse(n, _double(G, (n, n)), _double(found, (n, n))))
+    return found
+
+
 def folds(cells: Cells, β: FloatArray, *, non_negative: bool, singular: float, steep: float) -> FloatArray | None:
     """β without each cell (m, n_terms), ``None`` where one cannot be spared; limits are those of C.
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.cells import inverse
 from llmpower.modelling.designs import design_of, row_design_of
 from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
@@ -34,7 +33,7 @@ from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments, Sums
 from llmpower.modelling.regression import Part, moments_of, parts_of
-from llmpower.modelling.solving import solve
+from llmpower.modelling.solving import inverse, solve
 from llmpower.modelling.weights import huber, uncertain
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from llmpower.modelling.solving import gram, judge, solve
+from llmpower.modelling.solving import gram, inverse, judge, solve
 
 TERMS = st.integers(min_value=1, max_value=16)
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
@@ -27,6 +27,9 @@ def test_solutions_are_those_of_scipy_whatever_the_scale_of_columns(n_terms: int
     conditioned = 1e-12 * greatest / least
     np.testing.assert_allclose(free, np.linalg.lstsq(x, y)[0], rtol=1e-9, atol=conditioned)
     np.testing.assert_allclose(bounded, nnls(x, y)[0], rtol=1e-9, atol=conditioned)
+    inverted = np.linalg.inv(x.T @ x)
+    found = scale[:, np.newaxis] * inverse(matrix) * scale
+    np.testing.assert_allclose(found, inverted, rtol=1e-9, atol=conditioned * np.abs(inverted).max())
 
 
 def test_a_stack_is_solved_one_by_one() -> None:
@@ -39,6 +42,8 @@ def test_a_stack_is_solved_one_by_one() -> None:
 def test_what_has_no_solution_is_no_answer(matrix: list[list[float]]) -> None:
     with pytest.raises(np.linalg.LinAlgError):
         solve(np.array(matrix), np.ones(2), non_negative=True)
+    with pytest.raises(np.linalg.LinAlgError):
+        inverse(np.array(matrix))
 
 
 @given(st.integers(min_value=0, max_value=40), SEEDS)
