@@ -51,7 +51,8 @@ LIMITS = """## What this does not show
 
 - Gain and offset of the simulated sensors are perfect. A real card's own gain error, −8 % to +13 % in published
   comparisons with external meters, comes on top for every tool here.
-- The presets follow published measurements of sensors; no real card was at hand. `benchmarks/gpu/run.py` measures one.
+- The presets follow published measurements of sensors. What one real card showed, on which no joules are known to be
+  true, stands on [a page of its own](h100.md): its counter is less exact than these.
 - llmpower read at its full rate throughout. The daemon reads its counters a quarter as often from two seconds after the
   last span on, so the first span after a rest is cut from a longer tick (decision 012).
 - The simulated load changes instantly. Real power ramps, and real requests queue.

@@ -47,6 +47,11 @@ def paper_case_page() -> ModuleType:
 
 
 @pytest.fixture
+def h100_page() -> ModuleType:
+    return load("make_h100_page")
+
+
+@pytest.fixture
 def benchmarks_page() -> ModuleType:
     return load("make_benchmarks_page")
 

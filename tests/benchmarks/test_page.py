@@ -15,6 +15,11 @@ def test_the_page_on_the_paper_s_case_is_up_to_date(paper_case_page: ModuleType)
     assert written == paper_case_page.paper_case_page(), "run python benchmarks/make_paper_case_page.py"
 
 
+def test_the_page_of_a_real_card_is_up_to_date(h100_page: ModuleType) -> None:
+    written = h100_page.PAGE.read_text(encoding="utf-8")
+    assert written == h100_page.h100_page(), "run python benchmarks/make_h100_page.py"
+
+
 def test_the_page_of_benchmarks_is_up_to_date(benchmarks_page: ModuleType) -> None:
     written = benchmarks_page.PAGE.read_text(encoding="utf-8")
     assert written == benchmarks_page.benchmarks_page(), "run python benchmarks/make_benchmarks_page.py"

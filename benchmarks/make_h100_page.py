@@ -1,0 +1,169 @@
+"""Writes docs/h100.md from the committed results of a real card; run it after benchmarks/gpu/run.py and counter.py.
+
+python benchmarks/make_h100_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sections.markdown import paragraph, percent, table
+
+RESULTS = Path(__file__).parent / "results" / "gpu-nvidia-h100-80gb-hbm3.json"
+PAGE = Path(__file__).parents[1] / "docs" / "h100.md"
+
+HEAD = """# What a real H100 showed
+
+Written by `python benchmarks/make_h100_page.py` from `benchmarks/results/gpu-nvidia-h100-80gb-hbm3.json`, which
+`python benchmarks/gpu/run.py` and `python benchmarks/gpu/counter.py` measured. Everything else in this documentation is
+of the simulated card, unless it says otherwise.
+"""
+
+COUNTER = """## Its energy counter
+
+No vendor's page says how often it moves, or what in its 100 ms it weighs how. Read as fast as calls return, beside
+bursts of equal matrix products that began at any time (`examples/h100-counter.npz` has the reads;
+`python benchmarks/gpu/counter.py --from examples/h100-counter.npz` shows all of this again):
+"""
+
+WEIGHTS = """What a burst of 5 ms counted, by how far into a tick it began, as a multiple of the mean over all 250: the
+counter is no exact integral. The driver's samples of power come {spacing:.0f} ms apart, but now and then 10 or 30, and
+what falls where they are irregular may count for more. Over a whole tick it evens out."""
+
+REPEATED = """## Equal work, again and again
+
+No card tells its true joules. But equal work costs equal joules, so what single measurements of it differ by is their
+error, to be held against the deviation that they state. Matrix products of one kind, resting 0.2 to 0.5 s in between;
+**by the counter** is what it added up to from before the first to after the last, less the rests; **mean** is how far
+the single measurements are from that on average; **spread** and **stated** are standard deviations over the mean;
+**covers** is the share of single measurements that lie within their own 95 % interval of the mean. ZeusMonitor
+measured the same work. `examples/h100-reads.npz` has the reads, and a test settles them again.
+"""
+
+LEARNT = """## What it taught
+
+- **Dear reads are glances** ([decision 090](decisions/090-glances-at-a-dear-counter.md)). Two per cent of the time pays
+  for three to eight reads a second. Spent on seeing edges closely they told of one tick a second, and requests in
+  between had no joules. Now nearly every read tells of a tick.
+- **A counter's habits are part of the uncertainty** ([decision 091](decisions/091-habits-of-a-counter.md)): a step of
+  power shows 6.5 ms late and 2 ms beside where it was. Without both, single measurements of equal work strayed by five
+  of their stated deviations. Both were found on bursts of two runs before; the work above was measured after that.
+- The simulated card can be this one: `LLMPOWER_SIM_PRESET=h100-sxm LLMPOWER_SIM_LATENCY=preset`.
+
+## What this does not show
+
+- One card of one host, in a virtual machine, under one driver. Habits of other cards are taken to be the same until
+  somebody measures one; `benchmarks/gpu/counter.py` takes a minute and a half.
+- No external meter was at hand: what all of these joules are off by together is not known.
+- `generate()` of one sequence is bound by Python here, and took from 2.0 to 2.9 s for the same 128 tokens: nothing can
+  be said of what sampling costs it below a tenth. At 100 and 1,000 reads a second it was no slower than without.
+- Driver samples every 20 ms (`nvmlDeviceGetSamples`) are cheap. They are not used yet: single bursts measured by their
+  sum strayed more than by the counter.
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(h100_page(), encoding="utf-8")
+    print(PAGE)
+
+
+def h100_page() -> str:
+    """The page as it has to be."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    counter = found["counter"]
+    spacing_ms = counter["driver_samples"]["spacing_ms"]["p50"]
+    sections = [
+        HEAD,
+        paragraph(f"{found['card']}, driver {found['driver']}, {found['date']}. Host: {found['host']}."),
+        COUNTER,
+        _counter(counter, found["fields"]),
+        paragraph(WEIGHTS.format(spacing=spacing_ms)),
+        _weights(counter["bursts"][0]),
+        REPEATED,
+        _repeated(found["repeated"]),
+        "## Requests\n",
+        paragraph(
+            f"A Llama of {found['model']['parameters'] / 1e9:.2f} billion random parameters under instrumented"
+            " `generate()`, each call between idle time. The first call of each kind compiles and warms up."
+        ),
+        _requests(found["spans"]),
+        LEARNT,
+    ]
+    return "\n".join(sections)
+
+
+def _counter(counter: dict[str, Any], fields: dict[str, Any]) -> str:
+    instant = fields["power instant (186)"]
+    bursts = ", ".join(f"{each['spread_s'] * 1e3:.1f} of {each['runtime_s'] * 1e3:.0f}" for each in counter["bursts"])
+    rows = [
+        ["it moves every", f"{counter['period_s'] * 1e3:.4f} ms"],
+        ["off a straight line, if a call's value is that of its beginning", _off(counter, "first")],
+        ["the same if it is that of its end", _off(counter, "last")],
+        ["one read of it takes", _times(counter["call_ms"])],
+        ["one read of the power takes", f"{instant['latency_p50_s'] * 1e6:.1f} µs"],
+        ["the power moves every", f"{instant['period_s'] * 1e3:.1f} ms"],
+        ["500 ms of the driver's own samples take", _times(counter["driver_samples"]["call_ms"])],
+        ["equal bursts stray by (standard deviation, ms of its ms)", bursts],
+    ]
+    return table(["", "measured"], rows)
+
+
+def _off(counter: dict[str, Any], looked: str) -> str:
+    return f"at most {counter[f'off_line_if_looked_at_{looked}_ms']:.2f} ms"
+
+
+def _times(quantiles: dict[str, float]) -> str:
+    return f"{quantiles['p50']:.2g} ms (median), {quantiles['p95']:.2g} (p95), {quantiles['p99']:.2g} (p99)"
+
+
+def _weights(burst: dict[str, Any]) -> str:
+    by_phase = burst["by_phase"]
+    half = len(by_phase) // 2
+    step_ms = 100 // len(by_phase)
+    head = ["begun at", *(f"+{number * step_ms} ms" for number in range(half))]
+    rows = [
+        [f"**{first * step_ms} ms on**", *(f"{each:.2f}" for each in by_phase[first : first + half])]
+        for first in (0, half)
+    ]
+    return table(head, rows)
+
+
+def _repeated(works: list[dict[str, Any]]) -> str:
+    head = ["work", "times", "by the counter", "llmpower: mean", "spread", "stated", "covers", "Zeus: mean", "spread"]
+    rows = []
+    for work in works:
+        ours, zeus, counter_j = work["llmpower"], work["zeus"], work["by_counter_j"]
+        rows.append(
+            [
+                f"{work['runtime_s'] * 1e3:.0f} ms",
+                str(work["times"]),
+                f"{counter_j:.1f} J",
+                f"{100 * (ours['mean_j'] / counter_j - 1):+.2f} %",
+                f"{percent(ours['spread'])} %",
+                f"{percent(ours['stated'])} %",
+                f"{percent(ours['within_interval'], 0)} %",
+                f"{100 * (zeus['mean_j'] / counter_j - 1):+.1f} %",
+                f"{percent(zeus['spread'], 0)} %",
+            ]
+        )
+    return table(head, rows)
+
+
+def _requests(shapes: list[dict[str, Any]]) -> str:
+    head = ["sequences", "in", "out", "calls: seconds, joules ± standard deviation, quality"]
+    rows = []
+    for shape in shapes:
+        calls = "; ".join(
+            f"{each['runtime_s']:.2f} s, {each['gpu_energy_j']:.1f} ± {each['gpu_energy_std_j']:.1f} J,"
+            f" {each['quality']}"
+            for each in shape["calls"]
+        )
+        rows.append([str(shape["batch_size"]), str(shape["input_tokens"]), str(shape["output_tokens"]), calls])
+    return table(head, rows)
+
+
+if __name__ == "__main__":
+    main()
