@@ -1,8 +1,9 @@
 /* preset.c - figures from arXiv 2312.02741 and its public data: update period, averaging window, rise.
  *
  * Idle and maximum watts are the boards' data sheets, rounded. Counter periods: 20 ms on V100, about 100 ms elsewhere.
- * H200 and B200 stand in as H100 until somebody measures one. Nobody has published call latencies by card: all have
- * those of the one board that was measured, and calls of which nothing is known cost nothing. */
+ * H200 and B200 stand in as H100 until somebody measures one. Nobody has published call latencies by card: all but the
+ * H100 that this project measured have those of the one board that was, and calls of which nothing is known cost
+ * nothing. */
 #include "preset.h"
 
 #include <stddef.h>

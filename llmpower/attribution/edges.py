@@ -33,7 +33,10 @@ WIDE_SHARE = 0.1
 """Of a tick: an edge that is less wide is better than none, however sharp the others are."""
 
 DEAR_NS = 1_000_000
-"""Reads that take longer are few, and an edge's width is theirs: only then is a line through edges worth its doubts."""
+"""Reads that take longer on average are few, and an edge's width is theirs: only then is a line worth its doubts."""
+
+REMEMBERED = 16
+"""Reads over which that average is taken, about."""
 
 
 class Edges:
@@ -52,6 +55,7 @@ class Edges:
         self._epoch = 0
         self._widths_ns: deque[int] = deque(maxlen=WIDTHS)
         self._grid = Grid()
+        self._call_ns = 0.0  # what a read takes
         # One entry an edge. Ten minutes of eight cards take 4 MB less in arrays than in lists.
         self.middle_ns = array("q")
         self.width_ns = array("q")
@@ -62,6 +66,8 @@ class Edges:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
         if len(value) == 0:
             return
+        call_ns = float((after_ns - before_ns).mean())
+        self._call_ns = call_ns + (self._call_ns - call_ns) * (1 - 1 / REMEMBERED) ** len(value)
         if self._last is not None:
             before_ns = np.concatenate(([self._last[0]], before_ns))
             after_ns = np.concatenate(([0], after_ns))
@@ -87,7 +93,7 @@ class Edges:
         """Keep an edge, unless a moment so unsure would tell less than the edges beside it tell without it."""
         if not self._is_connected(epoch):
             self._grid.forget()
-        if high_ns - before_ns > DEAR_NS:
+        if self._call_ns > DEAR_NS:
             if self._latch_ns is not None:
                 high_ns = min(high_ns, before_ns + self._latch_ns)
             placed = self._grid.place(low_ns, before_ns, high_ns)
