@@ -64,6 +64,11 @@ def test_dear_driver_calls_are_said() -> None:
     assert only(with_card(fields=fields)).what.endswith("energy 20 instead of 100 times a second")
 
 
+def test_dear_calls_that_follow_the_counter_are_no_problem() -> None:
+    assert problems_of(with_card(fields={"energy": FieldState("ok", 100.0, 4.2, locked=True)})) == []
+    assert only(with_card(fields={"energy": FieldState("ok", 100.0, 1.2, locked=True)}))
+
+
 def test_joules_that_belong_to_nobody_are_said_once_they_are_many() -> None:
     assert "12% of what card (GPU-a)" in only(with_card(unattributed_j={"stalled": 1_200.0})).what
     assert problems_of(with_card(energy_j=100.0, unattributed_j={"stalled": 50.0})) == []
