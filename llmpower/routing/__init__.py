@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from llmpower.routing.frontier import frontier_table, trace_frontier
     from llmpower.routing.online import OnlineRouter
     from llmpower.routing.outcome import Outcome, Scaling
-    from llmpower.routing.plan import RoutingPlan, route
+    from llmpower.routing.plan import RoutingPlan
+    from llmpower.routing.planning import route
     from llmpower.routing.policy import RoutingPolicy, make_policy
     from llmpower.routing.policy_document import load_policy, save_policy
     from llmpower.routing.replay import Trace
@@ -41,7 +42,7 @@ _PUBLIC = {
     "read_accuracy": "accuracy",
     "read_tariff": "tariff",
     "read_workload": "workload",
-    "route": "plan",
+    "route": "planning",
     "rows_table": "expansion",
     "save_policy": "policy_document",
     "simulate": "simulation",
