@@ -42,6 +42,7 @@ struct phase {
     uint32_t followed, learnt;      /* edges that the phase and the period rest on */
     double closely_ns, span;        /* the latest edge that was seen closely; updates from the first to it */
     double glance_ns;               /* when the latest glance was due */
+    double call_ns;                 /* what a read takes, smoothed */
     uint32_t misses, doubt;         /* predictions in a row that nothing came of; evidence against the period */
 };
 

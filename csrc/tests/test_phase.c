@@ -119,6 +119,14 @@ static void test_of_dear_calls_nearly_each_tells_of_an_update(void) {
     CHECK(close >= 8); /* the grid stays known; uniform polling: none */
 }
 
+static void test_cheap_calls_that_are_few_see_edges_closely(void) {
+    struct card card = {.period_ns = 100 * MS, .jitter_ns = MS};
+    watch(&card, 120 * MS, 10000, 10000 * MS, 130000 * MS, &phase, &outcome);
+    qsort(outcome.widths_ns, (size_t)outcome.edges, sizeof *outcome.widths_ns, by_size);
+    CHECK(outcome.locked && outcome.edges >= 200);
+    CHECK(outcome.widths_ns[200] < 30 * MS);
+}
+
 static void test_a_freeze_costs_the_lock_and_not_the_period(void) {
     struct card card = {
         .period_ns = 100 * MS, .jitter_ns = 2 * MS, .frozen_from_ns = 11020 * MS, .frozen_to_ns = 11880 * MS};
@@ -175,6 +183,7 @@ int main(void) {
     test_a_counter_of_100_ms_is_known_to_a_millisecond();
     test_a_fast_counter_is_followed_with_a_few_reads_a_period();
     test_of_dear_calls_nearly_each_tells_of_an_update();
+    test_cheap_calls_that_are_few_see_edges_closely();
     test_a_freeze_costs_the_lock_and_not_the_period();
     test_a_skipped_update_is_taken_in_stride();
     test_another_period_is_learnt();

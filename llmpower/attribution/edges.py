@@ -33,7 +33,8 @@ WIDE_SHARE = 0.1
 """Of a tick: an edge that is less wide is better than none, however sharp the others are."""
 
 DEAR_NS = 1_000_000
-"""Reads that take longer on average are few, and an edge's width is theirs: only then is a line worth its doubts."""
+"""Reads that take longer on average are few, and an edge's width is theirs: only then is a line worth its doubts, and
+only then does the sampler read far from edges (csrc/phase.c)."""
 
 REMEMBERED = 16
 """Reads over which that average is taken, about."""
