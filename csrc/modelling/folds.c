@@ -21,7 +21,8 @@ struct pair {
     lanes x[LLMPOWER_TERMS], w, wy;
 };
 
-static void load(lanes *to, const double *from, size_t there) {
+/* As the next, part of each loop that calls it: a call takes as long as two numbers. */
+static inline __attribute__((always_inline)) void load(lanes *to, const double *from, size_t there) {
     if (there >= LANES) {
         memcpy(to, from, sizeof *to);
     } else {
@@ -30,7 +31,7 @@ static void load(lanes *to, const double *from, size_t there) {
     }
 }
 
-static void take(const struct llmpower_cells *cells, size_t c, struct pair *of) {
+static inline __attribute__((always_inline)) void take(const struct llmpower_cells *cells, size_t c, struct pair *of) {
     for (size_t k = 0; k < cells->n_terms; k++) load(&of->x[k], cells->design + k * cells->m + c, cells->m - c);
     load(&of->w, cells->w + c, cells->m - c);
     load(&of->wy, cells->wy + c, cells->m - c);

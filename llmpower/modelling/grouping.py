@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.modelling.boundary import Boundary
-from llmpower.modelling.frames import Rows, read_rows
+from llmpower.modelling.frames import read_rows
 from llmpower.modelling.groups import NUMBERS, Group, Maker, group_columns, makers_of
 from llmpower.modelling.measurements import check_measurements
 from llmpower.modelling.strata import JUDGED_ROWS
-from llmpower.modelling.tally import STRETCH, Tally, processors
+from llmpower.modelling.tally import STRETCH, Key, Tally, processors
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Numbered = tuple[NDArray[np.integer[Any]], Sequence[object]]
+"""A column as numbers of its distinct values in their order, and the values."""
 
 
 def group_rows(
@@ -47,32 +51,38 @@ def makers_of_rows(
 def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Boundary, *, whole: bool) -> Tally:
     """The sums of a table; its columns as arrays are let go before groups are made."""
     checked = check_measurements(measurements, covered.parts_name)
-    rows = read_rows(checked, sorted({*NUMBERS, *covered.consulted()}))
+    threads = min(processors(), 1 + len(checked) // STRETCH)
+    further = [name for name in columns if name != "system"]
+    with ThreadPoolExecutor(threads) as pool:
+        # Arrow numbers words without Python's lock, those of systems and those of models beside each other.
+        numbered = pool.map(lambda name: _numbered(measurements, name), further)
+        rows = read_rows(checked, sorted({*NUMBERS, *covered.consulted()}))
+        of_columns = dict(zip(further, numbered, strict=True)) | {"system": (rows["system"], rows.systems)}
+    codes, keys = keys_of([of_columns[name] for name in columns])
     del checked
-    codes, keys = keys_of(measurements, rows, columns)
-    threads = min(processors(), 1 + len(rows) // STRETCH)
     tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads)
     tally.add(keys, codes, rows)
     return tally
 
 
-def keys_of(
-    measurements: pd.DataFrame, rows: Rows, columns: Sequence[str]
-) -> tuple[NDArray[np.int64], list[tuple[object, ...]]]:
+def _numbered(measurements: pd.DataFrame, name: str) -> Numbered:
+    import pandas as pd
+
+    codes, values = pd.factorize(measurements[name], sort=True, use_na_sentinel=False)
+    return codes, list(values)
+
+
+def keys_of(columns: Sequence[Numbered]) -> tuple[NDArray[np.int64], list[Key]]:
     """Each row's group, numbered in the order of their keys, and the keys."""
     import pandas as pd
 
-    codes, parts, together = np.zeros(len(rows), dtype=np.int64), [], False
-    for name in columns:
-        if name == "system":
-            of_column, values = rows["system"], list(rows.systems)
-        else:
-            of_column, found = pd.factorize(measurements[name], sort=True, use_na_sentinel=False)
-            values = list(found)
+    codes: NDArray[np.integer[Any]] = np.zeros(len(columns[0][0]), dtype=np.int64)
+    together = False
+    for of_column, values in columns:
         # Where a column says one thing only, as most do, there is nothing to put together.
         if len(values) > 1:
             codes, together = (codes * len(values) + of_column, True) if codes.any() else (of_column, together)
-        parts.append(values)
+    parts = [values for _, values in columns]
     # Of one column all values are there.
     numbers, present = pd.factorize(codes, sort=True) if together else (codes, np.arange(max(map(len, parts))))
     places = np.unravel_index(present, [len(values) for values in parts])
