@@ -191,10 +191,8 @@ def command(
     from llmpower.routing import (
         cells_table,
         frontier_table,
-        make_policy,
         read_accuracy,
         route,
-        save_policy,
         trace_frontier,
     )
     from llmpower.routing.gpu_seconds import GpuSeconds, parse_gpu_seconds
@@ -278,6 +276,8 @@ def command(
         else:
             rows.save(plan, out)
     if policy_path is not None:
+        from llmpower.routing import make_policy, save_policy
+
         save_policy(make_policy(plan, tariff), policy_path)
     if frontier_path is not None or plot_path is not None:
         with shown("frontier") as progress:

@@ -44,10 +44,10 @@ def tariff_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def tariff_of(path: Path | None, zone: str | None) -> Tariff | None:
     """What was given, if anything was; errors as :func:`~llmpower.routing.read_tariff`."""
-    from llmpower.routing import read_tariff
-
     if path is None:
         if zone is not None:
             raise InputError("--tariff-zone", zone, "says where hours of a --tariff are; give that too")
         return None
+    from llmpower.routing import read_tariff
+
     return read_tariff(path, zone)

@@ -148,7 +148,8 @@ def _divide(workload: Workload, assigned: Assignment, rows: IntArray) -> tuple[I
     rows = rows[np.argsort(workload.row_cells[rows], kind="stable")]
     row_ends = np.cumsum(workload.row_counts[rows])
     model_ends = np.cumsum(assigned.queries.ravel())
-    ends = np.union1d(row_ends, model_ends[model_ends > 0])
+    ends = np.sort(np.concatenate((row_ends, model_ends)))
+    ends = ends[np.diff(ends, prepend=0) > 0]  # np.union1d would import numpy.ma for this
     row = rows[np.searchsorted(row_ends, ends)]
     model = np.searchsorted(model_ends, ends) % assigned.queries.shape[1]
     order = np.argsort(row, kind="stable")
