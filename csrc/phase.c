@@ -21,7 +21,7 @@ enum { MEMORY = 15, MAX_MISSES = 3, MAX_DOUBT = 8, MOST_UNSEEN = 128 };
 
 static const int64_t FINEST_NS = 500000;           /* between reads inside the window */
 static const int64_t UNIFORM_NS = 1000000;         /* who polls this often needs no lock */
-static const double DEAR_NS = 1e6;                 /* calls that take longer are spent on glances; grid.py follows */
+static const double DEAR_NS = 1e6;                 /* who takes longer glances; so edges.py has it too */
 static const int64_t SHORTEST_PERIOD_NS = 5000000; /* RAPL's millisecond is not worth following */
 static const int64_t SEARCH_NS = 2000000000;       /* 20 updates of 100 ms */
 static const int64_t FIRST_PAUSE_NS = 60000000000; /* from one search to the next, doubling */
@@ -126,6 +126,9 @@ static void collect(struct phase *phase, double middle_ns, double width_ns) {
     if (phase->edges == PHASE_EDGES) recognise(phase);
 }
 
+/* Whether calls take so long that most of them are glances. */
+static bool is_dear(const struct phase *phase) { return phase->call_ns > DEAR_NS; }
+
 /* An edge under lock, and its residual r. Of a wide one r is the least that explains it: an interval around the
  * prediction teaches nothing. */
 static void follow(struct phase *phase, double low_ns, double high_ns) {
@@ -148,7 +151,7 @@ static void follow(struct phase *phase, double low_ns, double high_ns) {
     double l = phase->learnt < MEMORY ? ++phase->learnt : MEMORY;
     double phase_gain = 2 * (2 * k - 1) / (k * (k + 1)), period_gain = 6 / (l * (l + 1)) / phase->stride;
     double passed = round((nearest_ns - phase->closely_ns) / period_ns);
-    if (passed > 2 * phase->stride) {
+    if (is_dear(phase) && passed > 2 * phase->stride) {
         /* After glances: the line through the edges before, whose middle lies half of their span back. */
         phase_gain = 1;
         period_gain = 1 / (passed + phase->span / 2);
@@ -190,8 +193,7 @@ int64_t phase_jitter_ns(const struct phase *phase) { return phase->locked ? (int
  * closely. */
 static int64_t glance(struct phase *phase, double now_ns, double interval_ns) {
     double period_ns = phase->period_ns;
-    if (phase->stride == 1 || phase->call_ns < DEAR_NS || now_ns - phase->closely_ns > phase->span * period_ns)
-        return 0;
+    if (phase->stride == 1 || !is_dear(phase) || now_ns - phase->closely_ns > phase->span * period_ns) return 0;
     if (3 * sqrt(phase->variance_ns2) > period_ns * 3 / 8) return 0; /* it would not be known which update it shows */
     phase->glance_ns += interval_ns;
     if (phase->glance_ns < now_ns || phase->glance_ns > now_ns + 2 * interval_ns)
