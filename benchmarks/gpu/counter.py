@@ -10,6 +10,7 @@ work that begin at any time, and the driver's own buffer of power samples twice 
 
     python benchmarks/gpu/counter.py --keep examples/h100-counter.npz     needs an NVIDIA GPU and torch with CUDA
     python benchmarks/gpu/counter.py --from examples/h100-counter.npz     from what was read then
+    python benchmarks/gpu/counter.py --simulated --quick                  anywhere, to see that it runs
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import json
 import random
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +31,13 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from work import make_unit  # beside this file
 
+from llmpower.sampling import simulation
 from llmpower.sampling.sampler import NVML_LIBRARY
 
 BURSTS = ((0.005, 0.15, 250), (0.010, 0.17, 60), (0.08, 0.25, 40), (0.5, 0.5, 10))
 """Seconds of work, seconds of rest on average, and how often."""
+
+QUICK = ((0.02, 0.08, 30),)
 
 AROUND_S = 3.0
 TOTAL_POWER_SAMPLES = 0
@@ -52,9 +58,9 @@ class _Sample(ctypes.Structure):
     _fields_ = (("time_us", ctypes.c_ulonglong), ("value", ctypes.c_ulonglong))
 
 
-def read() -> Reads:
-    """Everything, in a minute and a half."""
-    nvml: Any = ctypes.CDLL(NVML_LIBRARY)
+def read(library: str, bursts_asked: Sequence[tuple[float, float, int]], cuda: bool) -> Reads:
+    """Everything, of :data:`BURSTS` in a minute and a half."""
+    nvml: Any = ctypes.CDLL(library)
     device = ctypes.c_void_p()
     if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
         raise SystemExit("NVML does not start; see nvidia-smi")
@@ -63,8 +69,8 @@ def read() -> Reads:
 
     def work() -> None:
         chance = random.Random(2)
-        for number, (seconds, rest_s, times) in enumerate(BURSTS):
-            unit = make_unit(seconds, cuda=True)
+        for number, (seconds, rest_s, times) in enumerate(bursts_asked):
+            unit = make_unit(seconds, cuda)
             time.sleep(AROUND_S)
             for _ in range(times):
                 start_ns = time.monotonic_ns()
@@ -110,8 +116,8 @@ def study(kept: Reads) -> dict[str, Any]:
     origin_ns = kept["reads"][0, 0]
     before_s, after_s = ((kept["reads"][:, column] - origin_ns) / 1e9 for column in (0, 1))
     moved = np.flatnonzero(np.diff(kept["reads"][:, 2]) > 0) + 1
-    period_s = float(np.median(np.diff(before_s[moved])))
-    number = np.round((before_s[moved] - before_s[moved[0]]) / period_s)
+    distances_s = np.diff(before_s[moved])
+    number = np.concatenate(([0.0], np.cumsum(np.round(distances_s / np.median(distances_s)))))
     beginning = _line(number, before_s[moved - 1], before_s[moved])
     end = _line(number, after_s[moved - 1], after_s[moved])
     spacing_ms = np.diff(kept["samples"][:, 0]) / 1e3
@@ -178,12 +184,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE.npz", help="what was read before")
     parser.add_argument("--keep", type=Path, metavar="FILE.npz", help="hold on to what is read")
+    parser.add_argument("--simulated", action="store_true", help="the simulated card, which bursts do not reach")
+    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     if arguments.source:
         with np.load(arguments.source) as file:
             kept = dict(file)
     else:
-        kept = read()
+        with simulation(preset="h100-sxm") if arguments.simulated else nullcontext(NVML_LIBRARY) as library:
+            kept = read(str(library), QUICK if arguments.quick else BURSTS, cuda=not arguments.simulated)
         if arguments.keep:
             np.savez_compressed(arguments.keep, **kept)
     print(json.dumps(study(kept), indent=1))

@@ -19,6 +19,9 @@ def test_every_part_runs_on_the_simulated_card(benchmarks: Path, tmp_path: Path)
         assert field["failed"] == 0
         assert 0.05 < field["period_s"] < 0.2
     assert 0.5 < found["agreement"]["power_instant_over_counter"] < 2
+    (work,) = found["repeated"]
+    assert work["times"] == work["llmpower"]["known"] == 4
+    assert work["by_counter_j"] > 0
     for shape in found["spans"]:
         assert len(shape["calls"]) == 2
         assert all(call["gpu_energy_j"] > 0 for call in shape["calls"])
@@ -28,3 +31,16 @@ def test_every_part_runs_on_the_simulated_card(benchmarks: Path, tmp_path: Path)
     assert soak["calls"] > 0
     assert (soak["unsettled"], soak["unavailable"], soak["dropped"], soak["read_errors"]) == (0, 0, 0, {})
     assert abs(soak["out_of_balance_j"]) < 1e-6
+
+
+def test_a_counter_is_read_beside_bursts_and_studied_again_from_the_file(benchmarks: Path, tmp_path: Path) -> None:
+    command, kept = [sys.executable, str(benchmarks / "gpu" / "counter.py")], str(tmp_path / "reads.npz")
+    of_card = subprocess.run(
+        [*command, "--simulated", "--quick", "--keep", kept], capture_output=True, text=True, check=True
+    )
+    of_file = subprocess.run([*command, "--from", kept], capture_output=True, text=True, check=True)
+    assert of_card.stdout == of_file.stdout
+    found = json.loads(of_card.stdout)
+    assert 0.099 < found["period_s"] < 0.101
+    assert found["bursts"][0]["times"] == 30
+    assert 50 < found["driver_samples"]["spacing_ms"]["p50"] < 150
