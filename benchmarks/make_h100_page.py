@@ -50,7 +50,8 @@ LEARNT = """## What it taught
 - **A counter's habits are part of the uncertainty** ([decision 091](decisions/091-habits-of-a-counter.md)): a step of
   power shows 6.5 ms late and 2 ms beside where it was. Without both, single measurements of equal work strayed by five
   of their stated deviations. Both were found on bursts of two runs before; the work above was measured after that.
-- The simulated card can be this one: `LLMPOWER_SIM_PRESET=h100-sxm LLMPOWER_SIM_LATENCY=preset`.
+- The simulated card can be this one, but for the lag and the uneven weights of its counter:
+  `LLMPOWER_SIM_PRESET=h100-sxm LLMPOWER_SIM_LATENCY=preset`.
 
 ## What this does not show
 
@@ -78,6 +79,7 @@ def h100_page() -> str:
     sections = [
         HEAD,
         paragraph(f"{found['card']}, driver {found['driver']}, {found['date']}. Host: {found['host']}."),
+        paragraph(f"Of a run before: {found['of_a_run_before']}."),
         COUNTER,
         _counter(counter, found["fields"]),
         paragraph(WEIGHTS.format(spacing=spacing_ms)),

@@ -57,7 +57,7 @@ def test_equal_work_costs_what_the_counter_says_and_strays_as_is_stated(seconds:
     assert not np.isnan(energy_j).any()
     assert energy_j.mean() == pytest.approx(BY_COUNTER_J[seconds], rel=0.03)
     assert np.mean(np.abs(energy_j - energy_j.mean()) < 1.96 * std_j) >= 0.9
-    # Of 20 ms, a fifth of the counter's period, the deviation that is stated is half as large again as the real one.
+    # Of 20 ms, a fifth of the counter's period, the deviation that is stated is twice the real one.
     assert energy_j.std() < (0.15 if seconds == "0.02" else 0.08) * energy_j.mean()
 
 
