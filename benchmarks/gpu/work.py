@@ -9,17 +9,31 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-SIZES = {
-    "tiny": (128, 64, 128, 2, 4),
-    "1b": (32000, 2048, 5632, 22, 32),
-    "3b": (32000, 3072, 8192, 28, 24),
-    "7b": (32000, 4096, 11008, 32, 32),
+from llmpower.profiling.samples import TINY, random_llama
+
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "tiny": TINY,
+    **{
+        name: {
+            "vocab_size": 32000,
+            "hidden_size": hidden,
+            "intermediate_size": intermediate,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "max_position_embeddings": 2048,
+        }
+        for name, hidden, intermediate, layers, heads in (
+            ("1b", 2048, 5632, 22, 32),
+            ("3b", 3072, 8192, 28, 24),
+            ("7b", 4096, 11008, 32, 32),
+        )
+    },
 }
-"""Vocabulary, hidden, intermediate, layers, heads."""
+"""As :func:`~llmpower.profiling.samples.random_llama` takes them."""
 
 
 class Bursts:
@@ -79,23 +93,12 @@ def make_unit(seconds: float, cuda: bool) -> Callable[[], None]:
 def make_llama(size: str, cuda: bool) -> Any:
     """A Llama of that size with random weights: what it says is nonsense, what it costs is not."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    vocabulary, hidden, intermediate, layers, heads = SIZES[size]
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=2048,
-    )
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if cuda else torch.float32)
     try:
         with torch.device("cuda" if cuda else "cpu"):
-            return LlamaForCausalLM(config).eval()
+            return random_llama(SIZES[size])
     finally:
         torch.set_default_dtype(before)
 
