@@ -20,6 +20,7 @@ ROOT = Path(globals().get("__file__", "csrc/build.py")).resolve().parents[1]
 SOURCES = (
     "budget.c",
     "deadlines.c",
+    "nvml_gpu.c",
     "nvml_library.c",
     "nvml_processes.c",
     "phase.c",
@@ -36,6 +37,7 @@ HEADERS = (
     "deadlines.h",
     "llmpower.h",
     "nvml_abi.h",
+    "nvml_gpu.h",
     "nvml_library.h",
     "nvml_processes.h",
     "phase.h",
