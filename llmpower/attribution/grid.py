@@ -7,7 +7,8 @@ edges is known to lie between l_k and h_k, jitter included, so that of the line 
     max over i < j of (l_j − h_i)/(j − i)  ≤  p  ≤  min over i < j of (h_j − l_i)/(j − i)
     max over k of (l_k − p·k)  ≤  a  ≤  min over k of (h_k − p·k)
 
-of which the middles are taken, and half of the distances are how far it may be off. A read between two moments of the
+of which the middles are taken, a at the latest edge from what the least and the greatest p leave of it; half of the
+distances are how far it may be off. A read between two moments of the
 line, too far from both to be mistaken, shows the energy at the earlier one, however long before it the read before was
 made.
 """
@@ -151,11 +152,12 @@ class Grid:
         least_ns = max(least_ns, ((low_ns[second] - high_ns[first]) / apart).max(initial=0.0))
         most_ns = min(most_ns, ((high_ns[second] - low_ns[first]) / apart).min(initial=np.inf))
         period_ns = float(least_ns + most_ns) / 2
-        starts_ns = (low_ns, high_ns) - period_ns * (numbers - numbers[-1])
-        first_ns, last_ns = float(starts_ns[0].max()), float(starts_ns[1].min())
-        if first_ns - last_ns > BESIDE * period_ns:
+        before = numbers[-1] - numbers
+        if (low_ns + period_ns * before).max() - (high_ns + period_ns * before).min() > BESIDE * period_ns:
             self.forget()
             return None
+        # The flattest line is the earliest at the latest edge, the steepest the latest.
+        first_ns, last_ns = float((low_ns + least_ns * before).max()), float((high_ns + most_ns * before).min())
         self._period_ns = period_ns
         self._period_off_ns = max(abs(float(most_ns - least_ns)) / 2, LEAST_DRIFT * period_ns)
         return _Line(origin_ns + (first_ns + last_ns) / 2, period_ns, abs(last_ns - first_ns) / 2, self._period_off_ns)
