@@ -48,7 +48,8 @@ enum {
     LLMPOWER_MAX_CHANNELS = 128,
     LLMPOWER_MAX_PROCESSES = 256,
     LLMPOWER_LATENESS_BUCKETS = 12,
-    LLMPOWER_ERROR_SLOTS = 32
+    LLMPOWER_ERROR_SLOTS = 32,
+    LLMPOWER_DEAR_NS = 1000000 /* whose reads take longer on average is glanced at, see phase.c */
 };
 
 /* One read of one field of one device: kept whether it succeeded or not, and even if the value is the same again. */

@@ -17,11 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmpower.h"
+
 enum { MEMORY = 15, MAX_MISSES = 3, MAX_DOUBT = 8, MOST_UNSEEN = 128 };
 
 static const int64_t FINEST_NS = 500000;           /* between reads inside the window */
 static const int64_t UNIFORM_NS = 1000000;         /* who polls this often needs no lock */
-static const double DEAR_NS = 1e6;                 /* who takes longer glances; so edges.py has it too */
 static const int64_t SHORTEST_PERIOD_NS = 5000000; /* RAPL's millisecond is not worth following */
 static const int64_t SEARCH_NS = 2000000000;       /* 20 updates of 100 ms */
 static const int64_t FIRST_PAUSE_NS = 60000000000; /* from one search to the next, doubling */
@@ -127,7 +128,7 @@ static void collect(struct phase *phase, double middle_ns, double width_ns) {
 }
 
 /* Whether calls take so long that most of them are glances. */
-static bool is_dear(const struct phase *phase) { return phase->call_ns > DEAR_NS; }
+static bool is_dear(const struct phase *phase) { return phase->call_ns > LLMPOWER_DEAR_NS; }
 
 /* An edge under lock, and its residual r. Of a wide one r is the least that explains it: an interval around the
  * prediction teaches nothing. */

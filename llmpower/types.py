@@ -39,6 +39,9 @@ class Field(enum.IntEnum):
 EPOCH_STATUS = -100_000
 """Status of a sample that is no read: what the device counted before has no connection to what it counts from here."""
 
+DEAR_NS = 1_000_000
+"""A read that takes longer is dear: the sampler then reads a counter seldom, and mostly far from its updates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:

@@ -22,6 +22,7 @@ import numpy as np
 from llmpower.attribution.grid import Grid
 from llmpower.attribution.series import Nanoseconds, Told, Values
 from llmpower.attribution.tick import Shown
+from llmpower.types import DEAR_NS
 
 WIDTHS = 33
 """How many of the latest edges tell how wide they usually are."""
@@ -31,10 +32,6 @@ WIDE = 4.0
 
 WIDE_SHARE = 0.1
 """Of a tick: an edge that is less wide is better than none, however sharp the others are."""
-
-DEAR_NS = 1_000_000
-"""Reads that take longer on average are few, and an edge's width is theirs: only then is a line worth its doubts, and
-only then does the sampler read far from edges (csrc/phase.c)."""
 
 REMEMBERED = 16
 """Reads over which that average is taken, about."""
@@ -94,6 +91,7 @@ class Edges:
         """Keep an edge, unless a moment so unsure would tell less than the edges beside it tell without it."""
         if not self._is_connected(epoch):
             self._grid.forget()
+        # Few reads, and edges as wide as they: only then is a line worth its doubts.
         if self._call_ns > DEAR_NS:
             if self._latch_ns is not None:
                 high_ns = min(high_ns, before_ns + self._latch_ns)

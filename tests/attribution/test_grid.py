@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpower.attribution.edges import DEAR_NS, Edges
+from llmpower.attribution.edges import Edges
 from llmpower.attribution.grid import FEWEST, JITTER_S, MEMORY, Grid
+from llmpower.types import DEAR_NS
 
 MS = 1_000_000
 PERIOD_NS = 100_001_400
