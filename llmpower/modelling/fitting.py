@@ -166,7 +166,10 @@ def _best(
         raise next(iter(refused.values()))
     chosen, others, reason = choose(candidates, group.cells)
     detailed = _detailed(group, target, chosen, bands, robust=robust)
-    left_aside = (f"form {label} left aside: {error}" for label, error in refused.items())
+    left_aside = (
+        f"form {label} left aside: {error.advice if error.field == 'form' else error}"
+        for label, error in refused.items()
+    )
     return replace(
         detailed,
         warnings=(*target.warnings, *left_aside, *detailed.warnings),
