@@ -199,7 +199,7 @@ def test_each_extension_in_c_has_one_door() -> None:
     doors = {
         "sampling/low_level.py": "._sampler",
         "modelling/kernels.py": "._tally",
-        "routing/kernels.py": "._exchange",
+        "routing/pointers.py": "._exchange",
     }
     found = {
         str(path.relative_to(PACKAGE)): name

@@ -3,7 +3,7 @@
  *
  * Plain declarations: C includes this file, cffi reads it. Arrays belong to the caller; matrices are row-major, a row a
  * cell and a column a model. A cost of INFINITY forbids the pair. Nothing here allocates but llmpower_exchange, nothing
- * keeps state between calls, and nothing knows Python. csrc/build.py and llmpower/routing/kernels.py know the rest. */
+ * keeps state between calls, and nothing knows Python. csrc/build.py and llmpower/routing/pointers.py know the rest. */
 #ifndef LLMPOWER_ROUTING_H
 #define LLMPOWER_ROUTING_H
 

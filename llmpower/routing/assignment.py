@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
-from llmpower.routing.kernels import Choices, IntArray
+from llmpower.routing.pointers import Choices, IntArray
 
 
 @dataclass(frozen=True, eq=False)

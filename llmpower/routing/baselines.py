@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing import kernels
+from llmpower.routing import row_kernels
 from llmpower.routing.costs import Costs
-from llmpower.routing.kernels import Choices
 from llmpower.routing.outcome import Loads, Outcome
+from llmpower.routing.pointers import Choices
 from llmpower.routing.workload import IntArray, Workload
 
 # What 16 bits count.
@@ -74,7 +74,7 @@ def round_robin(workload: Workload, n_models: int) -> IntArray | Choices:
     """Queries of each cell on each model, shape (n_cells, n_models); a row of n queries takes n turns."""
     n_cells = workload.n_cells
     if workload.n_queries == len(workload.row_cells) and workload.count.max() < TURNS_END:
-        return kernels.turns(workload.row_cells, n_cells, n_models)
+        return row_kernels.turns(workload.row_cells, n_cells, n_models)
     rounds, rest = np.divmod(workload.row_counts, n_models)
     # Whole rounds are as many turns for each; what is left of a row goes to the next models in turn.
     assigned = np.zeros((n_cells, n_models), np.int64)

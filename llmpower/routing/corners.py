@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.costs import Costs
-from llmpower.routing.kernels import Choices
 from llmpower.routing.outcome import Outcome
+from llmpower.routing.pointers import Choices
 from llmpower.routing.stretches import in_stretches
 from llmpower.routing.tradeoff import EDGE, Tradeoff
 from llmpower.routing.workload import IntArray

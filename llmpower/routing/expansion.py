@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.routing import kernels
+from llmpower.routing import row_kernels
 from llmpower.routing.assignment import Assignment
-from llmpower.routing.kernels import Choices
 from llmpower.routing.loaded import Assigned
 from llmpower.routing.plan import RoutingPlan
+from llmpower.routing.pointers import MODELS_END, Choices
 from llmpower.routing.rates import UNITS
 from llmpower.routing.workload import IntArray, Workload
 
@@ -122,10 +122,10 @@ def runs(workload: Workload, assigned: Assignment) -> tuple[IntArray | None, Cho
     if len(assigned.divided):
         # Few cells are divided, and only their rows need care: a number that no model has marks them on the way.
         model_of_cell = model_of_cell.copy()
-        model_of_cell[assigned.divided] = kernels.MODELS_END - 1
-    models = kernels.read_back(model_of_cell, workload.row_cells)
+        model_of_cell[assigned.divided] = MODELS_END - 1
+    models = row_kernels.read_back(model_of_cell, workload.row_cells)
     if len(assigned.divided):
-        divided = np.flatnonzero(models == kernels.MODELS_END - 1)
+        divided = np.flatnonzero(models == MODELS_END - 1)
     if not len(divided):
         return None, models, workload.row_counts
     part_rows, part_models, part_counts = _divide(workload, assigned, divided)

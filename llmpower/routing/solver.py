@@ -40,7 +40,7 @@ from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
 from llmpower.routing.assignment import Assignment
-from llmpower.routing.kernels import Choices
+from llmpower.routing.pointers import Choices
 from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray
 

@@ -12,7 +12,7 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
 from llmpower.routing.assignment import Assignment
 from llmpower.routing.choices import Choice
-from llmpower.routing.kernels import Choices
+from llmpower.routing.pointers import Choices
 from llmpower.routing.predictions import RUNTIME, Predictor
 from llmpower.routing.stretches import in_stretches
 from llmpower.routing.workload import IntArray, Workload

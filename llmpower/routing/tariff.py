@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.kernels import IntArray
+from llmpower.routing.pointers import IntArray
 from llmpower.routing.rates import RATE_COLUMNS, UNITS, Rate, Rates, RowRates, Weigh
 from llmpower.routing.timestamps import since_1970_s
 from llmpower.tables import number_of, read_records

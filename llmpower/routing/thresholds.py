@@ -17,7 +17,7 @@ import numpy as np
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing import kernels
 from llmpower.routing.costs import Costs
-from llmpower.routing.kernels import Choices
+from llmpower.routing.pointers import Choices
 from llmpower.routing.workload import IntArray
 
 # Sums by number of tokens are kept for every number up to here; beyond, for those that occur.

@@ -8,7 +8,7 @@ import numpy as np
 
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.kernels import IntArray
+from llmpower.routing.pointers import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

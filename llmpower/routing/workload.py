@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llmpower.exceptions import InputError
-from llmpower.routing import kernels
-from llmpower.routing.kernels import Collapsed, IntArray
+from llmpower.routing import row_kernels
+from llmpower.routing.pointers import IntArray
 from llmpower.routing.rates import NO_RATES, Rates, RowRates
+from llmpower.routing.row_kernels import Collapsed
 from llmpower.routing.timestamps import check_times
 from llmpower.tables import number_of, read_table
 
@@ -189,7 +190,7 @@ def _collapse(
     n_classes = 1 if class_of_row is None else int(class_of_row.max()) + 1
     size = (int(tokens_in.max()) + 1) * n_out * n_classes
     if size <= min(BITMAP_END, BITS_PER_ROW * len(tokens_in)):
-        return kernels.collapse(tokens_in, tokens_out, class_of_row, row_counts, size)
+        return row_kernels.collapse(tokens_in, tokens_out, class_of_row, row_counts, size)
     if size >= KEY_END:
         # Ranks of the token counts serve as well, and there are no more of them than rows.
         values_in, tokens_in = np.unique(tokens_in, return_inverse=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
 from llmpower.routing import Workload, read_workload
-from llmpower.routing.kernels import ROWS_AT_ONCE
+from llmpower.routing.row_kernels import ROWS_AT_ONCE
 
 tokens = st.integers(0, 5)
 
