@@ -7,8 +7,9 @@ the type that C reads, and as long as it says. C runs without Python's lock.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,9 @@ GIVEN = PHASES[:3]
 
 FLAGS = ("allocated", "modelled")
 MODELS_END = 2**32
+
+AHEAD = 2
+"""Additions that may wait to be summed while further rows are looked at: all of their columns stay in memory."""
 
 assert (len(LENGTHS), len(PHASES)) == (lib.LLMPOWER_LENGTHS, lib.LLMPOWER_PHASES)
 assert (len(SPANNED), len(SUMS)) == (lib.LLMPOWER_SPANNED, lib.LLMPOWER_SUMS)
@@ -66,7 +70,8 @@ class Summed:
 class Summer:
     """Sums, judged rows and counts of models 0 … ``n_models`` − 1, which may be pickled.
 
-    ``threads`` is how many look at rows at a time, each with a tally of its own models; what is found is the same.
+    ``threads`` is how many look at rows at a time, each with a tally of its own models; what is found is the same. They
+    do so while the caller goes on to its next rows.
     """
 
     def __init__(self, most_cells: int, most_judged: int, threads: int = 1) -> None:
@@ -75,48 +80,53 @@ class Summer:
             ffi.gc(_there(lib.llmpower_tally_new(most_cells, most_judged)), lib.llmpower_tally_free)
             for _ in range(threads)
         ]
-        self._pool = ThreadPoolExecutor(threads)
+        self._pools = [ThreadPoolExecutor(1) for _ in range(threads)]  # a tally's additions are made one by one
+        self._under_way: deque[list[Future[None]]] = deque()
         self._arrived: list[Summed] = []  # what was unpickled, until something is added to it
         self.n_models = 0
 
     def add(self, model: NDArray[np.uint32], n_models: int, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Rows (n,) of models below ``n_models``; ``columns`` by the names of C, those of phases among them."""
+        """Rows (n,) of models below ``n_models``; ``columns`` by the names of C, those of phases among them.
+
+        They are read until they are summed, which is after this returns: nobody may write to them any more.
+        """
         assert model.max(initial=0) < n_models < MODELS_END
         self._unpack()
         n = len(model)
-        kept = [pointer("uint32_t[]", model, np.uint32, (n,))]
-        rows = {"n": n, "model": kept[0], "parts": len(self._tallies), "phases": [ffi.NULL] * len(GIVEN)}
+        # Pointers that own what they point into, for as long as this is read.
+        rows: dict[str, Any] = {
+            "n": n,
+            "model": pointer("uint32_t[]", model, np.uint32, (n,)),
+            "parts": len(self._tallies),
+            "phases": [_double(columns[name], (n,)) if name in columns else ffi.NULL for name in GIVEN],
+        }
         for name in COUNTS:
             if name in columns:
                 whole = columns[name].dtype == np.int64
-                kept.append((_int64 if whole else _double)(columns[name], (n,)))
-                rows[name] = {"wholes" if whole else "reals": kept[-1]}
+                rows[name] = {"wholes" if whole else "reals": (_int64 if whole else _double)(columns[name], (n,))}
         for name in COLUMNS:
             if name in columns:
-                kept.append(_double(columns[name], (n,)))
-                rows[name] = kept[-1]
-        for number, name in enumerate(GIVEN):
-            if name in columns:
-                kept.append(_double(columns[name], (n,)))
-                rows["phases"][number] = kept[-1]
+                rows[name] = _double(columns[name], (n,))
         for name in FLAGS:
             if name in columns:
-                kept.append(pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,)))
-                rows[name] = kept[-1]
+                rows[name] = pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,))
+        before = self._under_way[-1] if self._under_way else None
 
         def take_in(part: int) -> None:
+            if before is not None:
+                before[part].result()  # a tally that had no memory for those takes no more
             of_part = ffi.new("struct llmpower_rows *", {**rows, "part": part})
             _done(lib.llmpower_tally_rows(self._tallies[part], of_part, n_models))
 
-        if len(self._tallies) == 1:
-            take_in(0)
-        else:
-            list(self._pool.map(take_in, range(len(self._tallies))))
+        self._under_way.append([pool.submit(take_in, part) for part, pool in enumerate(self._pools)])
+        while len(self._under_way) > AHEAD:
+            _wait(self._under_way.popleft())
         self.n_models = max(self.n_models, n_models)
 
     def merge(self, model: int, theirs: Summed) -> None:
         """What another has of a model."""
         assert 0 <= model < MODELS_END
+        self._settle()
         self._unpack()
         n_cells, m, n = theirs.lengths.shape[1], len(theirs.certainty), len(theirs.judged_strata)
         assert below(theirs.cells, n_cells)
@@ -139,6 +149,7 @@ class Summer:
         assert 0 <= model < self.n_models
         if self._arrived:
             return self._arrived[model]
+        self._settle()
         sizes, counts = ffi.new("struct llmpower_sizes *"), ffi.new("struct llmpower_counts *")
         lib.llmpower_tally_sizes(self._of(model), model, sizes, counts)
         n_cells, m, n = sizes.cells, sizes.strata, sizes.judged
@@ -161,6 +172,11 @@ class Summer:
         _done(lib.llmpower_tally_model(self._of(model), model, _arrays(found, n_cells, m, n)))
         return found
 
+    def _settle(self) -> None:
+        """All that was added is summed; threads may ask for it beside each other."""
+        for futures in tuple(self._under_way):
+            _wait(futures)
+
     def _of(self, model: int) -> Any:
         """The tally of a model."""
         return self._tallies[model % len(self._tallies)]
@@ -178,6 +194,11 @@ class Summer:
         arrived, self._arrived = self._arrived, []
         for model, summed in enumerate(arrived):
             self.merge(model, summed)
+
+
+def _wait(futures: list[Future[None]]) -> None:
+    for future in futures:
+        future.result()
 
 
 def _there(tally: Any) -> Any:

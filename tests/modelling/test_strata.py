@@ -71,6 +71,21 @@ def test_portions_come_down_to_what_all_rows_do(seed: int, cuts: list[int]) -> N
         np.testing.assert_array_equal(judged(ours), judged(theirs))
 
 
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(1, 1999), min_size=4, max_size=9))
+def test_additions_are_summed_in_their_order_while_others_are_made(seed: int, cuts: list[int]) -> None:
+    model, columns = rows(2000, seed)
+    at_once, one_by_one = Summer(200, 100), Summer(200, 100, threads=2)
+    at_once.add(model, MODELS, columns)
+    for a, b in pairwise(sorted({0, 2000, *cuts})):
+        one_by_one.add(model[a:b], MODELS, {name: column[a:b].copy() for name, column in columns.items()})
+    for each in range(MODELS):
+        for name in Summed.__slots__:
+            np.testing.assert_array_equal(
+                getattr(one_by_one.of_model(each), name), getattr(at_once.of_model(each), name), name
+            )
+
+
 @pytest.mark.parametrize("each", range(MODELS))
 def test_sums_are_those_of_the_rows(each: int) -> None:
     model, columns = rows(2000, 1)
