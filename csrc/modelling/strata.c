@@ -1,7 +1,8 @@
 /* strata.c - a hash table of strata, which rows look into, and one of cells, which new strata do.
  *
  * Rows of traffic differ in their lengths, and how finely lengths can be kept is known only when all rows were seen:
- * cells are exact until there would be one too many, and are then rounded and joined. Of a part of the rows there are
+ * cells are exact until there would be one too many, and are then rounded and joined: tokens by more digits than
+ * numbers of requests, because of them cells have more sums than the mean. Of a part of the rows there are
  * fewer cells than of all, never more, so no part is rounded further than the whole, and the order of rows does not
  * matter.
  *
@@ -16,15 +17,21 @@
 
 enum { LEAST_ROOM = 8, LARGE_PAGE = 1 << 21 };
 
-/* Leading binary digits that lengths are kept to, each a rounding of the one before. */
-static int fewer(int digits) { return digits == LLMPOWER_EXACT ? 8 : digits - 1; }
+/* Leading binary digits that requests are kept to, each a rounding of the one before. */
+static int fewer(int digits) { return digits == LLMPOWER_EXACT ? 10 : digits - 1; }
+
+/* The same of tokens, of which fits know more than the mean. */
+static int of_tokens(int digits) {
+    return digits <= LLMPOWER_FINER ? 1 : digits == LLMPOWER_EXACT ? digits : digits - LLMPOWER_FINER;
+}
 
 /* A double keeps all but the first of its digits in its last 52 bits. */
 static void round_down(double *lengths, int digits) {
-    uint64_t kept = ~(((uint64_t)1 << (LLMPOWER_EXACT - digits)) - 1), bits;
+    uint64_t bits;
     for (int k = 0; k < LLMPOWER_LENGTHS; k++) {
+        int dropped = LLMPOWER_EXACT - (k < 2 ? of_tokens(digits) : digits);
         memcpy(&bits, lengths + k, sizeof bits);
-        bits &= kept;
+        bits = bits >> dropped << dropped;
         memcpy(lengths + k, &bits, sizeof bits);
     }
 }

@@ -12,7 +12,7 @@
 
 enum { STRATA_LINE = 64 };
 
-/* Four lines of a cache: what a row looks for lies beside what it adds to. */
+/* Five lines of a cache: what a row looks for lies beside what it adds to. */
 struct cell {
     alignas(STRATA_LINE) double lengths[LLMPOWER_LENGTHS];
     double sums[LLMPOWER_SUMS];

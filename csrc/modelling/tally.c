@@ -36,9 +36,20 @@ static void count(struct llmpower_counts *counts, const struct llmpower_judged *
     }
 }
 
-/* Of a cell Σ1, Σ of each length, Σ1/y², Σ1/y, Σy and Σy² of energy and of runtime, and Σ1, Σ1/y² and Σ1/y of each
- * phase, of the rows that tell it; of a stratum Σ1, Σ1/y² and Σ1/y of energy, and Σ(s/y)². All quotients are there
- * before the first is added: a processor divides some at once, and a zero is as good as no sum. */
+/* Σ1/y², Σ1/y and Σ1/y² times each of some lengths; what follows them. */
+static double *add_relative(double *sums, double inverse, const double *lengths, int n_lengths) {
+    const double w = inverse * inverse;
+    *sums++ += w;
+    *sums++ += inverse;
+    for (int k = 0; k < n_lengths; k++) *sums++ += w * lengths[k];
+    return sums;
+}
+
+/* Of a cell Σ1, Σ of each length, Σ of the squares of input and output tokens; Σ1/y², Σ1/y, Σy and Σy² of energy; of
+ * runtime the same, with Σ1/y² times both tokens; and Σ1, Σ1/y² and Σ1/y of each phase, of the rows that tell it, with
+ * Σ1/y² times the tokens that it depends on, which are the prompt's for a prefill. Of a stratum Σ1, Σ(s/y)², and of
+ * energy Σ1/y², Σ1/y and Σ1/y² times both. All quotients are there before the first is added: a processor divides some
+ * at once, and a zero is as good as no sum. */
 static void add(double *sums, double *sure_sums, const struct llmpower_judged *row, double variance) {
     double y[2 + LLMPOWER_PHASES], inverse[2 + LLMPOWER_PHASES], told[2 + LLMPOWER_PHASES];
     y[0] = row->energy_j, y[1] = row->runtime_s;
@@ -48,22 +59,20 @@ static void add(double *sums, double *sure_sums, const struct llmpower_judged *r
         told[k] = k < 2 || y[k] > 0 ? 1 : 0;
         inverse[k] = k < 2 || y[k] > 0 ? inverse[k] : 0;
     }
-    sure_sums[0] += 1;
-    sure_sums[1] += inverse[0] * inverse[0];
-    sure_sums[2] += inverse[0];
-    sure_sums[3] += isnan(variance) ? 0 : variance;
+    *sure_sums++ += 1;
+    *sure_sums++ += isnan(variance) ? 0 : variance;
+    add_relative(sure_sums, inverse[0], row->lengths, 2);
     *sums++ += 1;
     for (int k = 0; k < LLMPOWER_LENGTHS; k++) *sums++ += row->lengths[k];
+    for (int k = 0; k < 2; k++) *sums++ += row->lengths[k] * row->lengths[k];
     for (int k = 0; k < 2; k++) {
-        *sums++ += inverse[k] * inverse[k];
-        *sums++ += inverse[k];
+        sums = add_relative(sums, inverse[k], row->lengths, k == 0 ? 0 : 2);
         *sums++ += y[k];
         *sums++ += y[k] * y[k];
     }
     for (int k = 2; k < 2 + LLMPOWER_PHASES; k++) {
         *sums++ += told[k];
-        *sums++ += inverse[k] * inverse[k];
-        *sums++ += inverse[k];
+        sums = add_relative(sums, inverse[k], row->lengths, k % 2 == 0 ? 1 : 2);
     }
 }
 

@@ -11,10 +11,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LLMPOWER_LENGTHS = 4, LLMPOWER_PHASES = 4, LLMPOWER_SPANNED = 6, LLMPOWER_JUDGED = 11, LLMPOWER_EXACT = 53 };
+enum {
+    LLMPOWER_LENGTHS = 4,
+    LLMPOWER_PHASES = 4,
+    LLMPOWER_SPANNED = 6,
+    LLMPOWER_JUDGED = 11,
+    LLMPOWER_EXACT = 53,
+    LLMPOWER_FINER = 2
+};
 
 /* Sums of a cell, and of a stratum: those that fits take by how sure rows are. */
-enum { LLMPOWER_SUMS = 25, LLMPOWER_SURE_SUMS = 4 };
+enum { LLMPOWER_SUMS = 35, LLMPOWER_SURE_SUMS = 6 };
 
 /* A column of lengths as it stands in a table: numbers, or whole numbers. */
 struct llmpower_column {
@@ -47,7 +54,8 @@ struct llmpower_counts {
     double low[6], high[6];
 };
 
-/* How much there is of a model; lengths are kept to so many leading binary digits. */
+/* How much there is of a model. Numbers of requests are kept to so many leading binary digits, tokens to
+ * LLMPOWER_FINER fewer, and at least to one. */
 struct llmpower_sizes {
     size_t cells, strata, judged;
     int digits;

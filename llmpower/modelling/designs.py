@@ -1,4 +1,15 @@
-"""Design matrices of one model's rows: those of its cells, and of the rows that errors are judged by."""
+"""Design matrices of one model's rows: those of its cells, and of the rows that errors are judged by.
+
+A cell is one point (τin, τout), but a band is as wide as its lengths are rounded. Rows of a band count by w, which
+falls with the lengths; so the band is put at its mean by these weights, of each target and phase its own:
+
+    τ̄ = Σwτ / Σw     Σ w(y − φ(τ)β) = Σw·(ȳ − φ(τ̄)β)     wherever φ is linear
+
+For what is not, the mean of φ is that over four points with the band's variances (the cubature of degree 3; Stroud,
+Approximate calculation of multiple integrals, 1971), s of all rows alike:
+
+    φ̄ = ¼ Σ φ(τ̄in ± √2·s_in, τ̄out) + ¼ Σ φ(τ̄in, τ̄out ± √2·s_out)
+"""
 
 from __future__ import annotations
 
@@ -11,14 +22,35 @@ from llmpower.exceptions import FitError
 from llmpower.modelling.forms import Batched
 from llmpower.modelling.groups import Group, Target
 from llmpower.modelling.linear import FloatArray, Form
+from llmpower.modelling.moments import Sums
 
 Made = TypeVar("Made")
 
 
-def design_of(group: Group, target: Target, form: Form) -> FloatArray:
-    """φ of the model's cells as their rows count: joules and seconds of a whole batch are those of its requests."""
-    lengths = (group.cell_input_tokens, group.cell_output_tokens, group.cell_batch_size, group.cell_sharing)
-    return _design(group, target, form, lengths)
+def design_of(group: Group, target: Target, form: Form, sums: Sums) -> FloatArray:
+    """φ of the model's cells, shape (m, n_terms), for rows that count as in ``sums``; see the module.
+
+    As rows are: joules and seconds of a whole batch are those of its requests.
+    """
+    return mean_of(points_of(group, target, form, sums))
+
+
+def points_of(group: Group, target: Target, form: Form, sums: Sums) -> FloatArray:
+    """φ at the points that stand for a cell's rows, shape (k, m, n_terms): one where lengths are exact, else four."""
+    τin, τout = group.cell_input_tokens, group.cell_output_tokens
+    others = group.cell_batch_size, group.cell_sharing
+    if group.cell_spread is None:
+        return _design(group, target, form, (τin, τout, *others))[np.newaxis]
+    assert sums.lengths is not None
+    τin, τout = np.divide(sums.lengths, sums.w, out=np.stack([τin, τout]), where=sums.w > 0)
+    a, b = np.sqrt(2) * group.cell_spread
+    around = np.stack([τin - a, τin + a, τin, τin]), np.stack([τout, τout, τout - b, τout + b])
+    return _design(group, target, form, (*around, *others))
+
+
+def mean_of(points: FloatArray) -> FloatArray:
+    """φ̄ of :func:`points_of`."""
+    return points[0] if len(points) == 1 else np.asarray(points.mean(axis=0))
 
 
 def row_design_of(group: Group, target: Target, form: Form) -> FloatArray | None:
@@ -27,24 +59,28 @@ def row_design_of(group: Group, target: Target, form: Form) -> FloatArray | None
 
 
 class Designs:
-    """The designs of a model's forms, each made once for both targets; those of ``batched`` differ between them."""
+    """The designs of a model's forms, each made once where it is the same.
+
+    Those of ``batched`` differ between targets, those of bands by what rows count.
+    """
 
     def __init__(self, group: Group) -> None:
         self._group = group
         self._made: dict[tuple[object, ...], Any] = {}
 
-    def of_cells(self, form: Form, target: Target) -> FloatArray:
+    def of_cells(self, form: Form, target: Target, sums: Sums) -> FloatArray:
         """As :func:`design_of`."""
-        return self._once(design_of, form, target)
+        counted = None if self._group.cell_spread is None else sums
+        return self._once(lambda: design_of(self._group, target, form, sums), form, target, counted)
 
     def of_rows(self, form: Form, target: Target) -> Sequence[FloatArray]:
         """Columns of :func:`row_design_of`; none where that is ``None``."""
-        return self._once(_row_columns_of, form, target)
+        return self._once(lambda: _row_columns_of(self._group, target, form), form, target, "rows")
 
-    def _once(self, make: Callable[[Group, Target, Form], Made], form: Form, target: Target) -> Made:
-        key = (make, form.label, target.unit if isinstance(form, Batched) else None)
+    def _once(self, make: Callable[[], Made], form: Form, target: Target, of: object) -> Made:
+        key = (of, form.label, target.unit if isinstance(form, Batched) else None)
         if key not in self._made:
-            self._made[key] = make(self._group, target, form)
+            self._made[key] = make()
         made: Made = self._made[key]
         return made
 
@@ -69,4 +105,4 @@ def _design(group: Group, target: Target, form: Form, lengths: Sequence[FloatArr
         )
         raise FitError("batch_size", f"{B[0]:.0f}", advice)
     requests = sharing if target.unit == "s" else B
-    return np.asarray(form.design(τin / B, τout / B, sharing) * requests[:, np.newaxis])
+    return np.asarray(form.design(τin / B, τout / B, sharing) * requests[..., np.newaxis])

@@ -155,7 +155,8 @@ def _best(
     candidates: list[Candidate] = []
     refused: dict[str, FitError] = {}
     forms = [form for form in forms if len(forms) == 1 or _applies(form, group, target)]
-    weighting = weigh(group, target, [designs.of_cells(form, target) for form in forms if form.non_negative])
+    plain = [designs.of_cells(form, target, target.relative) for form in forms if form.non_negative]
+    weighting = weigh(group, target, plain)
     for form in forms:
         try:
             regression = regress(group, target, form, designs=designs, weighting=weighting, robust=robust)
@@ -199,7 +200,7 @@ def _candidate(group: Group, target: Target, regression: Regression) -> Candidat
 def _detailed(group: Group, target: Target, candidate: Candidate, bands: Sequence[Codes], *, robust: bool) -> Fit:
     """Everything that is said of the form that was chosen."""
     regression, form = candidate.regression, candidate.regression.form
-    moments = moments_of(group, target, form, regression.design, regression.sums)
+    moments = moments_of(group, target, form, regression.sums, regression.coefficients)
     if form.non_negative:
         β, constant = regression.coefficients, _has_constant(regression)
         statistics = weighted_statistics(moments.relative, β, constant=constant)

@@ -24,8 +24,10 @@ from llmpower.modelling.strata import (
     MOST_CELLS,
     SPANNED,
     SURE_SUMS,
+    TOKENS,
     UNKNOWN,
     Strata,
+    token_digits,
 )
 from llmpower.modelling.tally import MOST_NAMES, POOLED, Counts, Key, Tallied, Tally
 
@@ -79,10 +81,11 @@ class Group:
     them (:mod:`~llmpower.modelling.strata`). ``n_obs`` counts rows. ``cells`` numbers the cell of each judged row from
     0, ``row_strata`` its stratum; ``strata`` the cell of each stratum. Arrays named ``cell_…`` have shape (n_cells,):
     token counts are those of the row, which are the whole batch's, ``cell_batch_size`` its requests, and
-    ``cell_sharing`` how many requests a decode step served, those of concurrent calls included. ``row_lengths`` has the
-    same four for each judged row where cells are bands, else ``None``. ``ranges`` has the lowest and highest of each of
-    :data:`~llmpower.modelling.strata.SPANNED`. ``boundary`` is what the energy covers, ``None`` when the measurements
-    bring a sum of unknown parts.
+    ``cell_sharing`` how many requests a decode step served, those of concurrent calls included. Where cells are bands
+    these are means, ``cell_spread`` (2, n_cells) has the standard deviations of both token counts, and ``row_lengths``
+    the four of each judged row; where cells are exact both are ``None``. ``ranges`` has the lowest and highest of each
+    of :data:`~llmpower.modelling.strata.SPANNED`. ``boundary`` is what the energy covers, ``None`` when the
+    measurements bring a sum of unknown parts.
     """
 
     model_name: str
@@ -97,6 +100,7 @@ class Group:
     cell_output_tokens: FloatArray
     cell_batch_size: FloatArray
     cell_sharing: FloatArray
+    cell_spread: FloatArray | None
     row_lengths: FloatArray | None
     ranges: dict[str, tuple[float, float]]
     energy: Target
@@ -167,16 +171,16 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
     cells, rows, row_strata = strata.cells, strata.judged, strata.judged_strata
     n = strata.sums["n"]
     lengths = [strata.sums[column] / n for column in LENGTHS]
-    banded = strata.digits < EXACT
-    if banded:
+    if banded := strata.digits < EXACT:
         warnings.append(
             f"its rows have more than {MOST_CELLS} different lengths, so they are fitted and held out in {len(n)}"
-            f" bands (lengths to {strata.digits} binary digits)"
+            f" bands (lengths to {token_digits(strata.digits)} binary digits)"
         )
     if len(row_strata) < counts.rows:
         warnings.append(f"errors are judged by {len(row_strata)} of its {counts.rows} rows, drawn by their own digits")
     warnings += _pooled(counts, values)
     energy, runtime = (_target(target, unit, strata, rows) for target, unit in (("energy", "J"), ("runtime", "s")))
+    squares = np.stack([strata.sums[f"{column}²"] for column in TOKENS]) / n
     return Group(
         model_name=name,
         system=" + ".join(sorted(map(str, counts.values.get("system", {""})))),
@@ -190,6 +194,7 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
         cell_output_tokens=lengths[1],
         cell_batch_size=lengths[2],
         cell_sharing=lengths[3],
+        cell_spread=np.sqrt(np.maximum(0, squares - np.square(lengths[:2]))) if banded else None,
         row_lengths=np.stack([rows[column] for column in LENGTHS]) if banded else None,
         ranges={
             column: (float(low), float(high))
@@ -215,32 +220,42 @@ def _without_energy(name: str, part: Tallied, boundary: Boundary) -> FitError:
 
 def _target(name: str, unit: str, strata: Strata, rows: Mapping[str, FloatArray]) -> Target:
     sums, column = strata.sums, "energy_j" if name == "energy" else "runtime_s"
+    lengths = np.stack([sums[length] for length in TOKENS]) if strata.digits < EXACT else None
     sure = None
     known = strata.certainty != UNKNOWN
     if name == "energy" and known.any():
-        n, w, wy, variance = (strata.sure_sums[key] for key in SURE_SUMS)
-        sure = Sure(Sums(n, w, wy, n), np.where(known, variance / n, np.nan))
+        n, variance, w, wy, *wτ = (strata.sure_sums[key] for key in SURE_SUMS)
+        of_strata = Sums(n, w, wy, n, np.stack(wτ) if strata.digits < EXACT else None)
+        sure = Sure(of_strata, np.where(known, variance / n, np.nan))
     phases = None
     if f"{name}_prefill/n" in sums and all(sums[f"{name}_{phase}/n"].any() for phase in ("prefill", "decode")):
         prefill, decode = (
-            Phase(
-                Sums(*(sums[f"{name}_{phase}/{key}"] for key in ("n", "w", "wy", "n"))),
-                rows[f"{name}_{phase}"],
-            )
-            for phase in ("prefill", "decode")
+            Phase(_relative(strata, f"{name}_{phase}"), rows[f"{name}_{phase}"]) for phase in ("prefill", "decode")
         )
         phases = prefill, decode
     return Target(
         name=name,
         unit=unit,
         y=rows[column],
-        raw=Sums(*(sums[key] for key in ("n", "n", f"{column}/y", f"{column}/yy"))),
-        relative=Sums(*(sums[key] for key in ("n", f"{column}/w", f"{column}/wy", "n"))),
+        raw=Sums(sums["n"], sums["n"], sums[f"{column}/y"], sums[f"{column}/yy"], lengths),
+        relative=_relative(strata, column),
         sure=sure,
         phases=phases,
         phase_columns="prefill_energy_j, decode_energy_j" if name == "energy" else "time_to_first_token_s",
         warnings=(),
     )
+
+
+def _relative(strata: Strata, name: str) -> Sums:
+    """Those with w = 1/y² of a target's column or a phase; of bands with the lengths that they are weighted by."""
+    sums = strata.sums
+    n, w, wy = sums.get(f"{name}/n", sums["n"]), sums[f"{name}/w"], sums[f"{name}/wy"]
+    if strata.digits == EXACT:
+        return Sums(n, w, wy, n)
+    # No prefill asks for its output tokens: any mean of them does.
+    wτout = sums.get(f"{name}/wτout")
+    wτout = w * sums["output_tokens"] / sums["n"] if wτout is None else wτout
+    return Sums(n, w, wy, n, np.stack([sums[f"{name}/wτin"], wτout]))
 
 
 def _pooled(counts: Counts, values: dict[str, object]) -> Iterator[str]:

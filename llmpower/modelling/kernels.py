@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling import _tally  # compiled from csrc/modelling/tally.h
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.strata import JUDGED, LENGTHS, PHASES, SPANNED, SUMS, SURE_SUMS, Codes
+from llmpower.modelling.strata import EXACT, FINER, JUDGED, LENGTHS, PHASES, SPANNED, SUMS, SURE_SUMS, Codes
 
 # The package's __getattr__ makes every name of it an object for mypy, this module's too.
 extension: Any = _tally
@@ -41,14 +41,15 @@ AHEAD = 2
 assert (len(LENGTHS), len(PHASES)) == (lib.LLMPOWER_LENGTHS, lib.LLMPOWER_PHASES)
 assert (len(SPANNED), len(SUMS)) == (lib.LLMPOWER_SPANNED, lib.LLMPOWER_SUMS)
 assert (len(SURE_SUMS), len(JUDGED)) == (lib.LLMPOWER_SURE_SUMS, lib.LLMPOWER_JUDGED)
+assert (EXACT, FINER) == (lib.LLMPOWER_EXACT, lib.LLMPOWER_FINER)
 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
     """What a summer has of one model, as C lays it out.
 
-    Of its cells ``lengths`` is (4, n_cells) and ``sums`` (25, n_cells); of its strata ``cells`` and ``certainty`` are
-    (m,), ``sure_sums`` (4, m). ``judged`` is (11, n) and ``judged_strata`` (n,). ``low`` and ``high`` have shape (6,).
+    Of its cells ``lengths`` is (4, n_cells) and ``sums`` (35, n_cells); of its strata ``cells`` and ``certainty`` are
+    (m,), ``sure_sums`` (6, m). ``judged`` is (11, n) and ``judged_strata`` (n,). ``low`` and ``high`` have shape (6,).
     """
 
     digits: int

@@ -6,7 +6,7 @@ measurements without the old ones; a model of five terms keeps some thirty numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,34 +14,53 @@ from numpy.typing import NDArray
 from llmpower.modelling.linear import FloatArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """Σ1, Σw, Σwy and Σwy² of the rows of each cell (or stratum), shape (m,)."""
+    """Σ1, Σw, Σwy and Σwy² of the rows of each cell (or stratum), shape (m,).
+
+    Where cells are bands ``lengths`` has Σwτin and Σwτout, shape (2, m): two sums are the same where they are one.
+    """
 
     n: FloatArray
     w: FloatArray
     wy: FloatArray
     wyy: FloatArray
+    lengths: FloatArray | None = None
 
     @classmethod
-    def of_rows(cls, cells: NDArray[np.int64], y: FloatArray, w: FloatArray, n_cells: int) -> Sums:
-        """From each row's cell, value and weight."""
-        wy = w * y
-        return cls(*(_gathered(cells, column, n_cells) for column in (np.ones(len(y)), w, wy, wy * y)))
+    def of_rows(
+        cls,
+        cells: NDArray[np.int64],
+        y: FloatArray,
+        w: FloatArray,
+        n_cells: int,
+        lengths: FloatArray | None = None,
+    ) -> Sums:
+        """From each row's cell, value and weight; ``lengths`` (2, n) are τin and τout."""
+        wy, wτ = w * y, None if lengths is None else w * lengths
+        n, w, wy, wyy = (_gathered(cells, column, n_cells) for column in (np.ones(len(y)), w, wy, wy * y))
+        return cls(n, w, wy, wyy, _gathered_each(cells, wτ, n_cells))
 
     def gathered(self, cells: NDArray[np.int64], factors: FloatArray | None = None) -> Sums:
         """Of cells, from those of strata whose cells are given, each row counting ``factors`` (1) times as much."""
         m = int(cells.max(initial=-1)) + 1
         u = 1.0 if factors is None else factors
-        return Sums(_gathered(cells, self.n, m), *(_gathered(cells, u * c, m) for c in (self.w, self.wy, self.wyy)))
+        w, wy, wyy = (_gathered(cells, u * column, m) for column in (self.w, self.wy, self.wyy))
+        wτ = None if self.lengths is None else u * self.lengths
+        return Sums(_gathered(cells, self.n, m), w, wy, wyy, _gathered_each(cells, wτ, m))
 
     def of(self, chosen: NDArray[np.generic]) -> Sums:
         """Those of some cells."""
-        return Sums(self.n[chosen], self.w[chosen], self.wy[chosen], self.wyy[chosen])
+        lengths = None if self.lengths is None else self.lengths[:, chosen]
+        return Sums(self.n[chosen], self.w[chosen], self.wy[chosen], self.wyy[chosen], lengths)
 
 
 def _gathered(cells: NDArray[np.int64], values: FloatArray, n_cells: int) -> FloatArray:
     return np.asarray(np.bincount(cells, values, n_cells), dtype=np.float64)
+
+
+def _gathered_each(cells: NDArray[np.int64], columns: FloatArray | None, n_cells: int) -> FloatArray | None:
+    return None if columns is None else np.stack([_gathered(cells, column, n_cells) for column in columns])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +80,15 @@ class Moments:
         gram = design.T @ (design * sums.w[:, np.newaxis])
         n, w, wy, wyy = (float(column.sum()) for column in (sums.n, sums.w, sums.wy, sums.wyy))
         return cls(round(n), w, wy, wyy, gram, design.T @ sums.wy)
+
+    def spread(self, away: FloatArray, w: FloatArray, β: FloatArray) -> Moments:
+        """With C = Σ W·(φ − φ̄)ᵀ(φ − φ̄), what the rows of bands spread about the means that a design has.
+
+        ``away`` (k, m, n_terms) is φ − φ̄ at k points that stand for a band's rows, ``w`` (m,) is W. Rows follow β
+        within a band, so XᵀWy has Cβ more where XᵀWX has C: what solves the normal equations is the same.
+        """
+        C = np.sum([each.T @ (each * w[:, np.newaxis]) for each in away], axis=0) / len(away)
+        return replace(self, gram=self.gram + C, moment=self.moment + C @ β)
 
     def residual(self, β: FloatArray) -> float:
         """Σw(y − Xβ)² ≥ 0."""

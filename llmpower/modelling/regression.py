@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
 from llmpower.modelling.cells import Cells
-from llmpower.modelling.designs import Designs
+from llmpower.modelling.designs import Designs, design_of, mean_of, points_of
 from llmpower.modelling.folds import without_each_cell, without_each_part
 from llmpower.modelling.forms import Phases
 from llmpower.modelling.groups import Group, Phase, Target
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.moments import FitMoments, Moments, Sums
+from llmpower.modelling.outliers import robust_sums, rows_of
 from llmpower.modelling.solving import Missed, judge, predict
-from llmpower.modelling.weights import Weighting, huber, uncertain
-
-# Rows that Huber's weights leave less than this count as outliers.
-OUTLIER = 0.5
+from llmpower.modelling.weights import Weighting, uncertain
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +123,22 @@ def regress(
             it needs missing or constant.
     """
     designs = Designs(group) if designs is None else designs
-    design, row_columns = designs.of_cells(form, target), designs.of_rows(form, target)
+    row_columns = designs.of_rows(form, target)
     if type(form) is Phases:
-        return _phases(group, target, form, design, row_columns, target.relative, robust=robust)
+        return _phases(group, target, form, designs, row_columns, robust=robust)
     if not form.non_negative:
+        design = designs.of_cells(form, target, target.raw)
         cells = Cells.of_sums(design, target.raw)
         refuse_undetermined(group, form, cells)
         return Regression(form, design, row_columns, (_whole(cells),), target.raw, cells.solve(non_negative=False))
     if weighting is None:
-        weighting = weigh(group, target, [design])
+        weighting = weigh(group, target, [designs.of_cells(form, target, target.relative)])
+    design = designs.of_cells(form, target, weighting.sums)
     cells, sums, outliers = Cells.of_sums(design, weighting.sums), weighting.sums, 0
     refuse_undetermined(group, form, cells)
     if robust:
-        sums, outliers = _robust(design, target.y, group.cells, weighting.factors[group.row_strata])
+        rows = rows_of(group, target.y, row_columns)
+        sums, outliers = robust_sums(design, rows, weighting.factors[group.row_strata])
         cells = Cells.of_sums(design, sums)
     β = cells.solve(non_negative=True)
     return Regression(form, design, row_columns, (_whole(cells),), sums, β, outliers)
@@ -172,90 +173,84 @@ def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
         raise FitError("form", form.label, f"{advice}; measure more lengths of each kind beside the same of the other")
 
 
-def _robust(design: FloatArray, y: FloatArray, cells: NDArray[np.int64], base: FloatArray) -> tuple[Sums, int]:
-    """The sums of all rows with Huber's factors, and how many rows these leave less than :data:`OUTLIER`."""
-    if len(design) < 2 * design.shape[1]:
-        # A fit of p terms can go through p cells: of fewer than twice as many, the median row may be one of those, and
-        # all others would be outliers to it.
-        return Sums.of_rows(cells, y, base / y**2, len(design)), 0
-    inverse_square = 1 / y**2
-
-    def summed(u: FloatArray) -> Sums:
-        return Sums.of_rows(cells, y, u * inverse_square, len(design))
-
-    def residuals(u: FloatArray) -> FloatArray:
-        β = Cells.of_sums(design, summed(u)).solve(non_negative=True)
-        return np.asarray(1 - (design @ β)[cells] / y)
-
-    u = huber(residuals, base)
-    return summed(u), int((u < OUTLIER).sum())
-
-
 def _phases(
     group: Group,
     target: Target,
     form: Phases,
-    design: FloatArray,
+    designs: Designs,
     row_columns: Sequence[FloatArray],
-    plain: Sums,
     *,
     robust: bool,
 ) -> Regression:
-    blocks = []
-    for terms, phase, told in _told(group, target, form, design):
+    design, blocks = designs.of_cells(form, target, target.relative), []
+    for terms, phase, told in _told(group, target, design):
         present = np.flatnonzero(told)
-        part, sums = design[:, terms], phase.sums
+        part, sums = designs.of_cells(form, target, phase.sums)[:, terms], phase.sums
         if len(present) < len(told):
             part, sums = part[present], sums.of(present)
         solved = Cells.of_sums(part, sums)
         refuse_undetermined(group, form, solved)
         if robust:
-            rows = told[group.cells] & (phase.y > 0)
-            cells = (np.cumsum(told) - 1)[group.cells[rows]]
-            sums, _ = _robust(part, phase.y[rows], cells, np.ones(len(cells)))
+            chosen = told[group.cells] & (phase.y > 0)
+            cells = (np.cumsum(told) - 1)[group.cells[chosen]]
+            rows = rows_of(group, phase.y, row_columns).of(chosen, cells, phase.y[chosen], terms)
+            sums, _ = robust_sums(part, rows, np.ones(len(cells)))
             solved = Cells.of_sums(part, sums)
         blocks.append(Block(terms, present, solved))
     β = np.concatenate([block.cells.solve(non_negative=True) for block in blocks])
-    return Regression(form, design, row_columns, tuple(blocks), plain, β)
+    return Regression(form, design, row_columns, tuple(blocks), target.relative, β)
 
 
-def moments_of(group: Group, target: Target, form: Form, design: FloatArray, sums: Sums) -> FitMoments:
-    """The sums that an update of a fit needs, of rows that count as in ``sums``; nothing is solved."""
-    raw = Moments.of(design, target.raw)
+def moments_of(group: Group, target: Target, form: Form, sums: Sums, β: FloatArray) -> FitMoments:
+    """The sums that an update of a fit needs, of rows that count as in ``sums``; nothing is solved.
+
+    Within bands rows are taken to follow ``β``.
+    """
+    raw = _moments(points_of(group, target, form, target.raw), target.raw, β)
     if not form.non_negative:
         return FitMoments(raw, raw, raw)
-    relative = Moments.of(design, sums)
+    relative = _moments(points_of(group, target, form, sums), sums, β)
     if type(form) is not Phases:
         return FitMoments(relative, relative, raw)
     n_terms = len(form.terms)
     gram, moment = np.zeros((n_terms, n_terms)), np.zeros(n_terms)
-    for part in parts_of(group, target, form, design, sums):
-        of_part = Moments.of(part.design, part.sums)
+    for part in parts_of(group, target, form, sums):
+        of_part = _moments(part.points, part.sums, β[part.terms])
         gram[part.terms, part.terms], moment[part.terms] = of_part.gram, of_part.moment
     return FitMoments(replace(relative, gram=gram, moment=moment), relative, raw)
 
 
+def _moments(points: FloatArray, sums: Sums, β: FloatArray) -> Moments:
+    design = mean_of(points)
+    moments = Moments.of(design, sums)
+    return moments if len(points) == 1 else moments.spread(points - design, sums.w, β)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the coefficients ``terms`` are solved from: the design and the sums of all cells."""
+    """What the coefficients ``terms`` are solved from: the design of cells at their points, and the sums of each."""
 
     terms: slice
-    design: FloatArray
+    points: FloatArray
     sums: Sums
 
+    @property
+    def design(self) -> FloatArray:
+        """φ of the cells."""
+        return mean_of(self.points)
 
-def parts_of(group: Group, target: Target, form: Form, design: FloatArray, sums: Sums) -> Iterator[Part]:
+
+def parts_of(group: Group, target: Target, form: Form, sums: Sums) -> Iterator[Part]:
     """The regressions that a form is: one, or one for each phase."""
     if type(form) is Phases:
-        for terms, phase, told in _told(group, target, form, design):
-            yield Part(terms, design[told, terms], phase.sums.of(told))
+        for terms, phase, told in _told(group, target, design_of(group, target, form, target.relative)):
+            yield Part(terms, points_of(group, target, form, phase.sums)[:, told, terms], phase.sums.of(told))
     else:
-        yield Part(slice(None), design, sums if form.non_negative else target.raw)
+        counted = sums if form.non_negative else target.raw
+        yield Part(slice(None), points_of(group, target, form, counted), counted)
 
 
-def _told(
-    group: Group, target: Target, form: Phases, design: FloatArray
-) -> Iterator[tuple[slice, Phase, NDArray[np.bool_]]]:
+def _told(group: Group, target: Target, design: FloatArray) -> Iterator[tuple[slice, Phase, NDArray[np.bool_]]]:
     """Each phase: its terms, its part of the target, and which cells have rows that tell it.
 
     Where nothing is decoded there is no decode to fit; an empty cell is a phase that was not measured.
@@ -267,7 +262,7 @@ def _told(
         raise FitError(
             target.phase_columns, "missing", f"{group.model_name}: form phases needs both phases; take form cached"
         )
-    for terms, phase in zip((slice(0, form.N_PREFILL), slice(form.N_PREFILL, None)), target.phases, strict=True):
+    for terms, phase in zip((slice(0, Phases.N_PREFILL), slice(Phases.N_PREFILL, None)), target.phases, strict=True):
         yield terms, phase, (design[:, terms] > 0).any(axis=1) & (phase.sums.n > 0)
 
 

@@ -10,9 +10,11 @@ alike, by their mean: weights that are off by less than √2 either way cost 4 %
 
 **Bands.** A campaign has a hundred cells; traffic has as many as rows, and then nothing collapses. A model with more
 than :data:`MOST_CELLS` has its lengths rounded down to so many leading binary digits that it has no more, the most of
-8 and fewer that do: with four, lengths from 256 to 511 fall in eight bands of 32. A band is fitted at the mean
-lengths of its rows. How many digits that takes depends on all rows together and not on their order, so portions agree
-on it however they were cut. The fit says so in its warnings.
+8 and fewer that do: with four, lengths from 256 to 511 fall in eight bands of 32. Numbers of requests keep two digits
+more than those of tokens, whose weighted means and variances in each band are summed beside the rest: what a band
+says of coefficients is then what its rows say, to the third order of its width
+(:mod:`~llmpower.modelling.designs`). How many digits that takes depends on all rows together and not on their order, so
+portions agree on it however they were cut. The fit says so in its warnings.
 
 **Judged rows.** Coefficients are found from all rows. How far predictions are off is an average, and what 16,384 rows
 of a model say of it is true within a percent of itself; medians need the rows themselves, which a data set of a hundred
@@ -35,8 +37,14 @@ Codes = NDArray[np.int64]
 LENGTHS = ("input_tokens", "output_tokens", "batch_size", "sharing")
 """What makes a cell: token counts of the row, its requests, and the requests that a decode step served."""
 
+TOKENS = LENGTHS[:2]
+
 PHASES = ("energy_prefill", "energy_decode", "runtime_prefill", "runtime_decode")
 """Parts of energy and runtime, where rows tell them."""
+
+OF_PREFILL = ("n", "w", "wy", "wτin")
+OF_DECODE = (*OF_PREFILL, "wτout")
+"""What is summed of a phase; no prefill depends on the tokens that follow it."""
 
 SPANNED = (*LENGTHS, "input_tokens_each", "output_tokens_each")
 """Of what the lowest and highest are kept; the last two are those of one request of a batch."""
@@ -44,33 +52,42 @@ SPANNED = (*LENGTHS, "input_tokens_each", "output_tokens_each")
 SUMS = (
     "n",
     *LENGTHS,
-    *(f"{target}/{power}" for target in ("energy_j", "runtime_s") for power in ("w", "wy", "y", "yy")),
-    *(f"{phase}/{power}" for phase in PHASES for power in ("n", "w", "wy")),
+    "input_tokens²",
+    "output_tokens²",
+    *(f"energy_j/{power}" for power in ("w", "wy", "y", "yy")),
+    *(f"runtime_s/{power}" for power in ("w", "wy", "wτin", "wτout", "y", "yy")),
+    *(f"{phase}/{power}" for phase in PHASES for power in (OF_DECODE if "decode" in phase else OF_PREFILL)),
 )
 """Names of a cell's sums in C's order: w is 1/y², so that wy is 1/y."""
 
-SURE_SUMS = ("n", "w", "wy", "variance")
-"""Names of a stratum's sums: those of energy, and of (s/y)²."""
+SURE_SUMS = ("n", "variance", "w", "wy", "wτin", "wτout")
+"""Names of a stratum's sums: those of (s/y)² and of energy."""
 
 JUDGED = ("energy_j", "runtime_s", *LENGTHS, "certainty", *PHASES)
 """Names of a judged row's values in C's order."""
 
-MOST_CELLS = 8192
+MOST_CELLS = 2048
 JUDGED_ROWS = 16384
-EXACT = 53
-"""Binary digits of lengths that are kept as they are."""
+EXACT, FINER = 53, 2
+"""Binary digits of lengths that are kept as they are, and how many fewer tokens are kept to than requests."""
 
 UNKNOWN = -2000
 """The class of rows whose variance is not known; that of 0 is one above it, all others are exponents of two."""
+
+
+def token_digits(digits: int) -> int:
+    """How many binary digits tokens are kept to where requests are to ``digits``."""
+    return digits if digits == EXACT else max(1, digits - FINER)
 
 
 @dataclass(frozen=True, slots=True)
 class Strata:
     """One model's cells in the order of their lengths, its strata in that of their cells and certainty, judged rows.
 
-    ``digits`` is how many binary digits lengths are kept to; ``sums`` are those of each cell by the names of
-    :data:`SUMS`. ``cells`` is the cell of each stratum, ``certainty`` its class, ``sure_sums`` its sums by the names of
-    :data:`SURE_SUMS`. ``judged`` has the values of :data:`JUDGED` of each judged row, ``judged_strata`` its stratum.
+    ``digits`` is how many binary digits numbers of requests are kept to, and tokens :func:`token_digits`; ``sums`` are
+    those of each cell by the names of :data:`SUMS`, and energy's Σwτin and Σwτout. ``cells`` is the cell of each
+    stratum, ``certainty`` its class, ``sure_sums`` its sums by the names of :data:`SURE_SUMS`. ``judged`` has the
+    values of :data:`JUDGED` of each judged row, ``judged_strata`` its stratum.
     """
 
     digits: int

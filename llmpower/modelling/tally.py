@@ -186,6 +186,8 @@ def _strata(found: Summed) -> Strata:
     sums = dict(zip(SUMS, found.sums, strict=True))
     judged = dict(zip(JUDGED, found.judged, strict=True))
     sure_sums = dict(zip(SURE_SUMS, found.sure_sums, strict=True))
+    # Rows that are not equally sure count differently in a band too, so energy's lengths are summed by stratum.
+    sums |= {f"energy_j/{name}": np.bincount(found.cells, sure_sums[name]) for name in ("wτin", "wτout")}
     return Strata(found.digits, sums, found.cells, found.certainty, sure_sums, judged, found.judged_strata)
 
 

@@ -34,6 +34,7 @@ from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments, Sums
 from llmpower.modelling.regression import Part, moments_of, parts_of
 from llmpower.modelling.solving import inverse, solve
+from llmpower.modelling.strata import TOKENS
 from llmpower.modelling.weights import huber, uncertain
 
 if TYPE_CHECKING:
@@ -94,9 +95,8 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         advice = f"{model.model_name} was fitted by a version that kept no sums; fit again from all measurements"
         raise InputError("moments", "missing", advice)
     form = make_form(old.form, intercept="intercept" in old.terms)
-    design = design_of(group, target, form)
-    asked = design @ old.coefficients
     row_design = row_design_of(group, target, form)
+    asked = design_of(group, target, form, target.relative if form.non_negative else target.raw) @ old.coefficients
     asked_rows = asked[group.cells] if row_design is None else row_design @ old.coefficients
     sums = target.raw
     if form.non_negative:
@@ -108,13 +108,14 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
             sums = target.sure.sums.gathered(group.strata, u)
         if "Huber" in old.estimator:
             of_rows = huber(lambda _: missed, u[group.row_strata])
-            sums = Sums.of_rows(group.cells, target.y, of_rows / target.y**2, group.n_cells)
-    new = moments_of(group, target, form, design, sums)
+            lengths = None if group.row_lengths is None else group.row_lengths[: len(TOKENS)]
+            sums = Sums.of_rows(group.cells, target.y, of_rows / target.y**2, group.n_cells, lengths)
+    new = moments_of(group, target, form, sums, old.coefficients)
     moments = FitMoments(
         old.moments.estimate + new.estimate, old.moments.relative + new.relative, old.moments.raw + new.raw
     )
     β = solve(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
-    covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, design, sums)))
+    covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, sums)))
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
     heldout = with_quantiles(*compare(asked, target.y, group.cells, PROSPECTIVE, asked_rows))

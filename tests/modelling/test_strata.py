@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from llmpower.modelling.kernels import Summed, Summer
-from llmpower.modelling.strata import EXACT, JUDGED, SUMS, SURE_SUMS, UNKNOWN
+from llmpower.modelling.strata import EXACT, JUDGED, SUMS, SURE_SUMS, UNKNOWN, token_digits
 
 MODELS = 3
 Columns = dict[str, NDArray[np.float64]]
@@ -96,7 +96,12 @@ def test_sums_are_those_of_the_rows(each: int) -> None:
     assert found.rows == sums["n"].sum() == own.sum()
     assert sums["input_tokens"].sum() == columns["input_tokens"][own].sum()
     assert sums["energy_j/w"].sum() == pytest.approx((1 / energy_j**2).sum())
+    τin, runtime_s = columns["input_tokens"][own], columns["runtime_s"][own]
+    assert sums["input_tokens²"].sum() == (τin**2).sum()
+    assert sums["runtime_s/wτin"].sum() == pytest.approx((τin / runtime_s**2).sum())
+    assert sums["energy_prefill/wτin"].sum() == pytest.approx(np.nansum(τin / prefill_j**2))
     sure = dict(zip(SURE_SUMS, found.sure_sums, strict=True))
+    assert sure["wτout"].sum() == pytest.approx((columns["output_tokens"][own] / energy_j**2).sum())
     assert sure["variance"].sum() == pytest.approx(((columns["std_j"][own] / energy_j) ** 2).sum())
     for name, of_cell in (("n", "n"), ("w", "energy_j/w"), ("wy", "energy_j/wy")):
         np.testing.assert_allclose(np.bincount(found.cells, sure[name]), sums[of_cell], rtol=1e-12)
@@ -107,22 +112,24 @@ def test_sums_are_those_of_the_rows(each: int) -> None:
     np.testing.assert_array_equal(found.certainty[found.judged_strata], of_rows["certainty"])
     for name, lengths in zip(("input_tokens", "output_tokens"), kept, strict=False):
         assert (lengths <= of_rows[name]).all()
-        assert (of_rows[name] - lengths <= of_rows[name] * 2.0 ** (1 - found.digits)).all()
+        assert (of_rows[name] - lengths <= of_rows[name] * 2.0 ** (1 - token_digits(found.digits))).all()
 
 
 @given(length=st.one_of(st.integers(0, 2**53 - 1), st.floats(0, 1e300)), digits=st.sampled_from([EXACT, 8, 4, 1]))
 def test_lengths_keep_their_leading_digits(length: float, digits: int) -> None:
     summer = Summer(1, 1)
-    one = {name: np.array([value]) for name, value in (("input_tokens", float(length)), ("output_tokens", 1.0))}
+    one = {name: np.array([float(length)]) for name in ("input_tokens", "output_tokens", "batch_size")}
     summer.add(np.zeros(1, np.uint32), 1, one | {name: np.ones(1) for name in ("energy_j", "runtime_s")})
     found = summer.of_model(0)
     rounded = Summer(1, 1)
     rounded.merge(0, Summed(digits, *(getattr(found, name) for name in Summed.__slots__[1:])))
-    kept = rounded.of_model(0).lengths[0, 0]
-    assert 0 <= kept <= length
-    if np.finfo(float).tiny <= length:
-        assert length - kept < length * 2.0 ** (1 - digits)
-        assert kept == length or digits < EXACT
+    for whole, kept, of_kind in zip(
+        found.lengths[[0, 2], 0], rounded.of_model(0).lengths[[0, 2], 0], (token_digits(digits), digits), strict=True
+    ):
+        assert 0 <= kept <= whole
+        if np.finfo(float).tiny <= whole:
+            assert whole - kept < whole * 2.0 ** (1 - of_kind)
+            assert kept == whole or digits < EXACT
 
 
 def test_classes_are_powers_of_two() -> None:

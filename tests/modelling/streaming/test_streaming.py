@@ -54,7 +54,7 @@ def in_bands(model: WorkloadModel) -> bool:
     return any("bands (lengths to" in warning for warning in model.energy.warnings)
 
 
-def test_bands_cost_less_than_three_thousandths(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_cost_less_than_a_thousandth(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make(60000, seed=5, traffic=True)
     model, _ = fit(rows, form="cached")
     assert in_bands(model)
@@ -62,7 +62,7 @@ def test_bands_cost_less_than_three_thousandths(make: Make, monkeypatch: pytest.
     whole, _ = fit(rows, form="cached")
     assert not in_bands(whole)
     lengths = np.meshgrid([20, 300, 5000], [10, 200, 2000])
-    np.testing.assert_allclose(model.energy.predict(*lengths), whole.energy.predict(*lengths), rtol=3e-3)
+    np.testing.assert_allclose(model.energy.predict(*lengths), whole.energy.predict(*lengths), rtol=1e-3)
     # Rows that miss by 5 % and count by 1/y² pull a fit down by 0.05² whatever the cells are.
     expected = Cached().design(*lengths) @ [60, 0.2, 1e-5, 15, 0.01]
     np.testing.assert_allclose(model.energy.predict(*lengths) * (1 + 0.05**2), expected, rtol=0.01)
