@@ -72,10 +72,27 @@ void llmpower_count(const int64_t *assigned, const int64_t *tokens, const int64_
 void llmpower_tally(const int64_t *keys, const int64_t *count, const double *values, size_t n_cells, size_t n_models,
                     double *sums);
 
+/* Joules and accuracy as one cost: joules·a_joule − w·accuracy·an_accuracy of each cell and model, where a query's w is
+ * its tokens, or 1 where these are NULL. A row of accuracy (classes × n_models) is a class; cell_class is NULL where
+ * there is one. */
+void llmpower_weigh(const double *joules, double a_joule, const int64_t *input_tokens, const int64_t *output_tokens,
+                    const double *accuracy, const int64_t *cell_class, double an_accuracy, size_t n_cells,
+                    size_t n_models, double *costs);
+
 /* Each cell's model of least cost + price, the first of equals, into choice; the second best into runner_up, and by how
  * much it is dearer into margin (INFINITY where there is none); the queries on each model into loads. */
 void llmpower_price(const double *costs, const int64_t *count, size_t n_cells, size_t n_models, const double *prices,
                     uint16_t *choice, uint16_t *runner_up, double *margin, int64_t *loads);
+
+/* The margins of the cells of each pair of best and second best model, at best·n_models + second best, one pair after
+ * the other; where each pair's end in margins (n_cells), and how many queries each has. */
+void llmpower_by_pair(const uint16_t *choice, const uint16_t *runner_up, const double *margin, const int64_t *count,
+                      size_t n_cells, size_t n_models, int64_t *ends, int64_t *queries, double *margins);
+
+/* The cells whose margin is at most the limit of their pair, in ascending order, into cells, which has room for all of
+ * them. Returns how many they are. */
+size_t llmpower_border(const uint16_t *choice, const uint16_t *runner_up, const double *margin, size_t n_cells,
+                       size_t n_models, const double *limits, int64_t *cells);
 
 /* Σ x·(cost + price − the cell's least of it) into regret, Σ x·|cost| into paid, both over x = assigned > 0. */
 void llmpower_regret(const double *costs, const int64_t *assigned, size_t n_cells, size_t n_models,

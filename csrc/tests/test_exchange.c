@@ -1,4 +1,4 @@
-/* test_exchange.c - the exchange against every assignment there is, and what has no answer. */
+/* test_exchange.c - the exchange against every assignment there is, what has no answer, and which cells it is given. */
 #include <math.h>
 #include <string.h>
 
@@ -72,7 +72,28 @@ static void test_small_instances_against_all_assignments(void) {
     CHECK(met > 500 && stuck > 500);
 }
 
+static void test_margins_by_pair_and_the_border(void) {
+    double costs[CELLS * MODELS], prices[MODELS] = {0}, margin[CELLS], margins[CELLS], limits[MODELS * MODELS];
+    int64_t count[CELLS], loads[MODELS], ends[MODELS * MODELS], queries[MODELS * MODELS], cells[CELLS];
+    uint16_t choice[CELLS], runner_up[CELLS];
+    for (int c = 0; c < CELLS; c++) count[c] = 1 + chance(3);
+    for (int i = 0; i < CELLS * MODELS; i++) costs[i] = chance(100);
+    llmpower_price(costs, count, CELLS, MODELS, prices, choice, runner_up, margin, loads);
+    llmpower_by_pair(choice, runner_up, margin, count, CELLS, MODELS, ends, queries, margins);
+    CHECK(ends[MODELS * MODELS - 1] == CELLS);
+    for (int k = 0; k < MODELS; k++) {
+        int64_t of_model = 0;
+        for (int l = 0; l < MODELS; l++) of_model += queries[k * MODELS + l];
+        CHECK(of_model == loads[k]);
+    }
+    for (int pair = 0; pair < MODELS * MODELS; pair++) limits[pair] = INFINITY;
+    CHECK(llmpower_border(choice, runner_up, margin, CELLS, MODELS, limits, cells) == CELLS);
+    for (int pair = 0; pair < MODELS * MODELS; pair++) limits[pair] = -1;
+    CHECK(llmpower_border(choice, runner_up, margin, CELLS, MODELS, limits, cells) == 0);
+}
+
 int main(void) {
+    test_margins_by_pair_and_the_border();
     test_small_instances_against_all_assignments();
     puts("exchange: ok");
     return 0;

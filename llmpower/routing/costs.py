@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.modelling.forms import FloatArray
+from llmpower.routing import kernels
 from llmpower.routing.accuracy import WEIGHTINGS, AccuracyTable, Weighting, accuracies
 from llmpower.routing.choices import Choice, candidates
 from llmpower.routing.gpu_seconds import GpuSeconds, SecondRows
@@ -32,8 +33,8 @@ from llmpower.routing.stretches import in_stretches
 from llmpower.routing.sums import Assigned, Sums, add_up
 from llmpower.routing.workload import Workload
 
-# As many as a processor's nearer cache holds with what is computed from them.
-CELLS_AT_ONCE = 2**11
+# As many as a processor's cache holds with what is computed from them.
+CELLS_AT_ONCE = 2**13
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,14 +112,21 @@ class Costs:
         """As :meth:`per_query` with other joules (n_cells, n_choices) than the predicted ones, scaled alike."""
         ζ = zeta
         costs = np.empty_like(energy_j)
-        weighs_accuracy, late = self.accuracy is not None and ζ < 1, self.late
+        workload, accuracy, late = self.workload, self.accuracy, self.late
 
         def fill(cells: slice) -> None:
-            np.multiply(self.weighed(energy_j[cells], cells), ζ / self.scaling.energy_max_j, out=costs[cells])
-            if weighs_accuracy:
-                a = self.query_accuracy(cells)
-                a *= (1 - ζ) / (self.scaling.accuracy_max or 1.0)
-                costs[cells] -= a
+            joules, a_joule = self.weighed(energy_j[cells], cells), ζ / self.scaling.energy_max_j
+            if accuracy is None or ζ == 1:
+                np.multiply(joules, a_joule, out=costs[cells])
+            else:
+                tokens = (workload.input_tokens[cells], workload.output_tokens[cells])
+                kernels.weigh(
+                    (joules, a_joule),
+                    tokens if self.weighting == "tokens" else None,
+                    (accuracy, (1 - ζ) / (self.scaling.accuracy_max or 1.0)),
+                    workload.cell_class[cells],
+                    costs[cells],
+                )
             if self.second_prices is not None and self.runtime_s is not None:
                 costs[cells] += self.runtime_s[cells] * self.second_prices
             if late is not None:
@@ -271,6 +279,8 @@ def _accuracy_max(accuracy: FloatArray | None, workload: Workload, weighting: We
     of_class = accuracy.max(axis=1)
     if weighting == "tokens":
         tokens, classes = workload.tokens, range(len(of_class))
+        if len(classes) == 1:
+            return float(of_class[0] * tokens.max())
         longest = np.array([tokens.max(where=workload.cell_class == number, initial=0) for number in classes])
         of_class = of_class * longest
     return float(of_class.max())

@@ -119,6 +119,32 @@ def tally(keys: IntArray, n_keys: int, count: IntArray, values: FloatArray) -> F
     return found
 
 
+def weigh(
+    joules: tuple[FloatArray, float],
+    tokens: tuple[IntArray, IntArray] | None,
+    accuracy: tuple[FloatArray, float],
+    cell_class: IntArray,
+    costs: FloatArray,
+) -> None:
+    """Write ``joules`` less w·``accuracy``, each times its weight, to ``costs``, both (n_cells, n_models).
+
+    w is a query's input and output ``tokens``, each (n_cells,), or 1; ``accuracy`` is (n_classes, n_models).
+    """
+    n_cells, n_models = checked_shape(costs)
+    shape = (n_cells,)
+    lib.llmpower_weigh(
+        double(joules[0], costs.shape),
+        joules[1],
+        *((ffi.NULL, ffi.NULL) if tokens is None else (int64(each, shape) for each in tokens)),
+        double(accuracy[0], (len(accuracy[0]), n_models)),
+        ffi.NULL if len(accuracy[0]) == 1 else int64(cell_class, shape),
+        accuracy[1],
+        n_cells,
+        n_models,
+        double(costs, costs.shape),
+    )
+
+
 def price(costs: FloatArray, count: IntArray, prices: FloatArray) -> tuple[Choices, Choices, FloatArray, IntArray]:
     """Cheapest and second best model and their margin, each (n_cells,), at these prices, and the loads (n_models,)."""
     n_cells, n_models = checked_shape(costs)
@@ -143,6 +169,44 @@ def price(costs: FloatArray, count: IntArray, prices: FloatArray) -> tuple[Choic
 
     loads = sum(in_stretches(fill, n_cells, CELLS_AT_ONCE), np.zeros(n_models, np.int64))
     return choice, runner_up, margin, loads
+
+
+def by_pair(
+    choice: Choices, runner_up: Choices, margin: FloatArray, count: IntArray, n_models: int
+) -> tuple[list[FloatArray], IntArray]:
+    """The margins of the cells of each pair of best and second best model, best · n_models + second best, and queries.
+
+    A list and an array of n_models² each.
+    """
+    shape, n_pairs = (len(choice),), n_models * n_models
+    ends, queries, margins = np.empty(n_pairs, np.int64), np.empty(n_pairs, np.int64), np.empty(shape)
+    lib.llmpower_by_pair(
+        uint16(choice, shape),
+        uint16(runner_up, shape),
+        double(margin, shape),
+        int64(count, shape),
+        len(choice),
+        n_models,
+        int64(ends, (n_pairs,)),
+        int64(queries, (n_pairs,)),
+        double(margins, shape),
+    )
+    return np.split(margins, ends[:-1]), queries
+
+
+def border(choice: Choices, runner_up: Choices, margin: FloatArray, n_models: int, limits: FloatArray) -> IntArray:
+    """The cells whose ``margin`` is at most the limit of their pair (n_models²,), in ascending order."""
+    shape, cells = (len(choice),), np.empty(len(choice), np.int64)
+    n = lib.llmpower_border(
+        uint16(choice, shape),
+        uint16(runner_up, shape),
+        double(margin, shape),
+        len(choice),
+        n_models,
+        double(limits, (n_models * n_models,)),
+        int64(cells, shape),
+    )
+    return cells[:n]
 
 
 def regret(costs: FloatArray, assigned: IntArray, prices: FloatArray) -> tuple[float, float]:

@@ -31,10 +31,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count as count_from
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
@@ -172,7 +170,7 @@ def _optimum(problem: _Problem, prices: FloatArray) -> Solution | None:
         all_cells = False
         if (loads != wanted).any():
             queries = (LEAST_EXCHANGED + EXCHANGED_PER_MOVE * to_move) * factor
-            border = _border(choice, runner_up, margin, problem.count, queries)
+            border = _border(choice, runner_up, margin, problem.count, problem.n_models, queries)
             all_cells = 2 * len(border) >= problem.n_cells
             if all_cells:
                 border = np.arange(problem.n_cells)
@@ -192,30 +190,26 @@ def _optimum(problem: _Problem, prices: FloatArray) -> Solution | None:
     raise AssertionError("there is always a next round")
 
 
-def _border(choice: Choices, runner_up: Choices, margin: FloatArray, count: IntArray, queries: int) -> IntArray:
+def _border(
+    choice: Choices, runner_up: Choices, margin: FloatArray, count: IntArray, n_models: int, queries: int
+) -> IntArray:
     """Of each pair of best and second best model, the cells with the least between the two: about that many queries.
 
     In ascending order.
     """
-    n_models = int(max(choice.max(), runner_up.max())) + 1
-    # 16 bits where they do: their sort takes one pass.
-    wide: NDArray[Any] = choice if n_models <= 2**8 else choice.astype(np.int64)
-    pair = wide * n_models + runner_up
-    order = np.argsort(pair, kind="stable")
-    lengths = np.bincount(pair)
-    starts = np.cumsum(lengths) - lengths
-    limits = np.zeros(len(lengths))
+    margins, of_pair = kernels.by_pair(choice, runner_up, margin, count, n_models)
+    limits = np.full(len(margins), -np.inf)
 
     def limit(part: slice) -> None:
-        for number in np.flatnonzero(lengths[part]) + part.start:
-            length = int(lengths[number])
-            cells = order[starts[number] : starts[number] + length]
-            size = int(min(length, queries * length / count[cells].sum() + 1))
-            limits[number] = np.partition(margin[cells], size - 1)[size - 1]
+        for pair in range(part.start, part.stop):
+            if length := len(margins[pair]):
+                size = int(min(length, queries * length / of_pair[pair] + 1))
+                margins[pair].partition(size - 1)
+                limits[pair] = margins[pair][size - 1]
 
     # Threads are worth starting for many cells alone.
-    in_stretches(limit, len(lengths), 1 if len(choice) > SAMPLES[-1] else len(lengths))
-    return np.flatnonzero(margin <= limits[pair])
+    in_stretches(limit, len(margins), 1 if len(choice) > SAMPLES[-1] else len(margins))
+    return kernels.border(choice, runner_up, margin, n_models, limits)
 
 
 def _gap(problem: _Problem, assignment: Assignment, prices: FloatArray) -> float:
