@@ -19,15 +19,15 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.routing.costs import Costs
 
 # Most choices are a corner for some of the first queries already; only those that are none need all of them.
-CHUNK = 16384
+FIRST_CHUNK, CHUNK = 2**9, 2**14
 
 
 def never_chosen(costs: Costs) -> tuple[str, ...]:
     """Names of the choices that no ζ sends any query to while shares do not force it."""
     workload, names = costs.workload, costs.model_names
     missing = set(range(len(names)))
-    for start in range(0, workload.n_cells, CHUNK):
-        cells = slice(start, start + CHUNK)
+    cells = slice(0, FIRST_CHUNK)
+    while missing and cells.start < workload.n_cells:
         e = costs.energy_j[cells]
         if costs.max_runtime_s is not None:
             assert costs.runtime_s is not None
@@ -35,8 +35,7 @@ def never_chosen(costs: Costs) -> tuple[str, ...]:
         # How long a query is scales all of its accuracies alike and moves no corner.
         a = np.zeros_like(e) if costs.accuracy is None else costs.accuracy[workload.cell_class[cells]]
         missing -= {K for K in missing if _corner(e, a, K).any()}
-        if not missing:
-            break
+        cells = slice(cells.stop, cells.stop + min(2 * (cells.stop - cells.start), CHUNK))
     return tuple(names[K] for K in sorted(missing))
 
 
