@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.routing import row_kernels
-from llmpower.routing.assignment import Assignment
-from llmpower.routing.loaded import Assigned
-from llmpower.routing.plan import RoutingPlan
 from llmpower.routing.pointers import MODELS_END, Choices
 from llmpower.routing.rates import UNITS
 from llmpower.routing.workload import IntArray, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from llmpower.routing.assignment import Assignment
+    from llmpower.routing.loaded import Assigned
+    from llmpower.routing.plan import RoutingPlan
 
 
 def models_per_query(plan: RoutingPlan) -> list[str]:

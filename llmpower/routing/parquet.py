@@ -9,7 +9,7 @@ time and modules that are imported take longer than routing does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from llmpower.exceptions import InputError
 from llmpower.files import file_state
 from llmpower.routing.expansion import name_columns, runs
-from llmpower.routing.loaded import Assigned
-from llmpower.routing.plan import RoutingPlan
 from llmpower.tables import our_names, refusing
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from llmpower.routing.loaded import Assigned
+    from llmpower.routing.plan import RoutingPlan
 
 COUNTS = ("input_tokens", "output_tokens", "count")
 
@@ -76,48 +77,45 @@ class ParquetRows:
             }
         return {name: found[header] for header, name in headers.items()}
 
-    def write(self, plan: RoutingPlan | Assigned, path: Path) -> None:
+    def write(self, plan: Future[RoutingPlan] | Future[Assigned], path: Path) -> None:
         """Write the rows in their order, each with the model that it goes to, as :func:`rows_table` lays them out.
+
+        The first of them are read while the plan is made.
 
         Raises:
             InputError: the workload is not what it was.
             OSError: the file cannot be written.
+            CancelledError: there will be no plan.
         """
         from pyarrow.parquet import ParquetWriter
 
-        columns = _PlanColumns(plan)
-        with self._opened() as file, ExitStack() as stack:
+        with self._opened() as file, ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+            lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends = [0, *accumulate(lengths)]
+
+            def read(group: int) -> Future[pa.Table]:
+                return pool.submit(self._group, file, group, slice(ends[group], ends[group + 1]))
+
+            coming, columns = read(0), _PlanColumns(plan.result())
             sink: pq.ParquetWriter | None = None
-            first = 0
-            for rows in self._groups(file):
+            for group, first in enumerate(ends[:-1]):
+                rows = coming.result()
+                # The next one is read while this one is written.
+                if group + 1 < file.num_row_groups:
+                    coming = read(group + 1)
                 table = columns.beside(rows, first)
                 if sink is None:
                     sink = stack.enter_context(ParquetWriter(path, table.schema, **_encodings(table)))
                 sink.write_table(table)
-                first += len(rows)
 
-    def _groups(self, file: pq.ParquetFile) -> Iterator[pa.Table]:
-        """Row groups under our names; the next one is read while this one is written."""
-        lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        ends = [0, *accumulate(lengths)]
-        others = [header for header in self._headers if header not in self._kept]
-
-        def read(group: int) -> pa.Table:
-            here = slice(ends[group], ends[group + 1])
-            columns: dict[str, pa.Array | pa.ChunkedArray] = {
-                header: _numbers(values[here]) for header, values in self._kept.items()
-            }
-            if others:
-                columns |= zip(others, file.read_row_group(group, others).columns, strict=True)
-            return self._named(columns)
-
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(read, 0)
-            for group in range(1, file.num_row_groups + 1):
-                rows = coming.result()
-                if group < file.num_row_groups:
-                    coming = pool.submit(read, group)
-                yield rows
+    def _group(self, file: pq.ParquetFile, group: int, here: slice) -> pa.Table:
+        """A row group under our names; ``here`` are its rows among all of them."""
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {
+            header: _numbers(values[here]) for header, values in self._kept.items()
+        }
+        if others := [header for header in self._headers if header not in self._kept]:
+            columns |= zip(others, file.read_row_group(group, others).columns, strict=True)
+        return self._named(columns)
 
     def _opened(self) -> pq.ParquetFile:
         from pyarrow.parquet import ParquetFile

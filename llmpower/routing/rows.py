@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmpower.files import replacing
 from llmpower.routing.expansion import rows_table
-from llmpower.routing.loaded import Assigned
 from llmpower.routing.parquet import ParquetRows
-from llmpower.routing.plan import RoutingPlan
 from llmpower.routing.workload import OPTIONAL, REQUIRED, Workload
 from llmpower.tables import check_suffix, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from llmpower.routing.loaded import Assigned
+    from llmpower.routing.plan import RoutingPlan
     from llmpower.routing.tariff import Tariff
 
 
@@ -33,7 +33,7 @@ class Rows:
     """
 
     def __init__(self, path: Path, columns: Mapping[str, str], tariff: Tariff | None = None) -> None:
-        self._path, self._columns, self._tariff = path, columns, tariff
+        self._path, self._columns, self.tariff = path, columns, tariff
         self._required = REQUIRED if tariff is None else (*REQUIRED, "timestamp")
         self._parquet: ParquetRows | None = None
         self._frame: pd.DataFrame | None = None
@@ -47,9 +47,9 @@ class Rows:
         Columns that :meth:`saving` will write are in memory until then, if they are to ``keep``.
         """
         if self._parquet is None:
-            return Workload.from_frame(self._read(), self._tariff)
+            return Workload.from_frame(self._read(), self.tariff)
         found = self._parquet.columns((*self._required, *OPTIONAL), keep=keep)
-        rates = None if self._tariff is None else self._tariff.rates(found.pop("timestamp"))
+        rates = None if self.tariff is None else self.tariff.rates(found.pop("timestamp"))
         further = (found.get(name) for name in OPTIONAL)
         return Workload.from_tokens(*(found[name] for name in REQUIRED), *further, row_rates=rates)
 
@@ -68,17 +68,20 @@ class Rows:
 
     @contextmanager
     def saving(self, path: Path) -> Iterator[Callable[[RoutingPlan | Assigned], None]]:
-        """Gives what starts writing in the background; the file is in its place when the block has ended without error.
+        """Gives what takes the plan, and writes in the background; the file is in its place when the block has ended
+        without error.
 
         Only from Parquet to Parquet: :meth:`can_save_early`. Errors as :meth:`save`.
         """
-        parquet = self._parquet
-        assert parquet is not None
+        assert self._parquet is not None
+        plan: Future[Any] = Future()
         with replacing(path, "-o") as temporary, ThreadPoolExecutor(1) as pool:
-            coming: list[Future[None]] = []
-            yield lambda plan: coming.append(pool.submit(parquet.write, plan, temporary))
-            for each in coming:
-                each.result()
+            writing = pool.submit(self._parquet.write, plan, temporary)
+            try:
+                yield plan.set_result
+            finally:
+                plan.cancel()  # Where there is one, this does nothing.
+            writing.result()
 
     def can_save_early(self, path: Path) -> bool:
         """Whether :meth:`saving` writes such a file."""
