@@ -17,7 +17,7 @@ from llmpower.modelling import WorkloadModel
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.accuracy import AccuracyTable, Weighting
 from llmpower.routing.baselines import Baselines, baselines, round_robin
-from llmpower.routing.bootstrap import bootstrap
+from llmpower.routing.bootstrap import Bootstrap, bootstrap
 from llmpower.routing.costs import Costs, predict_costs
 from llmpower.routing.dominance import never_chosen
 from llmpower.routing.goals import KNEE, Bound, Chosen, Goal, check_goal, choose, pursued
@@ -141,33 +141,52 @@ def make_plan(
     solved: Callable[[Assigned], None] | None = None,
 ) -> RoutingPlan:
     """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,)."""
-    workload, names, zeta = costs.workload, costs.model_names, chosen.zeta
-    paid = costs.per_query(zeta)
-    # Baselines do not wait for the plan: a solution leaves part of two processors free.
     with ThreadPoolExecutor(1) as pool:
-        of_rule = pool.submit(best_threshold, costs, zeta, paid)
-        of_turns = pool.submit(round_robin, workload, len(names))
-        started = perf_counter()
-        if chosen.solution is None:
-            found = solve_loaded(costs, limits, zeta, paid)
-        else:
-            found = Solved(chosen.solution, np.arange(len(names)))
-        solution, loaded = found.solution, found.loaded
-        solve_s = perf_counter() - started
-        if solved is not None:
-            solved(Assigned(workload, names, costs.choices, solution.assignment))
-        rule, turns = of_rule.result(), of_turns.result()
+        return _made(costs, limits, chosen, draws, solved, pool)
+
+
+def _made(
+    costs: Costs,
+    limits: tuple[IntArray, IntArray],
+    chosen: Chosen,
+    draws: int,
+    solved: Callable[[Assigned], None] | None,
+    pool: ThreadPoolExecutor,
+) -> RoutingPlan:
+    workload, names, zeta = costs.workload, costs.model_names, chosen.zeta
+    everything = np.arange(len(names))
+    paid = costs.per_query(zeta)
+
+    def drawn(loaded: IntArray, second_prices: FloatArray | None) -> Bootstrap | None:
+        # What is unloaded stays so. A sample of the queries has no sum to be held to: limits on sums are their prices.
+        of_loaded = limits[0], np.where(np.isin(everything, loaded), limits[1], 0)
+        priced = replace(costs, second_prices=second_prices)
+        return bootstrap(priced, of_loaded, zeta, draws, _assign) if draws else None
+
+    # What does not need the plan does not wait for it: a solution leaves part of two processors free.
+    of_rule = pool.submit(best_threshold, costs, zeta, paid)
+    of_turns = pool.submit(round_robin, workload, len(names))
+    of_corners = pool.submit(never_chosen, costs)
+    all_loaded = not costs.unloadable and costs.second_rows is None
+    of_draws = pool.submit(drawn, everything, None) if all_loaded else None
+    started = perf_counter()
+    found = Solved(chosen.solution, everything) if chosen.solution else solve_loaded(costs, limits, zeta, paid)
+    solution, loaded = found.solution, found.loaded
+    solve_s = perf_counter() - started
+    if solved is not None:
+        solved(Assigned(workload, names, costs.choices, solution.assignment))
+    of_draws = of_draws or pool.submit(drawn, loaded, found.second_prices)
+    rule, turns = of_rule.result(), of_turns.result()
     del paid, of_rule, of_turns
-    loads, turn_loads, *rule_loads, everything = costs.all_loads(
+    loads, turn_loads, *rule_loads, of_all = costs.all_loads(
         solution.assignment, turns, *([] if rule is None else [rule.choice])
     )
     del turns
     outcome = costs.summed(loads, zeta)
-    compared = baselines(costs, outcome, zeta, everything, turn_loads, *rule_loads)
+    compared = baselines(costs, outcome, zeta, of_all, turn_loads, *rule_loads)
     Φ = summed_designs(costs, solution.assignment)
     weighed_Φ = Φ if costs.rate is None else summed_designs(costs, solution.assignment, weighed=True)
     worth = Tradeoff(costs, limits).joules_per_point(zeta) if costs.accuracy is not None and zeta else None
-    of_loaded = limits[0], np.where(np.isin(np.arange(len(names)), loaded), limits[1], 0)
     return RoutingPlan(
         **{field.name: getattr(outcome, field.name) for field in fields(Outcome)},
         workload=workload,
@@ -194,13 +213,10 @@ def make_plan(
         threshold=None if rule is None else rule.rule,
         energy=interval(costs, Φ.plan),
         saving=_saving(costs, outcome, compared, Φ, weighed_Φ),
-        # A sample of the queries has no sum to be held to: limits on sums are their prices there.
-        bootstrap=bootstrap(replace(costs, second_prices=found.second_prices), of_loaded, zeta, draws, _assign)
-        if draws
-        else None,
+        bootstrap=of_draws.result(),
         extrapolated_queries=int(workload.count[costs.extrapolated].sum()),
         extrapolated_energy_j=solution.assignment.total(costs.energy_j, costs.extrapolated),
-        never_chosen=never_chosen(costs),
+        never_chosen=of_corners.result(),
         unloaded=tuple(name for K, name in enumerate(names) if K not in loaded),
         simulated=costs.choices[0].model.simulated,
         boundary=costs.choices[0].model.boundary,
