@@ -29,17 +29,16 @@ def collapse(
     output_tokens: IntArray,
     query_class: IntArray | None,
     row_counts: IntArray | None,
-    size: int,
+    ends: tuple[int, int, int],
 ) -> Collapsed:
-    """The distinct rows of up to three columns (n_rows,) of numbers ≥ 0, of which ``size`` could occur.
+    """The distinct rows of up to three columns (n_rows,) of numbers ≥ 0 that are below their ``ends``.
 
     ``query_class`` and ``row_counts`` may be left out: one class, one query a row.
     """
     n_rows = len(input_tokens)
     assert n_rows < CELLS_END
-    n_out = int(output_tokens.max()) + 1
-    n_classes = 1 if query_class is None else int(query_class.max()) + 1
-    n_words = -(-size // 64)
+    n_in, n_out, n_classes = ends
+    n_words = -(-n_in * n_out * n_classes // 64)
     bits, ranks = np.zeros(n_words, np.uint64), np.empty(n_words, np.uint32)
     words = pointer("uint64_t[]", bits, (n_words,)), uint32(ranks, (n_words,))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ from llmpower.routing import row_kernels
 from llmpower.routing.pointers import IntArray
 from llmpower.routing.rates import NO_RATES, Rates, RowRates
 from llmpower.routing.row_kernels import Collapsed
+from llmpower.routing.stretches import in_stretches
 from llmpower.routing.timestamps import check_times
 from llmpower.tables import number_of, read_table
 
@@ -104,9 +105,9 @@ class Workload:
             raise InputError("workload", "0 rows", "there is nothing to route; give a file with a row a query")
         tokens_in = _whole("input_tokens", columns["input_tokens"], 0, TOKENS_END)
         tokens_out = _whole("output_tokens", columns["output_tokens"], 0, TOKENS_END)
-        row_counts = None if count is None else _whole("count", columns["count"], 1, QUERIES_END)
+        row_counts = None if count is None else _whole("count", columns["count"], 1, QUERIES_END).values
         # Where every query has tokens of both kinds, or of one, none is without any.
-        if tokens_in.min() == 0 and tokens_out.min() == 0 and (without := (tokens_in | tokens_out) == 0).any():
+        if tokens_in.least == tokens_out.least == 0 and (without := (tokens_in.values | tokens_out.values) == 0).any():
             advice = f"row {np.argmax(without) + 1} has no input tokens either, so it is no query; leave it out"
             raise InputError("output_tokens", 0, advice)
         if row_counts is not None and (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
@@ -179,26 +180,36 @@ def _frozen(array: NDArray[N]) -> NDArray[N]:
     return view
 
 
+class _Whole(NamedTuple):
+    """Whole numbers, the least of them and the greatest."""
+
+    values: IntArray
+    least: int
+    greatest: int
+
+
 def _collapse(
-    tokens_in: IntArray, tokens_out: IntArray, class_of_row: IntArray | None, row_counts: IntArray | None
+    tokens_in: _Whole, tokens_out: _Whole, class_of_row: IntArray | None, row_counts: IntArray | None
 ) -> Collapsed:
     """The distinct rows, in ascending order, and which of them each row is.
 
     Where a bitmap of all that could occur fits into memory, a row is looked up there; sorting takes ten times as long.
     """
-    n_out = int(tokens_out.max()) + 1
+    n_in, n_out = tokens_in.greatest + 1, tokens_out.greatest + 1
     n_classes = 1 if class_of_row is None else int(class_of_row.max()) + 1
-    size = (int(tokens_in.max()) + 1) * n_out * n_classes
-    if size <= min(BITMAP_END, BITS_PER_ROW * len(tokens_in)):
-        return row_kernels.collapse(tokens_in, tokens_out, class_of_row, row_counts, size)
+    size = n_in * n_out * n_classes
+    if size <= min(BITMAP_END, BITS_PER_ROW * len(tokens_in.values)):
+        lengths = tokens_in.values, tokens_out.values
+        return row_kernels.collapse(*lengths, class_of_row, row_counts, (n_in, n_out, n_classes))
     if size >= KEY_END:
         # Ranks of the token counts serve as well, and there are no more of them than rows.
-        values_in, tokens_in = np.unique(tokens_in, return_inverse=True)
-        values_out, tokens_out = np.unique(tokens_out, return_inverse=True)
-        found = _collapse(tokens_in, tokens_out, class_of_row, row_counts)
+        values_in, ranks_in = np.unique(tokens_in.values, return_inverse=True)
+        values_out, ranks_out = np.unique(tokens_out.values, return_inverse=True)
+        ranks = _Whole(ranks_in, 0, len(values_in) - 1), _Whole(ranks_out, 0, len(values_out) - 1)
+        found = _collapse(*ranks, class_of_row, row_counts)
         return replace(found, input_tokens=values_in[found.input_tokens], output_tokens=values_out[found.output_tokens])
-    key = tokens_in * n_out
-    key += tokens_out
+    key = tokens_in.values * n_out
+    key += tokens_out.values
     if class_of_row is not None:
         key *= n_classes
         key += class_of_row
@@ -220,21 +231,30 @@ def _classes(query_class: ArrayLike | None) -> tuple[tuple[str, ...], IntArray |
     return tuple(names.tolist()), numbers.reshape(values.shape).astype(np.int64)
 
 
-def _whole(column: str, values: NDArray[Any], low: int, end: int) -> IntArray:
-    """``values`` as integers in low … end − 1.
+def _whole(column: str, values: NDArray[Any], low: int, end: int) -> _Whole:
+    """``values``, of which there are some, as integers in low … end − 1.
 
     Raises:
         InputError: for the first value that is not one.
     """
-    if values.dtype.kind in "iu" and values.size and values.min() >= low and values.max() < end:
-        return np.ascontiguousarray(values, np.int64)
+    if values.dtype.kind in "iu":
+        least, greatest = _extent(values)
+        if low <= least and greatest < end:
+            return _Whole(np.ascontiguousarray(values, np.int64), least, greatest)
     numbers = np.array([number_of(value) for value in values]) if values.dtype.kind in "OUSM" else values.astype(float)
     wrong = ~((numbers >= low) & (numbers < end) & (numbers == np.floor(numbers)))
     if wrong.any():
         row = int(np.argmax(wrong))
         advice = f"row {row + 1} needs a whole number from {low} to {end - 1} here; correct the row or leave it out"
         raise InputError(column, "empty" if _is_empty(values[row]) else values[row], advice)
-    return numbers.astype(np.int64)
+    whole = numbers.astype(np.int64)
+    return _Whole(whole, *_extent(whole))
+
+
+def _extent(values: NDArray[Any]) -> tuple[int, int]:
+    """The least and the greatest."""
+    ends = in_stretches(lambda rows: (values[rows].min(), values[rows].max()), len(values), row_kernels.ROWS_AT_ONCE)
+    return int(min(least for least, _ in ends)), int(max(greatest for _, greatest in ends))
 
 
 def _is_empty(value: object) -> bool:
