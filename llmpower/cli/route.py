@@ -13,7 +13,7 @@ import click
 from llmpower.cli.layout import echo_lines
 from llmpower.cli.options import json_option
 from llmpower.cli.progress import shown
-from llmpower.cli.tariffs import tariff_of, tariff_options
+from llmpower.cli.tariffs import tariff_options
 from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
@@ -182,11 +182,18 @@ def command(
     """
     # Before NumPy comes: this command divides cells among threads of its own, and those of BLAS would spin beside them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from concurrent.futures import ThreadPoolExecutor
+
+    from llmpower.cli.route_rows import begin_reading, count_dataset
+    from llmpower.places import is_dataset
+
+    reading, out_by_row = None, None if cells else out
+    if scheduler is None and not is_dataset(workload_source):
+        pool = click.get_current_context().with_resource(ThreadPoolExecutor(1))
+        reading = begin_reading(pool, Path(workload_source), columns, tariff_path, tariff_zone, out_by_row)
     from llmpower.cli.route_asked import goal_of, idle_of
     from llmpower.cli.route_table import plan_lines, policy_warnings, warnings
-    from llmpower.cli.streamed import count_streamed
     from llmpower.modelling import load_models
-    from llmpower.places import is_dataset
     from llmpower.report.plan_plot import check_plot, save_plan_plot
     from llmpower.routing import (
         cells_table,
@@ -196,9 +203,8 @@ def command(
         trace_frontier,
     )
     from llmpower.routing.gpu_seconds import GpuSeconds, parse_gpu_seconds
-    from llmpower.routing.rows import Rows
     from llmpower.routing.shares import parse_shares
-    from llmpower.tables import parse_columns, write_table
+    from llmpower.tables import write_table
 
     if cells and out is None:
         raise InputError("--cells", "without -o", "it says how the plan is written; name a file with -o")
@@ -235,20 +241,12 @@ def command(
         shares = {name: share for name, share in table.shares.items() if not only or name in only}
     idle = idle_of(idle_watts, horizon_s, table)
     second_limits = parse_gpu_seconds(second_texts)
-    tariff = tariff_of(tariff_path, tariff_zone)
-    rows, early = None, False
-    if scheduler is not None or is_dataset(workload_source):
-        if out is not None and not cells:
-            raise InputError(
-                "-o", out, "a data set's plan is written by cells; add --cells, or have a --policy written"
-            )
-        if tariff is not None:
-            raise InputError("--tariff", str(tariff_path), "a data set is counted without its times; give one file")
-        workload = count_streamed(workload_source, scheduler, parse_columns(columns))
+    if reading is None:
+        rows, early, tariff = None, False, None
+        workload = count_dataset(workload_source, scheduler, columns, tariff_path, tariff_zone, out_by_row)
     else:
-        rows = Rows(Path(workload_source), parse_columns(columns), tariff)
-        early = out is not None and not cells and rows.can_save_early(out)
-        workload = rows.workload(keep=early)
+        rows, workload, early = reading.result()
+        tariff = rows.tariff
 
     with rows.saving(out) if early and rows is not None and out is not None else nullcontext() as solved:
         plan = route(

@@ -1,0 +1,74 @@
+"""The rows of ``llmpower route``, read while all else is imported and read that a plan takes.
+
+Imports hold the interpreter; what reads Parquet and counts its rows does not.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
+
+from llmpower.cli.streamed import count_streamed
+from llmpower.cli.tariffs import tariff_of
+from llmpower.exceptions import InputError
+from llmpower.routing.rows import Rows
+from llmpower.routing.workload import Workload
+from llmpower.tables import parse_columns
+
+
+class Read(NamedTuple):
+    """Rows and their cells; ``early`` where rows can be written as soon as it is known where they go."""
+
+    rows: Rows
+    workload: Workload
+    early: bool
+
+
+def begin_reading(
+    pool: ThreadPoolExecutor,
+    source: Path,
+    columns: tuple[str, ...],
+    tariff_path: Path | None,
+    tariff_zone: str | None,
+    out: Path | None,
+) -> Future[Read]:
+    """Open a file in a thread of ``pool``, and have it read there; errors wait for who asks for the result.
+
+    ``out`` is where a row a query will be written, if anywhere.
+    """
+
+    def opened() -> Rows:
+        tariff = tariff_of(tariff_path, tariff_zone)
+        return Rows(source, parse_columns(columns), tariff)
+
+    def read() -> Read:
+        rows = opening.result()
+        early = out is not None and rows.can_save_early(out)
+        return Read(rows, rows.workload(keep=early), early)
+
+    opening = pool.submit(opened)
+    # Two threads that import take turns; then reading would begin when there is nothing left to do beside it.
+    wait([opening])
+    return pool.submit(read)
+
+
+def count_dataset(
+    source: str,
+    scheduler: str | None,
+    columns: tuple[str, ...],
+    tariff_path: Path | None,
+    tariff_zone: str | None,
+    out: Path | None,
+) -> Workload:
+    """The cells of a data set, or of any source on the workers of ``scheduler``; it has no rows to write again.
+
+    Raises:
+        InputError: rows are to be written all the same, or priced by their times; or as :func:`count_streamed`.
+    """
+    tariff = tariff_of(tariff_path, tariff_zone)
+    if out is not None:
+        raise InputError("-o", out, "a data set's plan is written by cells; add --cells, or have a --policy written")
+    if tariff is not None:
+        raise InputError("--tariff", str(tariff_path), "a data set is counted without its times; give one file")
+    return count_streamed(source, scheduler, parse_columns(columns))
