@@ -46,7 +46,7 @@ test-c:
 	$(MAKE) --no-print-directory -C csrc/tests asan
 
 test-serve: $(VENV)/.installed-dev ## A real transformers serve under llmpower run, its usage against our tokens (2 minutes)
-	$(PIP) -e '.[serving]'
+	$(PIP) -c constraints-serving.txt -e '.[serving]'
 	LLMPOWER_SERVE_TESTS=1 $(BIN)/python -m pytest tests/serve $(ARGS)
 
 # Beside the environment and not in it: transformers imports hqq wherever it finds it, and with it torch's compiler.
@@ -72,7 +72,7 @@ test-s3: $(VENV)/.installed-dev ## A fleet's data set in a bucket of a real S3 s
 	LLMPOWER_S3_TESTS=1 $(BIN)/python -m pytest tests/s3 $(ARGS)
 
 test-litellm: $(VENV)/.installed-dev .venv-litellm/.installed ## LiteLLM's proxy routed by a policy before two transformers serve (3 minutes)
-	$(PIP) -e '.[serving]'
+	$(PIP) -c constraints-serving.txt -e '.[serving]'
 	LLMPOWER_LITELLM=.venv-litellm $(BIN)/python -m pytest tests/litellm $(ARGS)
 
 fuzz: $(VENV)/.installed-dev ## 100,000 hostile datagrams at a real daemon, and a million at the codec (a few minutes)
