@@ -94,6 +94,7 @@ static void take_out_judged(struct model *model, const uint32_t *number, const s
     struct strata *s = &model->strata;
     double kept[BLOCK][LLMPOWER_LENGTHS];
     uint64_t hash[BLOCK];
+    uint32_t likely[BLOCK];
     for (size_t start = 0; start < model->judged.n; start += BLOCK) {
         const struct llmpower_judged *rows = model->judged.rows + start;
         size_t n = start + BLOCK < model->judged.n ? BLOCK : model->judged.n - start;
@@ -102,13 +103,13 @@ static void take_out_judged(struct model *model, const uint32_t *number, const s
             hash[k] = strata_hash(s, kept[k]);
             strata_ask(s, (int32_t)rows[k].certainty, hash[k]);
         }
-        for (size_t k = 0; k < n; k++) strata_fetch(s, (int32_t)rows[k].certainty, hash[k]);
+        for (size_t k = 0; k < n; k++) likely[k] = strata_fetch(s, (int32_t)rows[k].certainty, hash[k]);
         for (size_t v = 0; v < LLMPOWER_JUDGED; v++)
             for (size_t k = 0; k < n; k++)
                 to->judged[v * model->judged.n + start + k] = ((const double *)(rows + k))[v];
         for (size_t k = 0; k < n; k++) {
             uint32_t found;
-            (void)strata_find(s, kept[k], (int32_t)rows[k].certainty, hash[k], &found);
+            (void)strata_find(s, kept[k], (int32_t)rows[k].certainty, hash[k], likely[k], &found);
             to->judged_strata[start + k] = number[found];
         }
     }
@@ -164,7 +165,7 @@ int llmpower_tally_merge(struct llmpower_tally *tally, size_t model, const struc
         int32_t certainty = (int32_t)arrays->certainty[i];
         for (size_t k = 0; k < LLMPOWER_LENGTHS; k++)
             lengths[k] = arrays->lengths[k * sizes->cells + (size_t)arrays->cells[i]];
-        if (strata_find(s, lengths, certainty, strata_hash(s, lengths), &found)) return -1;
+        if (strata_find(s, lengths, certainty, strata_hash(s, lengths), STRATA_NONE, &found)) return -1;
         for (size_t k = 0; k < LLMPOWER_SURE_SUMS; k++)
             s->strata[found].sums[k] += arrays->sure_sums[k * sizes->strata + i];
     }

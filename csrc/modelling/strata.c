@@ -161,18 +161,25 @@ static void fetch_cell(const struct strata *s, uint32_t cell) {
     for (size_t line = 0; line < sizeof(struct cell); line += STRATA_LINE) __builtin_prefetch(lines + line, 1);
 }
 
-void strata_fetch(const struct strata *s, int32_t certainty, uint64_t hash) {
+uint32_t strata_fetch(const struct strata *s, int32_t certainty, uint64_t hash) {
     uint64_t of_class = hash_of_class(hash, certainty);
     size_t mask = 2 * s->room - 1, at = of_class & mask;
     while (s->table[at].stratum != STRATA_NONE && s->table[at].tag != tag_of(of_class)) at = (at + 1) & mask;
     if (s->table[at].stratum != STRATA_NONE) {
         __builtin_prefetch(s->strata + s->table[at].stratum, 1);
         fetch_cell(s, s->table[at].cell);
-        return;
+        return s->table[at].stratum;
     }
     mask = 2 * s->cells_room - 1, at = hash & mask;
     while (s->cell_table[at].cell != STRATA_NONE && s->cell_table[at].tag != tag_of(hash)) at = (at + 1) & mask;
     if (s->cell_table[at].cell != STRATA_NONE) fetch_cell(s, s->cell_table[at].cell);
+    return STRATA_NONE;
+}
+
+/* Whether the stratum with this number, which may be none, has these. */
+static int is_of(const struct strata *s, uint32_t stratum, const double *lengths, int32_t certainty) {
+    return stratum < s->n && s->strata[stratum].certainty == certainty &&
+           !memcmp(s->cells[s->strata[stratum].cell].lengths, lengths, sizeof s->cells->lengths);
 }
 
 /* Put a stratum that is not there at its place, in the list of its cell. */
@@ -244,9 +251,13 @@ int strata_cell(struct strata *s, double *lengths, uint64_t hash, uint32_t *foun
     return 0;
 }
 
-int strata_find(struct strata *s, double *lengths, int32_t certainty, uint64_t hash, uint32_t *found) {
+int strata_find(struct strata *s, double *lengths, int32_t certainty, uint64_t hash, uint32_t likely, uint32_t *found) {
     uint64_t of_class = hash_of_class(hash, certainty);
     uint32_t cell;
+    if (is_of(s, likely, lengths, certainty)) {
+        *found = likely;
+        return 0;
+    }
     if ((*found = place(s, lengths, certainty, of_class)->stratum) != STRATA_NONE) return 0;
     if (strata_cell(s, lengths, hash, &cell) || (s->n == s->room && more_strata(s))) return -1;
     of_class = hash_of_class(hash_of(lengths), certainty);

@@ -53,9 +53,9 @@ int strata_init(struct strata *s, size_t most_cells);
 
 /* The number of a cell or a stratum into ``found``, a new one where there was none. Where its cell would be one too
  * many, all are rounded and joined first, and these lengths with them: numbers change. The hash is by strata_hash, of
- * lengths kept to as many digits as the strata's. */
+ * lengths kept to as many digits as the strata's. What strata_fetch took for the stratum is looked at first. */
 int strata_cell(struct strata *s, double *lengths, uint64_t hash, uint32_t *found);
-int strata_find(struct strata *s, double *lengths, int32_t certainty, uint64_t hash, uint32_t *found);
+int strata_find(struct strata *s, double *lengths, int32_t certainty, uint64_t hash, uint32_t likely, uint32_t *found);
 
 /* Keep lengths to no more digits than these; 0, or -1 without memory. */
 int strata_round(struct strata *s, int digits);
@@ -63,9 +63,10 @@ int strata_round(struct strata *s, int digits);
 /* Round lengths to the digits of the strata; the hash of what they are then. */
 uint64_t strata_hash(const struct strata *s, double *lengths);
 
-/* Have memory fetch where the tables have a stratum; and, when that is there, what strata_find will look at. */
+/* Have memory fetch where the tables have a stratum; and, when that is there, what strata_find will look at: the
+ * stratum that has the tag of the hash, STRATA_NONE where there is none. */
 void strata_ask(const struct strata *s, int32_t certainty, uint64_t hash);
-void strata_fetch(const struct strata *s, int32_t certainty, uint64_t hash);
+uint32_t strata_fetch(const struct strata *s, int32_t certainty, uint64_t hash);
 
 void strata_free(struct strata *s);
 

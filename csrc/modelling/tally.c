@@ -79,7 +79,7 @@ static void add(double *sums, double *sure_sums, const struct llmpower_judged *r
 /* Rows of a block that have joules: what they are, and where they go. */
 struct block {
     size_t n;
-    uint32_t row[BLOCK], model[BLOCK];
+    uint32_t row[BLOCK], model[BLOCK], likely[BLOCK]; /* the last one its stratum, when that was fetched */
     struct llmpower_judged rows[BLOCK];
     double lengths[BLOCK][LLMPOWER_LENGTHS], variance[BLOCK];
     uint64_t hash[BLOCK], number[BLOCK];
@@ -114,15 +114,15 @@ static void read_rows(struct block *b, const struct llmpower_tally *tally, const
     for (size_t k = 0; k < b->n; k++) {
         struct llmpower_judged *row = b->rows + k;
         double *l = row->lengths, s = rows->std_j ? rows->std_j[b->row[k]] / row->energy_j : NAN;
-        /* What is added turns a zero below zero into one above. */
-        l[0] += 0.0;
-        l[1] += 0.0;
-        l[2] = l[2] >= 1 ? l[2] : 1;
-        l[3] = l[3] >= 1 ? l[2] * l[3] : l[2];
+        double requests = l[2] >= 1 ? l[2] : 1, sharing = l[3] >= 1 ? requests * l[3] : requests;
+        /* What is added turns a zero below zero into one above. Written twice, because two numbers that were just
+         * written one by one cannot be read as a pair at once. */
+        double lengths[] = {l[0] + 0.0, l[1] + 0.0, requests, sharing};
+        memcpy(l, lengths, sizeof lengths);
+        memcpy(b->lengths[k], lengths, sizeof lengths);
         row->phases[3] = row->runtime_s - row->phases[2];
         b->variance[k] = s * s;
         row->certainty = class_of(b->variance[k]);
-        memcpy(b->lengths[k], l, sizeof row->lengths);
     }
     for (size_t k = 0; k < b->n; k++) {
         const struct strata *strata = &tally->models[b->model[k]].strata;
@@ -161,7 +161,7 @@ static int take_in(struct llmpower_tally *tally, struct block *b, const struct l
         uint32_t found;
         /* A row before it may have had the model's lengths rounded. */
         if (strata->digits < b->digits[k]) b->hash[k] = strata_hash(strata, b->lengths[k]);
-        if (strata_find(strata, b->lengths[k], certainty, b->hash[k], &found)) return -1;
+        if (strata_find(strata, b->lengths[k], certainty, b->hash[k], b->likely[k], &found)) return -1;
         struct stratum *stratum = strata->strata + found;
         add(strata->cells[stratum->cell].sums, stratum->sums, b->rows + k, b->variance[k]);
         count(&model->counts, b->rows + k);
@@ -182,7 +182,7 @@ int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows
         i = choose(tally, rows, own, i, &b);
         read_rows(&b, tally, rows);
         for (size_t k = 0; k < b.n; k++)
-            strata_fetch(&tally->models[b.model[k]].strata, (int32_t)b.rows[k].certainty, b.hash[k]);
+            b.likely[k] = strata_fetch(&tally->models[b.model[k]].strata, (int32_t)b.rows[k].certainty, b.hash[k]);
         status = take_in(tally, &b, rows);
     }
     free(own);
