@@ -100,13 +100,15 @@ class Tally:
 
     def _add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows) -> None:
         seen = np.bincount(of_row, minlength=len(keys))
-        simulated = np.bincount(of_row[rows["simulated"]], minlength=len(keys))
+        flags = rows["simulated"]
+        simulated = seen if flags.all() else np.bincount(of_row[flags], minlength=len(keys))
         for key, n, n_simulated in zip(keys, seen.tolist(), simulated.tolist(), strict=True):
             self._see(key, n, n_simulated)
         for covered in self.boundary.energies(rows.numbers()):
             whole = covered.rows.all()
             part, of_part = (rows, of_row) if whole else (rows.take(covered.rows), of_row[covered.rows])
-            self._add_covered(keys, of_part, part, covered)
+            there = (seen if whole else np.bincount(of_part, minlength=len(keys))) > 0
+            self._add_covered(keys, there, of_part, part, covered)
 
     def merge(self, other: Tally) -> None:
         """What another tally has."""
@@ -162,23 +164,31 @@ class Tally:
         if len(known) <= MOST_NAMES:
             known |= values
 
-    def _add_covered(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows, covered: Covered) -> None:
-        """Rows of one coverage; those with something left above idle are summed."""
-        present = np.bincount(of_row, minlength=len(keys)) > 0
-        pairs = [(key, covered.name) if there else None for key, there in zip(keys, present, strict=True)]
-        numbers = np.array([0 if pair is None else self._number(pair) for pair in pairs], dtype=np.uint32)
+    def _add_covered(
+        self,
+        keys: Sequence[Key],
+        there: NDArray[np.bool_],
+        of_row: NDArray[np.integer[Any]],
+        rows: Rows,
+        covered: Covered,
+    ) -> None:
+        """Rows of one coverage, of those keys that are ``there``; those with something left above idle are summed."""
+        numbers = np.zeros(len(keys), dtype=np.uint32)
+        numbers[there] = [self._number((key, covered.name)) for key, has in zip(keys, there, strict=True) if has]
         model = numbers[of_row]
         columns = {name: rows[name] for name in KEPT if name in rows} | _phases(rows, self.boundary)
         columns["energy_j"] = covered.energy_j
         if covered.std_j is not None:
             columns["std_j"] = covered.std_j
         self._summer.add(model, len(self._values), columns)
+        models = numbers[there]
         above = covered.energy_j > 0
         if not above.all():
             model, rows = model[above], rows.take(above)
+            models = np.unique(model)
         for name in POOLED:
             if name in rows and len(rows):
-                for number, values in _named(model, rows, name).items():
+                for number, values in _named(models, model, rows, name).items():
                     self._name(number, name, values)
 
 
@@ -205,15 +215,15 @@ def _phases(rows: Rows, boundary: Boundary) -> dict[str, FloatArray]:
     return phases
 
 
-def _named(model: NDArray[np.uint32], rows: Rows, name: str) -> dict[int, set[object]]:
-    """The values that each model's rows have, words for ``system``."""
+def _named(models: NDArray[np.uint32], model: NDArray[np.uint32], rows: Rows, name: str) -> dict[int, set[object]]:
+    """The values that the rows of each of the ``models`` have, words for ``system``; ``model`` is each row's."""
     import pandas as pd
 
     column: NDArray[np.generic] = rows[name]
     first = column[0]
     if (column == first).all():
         value = rows.systems[int(first)] if name == "system" else float(first)
-        return {int(number): {value} for number in np.flatnonzero(np.bincount(model))}
+        return {number: {value} for number in models.tolist()}
     codes, values = pd.factorize(column)
     known = codes >= 0
     there = np.flatnonzero(np.bincount(model[known].astype(np.int64) * max(1, len(values)) + codes[known]))

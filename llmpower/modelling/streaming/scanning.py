@@ -142,9 +142,10 @@ def _note_kinds(
     scanned: Scanned, keys: Sequence[Key], codes: NDArray[np.integer[Any]], simulated: NDArray[np.bool_], batch: Batch
 ) -> None:
     """The first file with simulated rows of each key, and the first with real ones."""
-    of_all, of_simulated = (np.bincount(each, minlength=len(keys)) for each in (codes, codes[simulated]))
-    for number, key in enumerate(keys):
-        known = scanned.kinds.setdefault(key, {})
-        for kind, there in ((True, of_simulated[number]), (False, of_all[number] - of_simulated[number])):
-            if there and kind not in known:
-                known[kind] = batch.place(int(np.argmax((codes == number) & (simulated == kind))))[0]
+    for kind, of_kind in ((True, simulated), (False, ~simulated)):
+        if not of_kind.any():
+            continue
+        for number, key in enumerate(keys):
+            known = scanned.kinds.setdefault(key, {})
+            if kind not in known and (there := of_kind & (codes == number)).any():
+                known[kind] = batch.place(int(there.argmax()))[0]
