@@ -1,8 +1,8 @@
 """Parquet to Parquet: a workload of any length, a row group at a time.
 
 A plan looks at two to four columns; the others are only handed through. So the file is read twice: what the plan looks
-at, as whole columns, and once there is a plan the others, a row group after the other, each written with its models
-while the next is read. No other rows are in memory, and pandas is not even loaded: memory that is used for the first
+at, as whole columns, and then the others, a row group after the other, the first while the plan is made and each next
+one while the one before is written with its models. No other rows are in memory, and pandas is not even loaded: memory that is used for the first
 time and modules that are imported take longer than routing does.
 """
 
@@ -87,9 +87,13 @@ class ParquetRows:
             OSError: the file cannot be written.
             CancelledError: there will be no plan.
         """
+        import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
-        with self._opened() as file, ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        with ExitStack() as stack:
+            file, pool = stack.enter_context(self._opened()), stack.enter_context(ThreadPoolExecutor(1))
+            # Before there is a plan, as it may have to wait for the disk.
+            out = stack.enter_context(pa.OSFile(str(path), "wb"))
             lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = [0, *accumulate(lengths)]
 
@@ -105,7 +109,7 @@ class ParquetRows:
                     coming = read(group + 1)
                 table = columns.beside(rows, first)
                 if sink is None:
-                    sink = stack.enter_context(ParquetWriter(path, table.schema, **_encodings(table)))
+                    sink = stack.enter_context(ParquetWriter(out, table.schema, **_encodings(table)))
                 sink.write_table(table)
 
     def _group(self, file: pq.ParquetFile, group: int, here: slice) -> pa.Table:

@@ -91,10 +91,11 @@ def turns(row_cells: Numbers, n_cells: int, n_models: int) -> Choices:
 def read_back(of_cell: Choices, row_cells: Numbers) -> Choices:
     """``of_cell[row_cells]`` (n_rows,)."""
     of_row = np.empty(len(row_cells), np.uint16)
-    lib.llmpower_read_back(
-        uint16(of_cell, (len(of_cell),)),
-        uint32(row_cells, of_row.shape),
-        len(row_cells),
-        uint16(of_row, of_row.shape),
-    )
+
+    def fill(rows: slice) -> None:
+        n = rows.stop - rows.start
+        pointers = uint16(of_cell, of_cell.shape), uint32(row_cells[rows], (n,))
+        lib.llmpower_read_back(*pointers, n, uint16(of_row[rows], (n,)))
+
+    in_stretches(fill, len(row_cells), ROWS_AT_ONCE)
     return of_row
