@@ -112,8 +112,12 @@ def extrapolated(choices: Sequence[Choice], workload: Workload) -> NDArray[np.bo
     τin, τout = workload.input_tokens, workload.output_tokens
     fits = [fit for choice in choices for fit in (choice.model.energy, choice.model.runtime)]
     # Most campaigns measure the same lengths on every model.
-    distinct = {(fit.input_range, fit.output_range, fit.batch_range): fit for fit in fits}
-    return np.asarray(~np.logical_and.reduce([fit.inside(τin, τout) for fit in distinct.values()]))
+    distinct = {(fit.input_range, fit.output_range, fit.batch_range): fit for fit in fits}.values()
+
+    def outside(cells: slice) -> NDArray[np.bool_]:
+        return np.asarray(~np.logical_and.reduce([fit.inside(τin[cells], τout[cells]) for fit in distinct]))
+
+    return np.concatenate(in_stretches(outside, workload.n_cells, CELLS_AT_ONCE))
 
 
 def lengths(workload: Workload, cells: IntArray) -> str:
