@@ -2,8 +2,8 @@
 
 A plan looks at two to four columns; the others are only handed through. So the file is read twice: what the plan looks
 at, as whole columns, and then the others, a row group after the other, the first while the plan is made and each next
-one while the one before is written with its models. No other rows are in memory, and pandas is not even loaded: memory that is used for the first
-time and modules that are imported take longer than routing does.
+one while the one before is written with its models. No other rows are in memory, and pandas is not even loaded: memory
+that is used for the first time and modules that are imported take longer than routing does.
 """
 
 from __future__ import annotations
