@@ -75,7 +75,7 @@ FIT = {
     "choice": "why this form",
     "moments": "sums from which `fit --update` learns new rows without the old ones",
     "nested": "as `heldout`, of forms chosen without the held-out cell; null where the form was named, a model has"
-    " more than 256 cells or 16,384 rows, or an update came after",
+    " more than 256 cells or 8192 rows, or an update came after",
 }
 
 HELD_OUT = {

@@ -37,15 +37,19 @@ def design_of(group: Group, target: Target, form: Form, sums: Sums) -> FloatArra
 
 def points_of(group: Group, target: Target, form: Form, sums: Sums) -> FloatArray:
     """φ at the points that stand for a cell's rows, shape (k, m, n_terms): one where lengths are exact, else four."""
+    return _design(group, target, form, _lengths_of(group, sums))
+
+
+def _lengths_of(group: Group, sums: Sums) -> tuple[FloatArray, ...]:
+    """τin, τout, B and sharing at those points, shape (k, m), of the last two (m,)."""
     τin, τout = group.cell_input_tokens, group.cell_output_tokens
     others = group.cell_batch_size, group.cell_sharing
     if group.cell_spread is None:
-        return _design(group, target, form, (τin, τout, *others))[np.newaxis]
+        return τin[np.newaxis], τout[np.newaxis], *others
     assert sums.lengths is not None
     τin, τout = np.divide(sums.lengths, sums.w, out=np.stack([τin, τout]), where=sums.w > 0)
     a, b = np.sqrt(2) * group.cell_spread
-    around = np.stack([τin - a, τin + a, τin, τin]), np.stack([τout, τout, τout - b, τout + b])
-    return _design(group, target, form, (*around, *others))
+    return np.stack([τin - a, τin + a, τin, τin]), np.stack([τout, τout, τout - b, τout + b]), *others
 
 
 def mean_of(points: FloatArray) -> FloatArray:
@@ -67,11 +71,15 @@ class Designs:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._made: dict[tuple[object, ...], Any] = {}
+        self._lengths: dict[Sums | None, tuple[FloatArray, ...]] = {}
 
     def of_cells(self, form: Form, target: Target, sums: Sums) -> FloatArray:
         """As :func:`design_of`."""
         counted = None if self._group.cell_spread is None else sums
-        return self._once(lambda: design_of(self._group, target, form, sums), form, target, counted)
+        if counted not in self._lengths:
+            self._lengths[counted] = _lengths_of(self._group, sums)
+        lengths = self._lengths[counted]
+        return self._once(lambda: mean_of(_design(self._group, target, form, lengths)), form, target, counted)
 
     def of_rows(self, form: Form, target: Target) -> Sequence[FloatArray]:
         """Columns of :func:`row_design_of`; none where that is ``None``."""

@@ -155,8 +155,7 @@ def _best(
     candidates: list[Candidate] = []
     refused: dict[str, FitError] = {}
     forms = [form for form in forms if len(forms) == 1 or _applies(form, group, target)]
-    plain = [designs.of_cells(form, target, target.relative) for form in forms if form.non_negative]
-    weighting = weigh(group, target, plain)
+    weighting = weigh(group, target, [form for form in forms if form.non_negative], designs)
     for form in forms:
         try:
             regression = regress(group, target, form, designs=designs, weighting=weighting, robust=robust)

@@ -132,7 +132,7 @@ def regress(
         refuse_undetermined(group, form, cells)
         return Regression(form, design, row_columns, (_whole(cells),), target.raw, cells.solve(non_negative=False))
     if weighting is None:
-        weighting = weigh(group, target, [designs.of_cells(form, target, target.relative)])
+        weighting = weigh(group, target, [form], designs)
     design = designs.of_cells(form, target, weighting.sums)
     cells, sums, outliers = Cells.of_sums(design, weighting.sums), weighting.sums, 0
     refuse_undetermined(group, form, cells)
@@ -144,22 +144,31 @@ def regress(
     return Regression(form, design, row_columns, (_whole(cells),), sums, β, outliers)
 
 
-def weigh(group: Group, target: Target, designs: Sequence[FloatArray]) -> Weighting:
-    """What rows count for relative least squares, by the design that misses least where rows say how sure they are."""
+def weigh(group: Group, target: Target, forms: Sequence[Form], designs: Designs) -> Weighting:
+    """What rows count for relative least squares, by the form that misses least where rows say how sure they are."""
     plain = Weighting(np.ones(len(group.strata)), target.relative)
     if target.sure is None:
         return plain
     scatter = []
-    for design in designs:
-        cells = Cells.of_sums(design, plain.sums)
-        degrees = group.n_obs - design.shape[1]
+    for form in forms:
+        cells = Cells.of_sums(designs.of_cells(form, target, plain.sums), plain.sums)
+        degrees = group.n_obs - len(form.terms)
         if degrees > 0 and cells.determined():
-            # Σr² = Σu − βᵀg at the optimum, with bounds or without.
-            scatter.append((group.n_obs - float(cells.solve(non_negative=True) @ cells.g)) / degrees)
+            scatter.append(_missed(group, target, cells, designs.of_rows(form, target)) / degrees)
     if not scatter:
         return plain
     u = uncertain(target.sure.variance, target.sure.sums.n, min(scatter))
     return Weighting(u, target.sure.sums.gathered(group.strata, u))
+
+
+def _missed(group: Group, target: Target, cells: Cells, row_columns: Sequence[FloatArray]) -> float:
+    """Σr² over all rows at the optimum with w = 1/y²; of bands by the judged rows, which have lengths of their own."""
+    β = cells.solve(non_negative=True)
+    if row_columns:
+        missed = 1 - np.dot(β, row_columns) / target.y
+        return group.n_obs * float(missed @ missed) / len(missed)
+    # Σu − βᵀg, with bounds or without.
+    return group.n_obs - float(β @ cells.g)
 
 
 def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:

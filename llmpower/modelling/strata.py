@@ -16,7 +16,7 @@ says of coefficients is then what its rows say, to the third order of its width
 (:mod:`~llmpower.modelling.designs`). How many digits that takes depends on all rows together and not on their order, so
 portions agree on it however they were cut. The fit says so in its warnings.
 
-**Judged rows.** Coefficients are found from all rows. How far predictions are off is an average, and what 16,384 rows
+**Judged rows.** Coefficients are found from all rows. How far predictions are off is an average, and what 8192 rows
 of a model say of it is true within a percent of itself; medians need the rows themselves, which a data set of a hundred
 million has no room for. A row's number is a hash of its own values, and those with the smallest numbers stay: a set
 that does not depend on order, portions or workers, so that every way to fit the same rows judges by the same ones.
@@ -66,8 +66,8 @@ SURE_SUMS = ("n", "variance", "w", "wy", "wτin", "wτout")
 JUDGED = ("energy_j", "runtime_s", *LENGTHS, "certainty", *PHASES)
 """Names of a judged row's values in C's order."""
 
-MOST_CELLS = 2048
-JUDGED_ROWS = 16384
+MOST_CELLS = 1024
+JUDGED_ROWS = 8192
 EXACT, FINER = 53, 2
 """Binary digits of lengths that are kept as they are, and how many fewer tokens are kept to than requests."""
 
