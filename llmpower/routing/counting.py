@@ -6,7 +6,7 @@ add up, so workers may count portions of their own; the plan is then solved wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -78,10 +78,10 @@ class Counting:
                 tell(len(batch))
         return _settled(cells)
 
-    def merge(self, one: Cells, other: Cells) -> Cells:
-        """Both, neither of them changed."""
+    def merge(self, parts: Iterable[Cells]) -> Cells:
+        """All of them, none of them changed."""
         cells: Cells = {}
-        for each in (one, other):
+        for each in parts:
             for name, counted in each.items():
                 cells.setdefault(name, Counted()).add(counted.keys, counted.count)
         return _settled(cells)

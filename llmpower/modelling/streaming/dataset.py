@@ -54,11 +54,11 @@ class Dataset:
         return sum(portion.rows for portion in self.portions)
 
     def split(self, rows: int) -> Iterator[list[Portion]]:
-        """Portions by about so many rows, cut between row groups where files are larger."""
+        """Portions by about so many rows, cut between row groups of files that would be too much."""
         some: list[Portion] = []
         held = 0
         for portion in self.portions:
-            pieces = [portion] if portion.rows <= rows else _by_row_group(portion)
+            pieces = [portion] if held + portion.rows <= rows else _by_row_group(portion)
             for piece in pieces:
                 if some and held + piece.rows > rows:
                     yield some

@@ -47,11 +47,6 @@ class Doubts:
         self._rows: dict[str, int] = {}
         self.n_left_out = 0
 
-    @property
-    def settings(self) -> tuple[tuple[str, ...], float | None]:
-        """What another like it is made of."""
-        return tuple(self._left_out), self._tdp_w
-
     def look(self, batch: Batch, energies: Sequence[str]) -> NDArray[np.bool_] | None:
         """Note what is wrong with rows of a batch; which rows stay, ``None`` where all do."""
         names, values = batch.words("model_name")

@@ -1,11 +1,11 @@
 """What is asked of a data set, and who reads it: any job, in this process or on workers.
 
-A job brings portions down to something small, and two of those to one. A fit's are tallies; a plan's are cells.
+A job brings portions down to something small, and some of those to one. A fit's are tallies; a plan's are cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from llmpower.modelling.streaming.dataset import Dataset, Portion
@@ -20,8 +20,8 @@ class Work(Protocol[T]):
         """What portions come down to; ``tell`` hears of every so many rows."""
         ...
 
-    def merge(self, one: T, other: T) -> T:
-        """Both, neither of them changed: a task may run again, and its arguments stay another's result."""
+    def merge(self, parts: Iterable[T]) -> T:
+        """All of them, none of them changed: a task may run again, and its arguments stay others' results."""
         ...
 
 

@@ -6,7 +6,7 @@ of them. Only rows that may be wrong are looked at one by one, by the checks tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +69,12 @@ class Job:
         """As :func:`scan`."""
         return scan(self, portions, tell)
 
-    def merge(self, one: Scanned, other: Scanned) -> Scanned:
-        """Both, neither of them changed."""
-        return Scanned(Tally(one.tally.boundary), Doubts(*one.doubts.settings)).merge(one).merge(other)
+    def merge(self, parts: Iterable[Scanned]) -> Scanned:
+        """All of them, none of them changed."""
+        merged = Scanned(Tally(Boundary.parse(self.boundary)), Doubts(self.left_out, self.tdp_w))
+        for part in parts:
+            merged.merge(part)
+        return merged
 
 
 @dataclass
@@ -83,14 +86,13 @@ class Scanned:
     rows: int = 0
     kinds: dict[Key, dict[bool, str]] = field(default_factory=dict)
 
-    def merge(self, other: Scanned) -> Scanned:
+    def merge(self, other: Scanned) -> None:
         """With what other portions came down to."""
         self.tally.merge(other.tally)
         self.doubts.merge(other.doubts)
         self.rows += other.rows
         for key, files in other.kinds.items():
             self.kinds[key] = files | self.kinds.get(key, {})
-        return self
 
 
 def scan(job: Job, portions: Sequence[Portion], tell: Callable[[int], None] | None = None) -> Scanned:

@@ -1,12 +1,13 @@
 """Portions on many workers: each brings its rows down to sums or counts where it reads them, and those alone travel.
 
 Dask runs the tasks: on a cluster that there is already (SLURM, Kubernetes, some machines), by its scheduler's address,
-or on processes of this machine. Results are merged on the workers, two by two, until one is left to be solved here. A
-worker that is lost takes its portions with it; they are read again by others.
+or on processes of this machine. Results are merged on the workers, some at a time, until a few are left, which are
+merged here as they come. A worker that is lost takes its portions with it; they are read again by others.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 TASKS_A_WORKER = 4
-LEAST_ROWS = 1 << 22
-"""Of one task, where there are as many for each worker: it begins its sums anew and has them merged, which costs as
-much as summing a million rows."""
+LEAST_ROWS = 1 << 24
+"""Of one task, where there are as many for each worker: it begins its sums anew and has them sent and merged, which
+costs as much as summing a million rows or two."""
+
+AT_ONCE = 4
+"""Results that are merged in one go, where they are put together once and not once for every two of them."""
 
 CONNECT_S = 20
+KEPT_BYTES = {"MALLOC_TRIM_THRESHOLD_": 1 << 28, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
+"""Memory that the C library of a local worker does not give back between two arrays, of up to the second size. Dask has
+it give all back, and the kernel clears it anew: for sums that was a sixth of a worker's time."""
+
 PRELOADED = ("pyarrow.dataset", "pandas", "llmpower.modelling.streaming")
 """What a local worker has imported when it is there: that takes longer than to sum some million rows."""
 
@@ -77,6 +85,7 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
     }
     with (
         dask.config.set({"distributed.diagnostics.nvml": False}),
+        dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in KEPT_BYTES.items()}),
         LocalCluster(**cluster) as processes,
         Client(processes) as client,
     ):
@@ -96,17 +105,24 @@ def scanner_of(
         portions = list(dataset.split(dataset.rows // tasks + 1))
         shared = client.scatter(work, broadcast=True)
         futures = [client.submit(_scan, shared, each, pure=False) for each in portions]
-        read, sizes = 0, dict(zip((future.key for future in futures), map(_rows, portions), strict=True))
-        try:
-            merged = _tree(client, shared, futures)
-            for future in as_completed(futures):
+        sizes = dict(zip((future.key for future in futures), map(_rows, portions), strict=True))
+
+        def parts() -> Iterator[T]:
+            """What the last few are, in the order of their rows, so that sums are the same every time."""
+            read, waiting = 0, deque(_merged(client, shared, futures))
+            for future in as_completed({future.key: future for future in (*futures, *waiting)}.values()):
                 if future.status == "error":
-                    break
-                read += sizes[future.key]
-                if tell is not None:
+                    _result(future)
+                if tell is not None and future.key in sizes:
+                    read += sizes[future.key]
                     tell(read, dataset.rows)
-            result: T = _result(merged)
-            return result
+                while waiting and waiting[0].done():
+                    yield _result(waiting.popleft())
+            # A worker that was lost may have had some of them, which are made again.
+            yield from map(_result, waiting)
+
+        try:
+            return work.merge(parts())
         except BaseException:
             # What others are still reading is for nothing.
             client.cancel(futures)
@@ -115,20 +131,20 @@ def scanner_of(
     return scanner
 
 
-def _tree(client: Client, work: Any, futures: list[Any]) -> Any:
-    """One future of all that the futures come down to, merged two by two."""
-    while len(futures) > 1:
-        pairs = [futures[at : at + 2] for at in range(0, len(futures), 2)]
-        futures = [client.submit(_merge, work, *pair, pure=False) if len(pair) == 2 else pair[0] for pair in pairs]
-    return futures[0]
+def _merged(client: Client, work: Any, futures: list[Any]) -> list[Any]:
+    """A few futures of all that these come down to, merged some at a time."""
+    while len(futures) > AT_ONCE:
+        some = [futures[at : at + AT_ONCE] for at in range(0, len(futures), AT_ONCE)]
+        futures = [client.submit(_merge, work, each, pure=False) for each in some]
+    return futures
 
 
 def _scan(work: Work[T], portions: Sequence[Portion]) -> T:
     return work.scan(portions)
 
 
-def _merge(work: Work[T], one: T, other: T) -> T:
-    return work.merge(one, other)
+def _merge(work: Work[T], parts: list[T]) -> T:
+    return work.merge(parts)
 
 
 def _rows(portions: list[Any]) -> int:

@@ -54,6 +54,20 @@ def test_workers_give_what_one_process_gives_even_if_one_is_killed(client: Clien
     assert together.screening == alone.screening
 
 
+def test_workers_give_the_same_digits_every_time(client: Client, make: Make, write: Write) -> None:
+    root = str(write(*(make(2000, seed=seed, traffic=True) for seed in range(6)), name="again"))
+    once, again = (fit_datasets([root], scanner=scanner_of(client, least_rows=1000)) for _ in range(2))
+    for ours, theirs in zip(once.models, again.models, strict=True):
+        np.testing.assert_array_equal(ours.energy.coefficients, theirs.energy.coefficients)
+        np.testing.assert_array_equal(ours.energy.covariance, theirs.energy.covariance)
+
+
+def test_local_workers_keep_the_memory_of_arrays_and_one_thread(client: Client) -> None:
+    for environment in client.run(lambda: dict(os.environ)).values():
+        assert int(environment["MALLOC_TRIM_THRESHOLD_"]) > 1 << 25
+        assert environment["OMP_NUM_THREADS"] == "1"
+
+
 def test_workers_count_a_plans_queries_as_one_process_does(client: Client, make: Make, write: Write) -> None:
     root = str(write(*(make(4000, seed=seed, traffic=True) for seed in range(3)), name="queries"))
     together, alone = count_datasets([root], scanner=scanner_of(client, least_rows=1000)), count_datasets([root])
