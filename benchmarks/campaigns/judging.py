@@ -122,7 +122,7 @@ def _foretold(rows: pd.DataFrame, by: pd.DataFrame, *, robust: bool) -> Any:
     for cell, numbers in rows.groupby(LENGTHS).indices.items():
         energy = whole
         if cell in of:
-            energy = fitted(by.drop(by.index[of[cell]]), form=whole.form, robust=robust).energy
+            energy = fitted(by.drop(by.index[of[cell]]), form=whole.label, robust=robust).energy
         ape[numbers] = _ape(energy, rows.iloc[numbers])
     return ape
 

@@ -76,7 +76,10 @@ def test_each_chosen_trial_stands_amid_its_part_of_the_grid(
     judged = judging.judge(real(grids, rows, together=True))
     assert judged.share == 0.25
     assert abs(judged.drift) < 0.03
-    assert judged.excess < 0.01
+    assert judged.excess < 0.03
+    grid = judging.fitted(rows[rows["campaign"] == "grid"]).energy
+    assert grid.label == "paper+intercept"
+    assert judged.grid_error == pytest.approx(grid.heldout.mape), "the form's intercept is part of it"
 
 
 def test_after_its_grid_a_campaign_is_held_against_another_machine(
@@ -86,7 +89,7 @@ def test_after_its_grid_a_campaign_is_held_against_another_machine(
     events = [(name, event) for name in ("grid", "chosen") for event in campaigns[name].run(workload)]
     judged = judging.judge(real(grids, measured(events), together=False))
     assert judged.drift > 0.1
-    assert judged.excess > 0.01
+    assert judged.excess > 0.1
 
 
 def real(grids: ModuleType, rows: pd.DataFrame, *, together: bool) -> Any:
