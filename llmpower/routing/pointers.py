@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.modelling.forms import FloatArray
+from llmpower.modelling.linear import FloatArray
 from llmpower.routing import _exchange  # compiled from csrc/routing/routing.h
 
 # The package's __getattr__ makes every name of it an object for mypy, this module's too.

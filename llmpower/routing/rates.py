@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
-from llmpower.modelling.forms import FloatArray
+from llmpower.modelling.linear import FloatArray
 from llmpower.units import J_PER_KWH
 
 Weigh = Literal["energy", "money", "carbon"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmpower.exceptions import InputError
-from llmpower.modelling.forms import FloatArray
+from llmpower.modelling.linear import FloatArray
 from llmpower.routing.pointers import IntArray
 
 if TYPE_CHECKING:
