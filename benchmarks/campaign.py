@@ -7,6 +7,11 @@ grid's own on the same ones (``error_new``, ``grid_error_new``). It is not to be
 benchmark once did: those cells are not like the rest, easier where a form is stretched at the ends of the lengths, as
 on the paper's grids, or harder, as on ours.
 
+Where trials are noisy, a campaign's own are a small sample to judge by, and it has chosen its form by them. So its
+error on every trial of the grid, most of which it has not seen, is shown too (``anew_excess``), and on the same that
+of somebody who knows the grid's model but for one factor and has the campaign's trials to find it by
+(``factor_excess``): the price of noise where there is one number to learn, and a form has several.
+
 A campaign is fitted as a user should fit it (`llmpower fit --robust`, form auto): of twenty trials one odd one is a
 twentieth, and the paper's grids have a first call in their shortest cell, at twice its price. The grid is fitted with
 `--robust` or without it, whichever is better. Beside them are the same trials without `--robust` (``plain_excess``),
@@ -26,7 +31,7 @@ both. Every sitting that was begun is kept and judged, with the noise of one tri
 difference beside it. Campaigns that were run apart from their grid are shown with how far their model lies from the
 grid's trials on average (``drift``), and are not judged.
 
-    python benchmarks/campaign.py            50 seeds (5 minutes)
+    python benchmarks/campaign.py            50 seeds (6 minutes)
     python benchmarks/campaign.py --quick    5 seeds
 
 Fails (exit code 1) where the bar does: a quarter of the trials at most, and the campaigns of each model, as their mean
@@ -106,13 +111,14 @@ def as_text(outcomes: Sequence[Outcome]) -> str:
     """A line a model, in percent and points."""
     head = (
         f"{'model':28} {'trials':>13} {'grid':>6} {'chosen':>7} {'excess':>7} {'worst':>6} {'within':>7}"
-        f" {'chance':>7} {'worst':>6} {'within':>7}"
+        f" {'chance':>7} {'worst':>6} {'within':>7} {'anew':>6} {'factor':>6}"
     )
     lines = [
         f"{each.model_name:28} {each.trials:5.1f} of {each.grid_trials:4}"
         f" {each.grid_error:6.1%} {each.error:7.1%}"
         f" {100 * each.excess:+7.2f} {100 * each.worst_excess:+6.1f} {each.within:7.0%}"
         f" {100 * each.chance_excess:+7.2f} {100 * each.worst_chance_excess:+6.1f} {each.chance_within:7.0%}"
+        f" {100 * each.anew_excess:+6.2f} {100 * each.factor_excess:+6.2f}"
         for each in outcomes
     ]
     return "\n".join([head, *lines])

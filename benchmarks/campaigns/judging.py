@@ -14,6 +14,7 @@ import pandas as pd
 from campaigns.grids import LENGTHS, Grid, Real
 from llmpower.exceptions import FitError
 from llmpower.modelling import fit
+from llmpower.modelling.weights import huber
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,50 @@ def fitted(rows: pd.DataFrame, *, form: str = "auto", robust: bool = True) -> An
     return model
 
 
+def anew(grid: Grid, labels: Sequence[Any]) -> float:
+    """MAPE of a campaign on every trial of its grid, as a campaign that was run is judged (:func:`judge`).
+
+    Of cells that it has measured, :func:`errors` takes its own trials, by which it has also chosen its form.
+    """
+    return float(_foretold(grid.rows, grid.rows.loc[labels], robust=True).mean())
+
+
+def one_factor(grid: Grid, labels: Sequence[Any]) -> float:
+    """The same for a campaign that knows the grid's own model but for one factor, by its trials of other cells.
+
+    Least squares on relative error has c = Σux / Σux² with x = ŷ/y, and u are Huber's weights. What this is off by more
+    than the grid is the price of noise with one number to learn; a form has several.
+    """
+    rows = grid.rows
+    x = fitted(rows).energy.predict(rows["input_tokens"], rows["output_tokens"]) / rows["gpu_energy_j"].to_numpy()
+    given, ape = rows.index.isin(labels), np.empty(len(rows))
+    for numbers in rows.groupby(LENGTHS).indices.values():
+        others = given.copy()
+        others[numbers] = False
+        ape[numbers] = np.abs(x[numbers] * _factor(x[others]) - 1)
+    return float(ape.mean())
+
+
+def _factor(x: Any) -> float:
+    def least_squares(u: Any) -> float:
+        return float(u @ x / (u @ x**2))
+
+    return least_squares(huber(lambda u: 1 - least_squares(u) * x, np.ones(len(x))))
+
+
 def _foretold(rows: pd.DataFrame, by: pd.DataFrame, *, robust: bool) -> Any:
-    """|ŷ − y|/y of ``rows``, shape (n,), by a fit to ``by`` without what is of the same cell."""
-    whole = fitted(by, robust=robust).energy
-    of = by.groupby(LENGTHS).indices
-    ape = np.empty(len(rows))
-    for cell, numbers in rows.groupby(LENGTHS).indices.items():
-        energy = whole
-        if cell in of:
-            energy = fitted(by.drop(by.index[of[cell]]), form=whole.label, robust=robust).energy
-        ape[numbers] = _ape(energy, rows.iloc[numbers])
+    """|ŷ − y|/y of ``rows``, shape (n,), by a fit to ``by`` without what is of the same cell.
+
+    What cannot be fitted, or not without a cell, is off by all of it.
+    """
+    ape, of = np.ones(len(rows)), by.groupby(LENGTHS).indices
+    with suppress(FitError):
+        whole = fitted(by, robust=robust).energy
+        for cell, numbers in rows.groupby(LENGTHS).indices.items():
+            with suppress(FitError):
+                rest = by.drop(by.index[of[cell]]) if cell in of else None
+                energy = whole if rest is None else fitted(rest, form=whole.label, robust=robust).energy
+                ape[numbers] = _ape(energy, rows.iloc[numbers])
     return ape
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from campaigns.grids import LENGTHS, Grid
-from campaigns.judging import Errors, errors, held_out
+from campaigns.judging import Errors, anew, errors, held_out, one_factor
 from llmpower.modelling.forms import make_form
 from llmpower.profiling import Cell, Design, Joules, Readings
 from llmpower.profiling.design import SHARE
@@ -23,7 +23,9 @@ class Outcome:
 
     ``share`` is the campaign's part of the grid's trials. ``error`` and ``grid_error`` are on all cells, ``excess`` is
     their difference, ``within`` the part of the seeds in which it is at most a point. ``error_new`` is on the cells
-    that the campaign has not measured, ``grid_error_new`` the grid's own on the same.
+    that the campaign has not measured, ``grid_error_new`` the grid's own on the same. ``anew_excess`` is the campaign's
+    on every trial of the grid, which it has mostly not seen, and ``factor_excess`` on the same that of whoever
+    knows the grid's model but for one factor.
     """
 
     source: str
@@ -43,6 +45,8 @@ class Outcome:
     chance_within: float
     error_new: float
     grid_error_new: float
+    anew_excess: float
+    factor_excess: float
 
 
 def replay_all(grid: Grid, seeds: int) -> Outcome:
@@ -71,17 +75,24 @@ def replay_all(grid: Grid, seeds: int) -> Outcome:
         chance_within=fmean(each <= POINT for each in chances),
         error_new=fmean(each.chosen.new for each in found),
         grid_error_new=fmean(each.chosen.grid_new for each in found),
+        anew_excess=fmean(each.anew for each in found) - whole,
+        factor_excess=fmean(each.one_factor for each in found) - whole,
     )
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """One campaign: its trials, its errors with ``--robust`` and without, and of as many trials on cells by chance."""
+    """One campaign: its trials, its errors with ``--robust`` and without, and of as many trials on cells by chance.
+
+    ``anew`` and ``one_factor`` are on every trial of the grid.
+    """
 
     trials: int
     chosen: Errors
     plain: Errors
     chance: Errors
+    anew: float
+    one_factor: float
 
 
 def replay(grid: Grid, of_grid: Any, seed: int) -> Replayed:
@@ -112,6 +123,8 @@ def replay(grid: Grid, of_grid: Any, seed: int) -> Replayed:
         chosen=errors(grid, of_grid, given),
         plain=errors(grid, of_grid, given, robust=False),
         chance=errors(grid, of_grid, by_chance[: len(given)]),
+        anew=anew(grid, given),
+        one_factor=one_factor(grid, given),
     )
 
 

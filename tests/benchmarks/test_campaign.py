@@ -92,6 +92,24 @@ def test_after_its_grid_a_campaign_is_held_against_another_machine(
     assert judged.excess > 0.1
 
 
+def test_who_knows_the_grids_model_but_for_one_factor_is_off_by_what_the_trials_are(
+    judging: ModuleType, grids: ModuleType
+) -> None:
+    factors = (0.9, 1.0, 1.1)
+    rows = pd.DataFrame(
+        [
+            ("m", c.input_tokens, c.output_tokens, 1.0, (1 + 0.02 * c.output_tokens) * by)
+            for c in CELLS
+            for by in factors
+        ],
+        columns=["model_name", "input_tokens", "output_tokens", "runtime_s", "gpu_energy_j"],
+    )
+    grid, dear = grids.Grid("test", "m", "cached", rows), list(rows.index[2::9])
+    off = [abs(1.1 / by - 1) for by in factors]
+    assert judging.one_factor(grid, dear) == pytest.approx(np.mean(off), rel=1e-6)
+    assert judging.anew(grid, dear) == pytest.approx(np.mean(off), rel=1e-6)
+
+
 def real(grids: ModuleType, rows: pd.DataFrame, *, together: bool) -> Any:
     of = {name: part.reset_index(drop=True) for name, part in rows.groupby("campaign")}
     return grids.Real(grids.Grid("test", "m", "cached", of["grid"]), of["chosen"], together=together)
