@@ -70,7 +70,7 @@ static int grow(struct judged *j) {
 }
 
 int judged_offer(struct judged *j, const struct llmpower_judged *row, uint64_t number, size_t most) {
-    if (j->full && number >= j->last) return 0;
+    if (!judged_may_stay(j, number)) return 0;
     if (j->n / 2 >= most) judged_settle(j, most);
     if (j->n == j->room && grow(j)) return -1;
     j->numbers[j->n] = number;

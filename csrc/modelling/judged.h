@@ -15,7 +15,10 @@ struct judged {
 /* The number of a row, as if drawn by chance. */
 uint64_t judged_number(const struct llmpower_judged *row);
 
-/* A row of that number that may stay; 0, or -1 without memory. */
+/* Whether a row of that number may stay; hardly any may where many were seen. */
+static inline int judged_may_stay(const struct judged *j, uint64_t number) { return !j->full || number < j->last; }
+
+/* A row of that number, which stays if it may; 0, or -1 without memory. */
 int judged_offer(struct judged *j, const struct llmpower_judged *row, uint64_t number, size_t most);
 
 /* Drop what is more than the most. */

@@ -27,9 +27,9 @@ static int32_t class_of(double variance) {
     return exponent;
 }
 
-static void count(struct llmpower_counts *counts, const struct llmpower_judged *row) {
-    const double *l = row->lengths, spanned[] = {l[0], l[1], l[2], l[3], l[0] / l[2], l[1] / l[2]};
-    counts->rows++;
+/* What lengths go from and to. */
+static void span(struct llmpower_counts *counts, const double *l) {
+    const double spanned[] = {l[0], l[1], l[2], l[3], l[0] / l[2], l[1] / l[2]};
     for (int k = 0; k < LLMPOWER_SPANNED; k++) {
         counts->low[k] = spanned[k] < counts->low[k] ? spanned[k] : counts->low[k];
         counts->high[k] = spanned[k] > counts->high[k] ? spanned[k] : counts->high[k];
@@ -158,16 +158,21 @@ static int take_in(struct llmpower_tally *tally, struct block *b, const struct l
         struct model *model = tally->models + b->model[k];
         struct strata *strata = &model->strata;
         int32_t certainty = (int32_t)b->rows[k].certainty;
+        size_t n = strata->n;
         uint32_t found;
         /* A row before it may have had the model's lengths rounded. */
         if (strata->digits < b->digits[k]) b->hash[k] = strata_hash(strata, b->lengths[k]);
         if (strata_find(strata, b->lengths[k], certainty, b->hash[k], b->likely[k], &found)) return -1;
         struct stratum *stratum = strata->strata + found;
         add(strata->cells[stratum->cell].sums, stratum->sums, b->rows + k, b->variance[k]);
-        count(&model->counts, b->rows + k);
+        model->counts.rows++;
+        /* A stratum of before has had these lengths, unless it has been rounded. */
+        if (strata->n > n || strata->digits < LLMPOWER_EXACT) span(&model->counts, b->rows[k].lengths);
         model->counts.allocated += rows->allocated && rows->allocated[b->row[k]];
         model->counts.modelled += rows->modelled && rows->modelled[b->row[k]];
-        if (judged_offer(&model->judged, b->rows + k, b->number[k], tally->most_judged)) return -1;
+        if (judged_may_stay(&model->judged, b->number[k]) &&
+            judged_offer(&model->judged, b->rows + k, b->number[k], tally->most_judged))
+            return -1;
     }
     return 0;
 }
