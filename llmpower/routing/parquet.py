@@ -96,18 +96,21 @@ class ParquetRows:
             out = stack.enter_context(pa.OSFile(str(path), "wb"))
             lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = [0, *accumulate(lengths)]
+            columns: _PlanColumns | None = None
 
-            def read(group: int) -> Future[pa.Table]:
-                return pool.submit(self._group, file, group, slice(ends[group], ends[group + 1]))
+            def ready(group: int) -> pa.Table:
+                nonlocal columns
+                rows = self._group(file, group, slice(ends[group], ends[group + 1]))
+                columns = columns or _PlanColumns(plan.result())
+                return columns.beside(rows, ends[group])
 
-            coming, columns = read(0), _PlanColumns(plan.result())
+            # Each is made ready while the one before is written.
+            coming = pool.submit(ready, 0)
             sink: pq.ParquetWriter | None = None
-            for group, first in enumerate(ends[:-1]):
-                rows = coming.result()
-                # The next one is read while this one is written.
-                if group + 1 < file.num_row_groups:
-                    coming = read(group + 1)
-                table = columns.beside(rows, first)
+            for group in range(1, len(ends)):
+                table = coming.result()
+                if group < file.num_row_groups:
+                    coming = pool.submit(ready, group)
                 if sink is None:
                     sink = stack.enter_context(ParquetWriter(out, table.schema, **_encodings(table)))
                 sink.write_table(table)
