@@ -5,6 +5,7 @@ Imports hold the interpreter; what reads Parquet and counts its rows does not.
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from llmpower.exceptions import InputError
 from llmpower.routing.rows import Rows
 from llmpower.routing.workload import Workload
 from llmpower.tables import parse_columns
+
+# Threads that compute in C need the interpreter for microseconds; one that imports would keep it from them for 5 ms.
+SWITCH_S = 5e-4
 
 
 class Read(NamedTuple):
@@ -47,6 +51,7 @@ def begin_reading(
         early = out is not None and rows.can_save_early(out)
         return Read(rows, rows.workload(keep=early), early)
 
+    sys.setswitchinterval(SWITCH_S)
     opening = pool.submit(opened)
     # Two threads that import take turns; then reading would begin when there is nothing left to do beside it.
     wait([opening])
