@@ -84,7 +84,8 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
         "preload": list(PRELOADED),
     }
     with (
-        dask.config.set({"distributed.diagnostics.nvml": False}),
+        # Nor does anybody look at the stacks that it would take a hundred times a second.
+        dask.config.set({"distributed.diagnostics.nvml": False, "distributed.worker.profile.enabled": False}),
         dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in KEPT_BYTES.items()}),
         LocalCluster(**cluster) as processes,
         Client(processes) as client,
