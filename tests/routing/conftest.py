@@ -80,6 +80,8 @@ def _solve_binary(costs: NDArray[np.float64], low: NDArray[np.int64], high: NDAr
     for k in models:
         problem += pulp.lpSum(x[q][k] for q in queries) >= int(low[k])
         problem += pulp.lpSum(x[q][k] for q in queries) <= int(high[k])
-    status = problem.solve(pulp.PULP_CBC_CMD(msg=False, gapRel=0, gapAbs=0))
+    # Of 1e-7 each, a tolerance would let costs that differ by a ζ as small pass for equal.
+    tight = [f"{side}Tolerance 1e-10" for side in ("primal", "dual")]
+    status = problem.solve(pulp.PULP_CBC_CMD(msg=False, gapRel=0, gapAbs=0, options=tight))
     assert pulp.LpStatus[status] == "Optimal"
     return float(sum(costs[q, k] * round(x[q][k].value()) for q in queries for k in models))
