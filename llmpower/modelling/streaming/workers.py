@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 TASKS_A_WORKER = 4
-LEAST_ROWS = 1 << 24
-"""Of one task, where there are as many for each worker: it begins its sums anew and has them sent and merged, which
-costs as much as summing a million rows or two."""
+LEAST_ROWS = 1 << 25
+"""Of one task, some five seconds, where there are as many for each worker. A task begins its sums anew and has them
+sent and merged, which costs as much as summing a million rows or two."""
 
 AT_ONCE = 4
 """Results that are merged in one go, where they are put together once and not once for every two of them."""
