@@ -136,24 +136,28 @@ def _base(name: str) -> str:
 
 def _judged(label: str, model: WorkloadModel, group: Group, target: TargetName) -> Judged:
     fit = model.energy if target == "energy" else model.runtime
-    cells, batched = group.cells, fit.form == Batched.name
-    batch_size = group.cell_batch_size if batched else np.ones(group.n_cells)
-    lengths = group.cell_input_tokens / batch_size, group.cell_output_tokens / batch_size
-    predicted, low, high = expected(fit, target, *lengths, group.cell_sharing)
+    batched = fit.form == Batched.name
+    cells = group.cell_input_tokens, group.cell_output_tokens, group.cell_batch_size, group.cell_sharing
+    # Rows of a cell share their lengths; those of a band have their own.
+    of_row = group.cells if group.row_lengths is None else np.arange(len(group.cells))
+    τin, τout, requests, sharing = cells if group.row_lengths is None else group.row_lengths
+    batch_size = requests if batched else np.ones_like(requests)
+    lengths = τin / batch_size, τout / batch_size
+    predicted, low, high = expected(fit, target, *lengths, sharing)
     # A published form predicts negative joules for short queries; there is no ratio to such a figure.
     predicted = np.where(predicted > 0, predicted, np.nan)
-    measured = group.energy.y / batch_size[cells] if target == "energy" else group.runtime.y
+    measured = group.energy.y / batch_size[of_row] if target == "energy" else group.runtime.y
     return Judged(
         label=label,
         model=model,
         target=target,
         fit=fit,
-        input_tokens=lengths[0][cells],
-        output_tokens=lengths[1][cells],
-        batch_size=batch_size[cells],
-        sharing=group.cell_sharing[cells],
+        input_tokens=lengths[0][of_row],
+        output_tokens=lengths[1][of_row],
+        batch_size=batch_size[of_row],
+        sharing=sharing[of_row],
         measured=measured,
-        predicted=predicted[cells],
-        low=low[cells],
-        high=high[cells],
+        predicted=predicted[of_row],
+        low=low[of_row],
+        high=high[of_row],
     )
