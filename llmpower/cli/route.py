@@ -182,15 +182,13 @@ def command(
     """
     # Before NumPy comes: this command divides cells among threads of its own, and those of BLAS would spin beside them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from concurrent.futures import ThreadPoolExecutor
-
     from llmpower.cli.route_rows import begin_reading, count_dataset
     from llmpower.places import is_dataset
 
     reading, out_by_row = None, None if cells else out
     if scheduler is None and not is_dataset(workload_source):
-        pool = click.get_current_context().with_resource(ThreadPoolExecutor(1))
-        reading = begin_reading(pool, Path(workload_source), columns, tariff_path, tariff_zone, out_by_row)
+        asked = columns, tariff_path, tariff_zone, out_by_row
+        reading = begin_reading(click.get_current_context(), Path(workload_source), *asked)
     from llmpower.cli.route_asked import goal_of, idle_of
     from llmpower.cli.route_table import plan_lines, policy_warnings, warnings
     from llmpower.modelling import load_models

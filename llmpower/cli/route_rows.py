@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
+import click
+
 from llmpower.cli.streamed import count_streamed
 from llmpower.cli.tariffs import tariff_of
 from llmpower.exceptions import InputError
@@ -30,17 +32,20 @@ class Read(NamedTuple):
 
 
 def begin_reading(
-    pool: ThreadPoolExecutor,
+    context: click.Context,
     source: Path,
     columns: tuple[str, ...],
     tariff_path: Path | None,
     tariff_zone: str | None,
     out: Path | None,
 ) -> Future[Read]:
-    """Open a file in a thread of ``pool``, and have it read there; errors wait for who asks for the result.
+    """Open a file, and have it read until ``context`` ends; errors wait for who asks for the result.
 
     ``out`` is where a row a query will be written, if anywhere.
     """
+    pool = ThreadPoolExecutor(1)
+    # What is wrong with an option is said at once, and not when all rows are read.
+    context.call_on_close(lambda: pool.shutdown(wait=False, cancel_futures=True))
 
     def opened() -> Rows:
         tariff = tariff_of(tariff_path, tariff_zone)
