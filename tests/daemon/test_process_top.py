@@ -35,7 +35,7 @@ def test_a_screen_of_a_daemon_that_comes_and_goes(
     assert "yellow" in terminal.colours or "brown" in terminal.colours
 
     terminal.resize(120, 30)
-    terminal.wait_until(lambda text: "OF LIMIT" in text and text.splitlines()[29].startswith("q: leave"))
+    terminal.wait_until(lambda text: "OF LIMIT" in text and terminal.lines[29].startswith("q: leave"))
     terminal.resize(40, 10)
     terminal.wait_until(lambda _: terminal.lines[9].startswith("q: leave"))
     terminal.resize(80, 24)
