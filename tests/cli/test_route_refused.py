@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,3 +106,18 @@ def test_a_form_that_predicts_nothing_positive_is_refused(run_route: Run, tmp_pa
     (line,) = done.stderr.splitlines()
     assert "predicts nothing positive for 1 of 3 cells (50 % of the queries), lowest for 512 + 8 tokens" in line
     assert not out.exists()
+
+
+def test_a_wrong_option_is_said_before_all_rows_are_read(route_files: Path, tmp_path: Path) -> None:
+    # Nobody has written to this pipe yet, so its rows cannot be read.
+    pipe = tmp_path / "queries.csv"
+    os.mkfifo(pipe)
+    inputs = ("--models", route_files / "models.json", "--workload", pipe, "--zeta", "1", "--knee")
+    command = [sys.executable, "-m", "llmpower.cli.main", "route", *map(str, inputs)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as route:
+        assert route.stderr is not None
+        try:
+            assert route.stderr.readline().startswith("llmpower: error: --knee = with --zeta")
+        finally:
+            pipe.write_text("input_tokens,output_tokens\n")
+        assert route.wait() == 2
