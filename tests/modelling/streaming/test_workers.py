@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from dask import config
 from distributed import Client
 from pynvml import NVML_ERROR_UNINITIALIZED
 
@@ -66,6 +67,10 @@ def test_local_workers_keep_the_memory_of_arrays_and_one_thread(client: Client) 
     for environment in client.run(lambda: dict(os.environ)).values():
         assert int(environment["MALLOC_TRIM_THRESHOLD_"]) > 1 << 25
         assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_nobody_looks_at_the_stacks_of_local_workers(client: Client) -> None:
+    assert not any(client.run(lambda: config.get("distributed.worker.profile.enabled")).values())
 
 
 def test_workers_count_a_plans_queries_as_one_process_does(client: Client, make: Make, write: Write) -> None:
