@@ -179,6 +179,7 @@ def by_pair(
     A list and an array of n_models² each.
     """
     shape, n_pairs = (len(choice),), n_models * n_models
+    assert max(choice.max(), runner_up.max()) < n_models
     ends, queries, margins = np.empty(n_pairs, np.int64), np.empty(n_pairs, np.int64), np.empty(shape)
     lib.llmpower_by_pair(
         uint16(choice, shape),
@@ -197,6 +198,7 @@ def by_pair(
 def border(choice: Choices, runner_up: Choices, margin: FloatArray, n_models: int, limits: FloatArray) -> IntArray:
     """The cells whose ``margin`` is at most the limit of their pair (n_models²,), in ascending order."""
     shape, cells = (len(choice),), np.empty(len(choice), np.int64)
+    assert max(choice.max(), runner_up.max()) < n_models
     n = lib.llmpower_border(
         uint16(choice, shape),
         uint16(runner_up, shape),
