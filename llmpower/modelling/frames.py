@@ -1,12 +1,12 @@
-"""A table's columns as arrays: what a fit looks at, in the order of its models, and nothing else of the table.
+"""A table's columns as arrays: what a fit looks at, and nothing else of the table.
 
-Fitting asks only for numbers, and for arrays that lie together. A frame of a million rows and a score of columns takes
-seconds to split by model; these take a sort of small numbers and one gather a column.
+Numbers are arrays where they lie. Words are made numbers, a stretch of the table at a time: the rows before it are
+summed meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[Any]
+
+STRETCH = 1 << 17
+"""Rows that are looked at together: a cache holds their columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ class Rows:
         return {name: column for name, column in self.columns.items() if column.dtype == np.float64}
 
 
-def read_rows(checked: pd.DataFrame, numbers: Sequence[str]) -> Rows:
-    """``numbers`` and flags of a table that was checked; a column that is missing is left out."""
+def read_rows(checked: pd.DataFrame, numbers: Sequence[str]) -> Iterator[Rows]:
+    """``numbers`` and flags of a table that was checked, stretch by stretch; a column that is missing is left out."""
     import pandas as pd
 
     columns: dict[str, Array] = {
@@ -66,11 +69,15 @@ def read_rows(checked: pd.DataFrame, numbers: Sequence[str]) -> Rows:
     columns["simulated"] = checked["simulated"].to_numpy(dtype=bool)
     if "allocated" in checked.columns:
         columns["allocated"] = _true(checked["allocated"])
-    if "quality" in checked.columns:
-        columns["modelled"] = (checked["quality"] == "modelled").to_numpy(dtype=bool, na_value=False)
-    codes, names = pd.factorize(words(checked, "system"), sort=True)
-    columns["system"] = codes
-    return Rows(columns, tuple(names))
+    quality = checked["quality"] if "quality" in checked.columns else None
+    system = words(checked, "system")
+    for start in range(0, len(checked), STRETCH):
+        part = slice(start, start + STRETCH)
+        of_part = {name: column[part] for name, column in columns.items()}
+        if quality is not None:
+            of_part["modelled"] = (quality.iloc[part] == "modelled").to_numpy(dtype=bool, na_value=False)
+        of_part["system"], systems = pd.factorize(system.iloc[part], sort=True)
+        yield Rows(of_part, tuple(systems))
 
 
 def _counts(rows: pd.DataFrame, column: str) -> Array:

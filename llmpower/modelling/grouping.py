@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.modelling.boundary import Boundary
-from llmpower.modelling.frames import read_rows
+from llmpower.modelling.frames import STRETCH, read_rows
 from llmpower.modelling.groups import NUMBERS, Group, Maker, group_columns, makers_of
 from llmpower.modelling.measurements import check_measurements
 from llmpower.modelling.strata import JUDGED_ROWS
-from llmpower.modelling.tally import STRETCH, Key, Tally, processors
+from llmpower.modelling.tally import Key, Tally, processors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,27 +48,27 @@ def makers_of_rows(
 
 
 def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Boundary, *, whole: bool) -> Tally:
-    """The sums of a table; its columns as arrays are let go before groups are made."""
+    """The sums of a table; each stretch of it is summed while the next is read."""
     checked = check_measurements(measurements, covered.parts_name)
     threads = min(processors(), 1 + len(checked) // STRETCH)
-    further = [name for name in columns if name != "system"]
-    with ThreadPoolExecutor(threads) as pool:
-        # Arrow numbers words without Python's lock, those of systems and those of models beside each other.
-        numbered = pool.map(lambda name: _numbered(measurements, name), further)
-        rows = read_rows(checked, sorted({*NUMBERS, *covered.consulted()}))
-        of_columns = dict(zip(further, numbered, strict=True)) | {"system": (rows["system"], rows.systems)}
-    codes, keys = keys_of([of_columns[name] for name in columns])
-    del checked
     tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads)
-    tally.add(keys, codes, rows)
+    further, summed = {name: checked[name] for name in columns if name != "system"}, 0
+    for rows in read_rows(checked, sorted({*NUMBERS, *covered.consulted()})):
+        stretch, systems = slice(summed, summed + len(rows)), (rows["system"], rows.systems)
+        codes, keys = keys_of(
+            [systems if name == "system" else _numbered(further[name].iloc[stretch]) for name in columns]
+        )
+        tally.add(keys, codes, rows)
+        summed += len(rows)
     return tally
 
 
-def _numbered(measurements: pd.DataFrame, name: str) -> Numbered:
+def _numbered(column: pd.Series[Any]) -> Numbered:
     import pandas as pd
 
-    codes, values = pd.factorize(measurements[name], sort=True, use_na_sentinel=False)
-    return codes, list(values)
+    codes, values = pd.factorize(column, sort=True, use_na_sentinel=False)
+    # What is empty is one key in all stretches, though no NaN of one is that of another.
+    return codes, [np.nan if pd.isna(value) else value for value in values]
 
 
 def keys_of(columns: Sequence[Numbered]) -> tuple[NDArray[np.int64], list[Key]]:

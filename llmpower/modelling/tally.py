@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling import strata
 from llmpower.modelling.boundary import Boundary, Covered
-from llmpower.modelling.frames import Rows
+from llmpower.modelling.frames import STRETCH, Rows
 from llmpower.modelling.kernels import Summed, Summer
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.strata import JUDGED, JUDGED_ROWS, SUMS, SURE_SUMS, Strata
@@ -28,9 +28,6 @@ POOLED = ("system", "batch_size", "concurrency")
 MOST_NAMES = 50
 KEPT = ("input_tokens", "output_tokens", "batch_size", "concurrency", "runtime_s", "allocated", "modelled")
 """Columns that are summed as they are."""
-
-STRETCH = 1 << 17
-"""Rows that are looked at together."""
 
 MOST_THREADS = 4
 """That work at a time: more wait for memory, and for the model that has most rows."""

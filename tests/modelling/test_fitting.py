@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling import FORM_NAMES, FORMS, Form, WorkloadModel, fit
+from llmpower.modelling import FORM_NAMES, FORMS, Form, WorkloadModel, fit, frames
 from llmpower.modelling.forms import Batched, Phases
 
 LENGTHS = (8, 32, 128, 512)
@@ -92,6 +92,28 @@ def test_further_columns_become_part_of_the_name() -> None:
         "a [batch_size=1]",
         "a [batch_size=8]",
     ]
+
+
+def test_a_table_read_in_stretches_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Models, systems and empty cells of a column in every stretch, in no order.
+    parts = [
+        measured(noise=0.02, system="A", quality="modelled", node=1.0),
+        measured(noise=0.03, system="B", node=float("nan")),
+        measured("roofline", "b", node=float("nan")),
+    ]
+    frame = pd.concat(parts).sample(frac=1, random_state=1)
+    options: dict[str, Any] = {"form": "cached", "group_by": ["model_name", "node"]}
+    whole = fit(frame, **options)
+    monkeypatch.setattr(frames, "STRETCH", 7)
+    stretched = fit(frame, **options)
+    assert [(model.model_name, model.system) for model in stretched] == [
+        ("a [node=1]", "A"),
+        ("a [node=nan]", "B"),
+        ("b [node=nan]", ""),
+    ]
+    for one, other in zip(stretched, whole, strict=True):
+        assert one.energy.warnings == other.energy.warnings
+        np.testing.assert_array_equal(one.energy.coefficients, other.energy.coefficients)
 
 
 @pytest.mark.parametrize(
