@@ -18,6 +18,7 @@ from llmpower.exceptions import InputError
 
 # JSON has integers of any size and, as Python reads it, NaN and Infinity; a float has not, or must not.
 LARGEST = sys.float_info.max
+LARGEST_INTEGER = 2**63 - 1
 
 
 class Node:
@@ -83,10 +84,11 @@ class Node:
         return self.value
 
     def integer(self) -> int:
-        """A whole number ≥ 0."""
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < 0:
-            raise self.refuse(f"is not a whole number ≥ 0; {self.remedy}")
-        return self.value
+        """A whole number from 0 to 2⁶³ − 1."""
+        value = self.value
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_INTEGER:
+            raise self.refuse(f"is not a whole number ≥ 0 that arrays can hold; {self.remedy}")
+        return value
 
     def number(self) -> float:
         """A finite number."""

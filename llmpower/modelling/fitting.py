@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmpower.exceptions import FitError
+from llmpower.exceptions import FitError, InputError
+from llmpower.modelling.calibration import CALIBRATED
 from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
@@ -31,7 +32,7 @@ from llmpower.modelling.heldout import (
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
 from llmpower.modelling.nesting import nested
-from llmpower.modelling.regression import Regression, moments_of, regress, weigh
+from llmpower.modelling.regression import Regression, calibrated, moments_of, regress, weigh
 from llmpower.modelling.solving import inverse
 from llmpower.modelling.strata import LENGTHS, Codes
 from llmpower.modelling.tally import processors
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AUTO = "auto"
+# Held-out errors of a total below this are said: of what is billed or planned, a twentieth is missed.
+LOW = -0.05
 
 
 def fit(
@@ -50,6 +53,7 @@ def fit(
     group_by: Sequence[str] | None = None,
     boundary: str = "gpu",
     robust: bool = False,
+    calibrate: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[WorkloadModel]:
     """Fit energy and runtime of every model in ``measurements``.
@@ -67,13 +71,15 @@ def fit(
             there is such a column. Columns beyond those two become part of the name: ``Llama [batch_size=8]``.
         boundary: what the energy covers: a name of :data:`~llmpower.modelling.boundary.BOUNDARIES`.
         robust: let outliers count for less, by Huber's weights. The form ``paper`` stays ordinary least squares.
+        calibrate: scale each fit so that its predictions add up to what was measured
+            (:mod:`~llmpower.modelling.calibration`). Not with ``robust``, nor for the form ``paper``.
         progress: called with the number of models fitted and of all of them.
 
     Returns:
         The models, sorted by the values they are grouped by.
 
     Raises:
-        InputError: an option is unknown.
+        InputError: an option is unknown, or both ``robust`` and ``calibrate`` are asked for.
         FitError: the measurements cannot carry the form: a row is impossible, there is one cell or fewer cells than
             terms, a constant column, terms that cannot be told apart, or simulated rows mixed with real ones.
 
@@ -92,9 +98,11 @@ def fit(
         >>> model.energy.heldout.mape < 1e-9
         True
     """
+    if robust and calibrate:
+        raise InputError("--calibrate", "given", "outliers count whole in a total; leave it out, or --robust")
     forms = forms_of(form, intercept=intercept)
     makers = makers_of_rows(measurements, group_by, boundary, whole=robust)
-    return fit_groups(makers, forms, robust=robust, progress=progress)
+    return fit_groups(makers, forms, robust=robust, calibrate=calibrate, progress=progress)
 
 
 def fit_groups(
@@ -102,13 +110,14 @@ def fit_groups(
     forms: Sequence[Form],
     *,
     robust: bool = False,
+    calibrate: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[WorkloadModel]:
     """Energy and runtime of every model, some of them beside each other; ``progress`` as for :func:`fit`."""
     models: list[WorkloadModel] = []
     threads = min(processors(), max(1, len(makers)))
     with ThreadPoolExecutor(threads) as pool:
-        for model in pool.map(lambda make: fit_group(make(), forms, robust=robust), makers):
+        for model in pool.map(lambda make: fit_group(make(), forms, robust=robust, calibrate=calibrate), makers):
             models.append(model)
             if progress is not None:
                 progress(len(models), len(makers))
@@ -124,7 +133,7 @@ def forms_of(form: str, *, intercept: bool = False) -> list[Form]:
     return [make_form(name) for name in FORM_NAMES] if form == AUTO else [make_form(form, intercept=intercept)]
 
 
-def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False) -> WorkloadModel:
+def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False, calibrate: bool = False) -> WorkloadModel:
     """Energy and runtime of one model, by the best of ``forms``."""
     if group.n_cells == 1:
         advice = (
@@ -142,14 +151,21 @@ def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False) -> W
         model_name=group.model_name,
         system=group.system,
         simulated=group.simulated,
-        energy=_best(group, group.energy, forms, designs, bands, robust=robust),
-        runtime=_best(group, group.runtime, forms, designs, bands, robust=robust),
+        energy=_best(group, group.energy, forms, designs, bands, robust=robust, calibrate=calibrate),
+        runtime=_best(group, group.runtime, forms, designs, bands, robust=robust, calibrate=calibrate),
         boundary=group.boundary,
     )
 
 
 def _best(
-    group: Group, target: Target, forms: Sequence[Form], designs: Designs, bands: Sequence[Codes], *, robust: bool
+    group: Group,
+    target: Target,
+    forms: Sequence[Form],
+    designs: Designs,
+    bands: Sequence[Codes],
+    *,
+    robust: bool,
+    calibrate: bool,
 ) -> Fit:
     """The form to keep; the others are its alternatives, best first."""
     candidates: list[Candidate] = []
@@ -159,6 +175,8 @@ def _best(
     for form in forms:
         try:
             regression = regress(group, target, form, designs=designs, weighting=weighting, robust=robust)
+            if calibrate:
+                regression = calibrated(regression, target, designs)
             candidates.append(_candidate(group, target, regression))
         except FitError as error:
             refused[form.label] = error
@@ -199,7 +217,7 @@ def _candidate(group: Group, target: Target, regression: Regression) -> Candidat
 def _detailed(group: Group, target: Target, candidate: Candidate, bands: Sequence[Codes], *, robust: bool) -> Fit:
     """Everything that is said of the form that was chosen."""
     regression, form = candidate.regression, candidate.regression.form
-    moments = moments_of(group, target, form, regression.sums, regression.coefficients)
+    moments = moments_of(group, target, form, regression.sums, regression.solution)
     if form.non_negative:
         β, constant = regression.coefficients, _has_constant(regression)
         statistics = weighted_statistics(moments.relative, β, constant=constant)
@@ -251,7 +269,7 @@ def _covariance(regression: Regression, moments: FitMoments, folds: FloatArray |
     covariance = np.full((len(free), len(free)), np.nan)
     degrees = moments.estimate.n - int(free.sum())
     if degrees > 0 and free.any():
-        variance = moments.estimate.residual(regression.coefficients) / degrees
+        variance = regression.scale**2 * moments.estimate.residual(regression.solution) / degrees
         covariance[np.ix_(free, free)] = variance * inverse(moments.estimate.gram[np.ix_(free, free)])
     return covariance
 
@@ -272,6 +290,8 @@ def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
         parts.append("rows weighted by their standard deviations")
     if robust:
         parts.append("Huber's weights")
+    if candidate.regression.totals is not None:
+        parts.append(CALIBRATED)
     how = "of the residuals" if candidate.folds is None else "by the delete-one-cell jackknife"
     return "; ".join([*parts, f"standard errors {how}"])
 
@@ -284,6 +304,11 @@ def _doubts(group: Group, candidate: Candidate) -> list[str]:
         n = heldout.negative_predictions
         doubts.append(
             f"{n} of {group.n_cells} held-out cells predicted at or below zero: not to be trusted on short queries"
+        )
+    if heldout.bias is not None and heldout.bias < LOW and candidate.regression.form.non_negative:
+        doubts.append(
+            f"predictions add up to {-100 * heldout.bias:.1f} % less than was measured, as relative error is drawn to"
+            " the cheaper of rows that vary; for totals fit with --calibrate"
         )
     if outliers := candidate.regression.outliers:
         doubts.append(f"{outliers} of {group.n_obs} rows are outliers and count for less than half (--robust)")

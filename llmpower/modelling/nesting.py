@@ -60,8 +60,8 @@ def _without_two(candidate: Candidate, group: Group, y: FloatArray) -> tuple[Flo
         without_one = regression.predict(folds), by_cell(candidate.errors, group.cells)
         return np.broadcast_to(without_one[0], (m, m)), np.broadcast_to(without_one[1], (m, m))
     predicted = np.full((m, m), np.nan)
-    for c, β in enumerate(folds):
-        held_out = predict_held_out(regression.without(c, β))
+    for c in range(m):
+        held_out = predict_held_out(regression.without(c))
         if held_out is not None:
             predicted[c] = held_out[0]
     of_rows = np.abs(predicted[:, group.cells] / y - 1)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
+from llmpower.modelling.calibration import Totals
 from llmpower.modelling.cells import Cells
 from llmpower.modelling.designs import Designs, design_of, mean_of, points_of
 from llmpower.modelling.folds import without_each_cell, without_each_part
@@ -38,8 +39,9 @@ class Block:
 class Regression:
     """``design`` has shape (m, n_terms) over the model's cells; ``sums`` are those of the weights it was fitted with.
 
-    ``row_columns`` are those of the judged rows' design where cells are bands, else none. ``outliers`` counts rows that
-    Huber's weights leave little.
+    ``row_columns`` are those of the judged rows' design where cells are bands, else none. ``solution`` is what least
+    squares give. ``outliers`` counts rows that Huber's weights leave little. ``totals`` are there where predictions
+    are to add up to them.
     """
 
     form: Form
@@ -47,8 +49,19 @@ class Regression:
     row_columns: Sequence[FloatArray]
     blocks: tuple[Block, ...]
     sums: Sums
-    coefficients: FloatArray
+    solution: FloatArray
     outliers: int = 0
+    totals: Totals | None = None
+
+    @property
+    def scale(self) -> float:
+        """κ, by which predictions add up to what was measured; 1 where they need not."""
+        return 1.0 if self.totals is None else self.totals.scale(self.solution)
+
+    @property
+    def coefficients(self) -> FloatArray:
+        """What predictions are made with."""
+        return self.scale * self.solution
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -70,24 +83,31 @@ class Regression:
 
     def without_each_cell(self) -> FloatArray | None:
         """Coefficients without cell c, shape (m, n_terms); ``None`` when some cell cannot be spared."""
+        folds = self._solved_without_each_cell()
+        if folds is None or self.totals is None:
+            return folds
+        return self.totals.scales_without(np.arange(len(folds)), folds) * folds
+
+    def _solved_without_each_cell(self) -> FloatArray | None:
         if len(self.blocks) == 1:
-            return without_each_cell(self.blocks[0].cells, self.coefficients, non_negative=self.form.non_negative)
-        folds = np.empty((len(self.design), len(self.coefficients)))
+            return without_each_cell(self.blocks[0].cells, self.solution, non_negative=self.form.non_negative)
+        folds = np.empty((len(self.design), len(self.solution)))
         for block in self.blocks:
-            part = without_each_cell(block.cells, self.coefficients[block.terms], non_negative=self.form.non_negative)
+            part = without_each_cell(block.cells, self.solution[block.terms], non_negative=self.form.non_negative)
             if part is None:
                 return None
             if len(part) == len(folds):
                 folds[:, block.terms] = part
             else:
-                folds[:, block.terms] = self.coefficients[block.terms]
+                folds[:, block.terms] = self.solution[block.terms]
                 folds[block.present, block.terms] = part
         return folds
 
-    def without(self, cell: int, coefficients: FloatArray) -> Regression:
-        """What it is without one cell, which leaves ``coefficients``."""
+    def without(self, cell: int) -> Regression:
+        """What it is without one cell that can be spared."""
         blocks = tuple(replace(block, cells=block.cells.without(block.present == cell)) for block in self.blocks)
-        return replace(self, blocks=blocks, coefficients=coefficients)
+        totals = None if self.totals is None else self.totals.without(cell)
+        return replace(self, blocks=blocks, solution=_solved(blocks, self.form), totals=totals)
 
     def without_each_part(self, part: NDArray[np.int64], n_parts: int) -> FloatArray:
         """Coefficients without the cells of each part, shape (n_parts, n_terms); NaN where the others do not tell them.
@@ -102,7 +122,7 @@ class Regression:
             axis=1,
         )
         β[np.isnan(β).any(axis=1)] = np.nan
-        return β
+        return β if self.totals is None else self.totals.scales_without(part, β) * β
 
 
 def regress(
@@ -142,6 +162,14 @@ def regress(
         cells = Cells.of_sums(design, sums)
     β = cells.solve(non_negative=True)
     return Regression(form, design, row_columns, (_whole(cells),), sums, β, outliers)
+
+
+def calibrated(regression: Regression, target: Target, designs: Designs) -> Regression:
+    """With predictions that add up to what was measured; ordinary least squares as they are."""
+    if not regression.form.non_negative:
+        return regression
+    totals = Totals.of(designs.of_cells(regression.form, target, target.raw), target.raw)
+    return replace(regression, totals=totals)
 
 
 def weigh(group: Group, target: Target, forms: Sequence[Form], designs: Designs) -> Weighting:
@@ -206,8 +234,13 @@ def _phases(
             sums, _ = robust_sums(part, rows, np.ones(len(cells)))
             solved = Cells.of_sums(part, sums)
         blocks.append(Block(terms, present, solved))
-    β = np.concatenate([block.cells.solve(non_negative=True) for block in blocks])
+    β = _solved(blocks, form)
     return Regression(form, design, row_columns, tuple(blocks), target.relative, β)
+
+
+def _solved(blocks: Sequence[Block], form: Form) -> FloatArray:
+    """The coefficients of all blocks side by side."""
+    return np.concatenate([block.cells.solve(non_negative=form.non_negative) for block in blocks])
 
 
 def moments_of(group: Group, target: Target, form: Form, sums: Sums, β: FloatArray) -> FitMoments:

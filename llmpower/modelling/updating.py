@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
+from llmpower.modelling.calibration import CALIBRATED
 from llmpower.modelling.designs import design_of, row_design_of
 from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
@@ -55,7 +56,7 @@ def update(
         group_by: as the models were fitted.
 
     Raises:
-        InputError: models of several boundaries, or one without sums.
+        InputError: models of several boundaries, one without sums, or one that was calibrated.
         FitError: rows that cannot be, or simulated ones for a model of real ones.
     """
     boundaries = {model.boundary for model in models}
@@ -94,6 +95,9 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     if old.moments is None:
         advice = f"{model.model_name} was fitted by a version that kept no sums; fit again from all measurements"
         raise InputError("moments", "missing", advice)
+    if CALIBRATED in old.estimator:
+        advice = f"{model.model_name}: its sums do not say what predictions add up to; fit again from all measurements"
+        raise InputError("estimator", CALIBRATED, advice)
     form = make_form(old.form, intercept="intercept" in old.terms)
     row_design = row_design_of(group, target, form)
     asked = design_of(group, target, form, target.relative if form.non_negative else target.raw) @ old.coefficients

@@ -136,6 +136,14 @@ def read(document: Any, directory: Path) -> list[WorkloadModel]:
     return load_models(file)
 
 
+def test_a_count_that_no_array_holds_is_refused(path: Path, model: WorkloadModel) -> None:
+    document = dump_models([model])
+    document["models"][0]["energy"]["n_obs"] = 10**400
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"models\[0\]\.energy\.n_obs .*whole number"):
+        load_models(path)
+
+
 @given(data=st.data())
 def test_whatever_is_changed_is_refused_or_still_a_document(
     path: Path, model: WorkloadModel, data: st.DataObject

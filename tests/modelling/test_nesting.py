@@ -39,12 +39,12 @@ def cells_of(rows: pd.DataFrame) -> Any:
     return rows.groupby(["input_tokens", "output_tokens"], sort=False).ngroup().to_numpy()
 
 
-def from_rows(rows: pd.DataFrame) -> tuple[np.ndarray, set[str]]:
+def from_rows(rows: pd.DataFrame, **options: Any) -> tuple[np.ndarray, set[str]]:
     """|ŷ − y|/y of each row by a fit to all other cells, and the forms that these chose."""
     cells, errors, forms = cells_of(rows), np.empty(len(rows)), set()
     for cell in np.unique(cells):
         out = cells == cell
-        (model,) = fit(rows[~out])
+        (model,) = fit(rows[~out], **options)
         row = rows[out].iloc[0]
         ŷ = float(model.energy.predict(row.input_tokens, row.output_tokens))
         errors[out] = abs(ŷ / rows.gpu_energy_j[out] - 1)
@@ -62,15 +62,18 @@ def with_phases(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(gpu_energy_j=prefill + decode, **parts)
 
 
+@pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize(
     ("n_cells", "seed", "phased"), [(12, 1, False), (20, 5, False), (FEW_CELLS, 4, False), (14, 1, True)]
 )
-def test_few_cells_are_each_chosen_for_and_fitted_without(n_cells: int, seed: int, phased: bool) -> None:
+def test_few_cells_are_each_chosen_for_and_fitted_without(
+    n_cells: int, seed: int, phased: bool, calibrate: bool
+) -> None:
     rows = measured(n_cells, seed)
     if phased:
         rows = with_phases(rows)
-    errors, forms = from_rows(rows)
-    (model,) = fit(rows)
+    errors, forms = from_rows(rows, calibrate=calibrate)
+    (model,) = fit(rows, calibrate=calibrate)
     assert len(forms) > 1, "nothing is told by forms that all agree"
     found = model.energy.nested
     assert found is not None
