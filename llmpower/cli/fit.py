@@ -34,7 +34,7 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 @click.option("--form", type=click.Choice(FORMS), default="auto", show_default=True, help="What is fitted.")
 @click.option("--intercept", is_flag=True, help="Give the form paper a constant; the same as paper+intercept.")
 @click.option("--robust", is_flag=True, help="Let outliers count for less (Huber's weights).")
-@click.option("--calibrate", is_flag=True, help="Scale predictions so that they add up to what was measured.")
+@click.option("--match-total", is_flag=True, help="Scale predictions so that they add up to what was measured.")
 @click.option("--group-by", metavar="NAME[,NAME…]", help="One model per value. [default: model_name,system]")
 @click.option(
     "--boundary",
@@ -73,7 +73,7 @@ def command(
     form: str,
     intercept: bool,
     robust: bool,
-    calibrate: bool,
+    match_total: bool,
     group_by: str | None,
     boundary: str,
     tdp_w: float | None,
@@ -107,7 +107,7 @@ def command(
     standard error. NESTED is the error where the choice, too, has not seen the cell (– where it was not asked).
 
     The least error of single queries is not that of their sum: where trials vary by 10 %, relative error leaves a total
-    2 % low, and a sixth where they vary by 30 %. --calibrate scales each fit, and its held-out errors, to the total.
+    2 % low, and a sixth where they vary by 30 %. --match-total scales each fit, and its held-out errors, to the total.
 
     A model in models.json keeps the sums it was fitted from, so that --update adds new rows without the old ones; how
     far off it was on them before is said, and is its held-out error from then on.
@@ -142,7 +142,7 @@ def command(
             intercept=intercept,
             group_by=columns_of_group,
             boundary=boundary,
-            calibrate=calibrate,
+            match_total=match_total,
             columns=renamed,
             where=where,
             tdp_w=tdp_w,
@@ -156,7 +156,7 @@ def command(
     screening.refuse(refused)
     rows = screening.leave_out(measurements, left_out)
     if update is not None:
-        _refuse_beside_update(form=form, intercept=intercept, robust=robust, calibrate=calibrate, boundary=boundary)
+        _refuse_beside_update(form=form, intercept=intercept, robust=robust, match_total=match_total, boundary=boundary)
         models = learn(load_models(update, "--update"), rows, group_by=columns_of_group)
         out = out or update
     else:
@@ -168,7 +168,7 @@ def command(
                 group_by=columns_of_group,
                 boundary=boundary,
                 robust=robust,
-                calibrate=calibrate,
+                match_total=match_total,
                 progress=progress,
             )
     tables = anova(rows, boundary) if with_anova else ()
@@ -207,10 +207,12 @@ def _show(
 
 def _refuse_beside_update(**given: object) -> None:
     """The models that learn have all of this already."""
-    defaults = {"form": "auto", "intercept": False, "robust": False, "calibrate": False, "boundary": "gpu"}
+    defaults = {"form": "auto", "intercept": False, "robust": False, "match_total": False, "boundary": "gpu"}
     for name, value in given.items():
         if value != defaults[name]:
-            raise InputError(f"--{name}", value, "models that learn keep what they were fitted with; leave it out")
+            raise InputError(
+                f"--{name.replace('_', '-')}", value, "models that learn keep what they were fitted with; leave it out"
+            )
 
 
 def _refuse_beside_dataset(**given: object) -> None:

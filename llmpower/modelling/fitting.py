@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.calibration import CALIBRATED
 from llmpower.modelling.choosing import Candidate, choose
 from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
@@ -32,10 +31,11 @@ from llmpower.modelling.heldout import (
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments
 from llmpower.modelling.nesting import nested
-from llmpower.modelling.regression import Regression, calibrated, moments_of, regress, weigh
+from llmpower.modelling.regression import Regression, matched, moments_of, regress, weigh
 from llmpower.modelling.solving import inverse
 from llmpower.modelling.strata import LENGTHS, Codes
 from llmpower.modelling.tally import processors
+from llmpower.modelling.totals import MATCHED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def fit(
     group_by: Sequence[str] | None = None,
     boundary: str = "gpu",
     robust: bool = False,
-    calibrate: bool = False,
+    match_total: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[WorkloadModel]:
     """Fit energy and runtime of every model in ``measurements``.
@@ -71,15 +71,15 @@ def fit(
             there is such a column. Columns beyond those two become part of the name: ``Llama [batch_size=8]``.
         boundary: what the energy covers: a name of :data:`~llmpower.modelling.boundary.BOUNDARIES`.
         robust: let outliers count for less, by Huber's weights. The form ``paper`` stays ordinary least squares.
-        calibrate: scale each fit so that its predictions add up to what was measured
-            (:mod:`~llmpower.modelling.calibration`). Not with ``robust``, nor for the form ``paper``.
+        match_total: scale each fit so that its predictions add up to what was measured
+            (:mod:`~llmpower.modelling.totals`). Not with ``robust``, nor for the form ``paper``.
         progress: called with the number of models fitted and of all of them.
 
     Returns:
         The models, sorted by the values they are grouped by.
 
     Raises:
-        InputError: an option is unknown, or both ``robust`` and ``calibrate`` are asked for.
+        InputError: an option is unknown, or both ``robust`` and ``match_total`` are asked for.
         FitError: the measurements cannot carry the form: a row is impossible, there is one cell or fewer cells than
             terms, a constant column, terms that cannot be told apart, or simulated rows mixed with real ones.
 
@@ -98,11 +98,11 @@ def fit(
         >>> model.energy.heldout.mape < 1e-9
         True
     """
-    if robust and calibrate:
-        raise InputError("--calibrate", "given", "outliers count whole in a total; leave it out, or --robust")
+    if robust and match_total:
+        raise InputError("--match-total", "given", "outliers count whole in a total; leave it out, or --robust")
     forms = forms_of(form, intercept=intercept)
     makers = makers_of_rows(measurements, group_by, boundary, whole=robust)
-    return fit_groups(makers, forms, robust=robust, calibrate=calibrate, progress=progress)
+    return fit_groups(makers, forms, robust=robust, match_total=match_total, progress=progress)
 
 
 def fit_groups(
@@ -110,14 +110,14 @@ def fit_groups(
     forms: Sequence[Form],
     *,
     robust: bool = False,
-    calibrate: bool = False,
+    match_total: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[WorkloadModel]:
     """Energy and runtime of every model, some of them beside each other; ``progress`` as for :func:`fit`."""
     models: list[WorkloadModel] = []
     threads = min(processors(), max(1, len(makers)))
     with ThreadPoolExecutor(threads) as pool:
-        for model in pool.map(lambda make: fit_group(make(), forms, robust=robust, calibrate=calibrate), makers):
+        for model in pool.map(lambda make: fit_group(make(), forms, robust=robust, match_total=match_total), makers):
             models.append(model)
             if progress is not None:
                 progress(len(models), len(makers))
@@ -133,7 +133,7 @@ def forms_of(form: str, *, intercept: bool = False) -> list[Form]:
     return [make_form(name) for name in FORM_NAMES] if form == AUTO else [make_form(form, intercept=intercept)]
 
 
-def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False, calibrate: bool = False) -> WorkloadModel:
+def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False, match_total: bool = False) -> WorkloadModel:
     """Energy and runtime of one model, by the best of ``forms``."""
     if group.n_cells == 1:
         advice = (
@@ -151,8 +151,8 @@ def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False, cali
         model_name=group.model_name,
         system=group.system,
         simulated=group.simulated,
-        energy=_best(group, group.energy, forms, designs, bands, robust=robust, calibrate=calibrate),
-        runtime=_best(group, group.runtime, forms, designs, bands, robust=robust, calibrate=calibrate),
+        energy=_best(group, group.energy, forms, designs, bands, robust=robust, match_total=match_total),
+        runtime=_best(group, group.runtime, forms, designs, bands, robust=robust, match_total=match_total),
         boundary=group.boundary,
     )
 
@@ -165,7 +165,7 @@ def _best(
     bands: Sequence[Codes],
     *,
     robust: bool,
-    calibrate: bool,
+    match_total: bool,
 ) -> Fit:
     """The form to keep; the others are its alternatives, best first."""
     candidates: list[Candidate] = []
@@ -175,8 +175,8 @@ def _best(
     for form in forms:
         try:
             regression = regress(group, target, form, designs=designs, weighting=weighting, robust=robust)
-            if calibrate:
-                regression = calibrated(regression, target, designs)
+            if match_total:
+                regression = matched(regression, target, designs)
             candidates.append(_candidate(group, target, regression))
         except FitError as error:
             refused[form.label] = error
@@ -291,7 +291,7 @@ def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
     if robust:
         parts.append("Huber's weights")
     if candidate.regression.totals is not None:
-        parts.append(CALIBRATED)
+        parts.append(MATCHED)
     how = "of the residuals" if candidate.folds is None else "by the delete-one-cell jackknife"
     return "; ".join([*parts, f"standard errors {how}"])
 
@@ -308,7 +308,7 @@ def _doubts(group: Group, candidate: Candidate) -> list[str]:
     if heldout.bias is not None and heldout.bias < LOW and candidate.regression.form.non_negative:
         doubts.append(
             f"predictions add up to {-100 * heldout.bias:.1f} % less than was measured, as relative error is drawn to"
-            " the cheaper of rows that vary; for totals fit with --calibrate"
+            " the cheaper of rows that vary; for totals fit with --match-total"
         )
     if outliers := candidate.regression.outliers:
         doubts.append(f"{outliers} of {group.n_obs} rows are outliers and count for less than half (--robust)")

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
-from llmpower.modelling.calibration import Totals
 from llmpower.modelling.cells import Cells
 from llmpower.modelling.designs import Designs, design_of, mean_of, points_of
 from llmpower.modelling.folds import without_each_cell, without_each_part
@@ -23,6 +22,7 @@ from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.moments import FitMoments, Moments, Sums
 from llmpower.modelling.outliers import robust_sums, rows_of
 from llmpower.modelling.solving import Missed, judge, predict
+from llmpower.modelling.totals import Totals
 from llmpower.modelling.weights import Weighting, uncertain
 
 
@@ -164,7 +164,7 @@ def regress(
     return Regression(form, design, row_columns, (_whole(cells),), sums, β, outliers)
 
 
-def calibrated(regression: Regression, target: Target, designs: Designs) -> Regression:
+def matched(regression: Regression, target: Target, designs: Designs) -> Regression:
     """With predictions that add up to what was measured; ordinary least squares as they are."""
     if not regression.form.non_negative:
         return regression

@@ -23,7 +23,7 @@ from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.moments import Sums
 from llmpower.modelling.strata import Codes
 
-CALIBRATED = "scaled to the total that was measured"
+MATCHED = "scaled to the total that was measured"
 """What an estimator says of it."""
 
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.calibration import CALIBRATED
 from llmpower.modelling.designs import design_of, row_design_of
 from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
@@ -36,6 +35,7 @@ from llmpower.modelling.moments import FitMoments, Sums
 from llmpower.modelling.regression import Part, moments_of, parts_of
 from llmpower.modelling.solving import inverse, solve
 from llmpower.modelling.strata import TOKENS
+from llmpower.modelling.totals import MATCHED
 from llmpower.modelling.weights import huber, uncertain
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def update(
         group_by: as the models were fitted.
 
     Raises:
-        InputError: models of several boundaries, one without sums, or one that was calibrated.
+        InputError: models of several boundaries, one without sums, or one that was matched to its total.
         FitError: rows that cannot be, or simulated ones for a model of real ones.
     """
     boundaries = {model.boundary for model in models}
@@ -95,9 +95,9 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     if old.moments is None:
         advice = f"{model.model_name} was fitted by a version that kept no sums; fit again from all measurements"
         raise InputError("moments", "missing", advice)
-    if CALIBRATED in old.estimator:
+    if MATCHED in old.estimator:
         advice = f"{model.model_name}: its sums do not say what predictions add up to; fit again from all measurements"
-        raise InputError("estimator", CALIBRATED, advice)
+        raise InputError("estimator", MATCHED, advice)
     form = make_form(old.form, intercept="intercept" in old.terms)
     row_design = row_design_of(group, target, form)
     asked = design_of(group, target, form, target.relative if form.non_negative else target.raw) @ old.coefficients

@@ -62,18 +62,18 @@ def with_phases(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(gpu_energy_j=prefill + decode, **parts)
 
 
-@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("match_total", [False, True])
 @pytest.mark.parametrize(
     ("n_cells", "seed", "phased"), [(12, 1, False), (20, 5, False), (FEW_CELLS, 4, False), (14, 1, True)]
 )
 def test_few_cells_are_each_chosen_for_and_fitted_without(
-    n_cells: int, seed: int, phased: bool, calibrate: bool
+    n_cells: int, seed: int, phased: bool, match_total: bool
 ) -> None:
     rows = measured(n_cells, seed)
     if phased:
         rows = with_phases(rows)
-    errors, forms = from_rows(rows, calibrate=calibrate)
-    (model,) = fit(rows, calibrate=calibrate)
+    errors, forms = from_rows(rows, match_total=match_total)
+    (model,) = fit(rows, match_total=match_total)
     assert len(forms) > 1, "nothing is told by forms that all agree"
     found = model.energy.nested
     assert found is not None

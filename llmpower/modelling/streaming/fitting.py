@@ -35,7 +35,7 @@ def fit_datasets(
     intercept: bool = False,
     group_by: Sequence[str] | None = None,
     boundary: str = "gpu",
-    calibrate: bool = False,
+    match_total: bool = False,
     columns: Mapping[str, str] | None = None,
     where: str | None = None,
     tdp_w: float | None = None,
@@ -49,11 +49,12 @@ def fit_datasets(
 
     Args:
         sources: directories, URLs that fsspec knows, Parquet files or globs of them.
-        form: as ``intercept``, ``group_by``, ``boundary`` and ``calibrate`` of :func:`~llmpower.modelling.fitting.fit`.
+        form: as ``intercept``, ``group_by``, ``boundary`` and ``match_total`` of
+            :func:`~llmpower.modelling.fitting.fit`.
         intercept: the same.
         group_by: the same.
         boundary: the same.
-        calibrate: the same.
+        match_total: the same.
         columns: our names to the files' headers.
         where: only rows for which this condition holds.
         tdp_w: design power of one device [W], by default what the system's name says.
@@ -91,15 +92,15 @@ def fit_datasets(
     makers = makers_of(scanned.tally, keys)
     if not makers:
         raise screening.nothing_left(leave_out)
-    return Streamed(_models(scanned, makers, forms, calibrate=calibrate), screening, scanned.rows)
+    return Streamed(_models(scanned, makers, forms, match_total=match_total), screening, scanned.rows)
 
 
 def _models(
-    scanned: Scanned, makers: Sequence[Maker], forms: Sequence[Form], *, calibrate: bool
+    scanned: Scanned, makers: Sequence[Maker], forms: Sequence[Form], *, match_total: bool
 ) -> list[WorkloadModel]:
     """As fitted; where simulated and real rows are mixed, the error says which files they are in."""
     try:
-        return fit_groups(makers, forms, calibrate=calibrate)
+        return fit_groups(makers, forms, match_total=match_total)
     except FitError as error:
         if error.field != "simulated":
             raise
