@@ -47,9 +47,14 @@ def _lengths_of(group: Group, sums: Sums) -> tuple[FloatArray, ...]:
     if group.cell_spread is None:
         return τin[np.newaxis], τout[np.newaxis], *others
     assert sums.lengths is not None
-    τin, τout = np.divide(sums.lengths, sums.w, out=np.stack([τin, τout]), where=sums.w > 0)
+    means = np.divide(sums.lengths, sums.w, out=np.array([τin, τout]), where=sums.w > 0)
+    points = np.repeat(means[:, np.newaxis], 4, axis=1)
     a, b = np.sqrt(2) * group.cell_spread
-    return np.stack([τin - a, τin + a, τin, τin]), np.stack([τout, τout, τout - b, τout + b]), *others
+    points[0, 0] -= a
+    points[0, 1] += a
+    points[1, 2] -= b
+    points[1, 3] += b
+    return *points, *others
 
 
 def mean_of(points: FloatArray) -> FloatArray:
@@ -75,6 +80,9 @@ class Designs:
 
     def of_cells(self, form: Form, target: Target, sums: Sums) -> FloatArray:
         """As :func:`design_of`."""
+        if form.within is not None:
+            whole, terms = form.within
+            return self.of_cells(whole, target, sums)[:, terms]
         counted = None if self._group.cell_spread is None else sums
         if counted not in self._lengths:
             self._lengths[counted] = _lengths_of(self._group, sums)
@@ -83,6 +91,9 @@ class Designs:
 
     def of_rows(self, form: Form, target: Target) -> Sequence[FloatArray]:
         """Columns of :func:`row_design_of`; none where that is ``None``."""
+        if form.within is not None:
+            whole, terms = form.within
+            return self.of_rows(whole, target)[terms]
         return self._once(lambda: _row_columns_of(self._group, target, form), form, target, "rows")
 
     def _once(self, make: Callable[[], Made], form: Form, target: Target, of: object) -> Made:

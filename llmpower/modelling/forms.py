@@ -68,6 +68,11 @@ class Paper(Form):
         slopes = ("input_tokens", "output_tokens", "input_tokens:output_tokens")
         return ("intercept", *slopes) if self.intercept else slopes
 
+    @property
+    def within(self) -> tuple[Form, slice] | None:
+        """That with an intercept."""
+        return None if self.intercept else (Paper(intercept=True), slice(1, 4))
+
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """(1,) τin, τout, τin·τout."""
         slopes = (τin, τout, τin * τout)

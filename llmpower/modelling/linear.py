@@ -40,6 +40,11 @@ class Form(ABC):
     def terms(self) -> tuple[str, ...]:
         """Names of the coefficients."""
 
+    @property
+    def within(self) -> tuple[Form, slice] | None:
+        """A form of more terms, and which of its terms are this form's, where there is one: their columns are alike."""
+        return None
+
     @abstractmethod
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """What each coefficient is multiplied with; all of the shape of ``τin`` and ``τout``."""
@@ -61,10 +66,10 @@ class Form(ABC):
 
 def stacked(columns: tuple[FloatArray, ...]) -> FloatArray:
     """Columns side by side as the last axis; each stays contiguous in memory, as sums over rows like them."""
-    design = np.empty((len(columns), *np.broadcast_shapes(*(column.shape for column in columns))))
+    design = np.empty((len(columns), *np.broadcast(*columns).shape))
     for number, column in enumerate(columns):
         design[number] = column
-    return np.moveaxis(design, 0, -1)
+    return design.transpose(*range(1, design.ndim), 0)
 
 
 def contexts(τin: FloatArray, n: FloatArray) -> FloatArray:

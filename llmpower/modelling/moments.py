@@ -81,14 +81,16 @@ class Moments:
         n, w, wy, wyy = (float(column.sum()) for column in (sums.n, sums.w, sums.wy, sums.wyy))
         return cls(round(n), w, wy, wyy, gram, design.T @ sums.wy)
 
-    def spread(self, away: FloatArray, w: FloatArray, β: FloatArray) -> Moments:
-        """With C = Σ W·(φ − φ̄)ᵀ(φ − φ̄), what the rows of bands spread about the means that a design has.
+    def spread(self, points: FloatArray, w: FloatArray, β: FloatArray) -> Moments:
+        """With what the rows of bands spread about the means that a design has.
 
-        ``away`` (k, m, n_terms) is φ − φ̄ at k points that stand for a band's rows, ``w`` (m,) is W. Rows follow β
-        within a band, so XᵀWy has Cβ more where XᵀWX has C: what solves the normal equations is the same.
+        ``points`` (k, m, n_terms) is φ at k points that stand for a band's rows, ``w`` (m,) is W: XᵀWX is the mean of
+        those of the points. Rows follow β within a band, so XᵀWy has Cβ more where XᵀWX has C: what solves the normal
+        equations is the same.
         """
-        C = np.sum([each.T @ (each * w[:, np.newaxis]) for each in away], axis=0) / len(away)
-        return replace(self, gram=self.gram + C, moment=self.moment + C @ β)
+        columns = np.moveaxis(points, -1, 0)
+        gram = np.tensordot(columns * w, columns, axes=((1, 2), (1, 2))) / len(points)
+        return replace(self, gram=gram, moment=self.moment + (gram - self.gram) @ β)
 
     def residual(self, β: FloatArray) -> float:
         """Σw(y − Xβ)² ≥ 0."""

@@ -263,9 +263,8 @@ def moments_of(group: Group, target: Target, form: Form, sums: Sums, β: FloatAr
 
 
 def _moments(points: FloatArray, sums: Sums, β: FloatArray) -> Moments:
-    design = mean_of(points)
-    moments = Moments.of(design, sums)
-    return moments if len(points) == 1 else moments.spread(points - design, sums.w, β)
+    moments = Moments.of(mean_of(points), sums)
+    return moments if len(points) == 1 else moments.spread(points, sums.w, β)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ class Recompute(Form):
         """e0 a step, a a token of context, b a pair of tokens of context."""
         return ("e0", "a", "b")
 
+    @property
+    def within(self) -> tuple[Form, slice] | None:
+        """``roofline``."""
+        return Roofline(), slice(1, 4)
+
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """Σ 1, Σ c, Σ c²."""
         return _sums(τin, τout)
@@ -69,6 +74,11 @@ class RecomputeCall(Recompute):
     def terms(self) -> tuple[str, ...]:
         """p0 a call, then as ``recompute``."""
         return ("p0", *super().terms)
+
+    @property
+    def within(self) -> tuple[Form, slice] | None:
+        """``roofline``."""
+        return Roofline(), slice(0, 4)
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, Σ 1, Σ c, Σ c²."""
@@ -97,6 +107,10 @@ class Roofline(RecomputeCall):
     def terms(self) -> tuple[str, ...]:
         """As ``recompute+call``, then a′ a token of context beyond the ridge."""
         return (*super().terms, "a′")
+
+    @property
+    def within(self) -> None:
+        """No other."""
 
     def columns(self, τin: FloatArray, τout: FloatArray) -> tuple[FloatArray, ...]:
         """1, Σ 1, Σ c, Σ c², Σ max(0, c − c*)."""

@@ -84,6 +84,14 @@ def test_design_has_a_column_per_term(form: Form, shape: tuple[int, ...]) -> Non
     assert form.design(lengths, lengths).shape == (*shape, len(form.terms))
 
 
+@given(τin=tokens, τout=tokens)
+def test_what_a_form_has_within_another_are_its_own_columns(τin: int, τout: int) -> None:
+    inner = {form: form.within for form in map(make_form, FORM_NAMES) if form.within is not None}
+    assert {form.label for form in inner} == {"paper", "recompute", "recompute+call"}
+    for form, (whole, terms) in inner.items():
+        np.testing.assert_array_equal(form.design(τin, τout), whole.design(τin, τout)[terms])
+
+
 def test_forms_are_made_by_name() -> None:
     assert [make_form(name).label for name in FORM_NAMES] == list(FORM_NAMES)
     assert make_form("paper", intercept=True) == make_form("paper+intercept")
