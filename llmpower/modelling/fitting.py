@@ -7,7 +7,6 @@ the price of ``auto`` is a few passes over the cells for each form. Only the for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,6 @@ from llmpower.modelling.nesting import nested
 from llmpower.modelling.regression import Regression, matched, moments_of, regress, weigh
 from llmpower.modelling.solving import inverse
 from llmpower.modelling.strata import LENGTHS, Codes
-from llmpower.modelling.tally import processors
 from llmpower.modelling.totals import MATCHED
 
 if TYPE_CHECKING:
@@ -113,14 +111,12 @@ def fit_groups(
     match_total: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[WorkloadModel]:
-    """Energy and runtime of every model, some of them beside each other; ``progress`` as for :func:`fit`."""
+    """Energy and runtime of every model, one after another; ``progress`` as for :func:`fit`."""
     models: list[WorkloadModel] = []
-    threads = min(processors(), max(1, len(makers)))
-    with ThreadPoolExecutor(threads) as pool:
-        for model in pool.map(lambda make: fit_group(make(), forms, robust=robust, match_total=match_total), makers):
-            models.append(model)
-            if progress is not None:
-                progress(len(models), len(makers))
+    for make in makers:
+        models.append(fit_group(make(), forms, robust=robust, match_total=match_total))
+        if progress is not None:
+            progress(len(models), len(makers))
     return models
 
 

@@ -124,7 +124,7 @@ class Group:
 
 
 Maker = Callable[[], Group]
-"""Makes one model's group, which is as large as its strata: several threads each have one at a time."""
+"""Makes one model's group, which is as large as its strata: there is one at a time."""
 
 
 def group_columns(group_by: Sequence[str] | None, found: Sequence[str]) -> list[str]:

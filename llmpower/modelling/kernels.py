@@ -174,8 +174,8 @@ class Summer:
         return found
 
     def _settle(self) -> None:
-        """All that was added is summed; threads may ask for it beside each other."""
-        for futures in tuple(self._under_way):
+        """All that was added is summed."""
+        for futures in self._under_way:
             _wait(futures)
 
     def _of(self, model: int) -> Any:

@@ -1,8 +1,7 @@
 """The functions of ``csrc/modelling/normal.h`` and ``folds.h`` with NumPy arrays: each thing that a form is asked.
 
 A form of five terms is little arithmetic, and NumPy takes longer to begin a step than these take to end it. Arguments
-are checked as in :mod:`~llmpower.modelling.kernels`, and C runs without Python's lock: models are fitted beside each
-other.
+are checked as in :mod:`~llmpower.modelling.kernels`.
 """
 
 from __future__ import annotations

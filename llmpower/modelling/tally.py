@@ -127,7 +127,7 @@ class Tally:
         return sorted(self._seen, key=lambda values: tuple(map(_sortable, values)))
 
     def model(self, key: Key) -> Tallied:
-        """One model's part, which threads may ask for beside each other."""
+        """One model's part."""
         n, simulated = self._seen[key]
         covers = self._covers(key)
         if covers is None:
