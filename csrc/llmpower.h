@@ -160,8 +160,8 @@ int32_t llmpower_temperature(struct llmpower_sampler *sampler, uint32_t device, 
 int llmpower_start(struct llmpower_sampler *sampler);
 int llmpower_stop(struct llmpower_sampler *sampler);
 
-/* While resting, energy is read four times less often, and power that only people look at 4 times a second at
- * most; at its end everything is read at once. */
+/* While resting, energy is read four times less often and may cost a quarter of its share of wall time, and power that
+ * only people look at is read 4 times a second at most; at its end everything is read at once. */
 void llmpower_rest(struct llmpower_sampler *sampler, bool resting);
 
 /* Move up to capacity samples out of the rings, those of one device oldest first. One thread at a time may drain.

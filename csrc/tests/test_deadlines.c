@@ -88,6 +88,19 @@ static void test_dear_reads_become_fewer_and_cheap_ones_do_not_pay_for_them(void
     CHECK(fabs(load - 0.02) < 0.0025); /* the budget keeps a tenth of its share back */
 }
 
+static void test_dear_reads_cost_less_at_rest_as_well(void) {
+    set_up();
+    struct channel *dear = add(10 * MS, 3 * MS);
+    deadlines_throttle(&worker, 1000 * MS);
+    int64_t busy_ns = dear->interval_ns;
+    worker.resting = true;
+    deadlines_throttle(&worker, 2000 * MS);
+    CHECK(llabs(dear->interval_ns - 4 * busy_ns) < MS);
+    worker.resting = false;
+    deadlines_throttle(&worker, 3000 * MS);
+    CHECK(dear->interval_ns == busy_ns);
+}
+
 int main(void) {
     test_a_late_read_does_not_shift_the_grid();
     test_the_earliest_channel_is_next();
@@ -95,6 +108,7 @@ int main(void) {
     test_at_rest_a_counter_is_read_less_and_a_power_only_looked_at();
     test_a_value_that_moves_fast_is_read_up_to_twice_as_often();
     test_dear_reads_become_fewer_and_cheap_ones_do_not_pay_for_them();
+    test_dear_reads_cost_less_at_rest_as_well();
     puts("deadlines: ok");
     return 0;
 }
