@@ -133,22 +133,15 @@ static void read_rows(struct block *b, const struct llmpower_tally *tally, const
     for (size_t k = 0; k < b->n; k++) b->number[k] = judged_number(first + k);
 }
 
-/* Which of the models are of the part; NULL where there is not enough memory. */
-static uint8_t *own_models(const struct llmpower_rows *rows, size_t n_models) {
-    uint8_t *own = malloc(n_models + 1);
-    for (size_t m = 0; own && m < n_models; m++) own[m] = rows->parts < 2 || m % rows->parts == rows->part;
-    return own;
-}
-
-/* The next rows of the part that have joules, as many as a block holds; where to go on from. */
-static size_t choose(struct llmpower_tally *tally, const struct llmpower_rows *rows, const uint8_t *own, size_t i,
-                     struct block *b) {
+/* The next rows of own models that have joules, as many as a block holds; where to go on from. */
+static size_t choose(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t i, struct block *b) {
     for (b->n = 0; i < rows->n && b->n < BLOCK; i++) {
         uint32_t model = rows->model[i];
+        int own = rows->own ? rows->own[model] : 1;
         b->row[b->n] = (uint32_t)i;
         b->model[b->n] = model;
-        b->n += own[model] & (rows->energy_j[i] > 0);
-        tally->models[model].counts.below += own[model] & (rows->energy_j[i] <= 0);
+        b->n += own & (rows->energy_j[i] > 0);
+        tally->models[model].counts.below += own & (rows->energy_j[i] <= 0);
     }
     return i;
 }
@@ -181,15 +174,12 @@ int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows
     struct block b;
     int status = 0;
     if (tally_models(tally, n_models)) return -1;
-    uint8_t *own = own_models(rows, n_models);
-    if (!own) return -1;
     for (size_t i = 0; i < rows->n && !status;) {
-        i = choose(tally, rows, own, i, &b);
+        i = choose(tally, rows, i, &b);
         read_rows(&b, tally, rows);
         for (size_t k = 0; k < b.n; k++)
             b.likely[k] = strata_fetch(&tally->models[b.model[k]].strata, (int32_t)b.rows[k].certainty, b.hash[k]);
         status = take_in(tally, &b, rows);
     }
-    free(own);
     return status;
 }

@@ -37,7 +37,7 @@ struct llmpower_rows {
     struct llmpower_column input_tokens, output_tokens, batch_size, concurrency;
     const double *energy_j, *std_j, *runtime_s, *phases[3];
     const uint8_t *allocated, *modelled;
-    size_t part, parts; /* of the models: those with this number, counted round and round; without parts, all of them */
+    const uint8_t *own; /* of each model, whether its rows are taken in; without it all are */
 };
 
 /* A row as errors are judged by: lengths are input and output tokens, requests, and requests that shared a step;
@@ -68,7 +68,7 @@ struct llmpower_tally;
 struct llmpower_tally *llmpower_tally_new(size_t most_cells, size_t most_judged);
 void llmpower_tally_free(struct llmpower_tally *tally);
 
-/* Take in rows of models 0 … n_models - 1, of those of the part. */
+/* Take in rows of models 0 … n_models - 1, of its own ones. */
 int llmpower_tally_rows(struct llmpower_tally *tally, const struct llmpower_rows *rows, size_t n_models);
 
 /* What there is of a model that rows were given of; drops judged rows that are too many. */

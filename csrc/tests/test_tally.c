@@ -33,7 +33,7 @@ static void make_rows(void) {
     }
 }
 
-static void add(struct llmpower_tally *tally, size_t start, size_t end) {
+static void add(struct llmpower_tally *tally, size_t start, size_t end, const uint8_t *own) {
     struct llmpower_rows rows = {.n = end - start,
                                  .model = model + start,
                                  .input_tokens = {in + start, NULL},
@@ -42,7 +42,8 @@ static void add(struct llmpower_tally *tally, size_t start, size_t end) {
                                  .std_j = std + start,
                                  .runtime_s = runtime + start,
                                  .phases = {prefill + start},
-                                 .allocated = allocated + start};
+                                 .allocated = allocated + start,
+                                 .own = own};
     CHECK(!llmpower_tally_rows(tally, &rows, MODELS));
 }
 
@@ -83,7 +84,7 @@ static int near(double a, double b) { return fabs(a - b) <= 1e-9 * (1 + fabs(b))
 static void test_sums_are_those_of_the_rows(void) {
     static struct found f;
     struct llmpower_tally *tally = llmpower_tally_new(CELLS, ROWS);
-    add(tally, 0, ROWS);
+    add(tally, 0, ROWS, NULL);
     for (uint32_t m = 0; m < MODELS; m++) {
         double n = 0, below = 0, joules = 0, relative = 0, tokens = 0, told = 0, by_rule = 0, most = 0, uncertain = 0;
         double squares = 0, weighted = 0;
@@ -144,10 +145,10 @@ static void test_portions_come_down_to_what_all_rows_do(void) {
         size_t cut = chance(ROWS);
         struct llmpower_tally *all = llmpower_tally_new(CELLS, JUDGED), *one = llmpower_tally_new(CELLS, JUDGED);
         struct llmpower_tally *other = llmpower_tally_new(CELLS, JUDGED);
-        add(all, 0, ROWS);
-        add(one, cut, ROWS);
-        add(other, 0, cut / 2);
-        add(other, cut / 2, cut);
+        add(all, 0, ROWS, NULL);
+        add(one, cut, ROWS, NULL);
+        add(other, 0, cut / 2, NULL);
+        add(other, cut / 2, cut, NULL);
         for (uint32_t m = 0; m < MODELS; m++) {
             find(other, m, &part);
             const struct llmpower_arrays arrays = arrays_of(&part);
@@ -173,11 +174,32 @@ static void test_portions_come_down_to_what_all_rows_do(void) {
     }
 }
 
+static void test_a_tally_takes_in_its_own_models_alone(void) {
+    static struct found of_all, of_own;
+    const uint8_t own[MODELS] = {1, 0, 1};
+    struct llmpower_tally *all = llmpower_tally_new(CELLS, JUDGED), *some = llmpower_tally_new(CELLS, JUDGED);
+    add(all, 0, ROWS, NULL);
+    add(some, 0, ROWS, own);
+    for (uint32_t m = 0; m < MODELS; m++) {
+        find(all, m, &of_all);
+        find(some, m, &of_own);
+        if (!own[m]) {
+            CHECK(!of_own.counts.rows && !of_own.counts.below && !of_own.sizes.strata && !of_own.sizes.judged);
+            continue;
+        }
+        CHECK(!memcmp(&of_own.counts, &of_all.counts, sizeof of_all.counts));
+        CHECK(of_own.sizes.cells == of_all.sizes.cells && same_judged(&of_own, &of_all));
+        CHECK(!memcmp(of_own.sums, of_all.sums, LLMPOWER_SUMS * of_all.sizes.cells * sizeof(double)));
+    }
+    llmpower_tally_free(all);
+    llmpower_tally_free(some);
+}
+
 static void test_rows_that_are_the_same_stay_as_many_as_may(void) {
     static struct found f;
     struct llmpower_tally *tally = llmpower_tally_new(CELLS, JUDGED);
     for (int i = 0; i < ROWS; i++) model[i] = 0, in[i] = out[i] = energy[i] = runtime[i] = 1;
-    add(tally, 0, ROWS);
+    add(tally, 0, ROWS, NULL);
     find(tally, 0, &f);
     CHECK(f.sizes.judged == JUDGED && f.counts.rows == ROWS && f.sizes.cells == 1);
     find(tally, 1, &f);
@@ -189,6 +211,7 @@ int main(void) {
     make_rows();
     test_sums_are_those_of_the_rows();
     test_portions_come_down_to_what_all_rows_do();
+    test_a_tally_takes_in_its_own_models_alone();
     test_rows_that_are_the_same_stay_as_many_as_may();
     puts("tally: ok");
     return 0;

@@ -51,7 +51,7 @@ def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Bounda
     """The sums of a table; each stretch of it is summed while the next is read."""
     checked = check_measurements(measurements, covered.parts_name)
     threads = min(processors(), 1 + len(checked) // STRETCH)
-    tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads)
+    tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads, held=True)
     further, summed = {name: checked[name] for name in columns if name != "system"}, 0
     for rows in read_rows(checked, sorted({*NUMBERS, *covered.consulted()})):
         stretch, systems = slice(summed, summed + len(rows)), (rows["system"], rows.systems)

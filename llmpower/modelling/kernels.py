@@ -8,9 +8,10 @@ the type that C reads, and as long as it says. C runs without Python's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,17 +73,20 @@ class Summer:
     """Sums, judged rows and counts of models 0 … ``n_models`` − 1, which may be pickled.
 
     ``threads`` is how many look at rows at a time, each with a tally of its own models; what is found is the same. They
-    do so while the caller goes on to its next rows.
+    do so while the caller goes on to its next rows. Where rows are ``held`` in memory, the last models wait until sums
+    are asked for: all threads but one sum them beside what is made of the first ones.
     """
 
-    def __init__(self, most_cells: int, most_judged: int, threads: int = 1) -> None:
+    def __init__(self, most_cells: int, most_judged: int, threads: int = 1, *, held: bool = False) -> None:
         self._most = most_cells, most_judged, threads
         self._tallies = [
             ffi.gc(_there(lib.llmpower_tally_new(most_cells, most_judged)), lib.llmpower_tally_free)
-            for _ in range(threads)
+            for _ in range(2 * threads - 1 if held else threads)
         ]
         self._pools = [ThreadPoolExecutor(1) for _ in range(threads)]  # a tally's additions are made one by one
-        self._under_way: deque[list[Future[None]]] = deque()
+        self._under_way: list[deque[Future[None]]] = [deque() for _ in self._tallies]
+        self._waiting: list[Callable[[], None]] = []  # additions to the tallies beyond the threads
+        self._first_waiting = MODELS_END  # the first model of those
         self._arrived: list[Summed] = []  # what was unpickled, until something is added to it
         self.n_models = 0
 
@@ -98,7 +102,6 @@ class Summer:
         rows: dict[str, Any] = {
             "n": n,
             "model": pointer("uint32_t[]", model, np.uint32, (n,)),
-            "parts": len(self._tallies),
             "phases": [_double(columns[name], (n,)) if name in columns else ffi.NULL for name in GIVEN],
         }
         for name in COUNTS:
@@ -111,23 +114,37 @@ class Summer:
         for name in FLAGS:
             if name in columns:
                 rows[name] = pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,))
-        before = self._under_way[-1] if self._under_way else None
-
-        def take_in(part: int) -> None:
-            if before is not None:
-                before[part].result()  # a tally that had no memory for those takes no more
-            of_part = ffi.new("struct llmpower_rows *", {**rows, "part": part})
-            _done(lib.llmpower_tally_rows(self._tallies[part], of_part, n_models))
-
-        self._under_way.append([pool.submit(take_in, part) for part, pool in enumerate(self._pools)])
-        while len(self._under_way) > AHEAD:
-            _wait(self._under_way.popleft())
+        if not self.n_models and len(self._tallies) > len(self._pools):
+            self._first_waiting = -(-n_models * len(self._pools) // len(self._tallies))
+        number = self._tally_of(np.arange(n_models))
+        for tally in range(len(self._tallies)):
+            rows["own"] = pointer("uint8_t[]", (number == tally).view(np.uint8), np.uint8, (n_models,))
+            take_in = partial(self._take_in, tally, rows.copy(), n_models)
+            if tally < len(self._pools):
+                take_in()
+            else:
+                self._waiting.append(take_in)
+        for under_way in self._under_way[: len(self._pools)]:
+            while len(under_way) > AHEAD:
+                under_way.popleft().result()
         self.n_models = max(self.n_models, n_models)
+
+    def _take_in(self, tally: int, rows: dict[str, Any], n_models: int) -> None:
+        """Begin to: the tally's thread does when it has done what was begun before."""
+        under_way = self._under_way[tally]
+        before = under_way[-1] if under_way else None
+
+        def take_in() -> None:
+            if before is not None:
+                before.result()  # a tally that had no memory for those takes no more
+            of_rows = ffi.new("struct llmpower_rows *", rows)
+            _done(lib.llmpower_tally_rows(self._tallies[tally], of_rows, n_models))
+
+        under_way.append(self._pools[tally % len(self._pools)].submit(take_in))
 
     def merge(self, model: int, theirs: Summed) -> None:
         """What another has of a model."""
         assert 0 <= model < MODELS_END
-        self._settle()
         self._unpack()
         n_cells, m, n = theirs.lengths.shape[1], len(theirs.certainty), len(theirs.judged_strata)
         assert below(theirs.cells, n_cells)
@@ -136,7 +153,7 @@ class Summer:
             value = getattr(theirs, name)
             setattr(counts, name, value if isinstance(value, int) else value.tolist())
         status = lib.llmpower_tally_merge(
-            self._of(model),
+            self._settled(model),
             model,
             counts,
             ffi.new("struct llmpower_sizes *", (n_cells, m, n, theirs.digits)),
@@ -150,9 +167,9 @@ class Summer:
         assert 0 <= model < self.n_models
         if self._arrived:
             return self._arrived[model]
-        self._settle()
+        tally = self._settled(model)
         sizes, counts = ffi.new("struct llmpower_sizes *"), ffi.new("struct llmpower_counts *")
-        lib.llmpower_tally_sizes(self._of(model), model, sizes, counts)
+        lib.llmpower_tally_sizes(tally, model, sizes, counts)
         n_cells, m, n = sizes.cells, sizes.strata, sizes.judged
         found = Summed(
             digits=sizes.digits,
@@ -170,17 +187,24 @@ class Summer:
             low=np.array(list(counts.low)),
             high=np.array(list(counts.high)),
         )
-        _done(lib.llmpower_tally_model(self._of(model), model, _arrays(found, n_cells, m, n)))
+        _done(lib.llmpower_tally_model(tally, model, _arrays(found, n_cells, m, n)))
         return found
 
-    def _settle(self) -> None:
-        """All that was added is summed."""
-        for futures in self._under_way:
-            _wait(futures)
+    def _settled(self, model: int) -> Any:
+        """The tally of a model, when all that was added is summed there."""
+        waiting, self._waiting = self._waiting, []
+        for take_in in waiting:
+            take_in()
+        number = int(self._tally_of(np.int64(model)))
+        for future in self._under_way[number]:
+            future.result()
+        return self._tallies[number]
 
-    def _of(self, model: int) -> Any:
-        """The tally of a model."""
-        return self._tallies[model % len(self._tallies)]
+    def _tally_of(self, model: Codes | np.int64) -> Codes:
+        """The number of a model's, or of each one's."""
+        threads = len(self._pools)
+        waiting = threads + model % max(1, len(self._tallies) - threads)
+        return np.asarray(np.where(model < self._first_waiting, model % threads, waiting))
 
     def __getstate__(self) -> tuple[tuple[int, int, int], list[Summed]]:
         return self._most, [self.of_model(model) for model in range(self.n_models)]
@@ -195,11 +219,6 @@ class Summer:
         arrived, self._arrived = self._arrived, []
         for model, summed in enumerate(arrived):
             self.merge(model, summed)
-
-
-def _wait(futures: list[Future[None]]) -> None:
-    for future in futures:
-        future.result()
 
 
 def _there(tally: Any) -> Any:

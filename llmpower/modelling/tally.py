@@ -76,17 +76,21 @@ class Tally:
     """Sums, judged rows and counts of models by their keys; see the module.
 
     ``judged_rows`` is how many rows of a model are kept to judge errors by, ``None`` for all of them. ``threads`` sum
-    at a time; workers beside each other have one each.
+    at a time; workers beside each other have one each. Rows that are ``held`` in memory, as a table's are, may be
+    summed later than they are added.
     """
 
-    def __init__(self, boundary: Boundary, *, judged_rows: int | None = JUDGED_ROWS, threads: int = 1) -> None:
+    def __init__(
+        self, boundary: Boundary, *, judged_rows: int | None = JUDGED_ROWS, threads: int = 1, held: bool = False
+    ) -> None:
         self.boundary = boundary
         # All rows and simulated ones of each key, whether their energy was measured or not.
         self._seen: dict[Key, tuple[int, int]] = {}
         # What is fitted together: a key, and what its energy covers.
         self._numbers: dict[tuple[Key, str | None], int] = {}
         self._values: list[dict[str, set[object]]] = []
-        self._summer = Summer(strata.MOST_CELLS, sys.maxsize if judged_rows is None else judged_rows, threads)
+        most_judged = sys.maxsize if judged_rows is None else judged_rows
+        self._summer = Summer(strata.MOST_CELLS, most_judged, threads, held=held)
 
     def add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows) -> None:
         """Further rows, checked; ``of_row`` numbers each one's key."""
