@@ -26,6 +26,10 @@ REQUIRED = ("model_name", "input_tokens", "output_tokens", "runtime_s")
 BOUNDARIES = ("gpu", "cpu", "gpu+cpu")
 """What the energy of a fit covers. A sum takes the parts that the model's rows have measured."""
 
+LEAST, MOST = 1e-30, 1e30
+"""Joules or seconds beyond these are no measurement, and what a fit makes of them (y⁴, 1/y⁴) would be no number."""
+_RANGE = f"from {LEAST:g} to {MOST:g}"
+
 Reader = Callable[[Path], "pd.DataFrame"]
 
 
@@ -103,13 +107,13 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
             _refuse(frame, column, ~whole, "token counts are whole numbers ≥ 0")
         checked[column] = values.astype("int64")
     values = checked["runtime_s"] = _numbers(frame, "runtime_s").astype("float64")
-    if not _above_zero(values):
-        _refuse(frame, "runtime_s", ~((values > 0) & np.isfinite(values)), "a runtime is a number of seconds > 0")
+    if not _possible(values):
+        _refuse(frame, "runtime_s", ~values.between(LEAST, MOST), f"a runtime is a number of seconds > 0, {_RANGE}")
     for column in energies or ["energy_j"]:
         values = checked[column] = _numbers(frame, column).astype("float64")
-        if not _above_zero(values):
-            positive = values.isna() | ((values > 0) & np.isfinite(values))
-            _refuse(frame, column, ~positive, "an energy is a number of joules > 0, or empty where it was not measured")
+        if not _possible(values):
+            rule = f"an energy is a number of joules > 0, or empty where it was not measured, {_RANGE}"
+            _refuse(frame, column, ~(values.isna() | values.between(LEAST, MOST)), rule)
     checked["simulated"] = flags(frame, "simulated")
     return checked
 
@@ -144,10 +148,10 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     return values
 
 
-def _above_zero(values: pd.Series[float]) -> bool:
-    """Whether all of them are, and finite; no NaN is."""
+def _possible(values: pd.Series[float]) -> bool:
+    """Whether all of them are from :data:`LEAST` to :data:`MOST`; no NaN is."""
     numbers = values.to_numpy()
-    return bool(numbers.min() > 0 and numbers.max() < np.inf)
+    return bool(numbers.min() >= LEAST and numbers.max() <= MOST)
 
 
 def flags(frame: pd.DataFrame, column: str) -> pd.Series[bool]:

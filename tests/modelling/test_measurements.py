@@ -43,9 +43,12 @@ def rows(**changed: Any) -> pd.DataFrame:
         ("runtime_s", 0, "seconds > 0"),
         ("runtime_s", -1.0, "seconds > 0"),
         ("runtime_s", None, "seconds > 0"),
+        ("runtime_s", 1e300, "seconds > 0, from 1e-30 to 1e"),
         ("gpu_energy_j", 0.0, "joules > 0, or empty"),
         ("gpu_energy_j", -12.5, "joules > 0, or empty"),
         ("gpu_energy_j", float("inf"), "joules > 0, or empty"),
+        ("gpu_energy_j", 1e160, "joules > 0, or empty where it was not measured, from 1e-30 to 1e"),
+        ("gpu_energy_j", 1e-160, "joules > 0, or empty"),
         ("simulated", "perhaps", "neither true nor false"),
     ],
 )

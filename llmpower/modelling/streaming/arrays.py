@@ -13,7 +13,7 @@ from llmpower.exceptions import FitError
 from llmpower.modelling.frames import Array, Rows
 from llmpower.modelling.kernels import COUNTS
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.measurements import flags
+from llmpower.modelling.measurements import LEAST, MOST, flags
 from llmpower.modelling.tally import Key
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ class Batch:
             if not (possible and (counts.dtype == np.int64 or (counts == np.floor(counts)).all())):
                 wrong |= ~((counts >= 0) & (counts < LARGEST_COUNT) & (counts == np.floor(counts)))
         runtime_s = self.numbers("runtime_s")
-        if not (runtime_s.min() > 0 and runtime_s.max() < np.inf):
-            wrong |= ~((runtime_s > 0) & (runtime_s < np.inf))
+        if not (runtime_s.min() >= LEAST and runtime_s.max() <= MOST):
+            wrong |= ~((runtime_s >= LEAST) & (runtime_s <= MOST))
         for name in energies:
             if name in self:
                 energy_j = self.numbers(name)
-                if np.fmin.reduce(energy_j) <= 0 or np.fmax.reduce(energy_j) == np.inf:
-                    wrong |= (energy_j <= 0) | (energy_j == np.inf)
+                if np.fmin.reduce(energy_j) < LEAST or np.fmax.reduce(energy_j) > MOST:
+                    wrong |= (energy_j < LEAST) | (energy_j > MOST)
                 wrong |= self.unread(name)
         return np.flatnonzero(wrong) if wrong.any() else None
 

@@ -164,7 +164,9 @@ def test_devices_draw_what_they_may_in_a_table(says: dict[str, float], make: Mak
     [
         ("input_tokens", 2.5, "token counts are whole numbers"),
         ("runtime_s", 0.0, "a runtime is a number of seconds > 0"),
+        ("runtime_s", 1e300, "a runtime is a number of seconds > 0"),
         ("gpu_energy_j", -1.0, "an energy is a number of joules > 0"),
+        ("gpu_energy_j", 1e160, "an energy is a number of joules > 0"),
         ("model_name", None, "every row needs a model's name"),
     ],
 )
