@@ -74,11 +74,20 @@ def read_table(
             case ".parquet":
                 frame = pd.read_parquet(path)
             case ".jsonl":
-                frame = pd.read_json(path, lines=True)
+                frame = _read_lines(path)
             case suffix:
                 raise InputError(what, path, f"files ending in {suffix!r} are not read; use one of {_formats()}")
     renamed = our_names(list(frame.columns), columns or {}, required, path, option)
     return frame.rename(columns=renamed)
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_json(path, lines=True)
+    except (TypeError, AttributeError) as error:  # what pandas does of lines that have no keys
+        raise ValueError("a line is no JSON object") from error
 
 
 def read_records(path: Path, *, required: Sequence[str] = (), what: str = "table") -> list[dict[str, object]]:

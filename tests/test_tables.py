@@ -46,6 +46,8 @@ def test_foreign_headers_are_renamed(tmp_path: Path) -> None:
         ("t.xlsx", "a\n1\n", {}, "'.xlsx' are not read"),
         ("t.csv", "", {}, "cannot be read as csv"),
         ("t.parquet", "not parquet", {}, "cannot be read as parquet"),
+        ("t.jsonl", '{"input_tokens": 1}\n2\n', {}, r"cannot be read as jsonl \(a line is no JSON object\)"),
+        ("t.jsonl", "[1, 2]\n3\n", {}, "a line is no JSON object"),
         ("t.csv", "a\n1\n", {"input_tokens": "b"}, "no such header; it has: a"),
         ("t.csv", "input_tokens,a\n1,2\n", {"input_tokens": "a"}, "has a column input_tokens already"),
         ("t.csv", "a\n1\n", {}, "lacks this column"),
