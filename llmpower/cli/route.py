@@ -189,10 +189,10 @@ def command(
     if scheduler is None and not is_dataset(workload_source):
         asked = columns, tariff_path, tariff_zone, out_by_row
         reading = begin_reading(click.get_current_context(), Path(workload_source), *asked)
-    from llmpower.cli.route_asked import goal_of, idle_of
+    from llmpower.cli.route_asked import check_outputs, goal_of, idle_of
     from llmpower.cli.route_table import plan_lines, policy_warnings, warnings
     from llmpower.modelling import load_models
-    from llmpower.report.plan_plot import check_plot, save_plan_plot
+    from llmpower.report.plan_plot import save_plan_plot
     from llmpower.routing import (
         cells_table,
         frontier_table,
@@ -204,15 +204,12 @@ def command(
     from llmpower.routing.shares import parse_shares
     from llmpower.tables import write_table
 
-    if cells and out is None:
-        raise InputError("--cells", "without -o", "it says how the plan is written; name a file with -o")
-    if plot_path is not None:
-        check_plot(plot_path)
-        if accuracy_path is None:
-            raise InputError("--plot", plot_path, "a frontier is of energy and accuracy; give --accuracy")
-    for option, path in (("--policy", policy_path), ("--frontier", frontier_path), ("--plot", plot_path)):
-        if second_texts and path is not None:
-            raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
+    check_outputs(
+        {"-o": out, "--policy": policy_path, "--frontier": frontier_path, "--plot": plot_path},
+        cells=cells,
+        has_accuracy=accuracy_path is not None,
+        limits_seconds=bool(second_texts),
+    )
     goal = goal_of(
         zeta,
         knee,

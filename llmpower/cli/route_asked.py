@@ -1,11 +1,13 @@
-"""What ``llmpower route`` was asked for, from its options: a goal, and what waiting costs."""
+"""What ``llmpower route`` was asked for, from its options: files, a goal, and what waiting costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from llmpower.exceptions import InputError
+from llmpower.report.plan_plot import check_plot
 from llmpower.routing import AccuracyTable
 from llmpower.routing.goals import (
     AccuracyFloor,
@@ -17,6 +19,24 @@ from llmpower.routing.goals import (
     Knee,
 )
 from llmpower.routing.idle import Idle, parse_idle_watts
+from llmpower.tables import check_suffix
+
+
+def check_outputs(files: Mapping[str, Path | None], *, cells: bool, has_accuracy: bool, limits_seconds: bool) -> None:
+    """Refuse a file, by its option, that cannot be written like that: before anything is solved for it."""
+    given = {option: path for option, path in files.items() if path is not None}
+    for option in ("-o", "--frontier"):
+        if option in given:
+            check_suffix(given[option], option)
+    if cells and "-o" not in given:
+        raise InputError("--cells", "without -o", "it says how the plan is written; name a file with -o")
+    if "--plot" in given:
+        check_plot(given["--plot"])
+        if not has_accuracy:
+            raise InputError("--plot", given["--plot"], "a frontier is of energy and accuracy; give --accuracy")
+    for option in given:
+        if limits_seconds and option != "-o":
+            raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
 
 
 def goal_of(zeta: float | None, knee: bool, figures: Mapping[str, float | None]) -> float | Goal:

@@ -108,6 +108,19 @@ def test_a_form_that_predicts_nothing_positive_is_refused(run_route: Run, tmp_pa
     assert not out.exists()
 
 
+@pytest.mark.parametrize("option", ["-o", "--frontier"])
+def test_a_name_without_a_format_is_refused_before_anything_is_written(
+    run_route: Run, tmp_path: Path, option: str
+) -> None:
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    files = {"-o": folder / "plan.csv", "--frontier": folder / "frontier.csv"} | {option: folder / "plan.txt"}
+    done = run_route("--accuracy", "{d}/accuracy.csv", *(str(part) for pair in files.items() for part in pair))
+    assert done.returncode == 2
+    assert f"{option} = " in done.stderr
+    assert list(folder.iterdir()) == []
+
+
 def test_a_wrong_option_is_said_before_all_rows_are_read(route_files: Path, tmp_path: Path) -> None:
     # Nobody has written to this pipe yet, so its rows cannot be read.
     pipe = tmp_path / "queries.csv"
