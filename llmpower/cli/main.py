@@ -6,6 +6,7 @@ none of them; ``tests/cli/test_help.py`` holds the lines here against the comman
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
@@ -42,6 +43,9 @@ COMMANDS = {
 
 
 PROGRAM, PREFIX = "llmpower", "LLMPOWER"
+
+# Only our own output fails so without a name: files are written by who says which, as an InputError.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _ReaderGone(Exception):
@@ -128,8 +132,11 @@ def _complete(command: click.Command, prefix: str) -> None:
 
 def main() -> None:
     """Entry point of the ``llmpower`` console script."""
+    # Where Python found it closed (`>&-`) there is no stream; what would be printed is not wanted.
+    sys.stdout, sys.stderr = (stream or os.fdopen(_nowhere(), "w") for stream in (sys.stdout, sys.stderr))
     try:
         status = cli(prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
     except LlmpowerError as error:
         print(f"{_priority()}llmpower: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -150,13 +157,29 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("llmpower: interrupted", file=sys.stderr)
         sys.exit(130)
-    except _ReaderGone:
-        # `llmpower … | head`: that is its right. What Python still has to write goes nowhere, or it would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (_ReaderGone, BrokenPipeError):
+        # `llmpower … | head`: that is its right.
+        _drop_output()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        _drop_output()
+        said = f"standard output = {error.strerror}: not all was written; make room there, or send it elsewhere"
+        print(f"llmpower: error: {said}", file=sys.stderr)
+        sys.exit(2)
     # What there is goes with the process; looking through it for garbage first takes 20 ms where NumPy is among it.
     gc.freeze()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _drop_output() -> None:
+    """What Python still has to write goes nowhere, or it would complain when it ends."""
+    os.dup2(_nowhere(), sys.stdout.fileno())
+
+
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def _priority() -> str:
