@@ -59,8 +59,6 @@ class Rows:
 
 def read_rows(checked: pd.DataFrame, numbers: Sequence[str]) -> Iterator[Rows]:
     """``numbers`` and flags of a table that was checked, stretch by stretch; a column that is missing is left out."""
-    import pandas as pd
-
     columns: dict[str, Array] = {
         name: _counts(checked, name) if name in COUNTS else floats(checked, name)
         for name in numbers
@@ -76,8 +74,19 @@ def read_rows(checked: pd.DataFrame, numbers: Sequence[str]) -> Iterator[Rows]:
         of_part = {name: column[part] for name, column in columns.items()}
         if quality is not None:
             of_part["modelled"] = (quality.iloc[part] == "modelled").to_numpy(dtype=bool, na_value=False)
-        of_part["system"], systems = pd.factorize(system.iloc[part], sort=True)
-        yield Rows(of_part, tuple(systems))
+        of_part["system"], systems = _numbered(system.iloc[part])
+        yield Rows(of_part, systems)
+
+
+def _numbered(column: pd.Series[str]) -> tuple[Array, tuple[str, ...]]:
+    """Words as numbers of the distinct ones in their order, and those: mostly one, which is compared in less time."""
+    import pandas as pd
+
+    first = column.iloc[0]
+    if (column == first).all():
+        return np.zeros(len(column), dtype=np.int64), (first,)
+    codes, names = pd.factorize(column, sort=True)
+    return codes, tuple(names)
 
 
 def _counts(rows: pd.DataFrame, column: str) -> Array:
