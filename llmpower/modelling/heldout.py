@@ -62,15 +62,25 @@ def with_quantiles(heldout: HeldOut, errors: FloatArray) -> HeldOut:
 
 
 def _quantiles(values: FloatArray, shares: Sequence[float]) -> list[float]:
-    """What these shares of the values stay below, a straight line between neighbours, as ``np.quantile`` has it.
+    """What these shares of values ≥ 0 stay below, a straight line between neighbours, as ``np.quantile`` has it.
 
-    Only the neighbours are put in their places: that takes a fraction of sorting, and of ``np.quantile``.
+    Values whose first 16 bits are the same, which are their size to four binary digits, are counted, and those sorted
+    that the neighbours are among. Selection takes two to three times as long: at each step it has to guess the middle.
     """
     last = len(values) - 1
-    low = [int(q * last) for q in shares]
-    there = np.partition(values, [place for at in low for place in (at, min(at + 1, last))])
-    ends = ((float(there[at]), float(there[min(at + 1, last)])) for at in low)
-    return [a + (b - a) * (q * last - at) for q, at, (a, b) in zip(shares, low, ends, strict=True)]
+    begin = values.view(np.int64) >> 48
+    begin -= begin.min()
+    n = np.bincount(begin)
+    passed = np.cumsum(n)
+    found = []
+    for q in shares:
+        at = int(q * last)
+        first, end = np.searchsorted(passed, [at, min(at + 1, last)], side="right")
+        alike = np.sort(values[(begin >= first) & (begin <= end)])
+        place = at - int(passed[first] - n[first])
+        a, b = float(alike[place]), float(alike[min(place + 1, len(alike) - 1)])
+        found.append(a + (b - a) * (q * last - at))
+    return found
 
 
 def predict_held_out(regression: Regression) -> tuple[FloatArray, FloatArray] | None:
@@ -123,7 +133,8 @@ def _bands(tokens: FloatArray) -> Codes:
     ascending = np.sort(tokens)
     edges = ascending[1:][np.diff(ascending) > 0]
     if len(edges) >= MAX_LENGTHS:
-        edges = np.unique(np.quantile(ascending, np.arange(1, MAX_LENGTHS) / MAX_LENGTHS))
+        last = len(ascending) - 1
+        edges = np.unique(np.interp(np.arange(1, MAX_LENGTHS) * last / MAX_LENGTHS, np.arange(last + 1), ascending))
     band = np.searchsorted(edges, tokens, side="right")
     there = np.bincount(band) > 0
     return np.asarray((np.cumsum(there) - 1)[band], dtype=np.int64)

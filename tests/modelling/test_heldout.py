@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmpower.modelling.forms import Paper, Recompute, make_form
 from llmpower.modelling.grouping import group_rows
@@ -18,7 +20,9 @@ from llmpower.modelling.heldout import (
     leave_one_length_out,
     predict_held_out,
     replicate_noise,
+    with_quantiles,
 )
+from llmpower.modelling.models import HeldOut
 from llmpower.modelling.regression import regress
 
 
@@ -28,6 +32,16 @@ def group(lengths: Any = (8, 64, 256, 1024), trials: int = 2, sigma: float = 0.2
     energy_j *= np.random.default_rng(seed).lognormal(sigma=sigma, size=len(τin))
     columns = {"input_tokens": τin, "output_tokens": τout, "runtime_s": energy_j / 300, "gpu_energy_j": energy_j}
     return group_rows(pd.DataFrame({"model_name": "a", **columns}), None, "gpu")[0]
+
+
+sizes = st.floats(0, 1e6) | st.sampled_from([0.0, 0.25, 1.0])
+
+
+@given(errors=st.lists(sizes, min_size=1, max_size=200))
+def test_quantiles_are_numpys(errors: list[float]) -> None:
+    found = with_quantiles(HeldOut(None, None, None, None), np.array(errors))
+    expected = np.quantile(errors, [0.5, 0.95])
+    np.testing.assert_allclose([found.median_ape, found.p95_ape], expected, rtol=1e-12, atol=1e-300)
 
 
 def test_summary_is_of_rows_and_negative_predictions_of_cells() -> None:
