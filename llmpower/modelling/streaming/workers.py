@@ -33,6 +33,16 @@ KEPT_BYTES = {"MALLOC_TRIM_THRESHOLD_": 1 << 28, "MALLOC_MMAP_THRESHOLD_": 1 << 
 """Memory that the C library of a local worker does not give back between two arrays, of up to the second size. Dask has
 it give all back, and the kernel clears it anew: for sums that was a sixth of a worker's time."""
 
+UNWATCHED = {
+    "distributed.diagnostics.nvml": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "1s",
+}
+"""What Dask would look at many times a second for a dashboard that there is none of: a fifteenth of a processor,
+stacks not counted. Memory, which a nanny stops a worker for, is that of a few batches, and a second soon enough."""
+
 PRELOADED = ("pyarrow.dataset", "pandas", "llmpower.modelling.streaming")
 """What a local worker has imported when it is there: that takes longer than to sum some million rows."""
 
@@ -84,8 +94,7 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
         "preload": list(PRELOADED),
     }
     with (
-        # Nor does anybody look at the stacks that it would take a hundred times a second.
-        dask.config.set({"distributed.diagnostics.nvml": False, "distributed.worker.profile.enabled": False}),
+        dask.config.set(UNWATCHED),
         dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in KEPT_BYTES.items()}),
         LocalCluster(**cluster) as processes,
         Client(processes) as client,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dask import config
-from distributed import Client
+from distributed import Client, Worker
 from pynvml import NVML_ERROR_UNINITIALIZED
 
 from llmpower.exceptions import FitError, InputError
@@ -69,8 +69,16 @@ def test_local_workers_keep_the_memory_of_arrays_and_one_thread(client: Client) 
         assert environment["OMP_NUM_THREADS"] == "1"
 
 
-def test_nobody_looks_at_the_stacks_of_local_workers(client: Client) -> None:
-    assert not any(client.run(lambda: config.get("distributed.worker.profile.enabled")).values())
+def test_local_workers_are_looked_at_by_the_second_and_their_stacks_never(client: Client) -> None:
+    for periods_ms, profiled in client.run(looked_at).values():
+        assert {"tick", "monitor", "memory_monitor"} <= periods_ms.keys()
+        assert min(periods_ms[name] for name in ("tick", "monitor", "memory_monitor")) >= 1000
+        assert not profiled
+
+
+def looked_at(dask_worker: Worker) -> tuple[dict[str, float], bool]:
+    periods_ms = {name: callback.callback_time for name, callback in dask_worker.periodic_callbacks.items()}
+    return periods_ms, config.get("distributed.worker.profile.enabled")
 
 
 def test_workers_count_a_plans_queries_as_one_process_does(client: Client, make: Make, write: Write) -> None:
