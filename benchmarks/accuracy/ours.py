@@ -29,7 +29,8 @@ from llmpower.types import Device, Span
 RATE_HZ = 100.0
 """The daemon's default."""
 
-FINISH_S = 3.0
+FINISH_S = 30.0
+"""For so long the last windows are waited for; they take about a second."""
 
 Event = tuple[int, int, int]
 """A moment, whether a window begins then (1) or ends (0), and its number."""

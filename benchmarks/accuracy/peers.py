@@ -246,12 +246,14 @@ def measure(tool: str, windows_path: Path) -> None:
     print(json.dumps({"ready": time.monotonic_ns()}), file=out, flush=True)
     began_late_s, ended_late_s = [], []
     results: dict[int, Joules | Callable[[], Joules]] = {}
+    missed = 0
     for number, (start_ns, end_ns, _) in enumerate(read_windows(windows_path)):
         call_ns = start_ns - round(advance_s * 1e9)
         if call_ns - time.monotonic_ns() > PAUSE_S * 1e9:
             _call_in(results)
         _sleep_until(call_ns)
         if time.monotonic_ns() - call_ns > TOLERANCE_S * 1e9:
+            missed += 1
             continue
         peer.begin()
         began_late_s.append((time.monotonic_ns() - start_ns) / 1e9)
@@ -266,13 +268,21 @@ def measure(tool: str, windows_path: Path) -> None:
         "version": version(distribution),
         "settings": peer.settings,
         "advance_s": advance_s,
-        "began_late_p50_s": statistics.median(began_late_s),
-        "began_late_p99_s": statistics.quantiles(began_late_s, n=100)[98],
-        "ended_late_p50_s": statistics.median(ended_late_s),
-        "ended_late_p99_s": statistics.quantiles(ended_late_s, n=100)[98],
+        "missed_windows": missed,
+        **_late("began", began_late_s),
+        **_late("ended", ended_late_s),
         "cpu_s": time.process_time(),
     }
     print(json.dumps({"about": about}), file=out, flush=True)
+
+
+def _late(what: str, late_s: list[float]) -> dict[str, float | None]:
+    """Median and 99th percentile of how late calls came; null where there were too few."""
+    known = len(late_s) > 1
+    return {
+        f"{what}_late_p50_s": statistics.median(late_s) if known else None,
+        f"{what}_late_p99_s": statistics.quantiles(late_s, n=100)[98] if known else None,
+    }
 
 
 def _call_in(results: dict[int, Joules | Callable[[], Joules]]) -> None:

@@ -85,10 +85,10 @@ def test_a_tool_without_a_figure_has_no_error(figures: ModuleType) -> None:
 def test_a_small_run_beside_the_counter(benchmarks: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(benchmarks / "accuracy.py"), "--count", "2", "--machines", "1", "--spans", "0.3"]
     command += ["--presets", "a100", "--gpus", "4", "--peers", "nvidia-ml-py", "--peers-python", sys.executable]
-    command += ["--start-after", "4", "--keep", str(tmp_path / "kept"), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    command += ["--start-after", "0.01", "--keep", str(tmp_path / "kept"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "nvidia-ml-py" in done.stdout
+    assert "not ready in 0.01 s: " in done.stderr, "a tool that starts in a hundredth of a second"
     found = json.loads((tmp_path / "accuracy.json").read_text(encoding="utf-8"))
     assert found["quick"]
     cells = {(row["shape"], row["arrangement"]): row for row in found["rows"]}
@@ -102,18 +102,19 @@ def test_a_small_run_beside_the_counter(benchmarks: Path, tmp_path: Path) -> Non
     # A counter that moves every 100 ms misses up to a third of 300 ms of work; its interpolation does not.
     isolated = [cells[shape, "isolated"]["tools"] for shape in ("square", "llm")]
     asked = [tools for tools in isolated if "nvidia-ml-py" in tools]
-    assert asked, "the peer was left no window of work between idle time, on a machine that is too busy for this test"
+    (about,) = found["tools"]["nvidia-ml-py"].values()
+    assert asked or about["missed_windows"], "a peer is asked for each window that it is not too late for"
     for tools in asked:
         assert tools["llmpower"]["error"] < tools["nvidia-ml-py"]["error"]
     assert "<svg" in (tmp_path / "accuracy.svg").read_text(encoding="utf-8")
 
     command = [sys.executable, str(benchmarks / "accuracy" / "replay.py"), str(tmp_path / "kept")]
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     # The same samples and spans give the same joules, whenever they are settled.
     assert done.stdout.startswith(again.stdout)
 
-    alone = subprocess.run([*command, "--without-counter"], capture_output=True, text=True, check=False, timeout=60)
+    alone = subprocess.run([*command, "--without-counter"], capture_output=True, text=True, check=False)
     assert alone.returncode == 0, alone.stderr
     assert done.stdout.endswith(alone.stdout)
     assert all(row["tools"]["llmpower"]["unavailable"] == 0 for row in found["without_counter"]["rows"])
