@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from llmpower.cli.targets import Options
+from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
     from llmpower.profiling import Cell, Design, StoppingRule
@@ -27,6 +28,10 @@ def campaign_of(options: Options) -> tuple[Sequence[Cell], StoppingRule, Design 
     """Which cells, until when, and in which order where they are chosen."""
     from llmpower.profiling import StoppingRule, make_grid, parse_lengths
 
+    for name in ("form", "trials"):
+        # A campaign that goes on may be one of chosen cells.
+        if options[name] is not None and options["cells"] != "chosen" and not options["resume"]:
+            raise InputError(f"--{name}", options[name], "is of cells that are chosen; add --cells chosen")
     cells = make_grid(
         parse_lengths("--input-tokens", options["input_tokens"]),
         parse_lengths("--output-tokens", options["output_tokens"]),

@@ -213,6 +213,8 @@ def test_a_server_is_measured_with_the_campaigns_own_spans(
         (("--endpoint", "http://127.0.0.1:9", "--batch-size", "2"), "--batch-size"),
         (("--endpoint", "http://127.0.0.1:9", "--no-kv-cache"), "--no-kv-cache"),
         (("any/model", "--cells", "chosen", "--form", "cubic"), "form"),
+        (("any/model", "--form", "cubic"), "--form"),
+        (("any/model", "--trials", "20"), "--trials"),
         (("any/model", "--cells", "chosen", "--output-tokens", "8"), "--cells chosen"),
     ],
 )
