@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,13 @@ def command(
     factors = Factors(price_per_kwh, co2_per_kwh, pue)
     factors.check()
     check_drawing()
+    if not measurements:
+        _refuse_without("--measurements", {"--column": columns, "--where": where, "--group-by": group_by})
+    if workload is None:
+        _refuse_without("--workload", {"--workload-column": workload_columns})
+    if workload is None and frontier is None:
+        limits = {"--share": share_texts, "--only": only, "--max-runtime": max_runtime_s, "--weigh": weigh}
+        _refuse_without("--workload", limits)
     fitted = load_models(models)
     grouped = None if group_by is None else [name.strip() for name in group_by.split(",")]
     plans: Plans | None
@@ -219,10 +226,19 @@ def _plan(
     )
 
 
+def _refuse_without(option: str, given: Mapping[str, object]) -> None:
+    """Options that say how to take what is not there."""
+    _refuse(given, f"says how {option} is taken; give that too, or leave this out")
+
+
 def _refuse_beside_frontier(*given: object) -> None:
     """A frontier is plans already."""
     names = ("--workload", "--accuracy", "--share", "--only", "--max-runtime", "--tariff", "--tariff-zone", "--weigh")
-    for name, value in zip(names, given, strict=True):
+    advice = "the plans of --frontier are found already; leave one of the two out"
+    _refuse(dict(zip(names, given, strict=True)), advice)
+
+
+def _refuse(given: Mapping[str, object], advice: str) -> None:
+    for name, value in given.items():
         if value:
-            value = value[0] if isinstance(value, tuple) else value
-            raise InputError(name, value, "the plans of --frontier are found already; leave one of the two out")
+            raise InputError(name, value[0] if isinstance(value, tuple) else value, advice)

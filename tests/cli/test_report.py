@@ -141,6 +141,9 @@ def test_a_tariff_makes_plans_of_money(run_cli: Run, run_report: Run, directory:
         ),
         (["--plots", "/dev/null/plots"], "--plots = /dev/null/plots: cannot be made"),
         (["-o", "/nonexistent/page.html"], "-o = /nonexistent/page.html"),
+        (["--where", "batch_size == 1"], "--where = batch_size == 1: says how --measurements is taken"),
+        (["--workload-column", "input_tokens=x"], "--workload-column = input_tokens=x: says how --workload is taken"),
+        (["--max-runtime", "20"], "--max-runtime = 20.0: says how --workload is taken"),
     ],
     ids=[
         "pue",
@@ -160,6 +163,9 @@ def test_a_tariff_makes_plans_of_money(run_cli: Run, run_report: Run, directory:
         "pair",
         "plots",
         "page",
+        "where of nothing",
+        "workload column of nothing",
+        "limit of nothing",
     ],
 )
 def test_bad_input(run_report: Run, options: list[str], message: str) -> None:
