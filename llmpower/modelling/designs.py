@@ -27,21 +27,60 @@ from llmpower.modelling.moments import Sums
 Made = TypeVar("Made")
 
 
-def design_of(group: Group, target: Target, form: Form, sums: Sums) -> FloatArray:
-    """φ of the model's cells, shape (m, n_terms), for rows that count as in ``sums``; see the module.
+def mean_of(points: FloatArray) -> FloatArray:
+    """φ̄ of :meth:`Designs.points`."""
+    return points[0] if len(points) == 1 else np.asarray(np.add.reduce(points) / len(points))
 
-    As rows are: joules and seconds of a whole batch are those of its requests.
+
+class Designs:
+    """The designs of a model's forms, each made once where it is the same.
+
+    Those of ``batched`` differ between targets, those of bands by what rows count. As rows are: joules and seconds of a
+    whole batch are those of its requests.
     """
-    return mean_of(points_of(group, target, form, sums))
 
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self._made: dict[tuple[object, ...], Any] = {}
+        self._lengths: dict[Sums | None, tuple[FloatArray, ...]] = {}
 
-def points_of(group: Group, target: Target, form: Form, sums: Sums) -> FloatArray:
-    """φ at the points that stand for a cell's rows, shape (k, m, n_terms): one where lengths are exact, else four."""
-    return _design(group, target, form, _lengths_of(group, sums))
+    def points(self, form: Form, target: Target, sums: Sums) -> FloatArray:
+        """φ at the points that stand for a cell's rows, shape (k, m, n_terms): one where lengths are exact, else four.
+
+        Rows count as in ``sums``; see the module.
+        """
+        counted = self._counted(sums)
+        if counted not in self._lengths:
+            self._lengths[counted] = _lengths_of(self.group, sums)
+        return _design(self.group, target, form, self._lengths[counted])
+
+    def of_cells(self, form: Form, target: Target, sums: Sums) -> FloatArray:
+        """φ of the model's cells, shape (m, n_terms), the mean of the points."""
+        if form.within is not None:
+            whole, terms = form.within
+            return self.of_cells(whole, target, sums)[:, terms]
+        return self._once(lambda: mean_of(self.points(form, target, sums)), form, target, self._counted(sums))
+
+    def of_rows(self, form: Form, target: Target) -> Sequence[FloatArray]:
+        """Columns of φ of the rows that errors are judged by; none where cells are exact, which have their lengths."""
+        if form.within is not None:
+            whole, terms = form.within
+            return self.of_rows(whole, target)[terms]
+        return self._once(lambda: _row_columns_of(self.group, target, form), form, target, "rows")
+
+    def _counted(self, sums: Sums) -> Sums | None:
+        return None if self.group.cell_spread is None else sums
+
+    def _once(self, make: Callable[[], Made], form: Form, target: Target, of: object) -> Made:
+        key = (of, form.label, target.unit if isinstance(form, Batched) else None)
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
 
 def _lengths_of(group: Group, sums: Sums) -> tuple[FloatArray, ...]:
-    """τin, τout, B and sharing at those points, shape (k, m), of the last two (m,)."""
+    """τin, τout, B and sharing at the points, shape (k, m), of the last two (m,)."""
     τin, τout = group.cell_input_tokens, group.cell_output_tokens
     others = group.cell_batch_size, group.cell_sharing
     if group.cell_spread is None:
@@ -55,53 +94,6 @@ def _lengths_of(group: Group, sums: Sums) -> tuple[FloatArray, ...]:
     points[1, 2] -= b
     points[1, 3] += b
     return *points, *others
-
-
-def mean_of(points: FloatArray) -> FloatArray:
-    """φ̄ of :func:`points_of`."""
-    return points[0] if len(points) == 1 else np.asarray(points.mean(axis=0))
-
-
-def row_design_of(group: Group, target: Target, form: Form) -> FloatArray | None:
-    """φ of the rows by which errors are judged, where cells are bands and do not have their lengths, else ``None``."""
-    return None if group.row_lengths is None else _design(group, target, form, group.row_lengths)
-
-
-class Designs:
-    """The designs of a model's forms, each made once where it is the same.
-
-    Those of ``batched`` differ between targets, those of bands by what rows count.
-    """
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-        self._made: dict[tuple[object, ...], Any] = {}
-        self._lengths: dict[Sums | None, tuple[FloatArray, ...]] = {}
-
-    def of_cells(self, form: Form, target: Target, sums: Sums) -> FloatArray:
-        """As :func:`design_of`."""
-        if form.within is not None:
-            whole, terms = form.within
-            return self.of_cells(whole, target, sums)[:, terms]
-        counted = None if self._group.cell_spread is None else sums
-        if counted not in self._lengths:
-            self._lengths[counted] = _lengths_of(self._group, sums)
-        lengths = self._lengths[counted]
-        return self._once(lambda: mean_of(_design(self._group, target, form, lengths)), form, target, counted)
-
-    def of_rows(self, form: Form, target: Target) -> Sequence[FloatArray]:
-        """Columns of :func:`row_design_of`; none where that is ``None``."""
-        if form.within is not None:
-            whole, terms = form.within
-            return self.of_rows(whole, target)[terms]
-        return self._once(lambda: _row_columns_of(self._group, target, form), form, target, "rows")
-
-    def _once(self, make: Callable[[], Made], form: Form, target: Target, of: object) -> Made:
-        key = (of, form.label, target.unit if isinstance(form, Batched) else None)
-        if key not in self._made:
-            self._made[key] = make()
-        made: Made = self._made[key]
-        return made
 
 
 def _row_columns_of(group: Group, target: Target, form: Form) -> Sequence[FloatArray]:

@@ -179,7 +179,7 @@ def _best(
     if not candidates:
         raise next(iter(refused.values()))
     chosen, others, reason = choose(candidates, group.cells)
-    detailed = _detailed(group, target, chosen, bands, robust=robust)
+    detailed = _detailed(group, target, chosen, designs, bands, robust=robust)
     left_aside = (
         f"form {label} left aside: {error.advice if error.field == 'form' else error}"
         for label, error in refused.items()
@@ -207,13 +207,15 @@ def _candidate(group: Group, target: Target, regression: Regression) -> Candidat
         return Candidate(regression, HeldOut(None, None, None, None), None, None)
     predicted, folds = held_out
     errors, missed = regression.judge(folds, predicted, group.cells, target.y)
-    return Candidate(regression, in_all([missed], int(np.count_nonzero(predicted <= 0))), errors, folds)
+    return Candidate(regression, in_all(missed, int(np.count_nonzero(predicted <= 0))), errors, folds)
 
 
-def _detailed(group: Group, target: Target, candidate: Candidate, bands: Sequence[Codes], *, robust: bool) -> Fit:
+def _detailed(
+    group: Group, target: Target, candidate: Candidate, designs: Designs, bands: Sequence[Codes], *, robust: bool
+) -> Fit:
     """Everything that is said of the form that was chosen."""
     regression, form = candidate.regression, candidate.regression.form
-    moments = moments_of(group, target, form, regression.sums, regression.solution)
+    moments = moments_of(designs, target, form, regression.sums, regression.solution)
     if form.non_negative:
         β, constant = regression.coefficients, _has_constant(regression)
         statistics = weighted_statistics(moments.relative, β, constant=constant)

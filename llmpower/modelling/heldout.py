@@ -45,14 +45,13 @@ def compare(
     """
     places, ŷ = (cells, predicted) if of_rows is None else (np.arange(len(y)), of_rows)
     errors, missed = judge(y, places.astype(np.int64, copy=False), np.ascontiguousarray(ŷ))
-    return in_all([missed], int((predicted <= 0).sum()), scheme), errors
+    return in_all(missed, int((predicted <= 0).sum()), scheme), errors
 
 
-def in_all(missed: Sequence[Missed], negative: int, scheme: str = LEAVE_ONE_CELL_OUT) -> HeldOut:
-    """The errors of some sets of rows, with how many predictions are ``negative``."""
-    n, greatest = sum(part.n for part in missed), max(part.greatest for part in missed)
-    bias = sum(part.predicted for part in missed) / sum(part.measured for part in missed) - 1
-    return HeldOut(sum(part.errors for part in missed) / n, None, greatest, negative, scheme, bias=bias)
+def in_all(missed: Missed, negative: int, scheme: str = LEAVE_ONE_CELL_OUT) -> HeldOut:
+    """The errors of rows, with how many predictions are ``negative``."""
+    bias = missed.predicted / missed.measured - 1
+    return HeldOut(missed.errors / missed.n, None, missed.greatest, negative, scheme, bias=bias)
 
 
 def with_quantiles(heldout: HeldOut, errors: FloatArray) -> HeldOut:
@@ -99,15 +98,17 @@ def leave_one_length_out(
     Lengths that the others cannot do without are not counted; all errors are ``None`` when no length can be spared.
     ``bands`` spare what forms and targets share; by default they are :func:`length_bands`.
     """
-    found = []
-    for band in length_bands(group) if bands is None else bands:
+
+    def without(band: Codes) -> tuple[FloatArray, Missed]:
         β = regression.without_each_part(band, int(band.max()) + 1)[band]
-        found.append(regression.judge(β, regression.predict(β), group.cells, y))
-    missed = [of_all for _, of_all in found if of_all.n]
-    if not missed:
+        return regression.judge(β, regression.predict(β), group.cells, y)
+
+    (of_inputs, missed), (of_outputs, more) = map(without, length_bands(group) if bands is None else bands)
+    missed += more
+    if not missed.n:
         return HeldOut(None, None, None, None, LEAVE_ONE_LENGTH_OUT)
-    heldout = in_all(missed, sum(part.negative for part in missed), LEAVE_ONE_LENGTH_OUT)
-    return with_quantiles(heldout, np.concatenate([errors for errors, _ in found]))
+    heldout = in_all(missed, missed.negative, LEAVE_ONE_LENGTH_OUT)
+    return with_quantiles(heldout, np.concatenate([of_inputs, of_outputs]))
 
 
 def replicate_noise(sums: Sums) -> float | None:

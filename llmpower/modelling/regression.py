@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
 from llmpower.modelling.cells import Cells
-from llmpower.modelling.designs import Designs, design_of, mean_of, points_of
+from llmpower.modelling.designs import Designs, mean_of
 from llmpower.modelling.folds import without_each_cell, without_each_part
 from llmpower.modelling.forms import Phases
 from llmpower.modelling.groups import Group, Phase, Target
@@ -243,20 +243,20 @@ def _solved(blocks: Sequence[Block], form: Form) -> FloatArray:
     return np.concatenate([block.cells.solve(non_negative=form.non_negative) for block in blocks])
 
 
-def moments_of(group: Group, target: Target, form: Form, sums: Sums, β: FloatArray) -> FitMoments:
+def moments_of(designs: Designs, target: Target, form: Form, sums: Sums, β: FloatArray) -> FitMoments:
     """The sums that an update of a fit needs, of rows that count as in ``sums``; nothing is solved.
 
     Within bands rows are taken to follow ``β``.
     """
-    raw = _moments(points_of(group, target, form, target.raw), target.raw, β)
+    raw = _moments(designs.points(form, target, target.raw), target.raw, β)
     if not form.non_negative:
         return FitMoments(raw, raw, raw)
-    relative = _moments(points_of(group, target, form, sums), sums, β)
+    relative = _moments(designs.points(form, target, sums), sums, β)
     if type(form) is not Phases:
         return FitMoments(relative, relative, raw)
     n_terms = len(form.terms)
     gram, moment = np.zeros((n_terms, n_terms)), np.zeros(n_terms)
-    for part in parts_of(group, target, form, sums):
+    for part in parts_of(designs, target, form, sums):
         of_part = _moments(part.points, part.sums, β[part.terms])
         gram[part.terms, part.terms], moment[part.terms] = of_part.gram, of_part.moment
     return FitMoments(replace(relative, gram=gram, moment=moment), relative, raw)
@@ -281,14 +281,14 @@ class Part:
         return mean_of(self.points)
 
 
-def parts_of(group: Group, target: Target, form: Form, sums: Sums) -> Iterator[Part]:
+def parts_of(designs: Designs, target: Target, form: Form, sums: Sums) -> Iterator[Part]:
     """The regressions that a form is: one, or one for each phase."""
     if type(form) is Phases:
-        for terms, phase, told in _told(group, target, design_of(group, target, form, target.relative)):
-            yield Part(terms, points_of(group, target, form, phase.sums)[:, told, terms], phase.sums.of(told))
+        for terms, phase, told in _told(designs.group, target, designs.of_cells(form, target, target.relative)):
+            yield Part(terms, designs.points(form, target, phase.sums)[:, told, terms], phase.sums.of(told))
     else:
         counted = sums if form.non_negative else target.raw
-        yield Part(slice(None), points_of(group, target, form, counted), counted)
+        yield Part(slice(None), designs.points(form, target, counted), counted)
 
 
 def _told(group: Group, target: Target, design: FloatArray) -> Iterator[tuple[slice, Phase, NDArray[np.bool_]]]:

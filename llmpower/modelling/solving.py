@@ -33,6 +33,17 @@ class Missed:
     errors: float
     greatest: float
 
+    def __add__(self, other: Missed) -> Missed:
+        """Of both sets of rows."""
+        return Missed(
+            self.n + other.n,
+            self.negative + other.negative,
+            self.predicted + other.predicted,
+            self.measured + other.measured,
+            self.errors + other.errors,
+            max(self.greatest, other.greatest),
+        )
+
 
 def gram(columns: FloatArray, w: FloatArray, wy: FloatArray) -> tuple[FloatArray, FloatArray, tuple[float, float]]:
     """G (n_terms, n_terms) and g (n_terms,) of cells: ``columns`` of their design (n_terms, m), ``w``, ``wy`` (m,).

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.designs import design_of, row_design_of
+from llmpower.modelling.designs import Designs
 from llmpower.modelling.estimators import weighted_statistics
 from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
 from llmpower.modelling.forms import make_form
@@ -99,9 +99,10 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         advice = f"{model.model_name}: its sums do not say what predictions add up to; fit again from all measurements"
         raise InputError("estimator", MATCHED, advice)
     form = make_form(old.form, intercept="intercept" in old.terms)
-    row_design = row_design_of(group, target, form)
-    asked = design_of(group, target, form, target.relative if form.non_negative else target.raw) @ old.coefficients
-    asked_rows = asked[group.cells] if row_design is None else row_design @ old.coefficients
+    designs = Designs(group)
+    asked = designs.of_cells(form, target, target.relative if form.non_negative else target.raw) @ old.coefficients
+    columns = designs.of_rows(form, target)
+    asked_rows = np.dot(old.coefficients, columns) if columns else asked[group.cells]
     sums = target.raw
     if form.non_negative:
         missed = 1 - asked_rows / target.y
@@ -114,12 +115,12 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
             of_rows = huber(lambda _: missed, u[group.row_strata])
             lengths = None if group.row_lengths is None else group.row_lengths[: len(TOKENS)]
             sums = Sums.of_rows(group.cells, target.y, of_rows / target.y**2, group.n_cells, lengths)
-    new = moments_of(group, target, form, sums, old.coefficients)
+    new = moments_of(designs, target, form, sums, old.coefficients)
     moments = FitMoments(
         old.moments.estimate + new.estimate, old.moments.relative + new.relative, old.moments.raw + new.raw
     )
     β = solve(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
-    covariance = _covariance(old, form, moments, β, list(parts_of(group, target, form, sums)))
+    covariance = _covariance(old, form, moments, β, list(parts_of(designs, target, form, sums)))
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
     heldout = with_quantiles(*compare(asked, target.y, group.cells, PROSPECTIVE, asked_rows))
