@@ -11,40 +11,23 @@ not hold its joules open for ever.
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import stat
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from llmpower.daemon.inbox import Inbox
 from llmpower.daemon.segment import Segment
-from llmpower.exceptions import InputError, StoreError
+from llmpower.daemon.segments import Segments
+from llmpower.exceptions import StoreError
 from llmpower.spans.clocks import read_clock
-from llmpower.spans.packets import MAX_PACKET_BYTES, WireError
-from llmpower.spans.spool import SEGMENT_BYTES, SUFFIX
+from llmpower.spans.packets import WireError
 from llmpower.spans.wire import Begin, Cancel, SenderClock
 from llmpower.types import Span
 
-OPTION = "--socket"
 MAX_LINES_A_STEP = 5000
 """10,000 spans a second, each of which begins and ends; to read so many takes some 70 ms."""
-
-MAX_SEGMENTS = 1024
-MAX_SEGMENTS_OF_USER = 256
-"""Four programs that have filled all they may."""
-
-MAX_SEGMENT_BYTES = SEGMENT_BYTES + MAX_PACKET_BYTES
-MAX_ENTRIES = 4096
-"""Looked at in one step. Who makes more files than that delays others' new ones, until they are removed."""
-
-_NAME = re.compile(rf"\w{{1,64}}-[0-9]{{8}}{re.escape(SUFFIX)}", re.ASCII)
-_MODE = 0o1770
 
 Key = tuple[str, int | None]
 """A span's id and its sender's uid."""
@@ -78,48 +61,32 @@ class Spool:
         began_ns: int,
         clock: Callable[[], SenderClock] = read_clock,
     ) -> None:
-        self._directory = directory
+        self._segments = Segments(directory, inbox, clock)
         self._inbox = inbox
         self._known = known
         self._began_ns = began_ns
-        self._clock = clock
-        self._segments: dict[str, Segment] = {}
-        self._of_user: Counter[int] = Counter()
         self._begun: defaultdict[Program, set[str]] = defaultdict(set)
-        self._owed: dict[Key, Segment] = {}
-        self._ignored: set[str] = set()
+        self._owed: dict[Key, Segment] = {}  # a file that was refused is not waited for; what it owes is stored
         self._old: list[tuple[Span, Segment]] = []
         self._asked: Future[set[Key]] | None = None
         self.on_finished: Callable[[Span], None] = lambda _: None
         """Is told of each span that was taken."""
-        _make(directory)
 
     @property
     def waiting_bytes(self) -> int:
         """What was seen there and is not taken yet."""
-        return sum(segment.unread_bytes for segment in self._segments.values())
+        return sum(segment.unread_bytes for segment in self._segments)
 
     def look(self) -> None:
         """See what is there; :meth:`read` goes so far and no further."""
-        try:
-            with os.scandir(self._directory) as entries:
-                for _, entry in zip(range(MAX_ENTRIES), entries, strict=False):
-                    if entry.name not in self._segments and entry.name not in self._ignored:
-                        self._open(self._directory / entry.name)
-        except OSError as error:
-            self._inbox.fail(f"the spool {self._directory} cannot be read ({error.strerror}); spans may be lost")
-            with suppress(InputError):
-                _make(self._directory)
-        for segment in list(self._segments.values()):
-            if segment.look() > MAX_SEGMENT_BYTES:
-                self._refuse(segment, "spool_size")
+        self._segments.look()
 
     def read(self, held_up: Callable[[int], bool] = lambda _: False) -> None:
         """Take what :meth:`look` has seen, as far as there is room, of nobody for whom ``held_up`` is true."""
         if not self._take_old():
             return
         segments: defaultdict[int, list[Segment]] = defaultdict(list)
-        for segment in self._segments.values():
+        for segment in self._segments:
             segments[segment.uid].append(segment)
         waiting = {uid: sum(segment.unread_bytes for segment in own) for uid, own in segments.items()}
         left = MAX_LINES_A_STEP
@@ -132,7 +99,7 @@ class Spool:
                 left -= self._read_user(own, share) if share > 0 else 0
         self._ask_old()
         alive = set()
-        for segment in list(self._segments.values()):
+        for segment in self._segments:
             if not segment.unread_bytes:
                 segment.see_if_left()
             if not segment.left:
@@ -140,7 +107,7 @@ class Spool:
             elif not segment.unstored:
                 if segment.torn:
                     self._inbox.reject("torn_line")
-                self._drop(segment)
+                self._segments.drop(segment)
         self._give_up(self._begun.keys() - alive)
 
     def end(self) -> None:
@@ -149,7 +116,7 @@ class Spool:
 
     def is_read(self, uid: int) -> bool:
         """Whether all that was seen of this user's is taken."""
-        return not any(segment.unread_bytes for segment in self._segments.values() if segment.uid == uid)
+        return not any(segment.unread_bytes for segment in self._segments if segment.uid == uid)
 
     def stored(self, spans: Iterable[Span]) -> None:
         """These are committed, or nobody can ever commit them."""
@@ -159,31 +126,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the files; what is not stored is found by the next daemon."""
-        for segment in self._segments.values():
-            segment.close()
-        self._segments.clear()
-
-    def _open(self, path: Path) -> None:
-        if len(self._segments) >= MAX_SEGMENTS:
-            return
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                self._discard(path)
-            return
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or not _NAME.fullmatch(path.name):
-            os.close(descriptor)
-            self._discard(path)
-            return
-        segment = Segment(path, descriptor, found.st_uid, self._clock)
-        self._segments[path.name] = segment
-        self._of_user[segment.uid] += 1
-        if self._of_user[segment.uid] > MAX_SEGMENTS_OF_USER:
-            self._refuse(segment, "spool_quota")
+        self._segments.close()
 
     def _read_user(self, segments: Sequence[Segment], most: int) -> int:
         """Take at most so many; return how many lines it were."""
@@ -197,7 +140,7 @@ class Spool:
                 if type(message) is not Begin or message.span_id not in ended:
                     self._act(message, segment)
             if segment.spoilt:
-                self._refuse(segment, "spool_file")
+                self._segments.refuse(segment, "spool_file")
             if taken >= most:
                 break
         return taken
@@ -256,47 +199,11 @@ class Spool:
                 self._finish(span, segment)
         return True
 
-    def _discard(self, path: Path) -> None:
-        """Remove what is no segment; what cannot be removed, such as somebody's directory, is not looked at again."""
-        self._inbox.reject("spool_file")
-        try:
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-        except OSError as error:
-            if len(self._ignored) >= MAX_ENTRIES:
-                self._ignored.clear()
-            self._ignored.add(path.name)
-            advice = f"something in {self._directory} is no file of spans and cannot be removed ({error.strerror})"
-            self._inbox.fail(f"{advice}; remove it, and see whose it is")
-
     def _give_up(self, programs: set[Program]) -> None:
         for program in programs:
             for span_id in self._begun.pop(program):
                 self._inbox.cancel(span_id, program[1])
 
-    def _refuse(self, segment: Segment, reason: str) -> None:
-        self._inbox.reject(reason)
-        self._drop(segment)
-
-    def _drop(self, segment: Segment) -> None:
-        segment.remove()
-        self._of_user[segment.uid] -= 1
-        # What it owes is still stored, and no longer waited for.
-        del self._segments[segment.path.name]
-
 
 def _program(segment: Segment) -> Program:
     return segment.path.name.rpartition("-")[0], segment.uid
-
-
-def _make(directory: Path) -> None:
-    try:
-        with suppress(FileExistsError):
-            directory.mkdir(_MODE)
-        found = directory.stat(follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            advice = f"{directory} is where spans are kept until they are stored, and it is not ours; move it away"
-            raise InputError(OPTION, directory.with_suffix(".sock"), advice)
-        directory.chmod(_MODE)
-    except OSError as error:
-        advice = f"{directory} cannot be made beside it ({error.strerror}); give a path in a directory you may write to"
-        raise InputError(OPTION, directory.with_suffix(".sock"), advice) from error

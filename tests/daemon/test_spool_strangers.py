@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spool_station import NOBODY, Station, a_span
 
-from llmpower.daemon.spool import MAX_SEGMENT_BYTES, MAX_SEGMENTS_OF_USER
+from llmpower.daemon.segments import MAX_SEGMENT_BYTES, MAX_SEGMENTS_OF_USER
 from llmpower.exceptions import InputError
 from llmpower.spans.packets import MAX_PACKET_BYTES
 from llmpower.spans.wire import encode
