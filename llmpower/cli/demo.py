@@ -20,6 +20,7 @@ from pathlib import Path
 
 import click
 
+from llmpower.cli.signals import ended_in_order
 from llmpower.exceptions import DaemonUnreachableError, InputError, LlmpowerError
 from llmpower.files import write_text
 
@@ -57,7 +58,7 @@ def command(out: Path, quick: bool, port: int) -> None:
     """
     started_s = time.monotonic()
     out = _folder(out)
-    with _daemon(out, port) as socket:
+    with ended_in_order(), _daemon(out, port) as socket:
         _profile(out, socket, quick)
         _step("What the daemon has seen", ["status", "--socket", str(socket)])
         _scrape(out, port)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import curses
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from llmpower.cli.layout import STYLES, Line, cut
+from llmpower.cli.signals import ended_in_order
 from llmpower.exceptions import InputError
 
 COLOURS = {"red": curses.COLOR_RED, "yellow": curses.COLOR_YELLOW, "green": curses.COLOR_GREEN}
@@ -81,17 +80,11 @@ def opened(*, coloured: bool) -> Iterator[Screen]:
     if curses.tigetstr("cup") is None:
         raise InputError("TERM", name, "such a terminal has no way to write anywhere on it; set it, or use --once")
     window = curses.initscr()
-    before: dict[int, Any] = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        curses.noecho()
-        curses.cbreak()
-        window.keypad(True)
-        yield Screen(window, coloured=coloured)
-    finally:
-        curses.endwin()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)
+    with ended_in_order():
+        try:
+            curses.noecho()
+            curses.cbreak()
+            window.keypad(True)
+            yield Screen(window, coloured=coloured)
+        finally:
+            curses.endwin()
