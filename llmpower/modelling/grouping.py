@@ -18,9 +18,6 @@ from llmpower.modelling.tally import Key, Tally, processors
 if TYPE_CHECKING:
     import pandas as pd
 
-HELD_ROWS = 1 << 21
-"""Of more, sums take longer than what is made of them, and no model waits."""
-
 Numbered = tuple[NDArray[np.integer[Any]], Sequence[object]]
 """A column as numbers of its distinct values in their order, and the values."""
 
@@ -54,7 +51,7 @@ def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Bounda
     """The sums of a table; each stretch of it is summed while the next is read."""
     checked = check_measurements(measurements, covered.parts_name)
     threads = min(processors(), 1 + len(checked) // STRETCH)
-    tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads, held=len(checked) <= HELD_ROWS)
+    tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads, held_rows=len(checked))
     further, summed = {name: checked[name] for name in columns if name != "system"}, 0
     for rows in read_rows(checked, sorted({*NUMBERS, *covered.consulted()})):
         stretch, systems = slice(summed, summed + len(rows)), (rows["system"], rows.systems)

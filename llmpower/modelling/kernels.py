@@ -8,10 +8,10 @@ the type that C reads, and as long as it says. C runs without Python's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,12 @@ MODELS_END = 2**32
 
 AHEAD = 2
 """Additions that may wait to be summed while further rows are looked at: all of their columns stay in memory."""
+
+HELD_ROWS = 1 << 16
+"""Of a model: their sums take about as long as what is made of them. Of more, all threads had better sum."""
+
+MORE_TALLIES = 4
+"""Beyond a first one: the more, the sooner are first sums there, and the oftener are rows looked through."""
 
 assert (len(LENGTHS), len(PHASES)) == (lib.LLMPOWER_LENGTHS, lib.LLMPOWER_PHASES)
 assert (len(SPANNED), len(SUMS)) == (lib.LLMPOWER_SPANNED, lib.LLMPOWER_SUMS)
@@ -73,20 +79,19 @@ class Summer:
     """Sums, judged rows and counts of models 0 … ``n_models`` − 1, which may be pickled.
 
     ``threads`` is how many look at rows at a time, each with a tally of its own models; what is found is the same. They
-    do so while the caller goes on to its next rows. Where rows are ``held`` in memory, the last models wait until sums
-    are asked for: all threads but one sum them beside what is made of the first ones.
+    do so while the caller goes on to its next rows. Where all of ``held_rows`` stay in memory and are of many models,
+    the caller is one of the threads: the others sum some models after others, and it may make something of the first.
     """
 
-    def __init__(self, most_cells: int, most_judged: int, threads: int = 1, *, held: bool = False) -> None:
+    def __init__(self, most_cells: int, most_judged: int, threads: int = 1, *, held_rows: int = 0) -> None:
         self._most = most_cells, most_judged, threads
-        self._tallies = [
-            ffi.gc(_there(lib.llmpower_tally_new(most_cells, most_judged)), lib.llmpower_tally_free)
-            for _ in range(2 * threads - 1 if held else threads)
-        ]
+        self._held_rows = held_rows
+        self._tallies: list[Any] = []
         self._pools = [ThreadPoolExecutor(1) for _ in range(threads)]  # a tally's additions are made one by one
-        self._under_way: list[deque[Future[None]]] = [deque() for _ in self._tallies]
-        self._waiting: list[Callable[[], None]] = []  # additions to the tallies beyond the threads
-        self._first_waiting = MODELS_END  # the first model of those
+        self._under_way: list[deque[Future[None]]] = []
+        self._waiting: list[tuple[int, dict[str, Any], int]] = []  # additions to tallies after each thread's first
+        self._models_a_turn = MODELS_END
+        self._more_tallies(threads)
         self._arrived: list[Summed] = []  # what was unpickled, until something is added to it
         self.n_models = 0
 
@@ -114,20 +119,35 @@ class Summer:
         for name in FLAGS:
             if name in columns:
                 rows[name] = pointer("uint8_t[]", columns[name].view(np.uint8), np.uint8, (n,))
-        if not self.n_models and len(self._tallies) > len(self._pools):
-            self._first_waiting = -(-n_models * len(self._pools) // len(self._tallies))
+        if not self.n_models:
+            self._plan(n_models)
         number = self._tally_of(np.arange(n_models))
         for tally in range(len(self._tallies)):
             rows["own"] = pointer("uint8_t[]", (number == tally).view(np.uint8), np.uint8, (n_models,))
-            take_in = partial(self._take_in, tally, rows.copy(), n_models)
+            addition = tally, rows.copy(), n_models
             if tally < len(self._pools):
-                take_in()
+                self._take_in(*addition)
             else:
-                self._waiting.append(take_in)
-        for under_way in self._under_way[: len(self._pools)]:
+                self._waiting.append(addition)
+        for under_way in self._under_way if self._models_a_turn == MODELS_END else ():
             while len(under_way) > AHEAD:
                 under_way.popleft().result()
         self.n_models = max(self.n_models, n_models)
+
+    def _plan(self, n_models: int) -> None:
+        """Which of about so many models are summed after others."""
+        threads = len(self._pools) - 1
+        if threads and 0 < self._held_rows <= HELD_ROWS * n_models:
+            turns = 1 + MORE_TALLIES // threads
+            self._models_a_turn = -(-n_models // turns)
+            self._pools.pop()
+            self._more_tallies(turns * threads)
+
+    def _more_tallies(self, n: int) -> None:
+        while len(self._tallies) < n:
+            tally = _there(lib.llmpower_tally_new(*self._most[:2]))
+            self._tallies.append(ffi.gc(tally, lib.llmpower_tally_free))
+            self._under_way.append(deque())
 
     def _take_in(self, tally: int, rows: dict[str, Any], n_models: int) -> None:
         """Begin to: the tally's thread does when it has done what was begun before."""
@@ -193,8 +213,8 @@ class Summer:
     def _settled(self, model: int) -> Any:
         """The tally of a model, when all that was added is summed there."""
         waiting, self._waiting = self._waiting, []
-        for take_in in waiting:
-            take_in()
+        for addition in sorted(waiting, key=itemgetter(0)):
+            self._take_in(*addition)
         number = int(self._tally_of(np.int64(model)))
         for future in self._under_way[number]:
             future.result()
@@ -203,8 +223,8 @@ class Summer:
     def _tally_of(self, model: Codes | np.int64) -> Codes:
         """The number of a model's, or of each one's."""
         threads = len(self._pools)
-        waiting = threads + model % max(1, len(self._tallies) - threads)
-        return np.asarray(np.where(model < self._first_waiting, model % threads, waiting))
+        turn = np.minimum(model // self._models_a_turn, len(self._tallies) // threads - 1)
+        return np.asarray(turn * threads + model % threads)
 
     def __getstate__(self) -> tuple[tuple[int, int, int], list[Summed]]:
         return self._most, [self.of_model(model) for model in range(self.n_models)]

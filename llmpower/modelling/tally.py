@@ -76,12 +76,12 @@ class Tally:
     """Sums, judged rows and counts of models by their keys; see the module.
 
     ``judged_rows`` is how many rows of a model are kept to judge errors by, ``None`` for all of them. ``threads`` sum
-    at a time; workers beside each other have one each. Rows that are ``held`` in memory, as a table's are, may be
+    at a time; workers beside each other have one each. ``held_rows`` that stay in memory, as a table's do, may be
     summed later than they are added.
     """
 
     def __init__(
-        self, boundary: Boundary, *, judged_rows: int | None = JUDGED_ROWS, threads: int = 1, held: bool = False
+        self, boundary: Boundary, *, judged_rows: int | None = JUDGED_ROWS, threads: int = 1, held_rows: int = 0
     ) -> None:
         self.boundary = boundary
         # All rows and simulated ones of each key, whether their energy was measured or not.
@@ -90,7 +90,7 @@ class Tally:
         self._numbers: dict[tuple[Key, str | None], int] = {}
         self._values: list[dict[str, set[object]]] = []
         most_judged = sys.maxsize if judged_rows is None else judged_rows
-        self._summer = Summer(strata.MOST_CELLS, most_judged, threads, held=held)
+        self._summer = Summer(strata.MOST_CELLS, most_judged, threads, held_rows=held_rows)
 
     def add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows) -> None:
         """Further rows, checked; ``of_row`` numbers each one's key."""

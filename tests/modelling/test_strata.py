@@ -76,13 +76,13 @@ def test_portions_come_down_to_what_all_rows_do(seed: int, cuts: list[int]) -> N
     seed=st.integers(0, 1000),
     cuts=st.lists(st.integers(1, 1999), min_size=4, max_size=9),
     threads=st.integers(1, 3),
-    held=st.booleans(),
+    held_rows=st.sampled_from([0, 2000]),
 )
 def test_additions_are_summed_in_their_order_while_others_are_made(
-    seed: int, cuts: list[int], threads: int, *, held: bool
+    seed: int, cuts: list[int], threads: int, held_rows: int
 ) -> None:
     model, columns = rows(2000, seed)
-    at_once, one_by_one = Summer(200, 100), Summer(200, 100, threads, held=held)
+    at_once, one_by_one = Summer(200, 100), Summer(200, 100, threads, held_rows=held_rows)
     at_once.add(model, MODELS, columns)
     for a, b in pairwise(sorted({0, 2000, *cuts})):
         one_by_one.add(model[a:b], MODELS, {name: column[a:b].copy() for name, column in columns.items()})
