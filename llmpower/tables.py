@@ -26,6 +26,9 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 COLUMN = "--column"
 """The option by which most commands are told headers."""
 
+WORDS = ("model_name", "system", "query_class")
+"""Columns whose values name something, and must read the same in every file."""
+
 STREAMED = (".csv", ".jsonl")
 """What :func:`write_rows` writes."""
 
@@ -69,8 +72,9 @@ def read_table(
     with refusing(path, what):
         match path.suffix:
             case ".csv":
-                # "None" and "NA" can be names of models; only the empty cell means absent.
-                frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
+                # "None", "NA" and "007" can be names of models; only the empty cell means absent.
+                words = dict.fromkeys(((columns or {}).get(name, name) for name in WORDS), str)
+                frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"], dtype=words)
             case ".parquet":
                 frame = pd.read_parquet(path)
             case ".jsonl":

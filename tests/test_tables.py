@@ -39,6 +39,18 @@ def test_foreign_headers_are_renamed(tmp_path: Path) -> None:
     assert frame["input_tokens"].tolist() == [3]
 
 
+def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("model,query_class,input_tokens\n007,true,3\n1e3,false,4\n,,5\n")
+    frame = read_table(path, columns={"model_name": "model"})
+    assert frame["model_name"].tolist()[:2] == ["007", "1e3"]
+    assert frame["query_class"].tolist()[:2] == ["true", "false"]
+    assert frame["model_name"].isna().tolist() == [False, False, True]
+    assert frame["input_tokens"].tolist() == [3, 4, 5]
+    path.write_text("model_name\n007\n")
+    assert read_table(path)["model_name"].tolist() == [record["model_name"] for record in read_records(path)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "columns", "said"),
     [
