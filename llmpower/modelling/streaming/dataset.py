@@ -140,7 +140,8 @@ def _look(name: str, fragment: Any, option: str) -> tuple[Portion, pa.Schema]:
         schema = fragment.physical_schema
         rows = fragment.metadata.num_rows
     except failures() as error:
-        raise InputError(option, name, f"is no Parquet file that can be read ({first_line(error)})") from error
+        advice = f"is no Parquet file that can be read ({first_line(error)}); write it again, or move it elsewhere"
+        raise InputError(option, name, advice) from error
     for column, value in pads.get_partition_keys(fragment.partition_expression).items():
         if column not in schema.names:
             schema = schema.append(pa.field(column, pa.scalar(value).type))
