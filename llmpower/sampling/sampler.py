@@ -227,4 +227,5 @@ def _open_error(library: str, failure: int, explanation: str) -> DeviceError:
         low_level.WRONG_LIBRARY: "not an NVML library; give the driver's libnvidia-ml.so.1 with --nvml-library PATH",
         low_level.DRIVER: "the driver does not answer; check nvidia-smi and dmesg, or use --backend simulated",
     }.get(failure, "it cannot be opened")
-    return DeviceError("NVML library", library, f"{explanation}; {advice}")
+    # The loader begins with the library's name, which is said already.
+    return DeviceError("NVML library", library, f"{explanation.removeprefix(f'{library}: ')}; {advice}")

@@ -247,6 +247,7 @@ def test_a_library_that_is_missing_or_of_the_wrong_kind(library: str, said: str)
     with pytest.raises(DeviceError, match=said) as caught:
         Sampler(nvml_library=library)
     assert library in str(caught.value)
+    assert f"{library}: {library}" not in str(caught.value), "the loader names it too"
     assert caught.value.exit_code == 2
 
 
