@@ -133,8 +133,8 @@ def refusing(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, ValueError, csv.Error) as error:
-        reason = first_line(error)
-        raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({reason}); check the file") from error
+        mend = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "check the file"
+        raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({first_line(error)}); {mend}") from error
 
 
 def our_names(
@@ -147,7 +147,7 @@ def our_names(
     """Our name for each header that ``columns`` (name → header) gives another one.
 
     Raises:
-        InputError: a header is not there or would be there twice, or a ``required`` name is missing.
+        InputError: a header is not there or would be there twice, or a ``required`` name is missing or there twice.
     """
     for name, header in columns.items():
         if header not in found:
@@ -162,8 +162,11 @@ def our_names(
     missing = [name for name in required if name not in names]
     if missing:
         mend = f"name its header with {option} {missing[0]}=HEADER" if option else "rename the one that is meant"
-        advice = f"{path} lacks this column (it has: {_listed(names)}); {mend}"
+        advice = f"{path} lacks this column (it has: {_listed(names) or 'none'}); {mend}"
         raise InputError("column", missing[0], advice)
+    # pandas calls the second one so.
+    if twice := [name for name in required if names.count(name) > 1 or f"{name}.1" in names]:
+        raise InputError("column", twice[0], f"{path} has this column twice; keep the one that is meant")
     return renamed
 
 

@@ -63,6 +63,8 @@ def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
         ("t.csv", "a\n1\n", {"input_tokens": "b"}, "no such header; it has: a"),
         ("t.csv", "input_tokens,a\n1,2\n", {"input_tokens": "a"}, "has a column input_tokens already"),
         ("t.csv", "a\n1\n", {}, "lacks this column"),
+        ("t.jsonl", "", {}, r"lacks this column \(it has: none\)"),
+        ("t.csv", "input_tokens,input_tokens\n1,2\n", {}, "has this column twice"),
     ],
 )
 def test_tables_that_cannot_be_used(
@@ -122,8 +124,10 @@ def test_records_of_a_small_table(tmp_path: Path) -> None:
         (b'name\n"a\n', "cannot be read as csv (unexpected end of data)"),
         (b"name\n\xff\n", "cannot be read as csv ("),
         (b"value\n1\n", "lacks this column (it has: value)"),
+        (b"name,name\na,b\n", "has this column twice"),
+        ("name\né\n".encode("latin-1"), "; save it as UTF-8"),
     ],
-    ids=["empty", "ragged", "quote", "bytes", "missing"],
+    ids=["empty", "ragged", "quote", "bytes", "missing", "twice", "latin"],
 )
 def test_records_that_cannot_be_read(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "a.csv"
