@@ -172,9 +172,9 @@ def command(
                 progress=progress,
             )
     tables = anova(rows, boundary) if with_anova else ()
-    _show(models, screening, left_out, tables, out, as_json=as_json)
     if report is not None:
         _write_report(report, models, rows, columns_of_group, screening.document(left_out))
+    _show(models, screening, left_out, tables, out, as_json=as_json)
 
 
 def _show(

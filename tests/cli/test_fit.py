@@ -243,6 +243,14 @@ def test_report_leaves_a_page_and_a_picture_of_each_fit(grid: Path, tmp_path: Pa
     ]
 
 
+def test_a_report_that_cannot_be_written_comes_before_anything_else_is(grid: Path, tmp_path: Path) -> None:
+    arguments = ["fit", grid, "--form", "cached", "--report", grid, "-o", tmp_path / "models.json"]
+    result = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert "--report = " in str(result.exception)
+    assert result.stdout == ""
+    assert not (tmp_path / "models.json").exists()
+
+
 def test_models_learn_from_further_rows(grid: Path, tmp_path: Path) -> None:
     models = tmp_path / "models.json"
     invoke("fit", grid, "--form", "cached", "-o", models)
