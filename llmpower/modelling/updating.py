@@ -23,8 +23,9 @@ import numpy as np
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.designs import Designs
+from llmpower.modelling.details import fitted_ranges
 from llmpower.modelling.estimators import weighted_statistics
-from llmpower.modelling.fitting import AUTO, fit_group, fitted_ranges, forms_of
+from llmpower.modelling.fitting import AUTO, fit_group, forms_of
 from llmpower.modelling.forms import make_form
 from llmpower.modelling.grouping import group_rows
 from llmpower.modelling.groups import Group, Target
@@ -32,7 +33,7 @@ from llmpower.modelling.heldout import compare, with_quantiles
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments, Sums
-from llmpower.modelling.regression import Part, moments_of, parts_of
+from llmpower.modelling.parts import Part, moments_of, parts_of
 from llmpower.modelling.solving import inverse, solve
 from llmpower.modelling.strata import TOKENS
 from llmpower.modelling.totals import MATCHED
