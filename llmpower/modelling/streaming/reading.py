@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import InputError
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1 << 18
 READ_AHEAD = 1
 """Batches and files that are read while one is summed: what waits longer is in no processor's cache any more."""
+
+RUN_ROWS = 1 << 21
+"""That pyarrow is given at a time, or one file: it reads until a gigabyte waits, in memory that the kernel has to clear
+first. The next ones are begun when half as many are left."""
 
 DECAY_MS = 10_000
 
@@ -43,6 +48,28 @@ def record_batches(
     schema: pa.Schema, headers: Mapping[str, str], portions: Sequence[Portion]
 ) -> Iterator[tuple[str, int, Any]]:
     """Batches with the file that each is of and the number of its first row there."""
+    begin = _beginner(schema, headers)
+    runs = list(_runs(portions))
+    begun: Iterator[Any] | None = None
+    for run, following in zip(runs, [*runs[1:], None], strict=True):
+        places = {portion.fragment.path: portion for portion in reversed(run)}
+        rows_of = {path: portion.first_row for path, portion in places.items()}
+        left = sum(portion.rows for portion in run)
+        with _named(run):
+            tagged_batches, begun = begun or begin(run), None
+            for tagged in tagged_batches:
+                path, n = tagged.fragment.path, len(tagged.record_batch)
+                left -= n
+                if following and not begun and left <= RUN_ROWS // 2:
+                    with _named(following):
+                        begun = begin(following)
+                if n:
+                    yield places[path].name, rows_of[path], tagged.record_batch
+                    rows_of[path] += n
+
+
+def _beginner(schema: pa.Schema, headers: Mapping[str, str]) -> Callable[[Sequence[Portion]], Iterator[Any]]:
+    """What has pyarrow begin to read a run of portions; it gives their batches, each with its file."""
     import pyarrow as pa
     from pyarrow import dataset as pads
 
@@ -52,20 +79,19 @@ def record_batches(
     numbered = pa.dictionary(pa.int32(), pa.string())
     read = pa.schema([f.with_type(numbered) if f.name in words else f for f in fields])
     form = pads.ParquetFileFormat(read_options=pads.ParquetReadOptions(dictionary_columns=words))
-    for file, pieces in _by_file_system(portions):
+
+    def begin(run: Sequence[Portion]) -> Iterator[Any]:
+        file = run[0].fragment.filesystem
         fragments = [
             form.make_fragment(
-                piece.fragment.path,
+                portion.fragment.path,
                 file,
-                piece.fragment.partition_expression,
-                row_groups=[group.id for group in piece.fragment.row_groups],
+                portion.fragment.partition_expression,
+                row_groups=[group.id for group in portion.fragment.row_groups],
             )
-            for piece in pieces
+            for portion in run
         ]
-        dataset = pads.FileSystemDataset(fragments, read, form, file)
-        places = {fragment.path: piece for fragment, piece in zip(reversed(fragments), reversed(pieces), strict=True)}
-        rows_of = {path: piece.first_row for path, piece in places.items()}
-        scanner = dataset.scanner(
+        scanner = pads.FileSystemDataset(fragments, read, form, file).scanner(
             columns=list(headers.values()),
             batch_size=BATCH_ROWS,
             batch_readahead=READ_AHEAD,
@@ -73,17 +99,20 @@ def record_batches(
             use_threads=True,
             memory_pool=_pool(),
         )
-        try:
-            for tagged in scanner.scan_batches():
-                path = tagged.fragment.path
-                if len(tagged.record_batch):
-                    yield places[path].name, rows_of[path], tagged.record_batch
-                    rows_of[path] += len(tagged.record_batch)
-        except failures() as error:
-            reason = first_line(error)
-            raise InputError(
-                pieces[0].option, pieces[0].name, f"or a file beside it cannot be read ({reason})"
-            ) from error
+        batches: Iterator[Any] = scanner.scan_batches()
+        return batches
+
+    return begin
+
+
+@contextmanager
+def _named(run: Sequence[Portion]) -> Iterator[None]:
+    """What fails is one of these."""
+    try:
+        yield
+    except failures() as error:
+        reason = first_line(error)
+        raise InputError(run[0].option, run[0].name, f"or a file beside it cannot be read ({reason})") from error
 
 
 def _pool() -> Any:
@@ -96,13 +125,15 @@ def _pool() -> Any:
     return pa.jemalloc_memory_pool()
 
 
-def _by_file_system(portions: Sequence[Portion]) -> Iterator[tuple[Any, list[Portion]]]:
-    """Runs of portions that lie in one file system."""
+def _runs(portions: Sequence[Portion]) -> Iterator[list[Portion]]:
+    """Portions that lie in one file system and have as many rows as a scanner is given, in their order."""
     run: list[Portion] = []
+    rows = 0
     for portion in portions:
-        if run and not run[-1].fragment.filesystem.equals(portion.fragment.filesystem):
-            yield run[-1].fragment.filesystem, run
-            run = []
+        rows += portion.rows
+        if run and (rows > RUN_ROWS or not run[-1].fragment.filesystem.equals(portion.fragment.filesystem)):
+            yield run
+            run, rows = [], portion.rows
         run.append(portion)
     if run:
-        yield run[-1].fragment.filesystem, run
+        yield run
