@@ -65,6 +65,9 @@ def command(
     from llmpower.tables import STREAMED, write_rows, write_table
     from llmpower.types import MEASUREMENT_COLUMNS
 
+    if since is not None and until is not None and until <= since:
+        advice = f"must come after --since = {since.isoformat(timespec='seconds')}; exchange them, or leave one out"
+        raise InputError("--until", until.isoformat(timespec="seconds"), advice)
     store = store or find_store_path()
     if partition:
         given = {"--since": since, "--until": until, "--model": model, "--with-uid": with_uid or None}
