@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -117,26 +118,30 @@ def scanner_of(
         futures = [client.submit(_scan, shared, each, pure=False) for each in portions]
         sizes = dict(zip((future.key for future in futures), map(_rows, portions), strict=True))
 
-        def parts() -> Iterator[T]:
+        last = _merged(client, shared, futures)
+
+        def parts(coming: deque[Future[T]]) -> Iterator[T]:
             """What the last few are, in the order of their rows, so that sums are the same every time."""
-            read, waiting = 0, deque(_merged(client, shared, futures))
-            for future in as_completed({future.key: future for future in (*futures, *waiting)}.values()):
+            read = 0
+            for future in as_completed({future.key: future for future in (*futures, *last)}.values()):
                 if future.status == "error":
                     _result(future)
                 if tell is not None and future.key in sizes:
                     read += sizes[future.key]
                     tell(read, dataset.rows)
-                while waiting and waiting[0].done():
-                    yield _result(waiting.popleft())
+                while coming and coming[0].done():
+                    yield coming.popleft().result()
             # A worker that was lost may have had some of them, which are made again.
-            yield from map(_result, waiting)
+            yield from (each.result() for each in coming)
 
-        try:
-            return work.merge(parts())
-        except BaseException:
-            # What others are still reading is for nothing.
-            client.cancel(futures)
-            raise
+        # Each is fetched when it is there: workers are done at about the same time, and send beside each other.
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                return work.merge(parts(deque(pool.submit(_result, future) for future in last)))
+            except BaseException:
+                # What others are still reading is for nothing.
+                client.cancel([*futures, *last])
+                raise
 
     return scanner
 
