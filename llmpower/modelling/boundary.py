@@ -126,16 +126,9 @@ def _std(names: Sequence[str], rows: Mapping[str, FloatArray]) -> FloatArray | N
     """
     if any(name not in rows for name in names):
         return None
-    usable = [_usable(rows[name]) for name in names]
-    total = usable[0] if len(usable) == 1 else np.sqrt(_sum([each**2 for each in usable]))
+    stds = [rows[name] for name in names]
+    total = stds[0] if len(stds) == 1 else np.sqrt(_sum([each**2 for each in stds]))
     return None if np.isnan(total).all() else total
-
-
-def _usable(std_j: FloatArray) -> FloatArray:
-    """NaN where it is no standard deviation."""
-    if std_j.min(initial=0) >= 0 and std_j.max(initial=0) < np.inf:
-        return std_j
-    return np.where((std_j >= 0) & np.isfinite(std_j), std_j, np.nan)
 
 
 def _sum(columns: Sequence[FloatArray]) -> FloatArray:

@@ -8,12 +8,14 @@ only looks wrong is for :mod:`~llmpower.modelling.screening` to find.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.where import select_rows
@@ -23,12 +25,38 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REQUIRED = ("model_name", "input_tokens", "output_tokens", "runtime_s")
+SCREENED = (*REQUIRED, "gpu_energy_j", "cpu_energy_j", "energy_j")
+"""Columns for whose impossible values screening has a kind of finding, by which their rows can be left out."""
+
 BOUNDARIES = ("gpu", "cpu", "gpu+cpu")
 """What the energy of a fit covers. A sum takes the parts that the model's rows have measured."""
 
 LEAST, MOST = 1e-30, 1e30
 """Joules or seconds beyond these are no measurement, and what a fit makes of them (y⁴, 1/y⁴) would be no number."""
 _RANGE = f"from {LEAST:g} to {MOST:g}"
+
+MOST_COUNT = 2.0**53
+"""Above it not every whole number is a float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The ``least`` and the ``most`` that a number may be where there is one, and how people are told."""
+
+    least: float
+    most: float
+    rule: str
+
+    def beyond(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Which of the values cannot be, an empty one never; ``None`` where all can, which their extremes tell."""
+        if not (np.fmin.reduce(values) < self.least or np.fmax.reduce(values) > self.most):
+            return None
+        return np.asarray((values < self.least) | (values > self.most))
+
+
+_ENERGY = Bounds(LEAST, MOST, f"an energy is a number of joules > 0, or empty where it was not measured, {_RANGE}")
+_STD = Bounds(0, MOST, "a standard deviation is a number of joules ≥ 0, or empty where it is not known")
+_REQUESTS = Bounds(1, MOST_COUNT, "requests at the same time are a number ≥ 1, or empty for one alone")
 
 Reader = Callable[[Path], "pd.DataFrame"]
 
@@ -82,7 +110,8 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
     Raises:
         InputError: ``boundary`` is none of :data:`BOUNDARIES`.
         FitError: no rows, a column missing, or a row with tokens that are not whole numbers ≥ 0, a runtime or an
-            energy ≤ 0, or no model name. An empty energy is left as it is: not measured.
+            energy ≤ 0, no model name, or beyond one of :func:`bounds_of`. An empty energy is left as it is: not
+            measured.
     """
     if boundary not in BOUNDARIES:
         raise InputError("--boundary", boundary, f"unknown; use one of {', '.join(BOUNDARIES)}")
@@ -102,20 +131,31 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
     # Where its extremes are possible all of a column is, and nothing is asked of each row.
     for column in ("input_tokens", "output_tokens"):
         values = _numbers(frame, column)
-        if values.dtype != np.int64 or not (values.min() >= 0 and values.max() < 2**53):
-            whole = (values >= 0) & (values == np.floor(values)) & (values < 2**53)
+        if values.dtype != np.int64 or not (values.min() >= 0 and values.max() < MOST_COUNT):
+            whole = (values >= 0) & (values == np.floor(values)) & (values < MOST_COUNT)
             _refuse(frame, column, ~whole, "token counts are whole numbers ≥ 0")
         checked[column] = values.astype("int64")
     values = checked["runtime_s"] = _numbers(frame, "runtime_s").astype("float64")
-    if not _possible(values):
+    runtime_s = values.to_numpy()  # whose extremes are NaN where one of them is
+    if not (runtime_s.min() >= LEAST and runtime_s.max() <= MOST):
         _refuse(frame, "runtime_s", ~values.between(LEAST, MOST), f"a runtime is a number of seconds > 0, {_RANGE}")
-    for column in energies or ["energy_j"]:
-        values = checked[column] = _numbers(frame, column).astype("float64")
-        if not _possible(values):
-            rule = f"an energy is a number of joules > 0, or empty where it was not measured, {_RANGE}"
-            _refuse(frame, column, ~(values.isna() | values.between(LEAST, MOST)), rule)
+    for column, bounds in bounds_of(energies or ["energy_j"]).items():
+        if column in frame.columns:
+            checked[column] = _numbers(frame, column)
+            if (beyond := bounds.beyond(checked[column].to_numpy())) is not None:
+                _refuse(frame, column, beyond, bounds.rule)
     checked["simulated"] = flags(frame, "simulated")
     return checked
+
+
+def bounds_of(energies: Collection[str]) -> dict[str, Bounds]:
+    """Columns that may be missing or empty, by name: ``energies``, their deviations, and how many shared a call."""
+    deviations = (f"{energy.removesuffix('_j')}_std_j" for energy in energies)
+    return {
+        **dict.fromkeys(energies, _ENERGY),
+        **dict.fromkeys(deviations, _STD),
+        **dict.fromkeys(("batch_size", "concurrency"), _REQUESTS),
+    }
 
 
 def energy_columns(boundary: str) -> list[str]:
@@ -148,12 +188,6 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     return values
 
 
-def _possible(values: pd.Series[float]) -> bool:
-    """Whether all of them are from :data:`LEAST` to :data:`MOST`; no NaN is."""
-    numbers = values.to_numpy()
-    return bool(numbers.min() >= LEAST and numbers.max() <= MOST)
-
-
 def flags(frame: pd.DataFrame, column: str) -> pd.Series[bool]:
     """A column as booleans; a row that does not say is taken for false.
 
@@ -172,20 +206,19 @@ def flags(frame: pd.DataFrame, column: str) -> pd.Series[bool]:
     return words.isin(["true", "1", "1.0"]).astype(bool)
 
 
-def _refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], rule: str) -> None:
+def _refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool] | NDArray[np.bool_], rule: str) -> None:
     if not wrong.any():
         return
     value = frame.loc[wrong, column].iloc[0]
     others = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
     shown = "empty" if value != value or value is None else value
-    raise FitError(
-        column, shown, f"{_place(frame, wrong)}{others}: {rule}; correct it, or leave it out by --where or --leave-out"
-    )
+    ways = "--where or --leave-out" if column in SCREENED else "--where"
+    raise FitError(column, shown, f"{_place(frame, wrong)}{others}: {rule}; correct it, or leave it out by {ways}")
 
 
-def _place(frame: pd.DataFrame, chosen: pd.Series[bool]) -> str:
+def _place(frame: pd.DataFrame, chosen: pd.Series[bool] | NDArray[np.bool_]) -> str:
     """Where the first chosen row stands: its row and source, or its position in a frame of the caller's own."""
-    position = int(np.flatnonzero(chosen.to_numpy())[0])
+    position = int(np.flatnonzero(chosen)[0])
     if frame.index.names == ["source", "row"]:
         source, row = frame.index[position]
         return f"row {row} of {source}"

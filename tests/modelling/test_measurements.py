@@ -49,6 +49,14 @@ def rows(**changed: Any) -> pd.DataFrame:
         ("gpu_energy_j", float("inf"), "joules > 0, or empty"),
         ("gpu_energy_j", 1e160, "joules > 0, or empty where it was not measured, from 1e-30 to 1e"),
         ("gpu_energy_j", 1e-160, "joules > 0, or empty"),
+        ("gpu_energy_std_j", -1.0, "a standard deviation is a number of joules ≥ 0, or empty"),
+        ("gpu_energy_std_j", float("inf"), "joules ≥ 0, or empty"),
+        ("gpu_energy_std_j", "0.5 J", "is not a number"),
+        ("batch_size", 0, "a number ≥ 1, or empty for one alone; correct it, or leave it out by --where$"),
+        ("batch_size", -8, "a number ≥ 1, or empty"),
+        ("batch_size", "big", "is not a number"),
+        ("concurrency", 0, "a number ≥ 1, or empty"),
+        ("concurrency", float("inf"), "a number ≥ 1, or empty"),
         ("simulated", "perhaps", "neither true nor false"),
     ],
 )
@@ -69,6 +77,21 @@ def test_every_further_offender_is_counted() -> None:
 
 def test_an_empty_energy_stays_empty() -> None:
     assert check_measurements(rows(gpu_energy_j=None))["gpu_energy_j"].isna().tolist() == [False, True, False]
+
+
+def test_what_says_how_sure_or_how_many_may_be_empty_and_a_deviation_zero() -> None:
+    frame = rows().assign(gpu_energy_std_j=[0, None, 0.5], batch_size=["1", None, "8"], concurrency=None)
+    checked = check_measurements(frame)
+    assert checked["gpu_energy_std_j"].fillna(-1).tolist() == [0, -1, 0.5]
+    assert checked["batch_size"].fillna(-1).tolist() == [1, -1, 8]
+    assert checked["concurrency"].isna().all()
+
+
+def test_a_deviation_is_asked_for_where_its_energy_is() -> None:
+    frame = rows(cpu_energy_j=30.0, cpu_energy_std_j=-1.0)
+    check_measurements(frame, "gpu")
+    with pytest.raises(FitError, match=r"cpu_energy_std_j = -1\.0: row 2"):
+        check_measurements(frame, "gpu+cpu")
 
 
 @pytest.mark.parametrize("column", ["model_name", "input_tokens", "output_tokens", "runtime_s", "gpu_energy_j"])

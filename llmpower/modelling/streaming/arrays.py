@@ -13,14 +13,12 @@ from llmpower.exceptions import FitError
 from llmpower.modelling.frames import Array, Rows
 from llmpower.modelling.kernels import COUNTS
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.measurements import LEAST, MOST, flags
+from llmpower.modelling.measurements import LEAST, MOST, MOST_COUNT, bounds_of, flags
 from llmpower.modelling.tally import Key
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-LARGEST_COUNT = 2.0**53
 
 
 @dataclass
@@ -119,17 +117,16 @@ class Batch:
             wrong |= names == values.index(None)
         for name in ("input_tokens", "output_tokens"):
             counts = self.counts(name)
-            possible = counts.min() >= 0 and counts.max() < LARGEST_COUNT
+            possible = counts.min() >= 0 and counts.max() < MOST_COUNT
             if not (possible and (counts.dtype == np.int64 or (counts == np.floor(counts)).all())):
-                wrong |= ~((counts >= 0) & (counts < LARGEST_COUNT) & (counts == np.floor(counts)))
+                wrong |= ~((counts >= 0) & (counts < MOST_COUNT) & (counts == np.floor(counts)))
         runtime_s = self.numbers("runtime_s")
         if not (runtime_s.min() >= LEAST and runtime_s.max() <= MOST):
             wrong |= ~((runtime_s >= LEAST) & (runtime_s <= MOST))
-        for name in energies:
+        for name, bounds in bounds_of(energies).items():
             if name in self:
-                energy_j = self.numbers(name)
-                if np.fmin.reduce(energy_j) < LEAST or np.fmax.reduce(energy_j) > MOST:
-                    wrong |= (energy_j < LEAST) | (energy_j > MOST)
+                if (beyond := bounds.beyond(self.counts(name))) is not None:
+                    wrong |= beyond
                 wrong |= self.unread(name)
         return np.flatnonzero(wrong) if wrong.any() else None
 
