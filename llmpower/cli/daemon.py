@@ -18,8 +18,8 @@ import click
 @click.option("--nvml-library", metavar="PATH", help="NVML by another path or name than libnvidia-ml.so.1.")
 @click.option(
     "--powercap-root",
-    type=click.Path(path_type=Path),
-    help="Where the kernel shows CPU energy.  [default: /sys/class/powercap]",
+    type=click.Path(),
+    help="Where the kernel shows CPU energy; empty: take none.  [default: /sys/class/powercap]",
 )
 @click.option("--store", type=click.Path(path_type=Path), help="Database of measurements.")
 @click.option("--socket", type=click.Path(path_type=Path), help="Unix socket on which spans arrive.")
@@ -104,7 +104,7 @@ def command(
     config: Path | None,
     backend: str | None,
     nvml_library: str | None,
-    powercap_root: Path | None,
+    powercap_root: str | None,
     store: Path | None,
     socket: Path | None,
     web_listen_address: str | None,

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,7 +38,7 @@ STEP_S = 0.1
     help="How long to watch; a reading that does not move meanwhile shows no period.",
 )
 @json_option
-def command(backend: Backend, nvml_library: str | None, powercap_root: Path, seconds: float, as_json: bool) -> None:
+def command(backend: Backend, nvml_library: str | None, powercap_root: str, seconds: float, as_json: bool) -> None:
     """List every device with its sources, periods and call latencies.
 
     A period is how often a reading moves, seen while watching, and jitter how regularly; a moment is known to so
@@ -51,10 +50,12 @@ def command(backend: Backend, nvml_library: str | None, powercap_root: Path, sec
       llmpower devices
       llmpower devices --backend simulated --seconds 10 --json
     """
+    from llmpower.daemon.config import powercap_root_of
     from llmpower.sampling import Sampler, calibrate, describe_status
 
+    root = powercap_root_of("--powercap-root", powercap_root)
     with Sampler(
-        backend=backend, nvml_library=nvml_library, powercap_root=powercap_root, rate_hz=100, ring_capacity=1 << 20
+        backend=backend, nvml_library=nvml_library, powercap_root=root, rate_hz=100, ring_capacity=1 << 20
     ) as sampler:
         _watch(seconds, f"Watching {len(sampler.devices)} device(s)")
         samples = sampler.drain()

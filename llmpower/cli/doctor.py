@@ -41,7 +41,7 @@ class Finding:
 @powercap_option
 @socket_option
 @json_option
-def command(nvml_library: str, powercap_root: Path, socket: Path | None, as_json: bool) -> None:
+def command(nvml_library: str, powercap_root: str, socket: Path | None, as_json: bool) -> None:
     """Say what can be measured here, what cannot, why, and how to mend it.
 
     \b
@@ -49,7 +49,10 @@ def command(nvml_library: str, powercap_root: Path, socket: Path | None, as_json
       llmpower doctor
       llmpower doctor --json | jq '.findings[] | select(.ok | not)'
     """
-    findings = [*_gpus(nvml_library), *_cpus(powercap_root), *_daemon(socket), *_extras()]
+    from llmpower.daemon.config import powercap_root_of
+
+    root = powercap_root_of("--powercap-root", powercap_root)
+    findings = [*_gpus(nvml_library), *_cpus(root), *_daemon(socket), *_extras()]
     if as_json:
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
         return
@@ -84,7 +87,9 @@ def _gpus(library: str) -> Iterator[Finding]:
             yield Finding("GPU energy", ok=False, found=f"{name}: no energy, no power", mend=mend)
 
 
-def _cpus(root: Path) -> Iterator[Finding]:
+def _cpus(root: Path | None) -> Iterator[Finding]:
+    if root is None:
+        return
     zones = sorted(root.glob("intel-rapl:*")) if root.is_dir() else []
     packages = [zone for zone in zones if (zone / "name").is_file() and _name(zone).startswith("package-")]
     if not packages:

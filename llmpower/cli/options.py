@@ -16,10 +16,10 @@ socket_option = click.option(
 
 powercap_option = click.option(
     "--powercap-root",
-    type=click.Path(path_type=Path),
-    default=Path("/sys/class/powercap"),
+    type=click.Path(),
+    default="/sys/class/powercap",
     show_default=True,
-    help="Where the kernel shows CPU energy.",
+    help="Where the kernel shows CPU energy; empty: take none.",
 )
 
 

@@ -50,7 +50,7 @@ class Config:
 
     backend: Backend
     nvml_library: str | None
-    powercap_root: Path
+    powercap_root: Path | None
     store: Path
     socket: Path
     listen_address: tuple[str, int]
@@ -85,7 +85,7 @@ def load_config(
     config = Config(
         backend=_backend(settings["backend"]),
         nvml_library=None if settings["nvml-library"] is None else str(_path("nvml-library", settings["nvml-library"])),
-        powercap_root=_path("powercap-root", settings["powercap-root"]),
+        powercap_root=powercap_root_of("powercap-root", settings["powercap-root"]),
         store=_path("store", settings["store"]).absolute(),
         socket=_path("socket", settings["socket"]).absolute(),
         listen_address=_listen_address("web.listen-address", settings["web.listen-address"], LISTEN_ADDRESS),
@@ -114,6 +114,20 @@ def make_directories(config: Config, *, environ: Mapping[str, str] = os.environ,
     for name, path in (("store", config.store), ("socket", config.socket)):
         if path == defaults[name]:
             _make_directory(f"--{name}", path.parent, uid)
+
+
+def powercap_root_of(name: str, value: object) -> Path | None:
+    """The directory that ``name`` gives; ``None`` for an empty one, by which CPU energy is turned off.
+
+    Raises:
+        InputError: it is none. Where the kernel has its own there may be nothing, as in most virtual machines.
+    """
+    if value == "":
+        return None
+    root = _path(name, value)
+    if root != POWERCAP_ROOT and not root.is_dir():
+        raise InputError(name, root, "is no directory; check the path, or leave it empty to take no CPU energy")
+    return root
 
 
 def default_store_path(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:

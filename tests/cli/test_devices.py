@@ -115,3 +115,16 @@ def test_doctor_finds_a_card_and_a_package(tmp_path: Path) -> None:
     findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["GPU energy"]["ok"] is True
     assert findings["CPU energy"]["ok"] is True
+
+
+@pytest.mark.parametrize("command", ["devices", "doctor", "daemon"])
+def test_a_powercap_root_that_is_not_there_is_refused(command: str, tmp_path: Path) -> None:
+    done = run(command, "--powercap-root", str(tmp_path / "none"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"powercap-root = {tmp_path / 'none'}: is no directory; check the path" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_does_not_look_for_cpu_energy_that_is_turned_off() -> None:
+    done = run("doctor", "--nvml-library", str(simulated_library()), "--powercap-root", "", "--json")
+    assert "CPU energy" not in {finding["check"] for finding in json.loads(done.stdout)["findings"]}

@@ -30,6 +30,8 @@ class Daemon:
         self.store = directory / "spans.db"
         self.socket = directory / "s.sock"
         self.errors = directory / "stderr"
+        powercap = directory / "powercap"
+        powercap.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
             [
                 *LLMPOWER,
@@ -39,7 +41,7 @@ class Daemon:
                 f"--socket={self.socket}",
                 "--web.listen-address=127.0.0.1:0",
                 "--otlp.listen-address=127.0.0.1:0",
-                f"--powercap-root={directory / 'powercap'}",
+                f"--powercap-root={powercap}",
                 *options,
             ],
             env={**os.environ, "LLMPOWER_SIM_LOAD": "square:100,300,0.7", **environ},

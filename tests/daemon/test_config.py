@@ -118,6 +118,8 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         ("rate = true", "rate", "number of reads per second"),
         ("store = 3", "store", "is not a path"),
         ('socket = ""', "socket", "is not a path"),
+        ('powercap-root = "/none/powercap"', "powercap-root", "is no directory; check the path, or leave it empty"),
+        ("powercap-root = 3", "powercap-root", "is not a path"),
         ("nvml-library = false", "nvml-library", "is not a path"),
         ("retention.time = 90", "retention.time", "such as 90d"),
         ('retention.time = "6m"', "retention.time", "such as 90d"),
@@ -138,6 +140,11 @@ def test_a_mistake_in_the_file_is_named(text: str, field: str, advice: str, tmp_
     with pytest.raises(InputError, match=advice) as caught:
         load_config({}, written(tmp_path, text), environ={}, uid=0)
     assert caught.value.field == field
+
+
+def test_cpu_energy_is_turned_off_by_a_path_that_is_empty(tmp_path: Path) -> None:
+    assert load_config({}, written(tmp_path, 'powercap-root = ""'), environ={}, uid=0).powercap_root is None
+    assert load_config({"powercap-root": ""}, environ={}, uid=0).powercap_root is None
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

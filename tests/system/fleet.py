@@ -66,7 +66,7 @@ class Fleet:
                 "sick",
                 directory,
                 "--web.dcgm-aliases",
-                f"--powercap-root={directory / 'none'}",
+                "--powercap-root=",
                 LLMPOWER_SIM_GPUS="2",
                 LLMPOWER_SIM_LOAD="square:150,400,0.7",
                 LLMPOWER_SIM_FAULT="not_supported:0.3@0,hang:20,8,lost:32@1",
