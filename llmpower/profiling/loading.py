@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils.logging import set_verbosity_error as quieten_hub
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 from transformers.utils.logging import set_verbosity_error
 
@@ -102,8 +103,12 @@ def load_model(source: Source, *, device: str = "auto", dtype: str = "auto") -> 
 
 
 def quieten_transformers() -> None:
-    """Keep a library's advice on decoding and downloads out of a campaign's own words, for the whole process."""
+    """Keep libraries' advice on decoding and downloads out of a campaign's own words, for the whole process.
+
+    The hub's client would tell of every request that it tries again; the last one's failure is an error of ours.
+    """
     set_verbosity_error()  # type: ignore[no-untyped-call] # transformers leaves it untyped
+    quieten_hub()  # type: ignore[no-untyped-call] # the same
 
 
 def _kind_of(config: Any) -> Any:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -96,24 +99,54 @@ def test_a_gguf_file_that_is_none_is_one_line(tmp_path: Path) -> None:
         read_config(find_model(str(tmp_path / "model.gguf")))
 
 
-def test_a_name_that_the_hub_does_not_give_is_one_line_when_offline() -> None:
+def read_from_hub(**environ: str) -> subprocess.CompletedProcess[str]:
     code = (
-        "from llmpower.profiling import find_model, read_config\n"
+        "from llmpower.profiling import find_model, quieten_transformers, read_config\n"
         "from llmpower.exceptions import InputError\n"
+        "quieten_transformers()\n"
         "try:\n"
         "    read_config(find_model('nobody/nothing'))\n"
         "except InputError as error:\n"
         "    print(error)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=True)
+
+
+def test_a_name_that_the_hub_does_not_give_is_one_line_when_offline() -> None:
+    result = read_from_hub(HF_HUB_OFFLINE="1", HF_HOME="/nonexistent")
     assert result.stdout.startswith("MODEL = nobody/nothing: cannot be loaded")
     assert result.stdout.count("\n") == 1
+
+
+class BusyHub(BaseHTTPRequestHandler):
+    """Too busy when it is first asked for a file, at once and again, and without the model at all other times."""
+
+    asked = 0
+
+    def do_HEAD(self) -> None:
+        BusyHub.asked += 1
+        self.answer(503 if BusyHub.asked <= 2 else 404)
+
+    def do_GET(self) -> None:
+        self.answer(404)
+
+    def answer(self, status: int) -> None:
+        self.send_response(status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_what_the_hub_is_asked_again_is_not_told(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BusyHub) as hub:
+        threading.Thread(target=hub.serve_forever).start()
+        result = read_from_hub(HF_ENDPOINT=f"http://127.0.0.1:{hub.server_port}", HF_HOME=str(tmp_path))
+        hub.shutdown()
+    assert BusyHub.asked > 2
+    assert result.stdout.startswith("MODEL = nobody/nothing: cannot be loaded")
+    assert result.stderr == ""
 
 
 def test_cuda_that_is_not_there_is_refused(tiny_llama_directory: Path) -> None:
