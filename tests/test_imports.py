@@ -24,6 +24,7 @@ FLOORS = (
     ("profiling", "routing", "daemon"),
     ("report", "inprocess", "gateways"),
     ("cli",),
+    ("__main__",),
 )
 ALLOWED_ABOVE_THE_GROUND = {
     "profiling": {"spans", "store"},

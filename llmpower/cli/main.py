@@ -131,7 +131,7 @@ def _complete(command: click.Command, prefix: str) -> None:
 
 
 def main() -> None:
-    """Entry point of the ``llmpower`` console script."""
+    """Run the command that the arguments name; :mod:`llmpower.__main__` calls it."""
     # Where Python found it closed (`>&-`) there is no stream; what would be printed is not wanted.
     sys.stdout, sys.stderr = (stream or os.fdopen(_nowhere(), "w") for stream in (sys.stdout, sys.stderr))
     try:
