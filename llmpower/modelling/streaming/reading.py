@@ -22,7 +22,8 @@ RUN_ROWS = 1 << 21
 """That pyarrow is given at a time, or one file: it reads until a gigabyte waits, in memory that the kernel has to clear
 first. The next ones are begun when half as many are left."""
 
-DECAY_MS = 10_000
+KEEPING, DECAY_MS = "jemalloc", 10_000
+"""The pool of pyarrow's that keeps pages, and for how long."""
 
 
 def batches(schema: pa.Schema, headers: Mapping[str, str], portions: Sequence[Portion]) -> Iterator[Batch]:
@@ -115,11 +116,18 @@ def _named(run: Sequence[Portion]) -> Iterator[None]:
         raise InputError(run[0].option, run[0].name, f"or a file beside it cannot be read ({reason})") from error
 
 
+def keeps_pages() -> bool:
+    """Whether pyarrow was built with the pool below."""
+    import pyarrow as pa
+
+    return KEEPING in pa.supported_memory_backends()
+
+
 def _pool() -> Any:
     """Memory for batches, which come and go: a pool that keeps its pages spares the kernel clearing them anew."""
     import pyarrow as pa
 
-    if "jemalloc" not in pa.supported_memory_backends():
+    if not keeps_pages():
         return pa.default_memory_pool()
     pa.jemalloc_set_decay_ms(DECAY_MS)
     return pa.jemalloc_memory_pool()

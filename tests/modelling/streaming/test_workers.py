@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from dask import config
 from distributed import Client, Worker
@@ -17,6 +18,7 @@ from pynvml import NVML_ERROR_UNINITIALIZED
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.streaming import fit_datasets
+from llmpower.modelling.streaming.reading import KEEPING, keeps_pages
 from llmpower.modelling.streaming.workers import local_client, on_workers, scanner_of
 from llmpower.routing.counting import count_datasets
 from llmpower.sampling import Sampler, simulated_library
@@ -67,6 +69,8 @@ def test_local_workers_keep_the_memory_of_arrays_and_one_thread(client: Client) 
     for environment in client.run(lambda: dict(os.environ)).values():
         assert int(environment["MALLOC_TRIM_THRESHOLD_"]) > 1 << 25
         assert environment["OMP_NUM_THREADS"] == "1"
+    backends = client.run(lambda: pa.default_memory_pool().backend_name).values()
+    assert set(backends) == {KEEPING if keeps_pages() else pa.default_memory_pool().backend_name}
 
 
 def test_local_workers_are_looked_at_by_the_second_and_their_stacks_never(client: Client) -> None:
