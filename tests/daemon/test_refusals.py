@@ -15,7 +15,7 @@ RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 
 def test_every_reason_in_the_code_is_listed_and_no_other() -> None:
     text = "".join(file.read_text("utf-8") for file in DAEMON.glob("*.py"))
-    given = set(re.findall(r'(?:reject\(|_refuse\(segment, |\breason = )"(\w+)"', text))
+    given = set(re.findall(r'(?:reject\(|refuse\(segment, |\breason = )"(\w+)"', text))
     given |= set(re.findall(r'refused\["(\w+)"\]', text)) | set(get_args(MisplacedReason))
     given |= set(re.findall(r"(\w+)=outbox\.", text.split("self._rejected + Counter(")[1].split(")")[0]))
     assert given | set(get_args(WireReason)) == set(REASONS)
