@@ -125,18 +125,18 @@ class Batch:
             wrong |= ~((runtime_s >= LEAST) & (runtime_s <= MOST))
         for name, bounds in bounds_of(energies).items():
             if name in self:
-                if (beyond := bounds.beyond(self.counts(name))) is not None:
-                    wrong |= beyond
-                wrong |= self.unread(name)
+                for found in (bounds.beyond(self.counts(name)), self.unread(name)):
+                    if found is not None:
+                        wrong |= found
         return np.flatnonzero(wrong) if wrong.any() else None
 
-    def unread(self, name: str) -> NDArray[np.bool_]:
-        """Where a column holds something that is no number."""
+    def unread(self, name: str) -> NDArray[np.bool_] | None:
+        """Where a column holds something that is no number; ``None`` where its type has nothing else."""
         import pyarrow as pa
 
         column = self.table.column(name)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            return np.zeros(len(self), dtype=bool)
+            return None
         there = np.asarray(column.is_valid().to_numpy(), dtype=bool)
         return np.asarray(there & np.isnan(self.numbers(name)))
 

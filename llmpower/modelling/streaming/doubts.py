@@ -131,7 +131,8 @@ class Doubts:
                 found |= power_w < least_w
             if (beyond := self._beyond(batch, power_w, gpu=name != "cpu_energy_j")) is not None:
                 found |= beyond
-            found |= batch.unread(name)
+            if (unread := batch.unread(name)) is not None:
+                found |= unread
         return np.flatnonzero(found) if found.any() else None
 
     def _beyond(self, batch: Batch, power_w: FloatArray, *, gpu: bool) -> NDArray[np.bool_] | None:
