@@ -7,36 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from grids import TRUTH, measured, refusal
 
-from llmpower.exceptions import FitError, InputError
-from llmpower.modelling import FORM_NAMES, FORMS, Form, WorkloadModel, fit, frames
-from llmpower.modelling.forms import Batched, Phases
-
-LENGTHS = (8, 32, 128, 512)
-TRUTH = {
-    "recompute": [4.0, 0.03, 4e-6],
-    "recompute+call": [200.0, 4.0, 0.03, 4e-6],
-    "roofline": [20.0, 4.0, 1e-3, 1e-6, 0.05],
-    "cached": [60.0, 0.2, 1e-5, 15.0, 0.01],
-}
-
-
-def measured(form: str = "cached", model_name: str = "a", noise: float = 0.0, **columns: Any) -> pd.DataFrame:
-    """A 4 × 4 grid of one model that costs what ``form`` says, with lognormal noise."""
-    τin, τout = (grid.reshape(-1) for grid in np.meshgrid(LENGTHS, LENGTHS))
-    made: Form = FORMS[form]()
-    energy = made.design(τin, τout) @ TRUTH[form]
-    energy *= np.random.default_rng(2).lognormal(sigma=noise, size=len(energy))
-    frame = pd.DataFrame(
-        {
-            "model_name": model_name,
-            "input_tokens": τin,
-            "output_tokens": τout,
-            "runtime_s": energy / 300,
-            "gpu_energy_j": energy,
-        }
-    )
-    return frame.assign(**columns)
+from llmpower.exceptions import InputError
+from llmpower.modelling import FORM_NAMES, FORMS, fit, frames
 
 
 @pytest.mark.parametrize("form", list(TRUTH))
@@ -182,12 +156,6 @@ def test_joules_in_other_units_are_noticed(factor: float) -> None:
     assert any(warning.startswith("median power is") for warning in model.energy.warnings)
 
 
-def refusal(frame: pd.DataFrame, **options: Any) -> FitError:
-    with pytest.raises(FitError) as caught:
-        fit(frame, **options)
-    return caught.value
-
-
 def test_mixing_simulated_and_real_rows_is_refused() -> None:
     error = refusal(pd.concat([measured(simulated=True), measured(simulated=False)]))
     assert (error.field, error.value) == ("simulated", "16 of 32 rows")
@@ -257,133 +225,6 @@ def test_ranges_are_those_of_the_rows_fitted() -> None:
     frame.loc[frame["output_tokens"] == 512, "gpu_energy_j"] = np.nan
     (model,) = fit(frame)
     assert (model.energy.input_range, model.energy.output_range) == ((8, 512), (8, 128))
-
-
-def batches() -> pd.DataFrame:
-    """Whole batches of 1, 4 and 16 requests over a 3 × 3 grid of lengths, as the form ``batched`` has them."""
-    rows = []
-    for τin in (8, 64, 512):
-        for τout in (8, 64, 512):
-            for together in (1, 4, 16):
-                joules = together * float(Batched().design(τin, τout, together) @ BATCH_TRUTH)
-                rows.append((together * τin, together * τout, together, joules, joules / 300))
-    columns = ["input_tokens", "output_tokens", "batch_size", "gpu_energy_j", "runtime_s"]
-    frame = pd.DataFrame(rows, columns=columns).assign(model_name="a")
-    frame["gpu_energy_j"] *= np.random.default_rng(5).lognormal(sigma=0.01, size=len(frame))
-    return frame
-
-
-BATCH_TRUTH = np.array([60.0, 0.2, 1e-5, 15.0, 0.5, 0.01])
-
-
-def test_batches_are_told_apart_by_what_they_share() -> None:
-    (model,) = fit(batches())
-    assert model.energy.form == model.runtime.form == "batched"
-    assert (model.energy.batch_range, model.energy.input_range) == ((1, 16), (8, 512))
-    for together in (1, 4, 16):
-        expected = float(Batched().design(64, 64, together) @ BATCH_TRUTH)
-        assert float(model.energy.predict(64, 64, together)) == pytest.approx(expected, rel=0.05)
-        served = model.at_batch_size(together)
-        assert served.energy.form == "cached"
-        assert float(served.energy.predict(64, 64)) == pytest.approx(expected, rel=0.05)
-        # Every request of a batch waits for all of it.
-        assert float(served.runtime.predict(64, 64)) == pytest.approx(together * expected / 300, rel=0.05)
-        # Two of its terms have become one, so the interval has a degree of freedom more.
-        interval = model.energy.interval(64, 64, batch_size=together)
-        np.testing.assert_allclose(served.energy.interval(64, 64), interval, rtol=1e-3)
-
-
-def test_concurrent_requests_share_steps_as_a_batch_does() -> None:
-    frame = batches()
-    together = frame.pop("batch_size")
-    frame["concurrency"] = together
-    for column in ("input_tokens", "output_tokens", "gpu_energy_j"):
-        frame[column] = frame[column] / together
-    (alone,), (batched,) = fit(frame, form="batched"), fit(batches(), form="batched")
-    np.testing.assert_allclose(alone.energy.predict(64, 64, [1, 4, 16]), batched.energy.predict(64, 64, [1, 4, 16]))
-    np.testing.assert_allclose(alone.runtime.coefficients, batched.runtime.coefficients, rtol=1e-6)
-
-
-def test_a_form_of_batches_needs_batches() -> None:
-    error = refusal(measured(batch_size=8), form="batched")
-    assert (error.field, error.value) == ("batch_size", "8")
-
-
-def test_a_fit_of_another_form_is_the_same_at_any_batch_size() -> None:
-    (model,) = fit(measured(noise=0.02))
-    assert model.at_batch_size(8) == model
-
-
-def phased(**columns: Any) -> pd.DataFrame:
-    """A grid that costs what ``phases`` says, each phase told apart in joules and in seconds."""
-    frame = measured()
-    φ = Phases().design(frame["input_tokens"], frame["output_tokens"])
-    prefill, decode = φ[:, :3] @ [60.0, 0.2, 1e-5], φ[:, 3:] @ [15.0, 0.01]
-    frame = frame.assign(prefill_energy_j=prefill, decode_energy_j=decode, gpu_energy_j=prefill + decode)
-    return frame.assign(runtime_s=(prefill + decode) / 300, time_to_first_token_s=prefill / 300).assign(**columns)
-
-
-def test_phases_are_fitted_apart_and_summed() -> None:
-    (model,) = fit(phased(), form="phases")
-    np.testing.assert_allclose(model.energy.coefficients, [60.0, 0.2, 1e-5, 15.0, 0.01], rtol=1e-6)
-    np.testing.assert_allclose(model.runtime.coefficients * 300, model.energy.coefficients, rtol=1e-6)
-    assert model.energy.heldout.mape == pytest.approx(0, abs=1e-6)
-    assert model.energy.r_squared_centered == pytest.approx(1)
-    (auto,) = fit(phased())
-    assert "phases" in {auto.energy.form, *(other.form for other in auto.energy.alternatives)}
-
-
-def test_a_phase_with_nothing_in_it_is_not_fitted_to() -> None:
-    frame = phased()
-    frame.loc[frame["output_tokens"] == 8, ["prefill_energy_j", "decode_energy_j"]] = np.nan
-    (model,) = fit(frame, form="phases")
-    np.testing.assert_allclose(model.energy.coefficients, [60.0, 0.2, 1e-5, 15.0, 0.01], rtol=1e-6)
-    assert model.energy.n_obs == len(frame)
-
-
-def test_phases_need_both() -> None:
-    error = refusal(measured(), form="phases")
-    assert (error.field, error.value) == ("prefill_energy_j, decode_energy_j", "missing")
-
-
-def test_unsure_rows_count_for_less() -> None:
-    frame = measured(noise=0.01)
-    wrong = frame.index[::5]
-    frame.loc[wrong, "gpu_energy_j"] *= 1.5
-    frame["gpu_energy_std_j"] = frame["gpu_energy_j"] * 0.01
-    (trusting,) = fit(frame, form="cached")
-    frame.loc[wrong, "gpu_energy_std_j"] = frame.loc[wrong, "gpu_energy_j"] * 0.5
-    (careful,) = fit(frame, form="cached")
-    truth = FORMS["cached"]().design(frame["input_tokens"], frame["output_tokens"]) @ TRUTH["cached"]
-
-    def off(model: WorkloadModel) -> float:
-        predicted = model.energy.predict(frame["input_tokens"], frame["output_tokens"])
-        return float(np.abs(predicted / truth - 1).mean())
-
-    assert off(careful) < 0.5 * off(trusting)
-    assert "weighted by their standard deviations" in careful.energy.estimator
-    assert "weighted" not in careful.runtime.estimator
-
-
-def test_outliers_count_for_less_where_that_is_asked_for() -> None:
-    frame = measured(noise=0.01)
-    frame.loc[[3, 12], "gpu_energy_j"] *= [3, 0.3]
-    truth = FORMS["cached"]().design(64, 64) @ TRUTH["cached"]
-    (plain,), (robust,) = fit(frame, form="cached"), fit(frame, form="cached", robust=True)
-    assert abs(float(robust.energy.predict(64, 64)) / truth - 1) < 0.02
-    assert abs(float(plain.energy.predict(64, 64)) / truth - 1) > 0.05
-    assert any("rows are outliers and count for less than half" in warning for warning in robust.energy.warnings)
-    assert not any("outliers" in warning for warning in plain.energy.warnings)
-
-
-def test_of_as_many_rows_as_terms_none_need_be_an_outlier() -> None:
-    """The fit goes through four rows, a bound holds it off the fifth, and without that one a term is undetermined."""
-    frame = pd.DataFrame(
-        [(512, 32, 1103.8), (8, 64, 1104.3), (32, 64, 1333.7), (128, 64, 1361.5), (32, 8, 175.8)],
-        columns=["input_tokens", "output_tokens", "gpu_energy_j"],
-    ).assign(model_name="a", runtime_s=1.0)
-    (plain,), (robust,) = fit(frame, form="cached"), fit(frame, form="cached", robust=True)
-    np.testing.assert_allclose(robust.energy.coefficients, plain.energy.coefficients, rtol=1e-9, atol=1e-12)
 
 
 def test_idle_share_is_taken_away_where_that_is_asked_for() -> None:
