@@ -5,7 +5,9 @@
  * many rows at once. */
 #include "tally.h"
 
+#include <assert.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,44 +38,45 @@ static void span(struct llmpower_counts *counts, const double *l) {
     }
 }
 
-/* Σ1/y², Σ1/y and Σ1/y² times each of some lengths; what follows them. */
-static double *add_relative(double *sums, double inverse, const double *lengths, int n_lengths) {
-    const double w = inverse * inverse;
+/* What is added as one: of energy and runtime, of input and output tokens, or of prefill and decode. Longer ones are
+ * slower where they are not the processor's own. */
+typedef double two __attribute__((vector_size(2 * sizeof(double)), may_alias));
+typedef int64_t whole_two __attribute__((vector_size(2 * sizeof(int64_t)), may_alias));
+
+static_assert(offsetof(struct cell, sums) % sizeof(two) == 0, "sums begin where two of them may be added as one");
+
+/* Of a cell Σ of each length, and of the squares of both tokens; of energy and runtime Σ1/y², Σ1/y, Σy and Σy²; of
+ * runtime Σ1/y² times both tokens; of prefill and decode, their joules and then their seconds, of the rows that tell
+ * them, Σ1, Σ1/y², Σ1/y and Σ1/y² times input tokens; of both decodes Σ1/y² times output tokens, which no prefill
+ * depends on; and Σ1. Of a stratum Σ1, Σ(s/y)², and of energy Σ1/y², Σ1/y and Σ1/y² times both. */
+static void add(double *cell, double *stratum, const struct llmpower_judged *row, double variance) {
+    const two tokens = {row->lengths[0], row->lengths[1]}, requests = {row->lengths[2], row->lengths[3]};
+    const two y = {row->energy_j, row->runtime_s}, one = {1, 1};
+    const two inverse = one / y, w = inverse * inverse;
+    two *sums = (two *)cell, *sure_sums = (two *)stratum, decodes = {0};
+    *sums++ += tokens;
+    *sums++ += requests;
+    *sums++ += tokens * tokens;
     *sums++ += w;
     *sums++ += inverse;
-    for (int k = 0; k < n_lengths; k++) *sums++ += w * lengths[k];
-    return sums;
-}
-
-/* Of a cell Σ1, Σ of each length, Σ of the squares of input and output tokens; Σ1/y², Σ1/y, Σy and Σy² of energy; of
- * runtime the same, with Σ1/y² times both tokens; and Σ1, Σ1/y² and Σ1/y of each phase, of the rows that tell it, with
- * Σ1/y² times the tokens that it depends on, which are the prompt's for a prefill. Of a stratum Σ1, Σ(s/y)², and of
- * energy Σ1/y², Σ1/y and Σ1/y² times both. All quotients are there before the first is added: a processor divides some
- * at once, and a zero is as good as no sum. */
-static void add(double *sums, double *sure_sums, const struct llmpower_judged *row, double variance) {
-    double y[2 + LLMPOWER_PHASES], inverse[2 + LLMPOWER_PHASES], told[2 + LLMPOWER_PHASES];
-    y[0] = row->energy_j, y[1] = row->runtime_s;
-    memcpy(y + 2, row->phases, sizeof row->phases);
-    for (int k = 0; k < 2 + LLMPOWER_PHASES; k++) inverse[k] = 1 / y[k];
-    for (int k = 0; k < 2 + LLMPOWER_PHASES; k++) {
-        told[k] = k < 2 || y[k] > 0 ? 1 : 0;
-        inverse[k] = k < 2 || y[k] > 0 ? inverse[k] : 0;
+    *sums++ += y;
+    *sums++ += y * y;
+    *sums++ += w[1] * tokens;
+    for (int k = 0; k < LLMPOWER_PHASES; k += 2) {
+        const two part = {row->phases[k], row->phases[k + 1]};
+        const whole_two told = part > 0; /* what is so is -1 */
+        const two inverse_part = (two)((whole_two)(one / part) & told), w_part = inverse_part * inverse_part;
+        *sums++ += (two)((whole_two)one & told);
+        *sums++ += w_part;
+        *sums++ += inverse_part;
+        *sums++ += w_part * tokens[0];
+        decodes[k / 2] = w_part[1];
     }
-    *sure_sums++ += 1;
-    *sure_sums++ += isnan(variance) ? 0 : variance;
-    add_relative(sure_sums, inverse[0], row->lengths, 2);
-    *sums++ += 1;
-    for (int k = 0; k < LLMPOWER_LENGTHS; k++) *sums++ += row->lengths[k];
-    for (int k = 0; k < 2; k++) *sums++ += row->lengths[k] * row->lengths[k];
-    for (int k = 0; k < 2; k++) {
-        sums = add_relative(sums, inverse[k], row->lengths, k == 0 ? 0 : 2);
-        *sums++ += y[k];
-        *sums++ += y[k] * y[k];
-    }
-    for (int k = 2; k < 2 + LLMPOWER_PHASES; k++) {
-        *sums++ += told[k];
-        sums = add_relative(sums, inverse[k], row->lengths, k % 2 == 0 ? 1 : 2);
-    }
+    *sums++ += decodes * tokens[1];
+    *(double *)sums += 1;
+    *sure_sums++ += (two){1, isnan(variance) ? 0 : variance};
+    *sure_sums++ += (two){w[0], inverse[0]};
+    *sure_sums += w[0] * tokens;
 }
 
 /* Rows of a block that have joules: what they are, and where they go. */

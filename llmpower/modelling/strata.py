@@ -42,23 +42,22 @@ TOKENS = LENGTHS[:2]
 PHASES = ("energy_prefill", "energy_decode", "runtime_prefill", "runtime_decode")
 """Parts of energy and runtime, where rows tell them."""
 
-OF_PREFILL = ("n", "w", "wy", "wτin")
-OF_DECODE = (*OF_PREFILL, "wτout")
-"""What is summed of a phase; no prefill depends on the tokens that follow it."""
-
 SPANNED = (*LENGTHS, "input_tokens_each", "output_tokens_each")
 """Of what the lowest and highest are kept; the last two are those of one request of a batch."""
 
 SUMS = (
-    "n",
     *LENGTHS,
     "input_tokens²",
     "output_tokens²",
-    *(f"energy_j/{power}" for power in ("w", "wy", "y", "yy")),
-    *(f"runtime_s/{power}" for power in ("w", "wy", "wτin", "wτout", "y", "yy")),
-    *(f"{phase}/{power}" for phase in PHASES for power in (OF_DECODE if "decode" in phase else OF_PREFILL)),
+    *(f"{of}/{power}" for power in ("w", "wy", "y", "yy") for of in ("energy_j", "runtime_s")),
+    "runtime_s/wτin",
+    "runtime_s/wτout",
+    *(f"{phase}/{power}" for of in (PHASES[:2], PHASES[2:]) for power in ("n", "w", "wy", "wτin") for phase in of),
+    # No prefill depends on the tokens that follow it.
+    *(f"{phase}/wτout" for phase in PHASES if "decode" in phase),
+    "n",
 )
-"""Names of a cell's sums in C's order: w is 1/y², so that wy is 1/y."""
+"""Names of a cell's sums in C's order, which adds two beside each other as one; w is 1/y², so that wy is 1/y."""
 
 SURE_SUMS = ("n", "variance", "w", "wy", "wτin", "wτout")
 """Names of a stratum's sums: those of (s/y)² and of energy."""
