@@ -99,7 +99,9 @@ modelling.set_source(
     '#include "tally.h"\n#include "normal.h"\n#include "folds.h"',
     sources=[f"csrc/modelling/{name}.c" for name in ("folds", "judged", "models", "normal", "strata", "tally")],
     include_dirs=["csrc/modelling"],
-    depends=[f"csrc/modelling/{name}.h" for name in ("folds", "judged", "models", "normal", "strata", "tally")],
+    depends=[
+        f"csrc/modelling/{name}.h" for name in ("folds", "judged", "lanes", "models", "normal", "strata", "tally")
+    ],
     # Its loops are short, and gain a quarter where they are unrolled.
     extra_compile_args=[*FLAGS, "-O3"],
     libraries=["m"],

@@ -9,12 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "lanes.h"
 #include "normal.h"
-
-enum { LANES = 2 };
-/* What GCC and Clang add and multiply as one. Longer ones are slower where they are not the processor's own. */
-typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
-typedef int64_t whole_lanes __attribute__((vector_size(LANES * sizeof(int64_t))));
 
 /* Two cells; what is beyond the last weighs nothing. */
 struct pair {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lanes.h"
 #include "models.h"
 
 /* Classes of certainty beside exponents of two: the variance is 0, or not known. */
@@ -38,10 +39,8 @@ static void span(struct llmpower_counts *counts, const double *l) {
     }
 }
 
-/* What is added as one: of energy and runtime, of input and output tokens, or of prefill and decode. Longer ones are
- * slower where they are not the processor's own. */
-typedef double two __attribute__((vector_size(2 * sizeof(double)), may_alias));
-typedef int64_t whole_two __attribute__((vector_size(2 * sizeof(int64_t)), may_alias));
+/* Sums as they are added: of energy and runtime, of input and output tokens, or of prefill and decode. */
+typedef lanes two __attribute__((may_alias));
 
 static_assert(offsetof(struct cell, sums) % sizeof(two) == 0, "sums begin where two of them may be added as one");
 
@@ -64,9 +63,9 @@ static void add(double *cell, double *stratum, const struct llmpower_judged *row
     *sums++ += w[1] * tokens;
     for (int k = 0; k < LLMPOWER_PHASES; k += 2) {
         const two part = {row->phases[k], row->phases[k + 1]};
-        const whole_two told = part > 0; /* what is so is -1 */
-        const two inverse_part = (two)((whole_two)(one / part) & told), w_part = inverse_part * inverse_part;
-        *sums++ += (two)((whole_two)one & told);
+        const whole_lanes told = part > 0; /* what is so is -1 */
+        const two inverse_part = (two)((whole_lanes)(one / part) & told), w_part = inverse_part * inverse_part;
+        *sums++ += (two)((whole_lanes)one & told);
         *sums++ += w_part;
         *sums++ += inverse_part;
         *sums++ += w_part * tokens[0];
