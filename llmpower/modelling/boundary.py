@@ -68,9 +68,9 @@ class Boundary:
         if not columns:
             if self.net or "energy_j" not in rows:
                 return []
-            known = ~np.isnan(rows["energy_j"])
+            known = _known(rows["energy_j"])
             return [Covered(None, known, rows["energy_j"][known], None)] if known.any() else []
-        known_of = {column: ~np.isnan(rows[column]) for column in columns}
+        known_of = {column: _known(rows[column]) for column in columns}
         found = []
         for present in (chosen for n in range(1, len(columns) + 1) for chosen in combinations(columns, n)):
             at = np.logical_and.reduce([known_of[c] if c in present else ~known_of[c] for c in columns])
@@ -128,7 +128,12 @@ def _std(names: Sequence[str], rows: Mapping[str, FloatArray]) -> FloatArray | N
         return None
     stds = [rows[name] for name in names]
     total = stds[0] if len(stds) == 1 else np.sqrt(_sum([each**2 for each in stds]))
-    return None if np.isnan(total).all() else total
+    return None if np.isnan(total[:1]).all() and np.isnan(total).all() else total
+
+
+def _known(column: FloatArray) -> NDArray[np.bool_]:
+    """Where it has a number; mostly everywhere, which its least one tells."""
+    return ~np.isnan(column) if np.isnan(column.min(initial=np.inf)) else np.ones(len(column), dtype=bool)
 
 
 def _sum(columns: Sequence[FloatArray]) -> FloatArray:

@@ -48,10 +48,6 @@ class Rows:
         """These rows, by position or by a mask."""
         return Rows({name: column[rows] for name, column in self.columns.items()}, self.systems)
 
-    def between(self, start: int, end: int) -> Rows:
-        """Rows that lie together, as views."""
-        return Rows({name: column[start:end] for name, column in self.columns.items()}, self.systems)
-
     def numbers(self) -> dict[str, FloatArray]:
         """The columns of numbers."""
         return {name: column for name, column in self.columns.items() if column.dtype == np.float64}

@@ -58,7 +58,7 @@ def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Bounda
         codes, keys = keys_of(
             [systems if name == "system" else _numbered(further[name].iloc[stretch]) for name in columns]
         )
-        tally.add(keys, codes, rows)
+        tally.add(keys, codes, rows, np.bincount(codes, minlength=len(keys)))
         summed += len(rows)
     return tally
 

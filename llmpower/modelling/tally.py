@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling import strata
 from llmpower.modelling.boundary import Boundary, Covered
-from llmpower.modelling.frames import STRETCH, Rows
+from llmpower.modelling.frames import Rows
 from llmpower.modelling.kernels import Summed, Summer
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.strata import JUDGED, JUDGED_ROWS, SUMS, SURE_SUMS, Strata
@@ -92,15 +92,8 @@ class Tally:
         most_judged = sys.maxsize if judged_rows is None else judged_rows
         self._summer = Summer(strata.MOST_CELLS, most_judged, threads, held_rows=held_rows)
 
-    def add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows) -> None:
-        """Further rows, checked; ``of_row`` numbers each one's key."""
-        # In stretches whose columns a cache holds.
-        for start in range(0, len(rows), STRETCH):
-            end = min(start + STRETCH, len(rows))
-            self._add(keys, of_row[start:end], rows.between(start, end))
-
-    def _add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows) -> None:
-        seen = np.bincount(of_row, minlength=len(keys))
+    def add(self, keys: Sequence[Key], of_row: NDArray[np.integer[Any]], rows: Rows, seen: NDArray[np.intp]) -> None:
+        """Further rows, checked; ``of_row`` numbers each one's key, and ``seen`` are how many each key has."""
         flags = rows["simulated"]
         simulated = seen if flags.all() else np.bincount(of_row[flags], minlength=len(keys))
         for key, n, n_simulated in zip(keys, seen.tolist(), simulated.tolist(), strict=True):

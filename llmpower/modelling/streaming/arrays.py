@@ -31,6 +31,7 @@ class Batch:
     _numbers: dict[str, FloatArray] = field(default_factory=dict)
     _counts: dict[str, Array] = field(default_factory=dict)
     _words: dict[str, tuple[NDArray[np.integer[Any]], list[Any]]] = field(default_factory=dict)
+    _rows_of_words: dict[str, NDArray[np.intp]] = field(default_factory=dict)
     _impossible: dict[tuple[str, ...], NDArray[np.intp] | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -85,6 +86,13 @@ class Batch:
         if name not in self._words:
             self._words[name] = self._numbered(name)
         return self._words[name]
+
+    def rows_of_words(self, name: str) -> NDArray[np.intp]:
+        """How many rows have each of the values of :meth:`words`."""
+        if name not in self._rows_of_words:
+            codes, values = self.words(name)
+            self._rows_of_words[name] = np.bincount(codes, minlength=len(values))
+        return self._rows_of_words[name]
 
     def _numbered(self, name: str) -> tuple[NDArray[np.integer[Any]], list[Any]]:
         import pyarrow as pa
@@ -157,28 +165,27 @@ class Batch:
         columns["system"] = codes
         return Rows(columns, tuple("" if system is None else str(system) for system in systems))
 
-    def keys(self, group_by: Sequence[str]) -> tuple[NDArray[np.integer[Any]], list[Key]]:
-        """Each row's key by its number, and the keys that there are."""
-        together: NDArray[np.integer[Any]] = np.zeros(len(self), dtype=np.int32)
-        parts = []
-        for name in group_by:
+    def keys(self, group_by: Sequence[str]) -> tuple[NDArray[np.integer[Any]], list[Key], NDArray[np.intp]]:
+        """Each row's key by its number, the keys that there are, and how many rows each has."""
+        # Where a column says one thing only, as most do, there is nothing to put together.
+        telling = [name for name in group_by if len(self.words(name)[1]) > 1]
+        together = self.words(telling[0])[0] if telling else np.zeros(len(self), dtype=np.int32)
+        for name in telling[1:]:
             codes, values = self.words(name)
-            if name == "system":
-                values = ["" if value is None else value for value in values]
-            # Where a column says one thing only, as most do, there is nothing to put together.
-            if len(values) > 1:
-                together = together.astype(np.int64) * len(values) + codes if together.any() else codes
-            parts.append(values)
-        there = np.flatnonzero(np.bincount(together))
+            together = together.astype(np.int64) * len(values) + codes
+        seen = self.rows_of_words(telling[0]) if len(telling) == 1 else np.bincount(together)
+        parts = [_systems(self.words(name)[1]) if name == "system" else self.words(name)[1] for name in group_by]
+        there = np.flatnonzero(seen)
+        seen = seen[: there[-1] + 1]
         places = np.unravel_index(there, [len(values) for values in parts])
         keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
         # Two values that are the same to us, such as an empty system and none, are one key.
         distinct = list(dict.fromkeys(keys))
-        if len(distinct) == int(there[-1]) + 1:
-            return together, distinct
-        number = np.zeros(int(there[-1]) + 1, dtype=np.int32)
+        if len(distinct) == len(seen):
+            return together, distinct, seen
+        number = np.zeros(len(seen), dtype=np.int32)
         number[there] = [distinct.index(key) for key in keys]
-        return number[together], distinct
+        return number[together], distinct, np.bincount(number, seen, minlength=len(distinct)).astype(np.intp)
 
     def _flag(self, name: str) -> NDArray[np.bool_]:
         import pyarrow as pa
@@ -203,6 +210,11 @@ def batch_of(read: Sequence[tuple[str, int, Any]], headers: Mapping[str, str]) -
     ours = {header: name for name, header in headers.items()}
     stretches = tuple((name, first, len(batch)) for name, first, batch in read)
     return Batch(table.rename_columns([ours[name] for name in table.column_names]), stretches, np.arange(len(table)))
+
+
+def _systems(values: Sequence[Any]) -> list[Any]:
+    """An unknown system is an empty one."""
+    return ["" if value is None else value for value in values]
 
 
 def _floats(column: pa.ChunkedArray) -> FloatArray:

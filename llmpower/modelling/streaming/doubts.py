@@ -49,8 +49,8 @@ class Doubts:
 
     def look(self, batch: Batch, energies: Sequence[str]) -> NDArray[np.bool_] | None:
         """Note what is wrong with rows of a batch; which rows stay, ``None`` where all do."""
-        names, values = batch.words("model_name")
-        for value, n in zip(values, np.bincount(names, minlength=len(values)).tolist(), strict=True):
+        _, values = batch.words("model_name")
+        for value, n in zip(values, batch.rows_of_words("model_name").tolist(), strict=True):
             name = "(no name)" if value is None else str(value)
             self._rows[name] = self._rows.get(name, 0) + n
         suspects = self._suspects(batch, energies)

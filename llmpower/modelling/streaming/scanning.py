@@ -135,8 +135,8 @@ def _add(scanned: Scanned, job: Job, boundary: Boundary, batch: Batch) -> None:
         check_measurements(batch.take(impossible).placed_frame(), boundary.parts_name)
         raise AssertionError("a row was taken for impossible that is not")
     rows = batch.rows(sorted({*NUMBERS, *boundary.consulted()}))
-    codes, keys = batch.keys(job.group_by)
-    scanned.tally.add(keys, codes, rows)
+    codes, keys, seen = batch.keys(job.group_by)
+    scanned.tally.add(keys, codes, rows, seen)
     _note_kinds(scanned, keys, codes, rows["simulated"], batch)
 
 
