@@ -8,7 +8,7 @@ the type that C reads, and as long as it says. C runs without Python's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
@@ -150,20 +150,26 @@ class Summer:
             self._under_way.append(deque())
 
     def _take_in(self, tally: int, rows: dict[str, Any], n_models: int) -> None:
-        """Begin to: the tally's thread does when it has done what was begun before."""
+        def take_in() -> int:
+            of_rows = ffi.new("struct llmpower_rows *", rows)
+            return int(lib.llmpower_tally_rows(self._tallies[tally], of_rows, n_models))
+
+        self._begin(tally, take_in)
+
+    def _begin(self, tally: int, call: Callable[[], int]) -> None:
+        """The tally's thread makes the call when it has done what was begun before."""
         under_way = self._under_way[tally]
         before = under_way[-1] if under_way else None
 
-        def take_in() -> None:
+        def made() -> None:
             if before is not None:
                 before.result()  # a tally that had no memory for those takes no more
-            of_rows = ffi.new("struct llmpower_rows *", rows)
-            _done(lib.llmpower_tally_rows(self._tallies[tally], of_rows, n_models))
+            _done(call())
 
-        under_way.append(self._pools[tally % len(self._pools)].submit(take_in))
+        under_way.append(self._pools[tally % len(self._pools)].submit(made))
 
     def merge(self, model: int, theirs: Summed) -> None:
-        """What another has of a model."""
+        """What another has of a model, which is read until it is merged, after this returns."""
         assert 0 <= model < MODELS_END
         self._unpack()
         n_cells, m, n = theirs.lengths.shape[1], len(theirs.certainty), len(theirs.judged_strata)
@@ -172,14 +178,16 @@ class Summer:
         for name in ("rows", "below", *FLAGS, "low", "high"):
             value = getattr(theirs, name)
             setattr(counts, name, value if isinstance(value, int) else value.tolist())
-        status = lib.llmpower_tally_merge(
-            self._settled(model),
-            model,
-            counts,
-            ffi.new("struct llmpower_sizes *", (n_cells, m, n, theirs.digits)),
-            _arrays(theirs, n_cells, m, n),
-        )
-        _done(status)
+        self._begin_waiting()
+        tally = int(self._tally_of(np.int64(model)))
+
+        def merge() -> int:
+            sizes = ffi.new("struct llmpower_sizes *", (n_cells, m, n, theirs.digits))
+            return int(
+                lib.llmpower_tally_merge(self._tallies[tally], model, counts, sizes, _arrays(theirs, n_cells, m, n))
+            )
+
+        self._begin(tally, merge)
         self.n_models = max(self.n_models, model + 1)
 
     def of_model(self, model: int) -> Summed:
@@ -212,13 +220,16 @@ class Summer:
 
     def _settled(self, model: int) -> Any:
         """The tally of a model, when all that was added is summed there."""
-        waiting, self._waiting = self._waiting, []
-        for addition in sorted(waiting, key=itemgetter(0)):
-            self._take_in(*addition)
+        self._begin_waiting()
         number = int(self._tally_of(np.int64(model)))
         for future in self._under_way[number]:
             future.result()
         return self._tallies[number]
+
+    def _begin_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for addition in sorted(waiting, key=itemgetter(0)):
+            self._take_in(*addition)
 
     def _tally_of(self, model: Codes | np.int64) -> Codes:
         """The number of a model's, or of each one's."""

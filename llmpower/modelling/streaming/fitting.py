@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from threading import Thread
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.boundary import Boundary
@@ -84,6 +86,8 @@ def fit_datasets(
     keys = group_columns(group_by, found)
     threads = threads or (1 if scanner else processors())
     job = Job(dataset.schema, boundary, tuple(keys), renamed, where, tuple(leave_out), tdp_w, threads)
+    # Of all that solving needs this takes longest to import, as long as half of the models to be solved.
+    Thread(target=import_module, args=("scipy.special",)).start()
     scanned = (scanner or here(tell))(job, dataset)
     if not scanned.rows:
         raise FitError("--where", where, "no row satisfies it; loosen the condition")

@@ -21,7 +21,7 @@ from llmpower.modelling.streaming.arrays import Batch
 from llmpower.modelling.streaming.dataset import Portion
 from llmpower.modelling.streaming.doubts import Doubts
 from llmpower.modelling.streaming.reading import batches
-from llmpower.modelling.tally import Key, Tally
+from llmpower.modelling.tally import Key, Tally, processors
 from llmpower.modelling.where import names_in, select_rows
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Job:
 
     def merge(self, parts: Iterable[Scanned]) -> Scanned:
         """All of them, none of them changed."""
-        merged = Scanned(Tally(Boundary.parse(self.boundary)), Doubts(self.left_out, self.tdp_w))
+        merged = Scanned(Tally(Boundary.parse(self.boundary), threads=processors()), Doubts(self.left_out, self.tdp_w))
         for part in parts:
             merged.merge(part)
         return merged

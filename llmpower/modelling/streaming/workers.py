@@ -104,7 +104,8 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
         dask.config.set(UNWATCHED),
         dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in kept.items()}),
         LocalCluster(**cluster) as processes,
-        Client(processes) as client,
+        # Results come from the workers themselves: by way of the scheduler they would be sent and unpacked twice.
+        Client(processes, direct_to_workers=True) as client,
     ):
         yield client
 
