@@ -63,7 +63,7 @@ int strata_round(struct strata *s, int digits);
 /* Round lengths to the digits of the strata; the hash of what they are then. */
 uint64_t strata_hash(const struct strata *s, double *lengths);
 
-/* Have memory fetch where the tables have a stratum; and, when that is there, what strata_find will look at: the
+/* Have memory fetch where its table has a stratum; and, when that is there, what strata_find will look at: the
  * stratum that has the tag of the hash, STRATA_NONE where there is none. */
 void strata_ask(const struct strata *s, int32_t certainty, uint64_t hash);
 uint32_t strata_fetch(const struct strata *s, int32_t certainty, uint64_t hash);
