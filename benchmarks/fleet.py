@@ -88,7 +88,7 @@ def main() -> None:
         before = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
         result = {
             "what": "wall time of pyarrow's scan of the columns a fit reads, of the fit, and of it on two Dask workers;"
-            " medians; peak resident memory of the fitting process",
+            " medians, and of each turn's ratios; peak resident memory of the fitting process",
             "models": MODELS,
             "runs": arguments.runs,
             "python": platform.python_version(),
@@ -114,18 +114,24 @@ def measured(root: Path, runs: int) -> dict[str, float]:
         # Every other time the other way round: what runs last finds the machine as the others left it.
         for name in list(DONE)[:: -1 if number % 2 else 1]:
             found[name].append(run_apart(name, root))
-    scan_s, fit_s, workers_s = (statistics.median(each["s"] for each in found[name]) for name in DONE)
+    seconds = {name: [each["s"] for each in of_runs] for name, of_runs in found.items()}
+    scan_s, fit_s, workers_s = (statistics.median(seconds[name]) for name in DONE)
     return {
         "rows": int(found["scan"][0]["rows"]),
         "disk_mb": sum(path.stat().st_size for path in root.rglob("*.parquet")) / 1e6,
         "scan_s": scan_s,
         "fit_s": fit_s,
-        "time_ratio": fit_s / scan_s,
+        "time_ratio": ratio(seconds["fit"], seconds["scan"]),
         "peak_mb": max(each["peak_mb"] for each in found["fit"]),
         "workers_s": workers_s,
-        "workers_ratio": workers_s / fit_s,
+        "workers_ratio": ratio(seconds["workers"], seconds["fit"]),
         "off": max(each["off"] for each in found["fit"]),
     }
+
+
+def ratio(seconds: list[float], of: list[float]) -> float:
+    """The median of one turn's, which has both within half a minute."""
+    return statistics.median(one / other for one, other in zip(seconds, of, strict=True))
 
 
 def run_apart(name: str, root: Path) -> dict[str, float]:
