@@ -93,6 +93,25 @@ def test_additions_are_summed_in_their_order_while_others_are_made(
             )
 
 
+def test_what_is_merged_is_kept_until_it_is() -> None:
+    model, columns = rows(300_000, 1)
+    of_part, columns_of_part = rows(2000, 2)
+    part = Summer(200, 100)
+    part.add(of_part, MODELS, columns_of_part)
+    waited, went_on = Summer(200, 100), Summer(200, 100)
+    for whole in (waited, went_on):
+        whole.add(model, MODELS, columns)
+        for each in range(MODELS):
+            if whole is waited:
+                whole.of_model(each)
+            # Nobody else has these arrays, and others of their sizes take the place of those that were given back.
+            whole.merge(each, part.of_model(each))
+            part.of_model(each)
+    for each in range(MODELS):
+        for name in Summed.__slots__:
+            np.testing.assert_array_equal(getattr(went_on.of_model(each), name), getattr(waited.of_model(each), name))
+
+
 @pytest.mark.parametrize("each", range(MODELS))
 def test_sums_are_those_of_the_rows(each: int) -> None:
     model, columns = rows(2000, 1)
