@@ -55,7 +55,8 @@ def fleet(found: dict[str, Any]) -> str:
         "A fleet's data set",
         "benchmarks/fleet.py",
         f"Parquet of {found['models']} models fitted batch by batch, beside pyarrow's scan of the same columns; then on"
-        " two local Dask workers, beside one process. The bars are 3 times the scan, 2 GB, and 1;"
+        " two local Dask workers, beside one process. Seconds are medians, and ratios those of each turn's."
+        " The bars are 3 times the scan, 2 GB, and 1;"
         f" {_missed(misses)}.{note}",
         table(("data set", "rows", "scan", "fit", "ratio", "peak memory", "two workers by one process"), rows),
     )

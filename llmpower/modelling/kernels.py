@@ -227,6 +227,7 @@ class Summer:
         return self._tallies[number]
 
     def _begin_waiting(self) -> None:
+        """Additions to tallies after each thread's first, one tally after another."""
         waiting, self._waiting = self._waiting, []
         for addition in sorted(waiting, key=itemgetter(0)):
             self._take_in(*addition)

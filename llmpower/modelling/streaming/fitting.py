@@ -86,7 +86,7 @@ def fit_datasets(
     keys = group_columns(group_by, found)
     threads = threads or (1 if scanner else processors())
     job = Job(dataset.schema, boundary, tuple(keys), renamed, where, tuple(leave_out), tdp_w, threads)
-    # Of all that solving needs this takes longest to import, as long as half of the models to be solved.
+    # Of all that solving needs this takes longest to import: about half as long as twenty models are solved in.
     Thread(target=import_module, args=("scipy.special",)).start()
     scanned = (scanner or here(tell))(job, dataset)
     if not scanned.rows:
