@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from threading import Thread
+from threading import Timer
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.boundary import Boundary
@@ -19,6 +19,9 @@ from llmpower.modelling.streaming.doubts import ALONE
 from llmpower.modelling.streaming.scanners import Scanner, here
 from llmpower.modelling.streaming.scanning import Job, Scanned
 from llmpower.modelling.tally import processors
+
+READING_S = 0.1
+"""Until rows are being read, here or by workers: who imports meanwhile keeps tasks from being sent."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def fit_datasets(
     threads = threads or (1 if scanner else processors())
     job = Job(dataset.schema, boundary, tuple(keys), renamed, where, tuple(leave_out), tdp_w, threads)
     # Of all that solving needs this takes longest to import: about half as long as twenty models are solved in.
-    Thread(target=import_module, args=("scipy.special",)).start()
+    Timer(READING_S, import_module, ("scipy.special",)).start()
     scanned = (scanner or here(tell))(job, dataset)
     if not scanned.rows:
         raise FitError("--where", where, "no row satisfies it; loosen the condition")
