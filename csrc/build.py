@@ -97,10 +97,13 @@ modelling.cdef("".join(_declarations(f"modelling/{name}.h") for name in ("tally"
 modelling.set_source(
     MODELLING,
     '#include "tally.h"\n#include "normal.h"\n#include "folds.h"',
-    sources=[f"csrc/modelling/{name}.c" for name in ("folds", "judged", "models", "normal", "strata", "tally")],
+    sources=[
+        f"csrc/modelling/{name}.c" for name in ("folds", "judged", "models", "normal", "strata", "stretch", "tally")
+    ],
     include_dirs=["csrc/modelling"],
     depends=[
-        f"csrc/modelling/{name}.h" for name in ("folds", "judged", "lanes", "models", "normal", "strata", "tally")
+        f"csrc/modelling/{name}.h"
+        for name in ("folds", "judged", "lanes", "models", "normal", "strata", "stretch", "tally")
     ],
     # Its loops are short, and gain a quarter where they are unrolled.
     extra_compile_args=[*FLAGS, "-O3"],

@@ -23,6 +23,7 @@ void llmpower_tally_free(struct llmpower_tally *tally) {
         strata_free(&tally->models[m].strata);
     }
     free(tally->models);
+    free(tally->stretch);
     free(tally);
 }
 

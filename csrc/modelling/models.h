@@ -8,17 +8,21 @@
 
 /* Rows that go through each step before the next ones do, so that the processor waits for the memory of many at once.
  */
-enum { BLOCK = 64 };
+enum { BLOCK = 16 };
 
 struct model {
     struct llmpower_counts counts;
     struct judged judged;
     struct strata strata;
+    size_t place; /* of its next row, while a stretch is filled */
 };
+
+struct stretch;
 
 struct llmpower_tally {
     size_t most_cells, most_judged, n_models;
     struct model *models;
+    struct stretch *stretch; /* NULL before rows are taken in */
 };
 
 /* Have so many models, those that are new without rows; 0, or -1 without memory. */

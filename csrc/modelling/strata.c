@@ -6,10 +6,11 @@
  * fewer cells than of all, never more, so no part is rounded further than the whole, and the order of rows does not
  * matter.
  *
- * Most rows find a stratum that is not in the processor's cache, so the tables are asked in three steps, with other
- * rows' steps between them: strata_ask tells memory what place will be wanted, strata_fetch what stratum and cell, and
- * strata_find wants them. A new stratum waits for the place of its cell: to have it fetched for each row would be a
- * line of eight, mostly for nothing. Large pages spare the processor a second wait, for where a page lies. */
+ * Most rows find a stratum that is not in the processor's nearest cache, so the tables are asked in three steps, with
+ * other rows' steps between them: strata_ask tells memory what place will be wanted, strata_fetch what stratum and
+ * cell, and strata_find wants them. A new stratum waits for the place of its cell: to have it fetched for each row
+ * would be a line of eight, mostly for nothing. Large pages spare the processor a second wait, for where a page lies.
+ */
 #include "strata.h"
 
 #include <stdlib.h>

@@ -5,7 +5,8 @@
 #include "../modelling/tally.h"
 #include "check.h"
 
-enum { ROWS = 3000, MODELS = 3, CELLS = 100, JUDGED = 50, LONGEST = 5000 };
+/* More rows than are put in order at a time. */
+enum { ROWS = 20000, MODELS = 3, CELLS = 100, JUDGED = 50, LONGEST = 5000 };
 
 /* A 64-bit linear congruential generator (Knuth's MMIX constants): the same rows everywhere. */
 static uint64_t state = 1;
