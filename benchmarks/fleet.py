@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # As `llmpower fit` has it, before NumPy comes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -88,7 +89,7 @@ def main() -> None:
         before = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
         result = {
             "what": "wall time of pyarrow's scan of the columns a fit reads, of the fit, and of it on two Dask workers;"
-            " medians, and of each turn's ratios; peak resident memory of the fitting process",
+            " medians; of each turn's ratios medians and quartiles; peak resident memory of the fitting process",
             "models": MODELS,
             "runs": arguments.runs,
             "python": platform.python_version(),
@@ -106,7 +107,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def measured(root: Path, runs: int) -> dict[str, float]:
+def measured(root: Path, runs: int) -> dict[str, Any]:
     """Medians over runs, in turns: the first of each warms up the page cache alone."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in DONE}
     run_apart("scan", root)
@@ -121,17 +122,19 @@ def measured(root: Path, runs: int) -> dict[str, float]:
         "disk_mb": sum(path.stat().st_size for path in root.rglob("*.parquet")) / 1e6,
         "scan_s": scan_s,
         "fit_s": fit_s,
-        "time_ratio": ratio(seconds["fit"], seconds["scan"]),
+        **ratios("time_ratio", seconds["fit"], seconds["scan"]),
         "peak_mb": max(each["peak_mb"] for each in found["fit"]),
         "workers_s": workers_s,
-        "workers_ratio": ratio(seconds["workers"], seconds["fit"]),
+        **ratios("workers_ratio", seconds["workers"], seconds["fit"]),
         "off": max(each["off"] for each in found["fit"]),
     }
 
 
-def ratio(seconds: list[float], of: list[float]) -> float:
-    """The median of one turn's, which has both within half a minute."""
-    return statistics.median(one / other for one, other in zip(seconds, of, strict=True))
+def ratios(name: str, seconds: list[float], of: list[float]) -> dict[str, float | list[float]]:
+    """The median of one turn's, which has both within half a minute, and their quartiles, as far as turns differ."""
+    of_turns = [one / other for one, other in zip(seconds, of, strict=True)]
+    lower, median, upper = np.quantile(of_turns, (0.25, 0.5, 0.75)).tolist()
+    return {name: median, f"{name}_quartiles": [lower, upper]}
 
 
 def run_apart(name: str, root: Path) -> dict[str, float]:

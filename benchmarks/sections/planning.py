@@ -40,9 +40,9 @@ def fleet(found: dict[str, Any]) -> str:
             f"{of['rows']:,}",
             f"{of['scan_s']:.1f} s",
             f"{of['fit_s']:.1f} s",
-            f"{of['time_ratio']:.2f}",
+            _with_quartiles(of, "time_ratio"),
             f"{of['peak_mb']:.0f} MB",
-            f"{of['workers_ratio']:.2f}",
+            _with_quartiles(of, "workers_ratio"),
         )
         for name in KINDS
         for of in (found[name],)
@@ -55,11 +55,16 @@ def fleet(found: dict[str, Any]) -> str:
         "A fleet's data set",
         "benchmarks/fleet.py",
         f"Parquet of {found['models']} models fitted batch by batch, beside pyarrow's scan of the same columns; then on"
-        " two local Dask workers, beside one process. Seconds are medians, and ratios those of each turn's."
-        " The bars are 3 times the scan, 2 GB, and 1;"
+        " two local Dask workers, beside one process. Seconds are medians, and ratios those of each turn's, with their"
+        " quartiles. The bars are 3 times the scan, 2 GB, and 1;"
         f" {_missed(misses)}.{note}",
         table(("data set", "rows", "scan", "fit", "ratio", "peak memory", "two workers by one process"), rows),
     )
+
+
+def _with_quartiles(of: dict[str, Any], name: str) -> str:
+    lower, upper = of[f"{name}_quartiles"]
+    return f"{of[name]:.2f} ({lower:.2f}–{upper:.2f})"
 
 
 def _missed(misses: Iterable[int]) -> str:
