@@ -62,6 +62,7 @@ static void add(double *cell, double *stratum, const struct llmpower_judged *row
     *sure_sums += w[0] * tokens;
 }
 
+/* A block of rows, each step for all of them. */
 static int take_in(struct llmpower_tally *tally, const struct entry *entries, size_t n) {
     double lengths[BLOCK][LLMPOWER_LENGTHS];
     uint64_t hash[BLOCK], number[BLOCK];
