@@ -90,8 +90,12 @@ def fit_datasets(
     threads = threads or (1 if scanner else processors())
     job = Job(dataset.schema, boundary, tuple(keys), renamed, where, tuple(leave_out), tdp_w, threads)
     # Of all that solving needs this takes longest to import: about half as long as twenty models are solved in.
-    Timer(READING_S, import_module, ("scipy.special",)).start()
-    scanned = (scanner or here(tell))(job, dataset)
+    importing = Timer(READING_S, import_module, ("scipy.special",))
+    importing.start()
+    try:
+        scanned = (scanner or here(tell))(job, dataset)
+    finally:
+        importing.cancel()
     if not scanned.rows:
         raise FitError("--where", where, "no row satisfies it; loosen the condition")
     screening = scanned.doubts.screening()
