@@ -72,10 +72,10 @@ static void read_entries(const size_t *row, size_t n, const struct llmpower_rows
     for (size_t k = 0; k < n; k++) {
         struct entry *entry = entries + k;
         double *l = entry->row.lengths, s = rows->std_j ? rows->std_j[row[k]] / entry->row.energy_j : NAN;
-        double requests = l[2] >= 1 ? l[2] : 1, sharing = l[3] >= 1 ? requests * l[3] : requests;
-        /* What is added turns a zero below zero into one above. */
-        double lengths[] = {l[0] + 0.0, l[1] + 0.0, requests, sharing};
-        memcpy(l, lengths, sizeof lengths);
+        l[0] += 0.0; /* a zero below zero is one above it */
+        l[1] += 0.0;
+        l[2] = l[2] >= 1 ? l[2] : 1;
+        l[3] = l[3] >= 1 ? l[2] * l[3] : l[2];
         entry->row.phases[3] = entry->row.runtime_s - entry->row.phases[2];
         entry->variance = s * s;
         entry->row.certainty = class_of(entry->variance);
