@@ -56,6 +56,8 @@ class Bounds:
 
 _ENERGY = Bounds(LEAST, MOST, f"an energy is a number of joules > 0, or empty where it was not measured, {_RANGE}")
 _STD = Bounds(0, MOST, "a standard deviation is a number of joules ≥ 0, or empty where it is not known")
+_IDLE = Bounds(0, MOST, "an idle share is a number of joules ≥ 0, or empty where it is not known")
+_FIRST_TOKEN = Bounds(0, MOST, "a time to the first token is a number of seconds ≥ 0, or empty where it is not known")
 _REQUESTS = Bounds(1, MOST_COUNT, "requests at the same time are a number ≥ 1, or empty for one alone")
 
 Reader = Callable[[Path], "pd.DataFrame"]
@@ -149,11 +151,17 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
 
 
 def bounds_of(energies: Collection[str]) -> dict[str, Bounds]:
-    """Columns that may be missing or empty, by name: ``energies``, their deviations, and how many shared a call."""
+    """Columns that may be missing or empty, by name.
+
+    They are ``energies``, their deviations and idle shares, the time to the first token, and how many shared a call.
+    """
     deviations = (f"{energy.removesuffix('_j')}_std_j" for energy in energies)
+    idle = (f"{energy.removesuffix('energy_j')}idle_energy_j" for energy in energies)
     return {
         **dict.fromkeys(energies, _ENERGY),
         **dict.fromkeys(deviations, _STD),
+        **dict.fromkeys(idle, _IDLE),
+        "time_to_first_token_s": _FIRST_TOKEN,
         **dict.fromkeys(("batch_size", "concurrency"), _REQUESTS),
     }
 

@@ -169,6 +169,8 @@ def test_devices_draw_what_they_may_in_a_table(says: dict[str, float], make: Mak
         ("gpu_energy_j", 1e160, "an energy is a number of joules > 0"),
         ("gpu_energy_std_j", -1.0, "a standard deviation is a number of joules ≥ 0"),
         ("gpu_energy_std_j", np.inf, "a standard deviation is a number of joules ≥ 0"),
+        ("gpu_idle_energy_j", -1.0, "an idle share is a number of joules ≥ 0"),
+        ("time_to_first_token_s", -0.1, "a time to the first token is a number of seconds ≥ 0"),
         ("batch_size", 0, "requests at the same time are a number ≥ 1"),
         ("concurrency", -2.0, "requests at the same time are a number ≥ 1"),
         ("model_name", None, "every row needs a model's name"),
