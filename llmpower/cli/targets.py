@@ -61,6 +61,9 @@ def local(model: str | None, socket_path: Path, store: Path | None, options: Opt
 
     quieten_transformers()
     source = find_model(str(model))
+    if source.on_hub:
+        # Without a network its client tries for half a minute.
+        print(f"llmpower: looking for {source.name} on the Hugging Face hub, or in its cache", file=sys.stderr)
     use_cache = not options["no_kv_cache"]
     # Without the cache a token costs otherwise: the two must not end up in one fit because they share a name.
     name = options["model_name"] or (source.name if use_cache else f"{source.name} (no KV cache)")

@@ -31,6 +31,11 @@ class Source:
     name: str
     gguf_file: str | None = None
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether it is no folder here, and the hub is asked for it."""
+        return not Path(self.location).is_dir()
+
 
 def find_model(reference: str) -> Source:
     """Tell a folder, a GGUF file and a name on the hub apart.

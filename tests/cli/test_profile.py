@@ -256,6 +256,17 @@ def test_a_model_that_is_not_there_is_named(receiver: Any) -> None:
     assert (result.exception.field, result.exception.value) == ("MODEL", "/no/such/model")
 
 
+def test_a_hub_is_asked_with_a_word_since_it_may_take_long(receiver: Any, tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "llmpower", "profile", "nobody/nothing", "--socket", receiver.path)
+    environ = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    told, refusal = (
+        done.stderr.index(part) for part in ("looking for nobody/nothing on the", "MODEL = nobody/nothing")
+    )
+    assert told < refusal
+    assert done.returncode == 2
+
+
 def test_options_and_help_are_had_without_torch() -> None:
     code = (
         "import sys, llmpower.cli.profile, llmpower.cli.run, llmpower.profiling, llmpower.spans\n"

@@ -55,13 +55,16 @@ def test_a_model_with_an_encoder_is_loaded_whole_and_measured(family: str, tmp_p
 
 
 def test_a_hub_name_is_taken_as_it_is() -> None:
-    assert find_model("meta-llama/Llama-2-7b-hf") == Source("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf")
+    source = find_model("meta-llama/Llama-2-7b-hf")
+    assert source == Source("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf")
+    assert source.on_hub
 
 
 def test_a_gguf_file_is_its_folder_and_its_name(tmp_path: Path) -> None:
     file = tmp_path / "model.Q4_1.gguf"
     file.touch()
     assert find_model(str(file)) == Source(str(tmp_path), "model.Q4_1", "model.Q4_1.gguf")
+    assert not find_model(str(file)).on_hub
 
 
 @pytest.mark.parametrize("reference", ["/no/such/folder", "./nothing", "~/nothing-here", "a/b/c", "model.gguf"])
