@@ -1,5 +1,5 @@
 /* settings.h - what the environment says the simulated card shall be; read when NVML is initialised.
- *   LLMPOWER_SIM_PRESET      v100 a100 rtx4090 h100 h200 b200       (a100)
+ *   LLMPOWER_SIM_PRESET      v100 a100 rtx4090 h100 h100-sxm h200 b200  (a100)
  *   LLMPOWER_SIM_GPUS        1..8                                   (1)
  *   LLMPOWER_SIM_LOAD        see load.h                             (cpu)
  *   LLMPOWER_SIM_SEED        of everything drawn by chance          (1)
