@@ -1,6 +1,7 @@
 /* nvml_gpu.c - see nvml_gpu.h. */
 #include "nvml_gpu.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "llmpower.h"
@@ -59,12 +60,19 @@ nvmlReturn_t nvml_gpu_read(const struct nvml_library *library, const struct nvml
     return field == LLMPOWER_ENERGY ? read_energy(library, gpu, milli) : read_power(library, gpu, field, milli);
 }
 
-/* nvmlDeviceGetPowerUsage is a mean of one second on Ampere and newer, except GA100 (A100, A30); before that, and
+/* Whether a card is of this model, or of one with letters behind it: an A100 and an A100X, and not an RTX A1000. */
+static bool is_model(const char *name, const char *model) {
+    const char *found = strstr(name, model);
+    return found && !isdigit((unsigned char)found[strlen(model)]);
+}
+
+/* nvmlDeviceGetPowerUsage is a mean of one second on Ampere and newer, except GA100 (A100, A800, A30); before that, and
  * there, it is the sensor's own window. Without the architecture call (old drivers) the card is old as well. */
 static bool power_usage_is_instant(const struct nvml_library *library, nvmlDevice_t handle, const char *name) {
     unsigned int architecture = 0;
     if (!library->architecture || library->architecture(handle, &architecture) != NVML_SUCCESS) return true;
-    return architecture < NVML_DEVICE_ARCH_AMPERE || strstr(name, "A100") || strstr(name, "A30");
+    return architecture < NVML_DEVICE_ARCH_AMPERE || is_model(name, "A100") || is_model(name, "A800") ||
+           is_model(name, "A30");
 }
 
 /* Whether a call is supported: one that fails for another reason may answer later. NOT_SUPPORTED is asked again, since
