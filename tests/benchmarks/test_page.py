@@ -39,10 +39,10 @@ def test_figures_of_the_comparison_are_those_of_the_benchmark(accuracy_page: Mod
         return min(found), max(found)
 
     for text, tool, span in (
-        ("at 5 s its mean error was {:.1f} to {:.0f} %", "ZeusMonitor", "5 s"),
+        ("at 5 s its mean error was {:.1f} to {:.1f} %", "ZeusMonitor", "5 s"),
         ("At 100 ms it was {:.0f} to {:.0f} %", "ZeusMonitor", "100 ms"),
-        ("llmpower divides the ticks ({:.1f} to {:.1f} %)", "llmpower", "100 ms"),
-        ("tasks of 5 s were off by {:.1f} to {:.0f} %", "CodeCarbon", "5 s"),
-        ("of 100 ms by {:.0f} to {:.0f} %", "CodeCarbon", "100 ms"),
+        ("llmpower, which divides the ticks, was off by {:.1f} to {:.1f} %", "llmpower", "100 ms"),
+        ("off by {:.1f} to {:.1f} % for tasks of 5 s", "CodeCarbon", "5 s"),
+        ("by {:.0f} to {:.0f} % for tasks of 100 ms", "CodeCarbon", "100 ms"),
     ):
         assert text.format(*errors(tool, span)) in page
