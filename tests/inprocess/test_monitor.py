@@ -234,7 +234,9 @@ def test_the_latest_one_open_is_where_spans_go_and_one_that_nobody_holds_ends(mo
     with llmpower.span(model_name="llama", client=explicit) as call:
         pass
     assert call.measurement(0.0) is None
-    assert monitor.measurements()
+    with llmpower.span(model_name="llama") as call:
+        pass
+    assert call.measurement() in monitor.measurements()
 
 
 def test_a_simulated_card_that_nobody_asked_for_is_said_loudly(caplog: pytest.LogCaptureFixture) -> None:

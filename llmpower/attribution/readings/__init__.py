@@ -1,0 +1,1 @@
+"""A device without an energy counter: joules up to any moment from readings of its power."""
