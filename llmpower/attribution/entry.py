@@ -1,9 +1,9 @@
 """A span's account on one device while it is being settled.
 
-The variance of a span's energy follows from the same sum. With share s before a cut and s' after it, the cut's
-reading enters (s − s') times, so the variance is Σ (s − s')²·boundary_var + Σ s²·path_var over its cuts and pieces.
-Pieces of one tick of a counter, of prior variances v, add Σ s²·v − (Σ s·v)²/V for the tick's total being known. The
-uncertainty of the shares themselves (:mod:`~llmpower.attribution.costs`) is taken as common to all pieces and so adds
+The variance of a span's energy follows from the same sum. With share s before a cut and s' after it, the cut's reading
+enters (s − s') times, so the variance is Σ (s − s')²·boundary_var + Σ s²·path_var over its cuts and pieces. Pieces of
+one tick of a counter, of prior variances v, add Σ s²·v − (Σ s·v)²/V for the tick's total being known. The uncertainty
+of the shares themselves (:mod:`~llmpower.attribution.shares.costs`) is taken as common to all pieces and so adds
 linearly: of the coefficients by their covariance; and for spans that differ from what their tokens say, each by a
 relative ε of its own, ε·s_i·√((1 − s_i)² + Σ s_j²) of a piece's energy, j being the others.
 """

@@ -1,9 +1,9 @@
 """Every joule of every device in exactly one account.
 
-The ledger cuts each device's time at the boundaries of spans (start, first token, end). Inside such a piece the set
-of running spans does not change: with none the piece's energy is idle, with one it is that span's, with several it is
-split (:mod:`~llmpower.attribution.sharing`). Energies of pieces are differences of one running total, so whatever
-the spans, inference + idle + unattributed is the total's increase, exactly.
+The ledger cuts each device's time at the boundaries of spans (start, first token, end). Inside such a piece the set of
+running spans does not change: with none the piece's energy is idle, with one it is that span's, with several it is
+split (:mod:`~llmpower.attribution.shares.sharing`). Energies of pieces are differences of one running total, so
+whatever the spans, inference + idle + unattributed is the total's increase, exactly.
 
 Each device is settled up to a watermark that only moves forward. It stays behind every span that has begun and not
 ended, and at moments whose reading no later sample can change (an edge of the counter), so that nothing booked needs
@@ -18,13 +18,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llmpower.attribution.costs import Costs
 from llmpower.attribution.course import course
 from llmpower.attribution.entry import Entry
 from llmpower.attribution.joules import Joules, add_up, common, worst
 from llmpower.attribution.pieces import Phase, cuts, regimes
 from llmpower.attribution.series import Reading
-from llmpower.attribution.sharing import share_out
+from llmpower.attribution.shares.costs import Costs
+from llmpower.attribution.shares.sharing import share_out
 from llmpower.attribution.timeline import Timeline
 from llmpower.types import DeviceKind, Span
 

@@ -1,8 +1,8 @@
 """Energy up to a moment, with what is unsure about it.
 
-Two kinds of series give it: the device's own energy counter (:mod:`~llmpower.attribution.counter`) and, where there
-is none, the integral of its power (:mod:`~llmpower.attribution.power`). Both answer in the same terms, so whoever
-takes differences need not know which it was.
+Two kinds of series give it: the device's own energy counter (:mod:`~llmpower.attribution.ticks.counter`) and, where
+there is none, the integral of its power (:mod:`~llmpower.attribution.readings.power`). Both answer in the same terms,
+so whoever takes differences need not know which it was.
 """
 
 from __future__ import annotations

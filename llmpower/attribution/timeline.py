@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.counter import CounterSeries
-from llmpower.attribution.habits import habits_of
-from llmpower.attribution.power import PowerSeries
+from llmpower.attribution.readings.power import PowerSeries
 from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series, Told
+from llmpower.attribution.ticks.counter import CounterSeries
+from llmpower.attribution.ticks.habits import habits_of
 from llmpower.types import EPOCH_STATUS, Device, Field, Method, Quality
 
 RAPL_REFRESH_S = 0.001

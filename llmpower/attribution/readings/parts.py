@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.reconstruction import Reconstruction
+from llmpower.attribution.readings.reconstruction import Reconstruction
 
 Floats = NDArray[np.float64]
 

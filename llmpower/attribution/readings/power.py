@@ -1,8 +1,8 @@
 """Energy from power, for devices that have no counter.
 
-Time is settled from one moment to the next, in chunks that stay small. Of each the course of the power is
-reconstructed (:mod:`~llmpower.attribution.reconstruction`) from the readings in it and around it and from what ran
-then, through the sensor that has foretold the readings best so far (:mod:`~llmpower.attribution.view`). The running
+Time is settled from one moment to the next, in chunks that stay small. Of each the course of the power is reconstructed
+(:mod:`~llmpower.attribution.readings.reconstruction`) from the readings in it and around it and from what ran then,
+through the sensor that has foretold the readings best so far (:mod:`~llmpower.attribution.readings.view`). The running
 integral begins anew in each epoch.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.history import History
-from llmpower.attribution.parts import mixed, parts
-from llmpower.attribution.sensor import SENSORS
+from llmpower.attribution.readings.history import History
+from llmpower.attribution.readings.parts import mixed, parts
+from llmpower.attribution.readings.sensor import SENSORS
+from llmpower.attribution.readings.updates import Updates
+from llmpower.attribution.readings.view import View
 from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values
-from llmpower.attribution.updates import Updates
-from llmpower.attribution.view import View
 
 LAG_NS = 40_000_000
 """W/2 + τ, how old is what a reading speaks of: 35 ms on V100, 38 on A100, 43 on H100, 55 on RTX 4090."""

@@ -6,8 +6,8 @@ close together and forgets itself over a time θ, and by F_r² of flicker, which
 
     C_ij = V_r + S_r²·exp(−∫ dt/θ) + F_r²·exp(−∫ dt/25 ms)   from i to j of one regime, V alone if another ran between
 
-A reading is H·x + ε, with H what the sensor shows of each stretch (:mod:`~llmpower.attribution.sensor`) and R the
-variance of ε, of what is unsure about the reading itself and of the moment of its update. Both being Gaussian,
+A reading is H·x + ε, with H what the sensor shows of each stretch (:mod:`~llmpower.attribution.readings.sensor`) and R
+the variance of ε, of what is unsure about the reading itself and of the moment of its update. Both being Gaussian,
 
     x | readings  ~  N(μ + K·(readings − H·μ), C − K·H·C),   K = C·Hᵀ·(H·C·Hᵀ + R)⁻¹
 
@@ -24,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.roughness import FLICKER_S
-from llmpower.attribution.sensor import Sensor
+from llmpower.attribution.readings.roughness import FLICKER_S
+from llmpower.attribution.readings.sensor import Sensor
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from llmpower.attribution.sensor import THETAS_S, Sensor, through
+from llmpower.attribution.readings.sensor import THETAS_S, Sensor, through
 
 FIRST_S = 0.5
 """θ as long as nothing is known of it."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.experience import MAX_REGIMES, Levels
-from llmpower.attribution.reconstruction import TIMED_STD_S, Known, Reconstruction, reconstruct
-from llmpower.attribution.roughness import FIRST_S, Roughness
-from llmpower.attribution.sensor import Sensor
+from llmpower.attribution.readings.reconstruction import TIMED_STD_S, Known, Reconstruction, reconstruct
+from llmpower.attribution.readings.roughness import FIRST_S, Roughness
+from llmpower.attribution.readings.sensor import Sensor
 from llmpower.attribution.series import Regime
-from llmpower.attribution.steadiness import MOST_SURPRISE, USUAL_SURPRISE
+from llmpower.attribution.ticks.experience import MAX_REGIMES, Levels
+from llmpower.attribution.ticks.steadiness import MOST_SURPRISE, USUAL_SURPRISE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

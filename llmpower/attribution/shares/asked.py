@@ -1,8 +1,8 @@
 """Demands with their prices: what the spans ask of the pieces in all, and each its share.
 
-A segment's demand is a row of coefficients times the model's basis (:mod:`~llmpower.attribution.weights`), so its sums
-over pieces are differences of running sums over the basis: thousands of segments in hundreds of pieces each are summed
-without visiting a single pair of them. Pairs are only made for what is quadratic in the shares.
+A segment's demand is a row of coefficients times the model's basis (:mod:`~llmpower.attribution.shares.weights`), so
+its sums over pieces are differences of running sums over the basis: thousands of segments in hundreds of pieces each
+are summed without visiting a single pair of them. Pairs are only made for what is quadratic in the shares.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.costs import Costs
-from llmpower.attribution.weights import BASIS, FEATURES, PRESENCE, Work
+from llmpower.attribution.shares.costs import Costs
+from llmpower.attribution.shares.weights import BASIS, FEATURES, PRESENCE, Work
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

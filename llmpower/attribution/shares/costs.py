@@ -1,7 +1,7 @@
 """What work on one device costs, found out from the device itself.
 
-The coefficients of :mod:`~llmpower.attribution.weights` are fitted to what the device has shown. Between two edges of
-its counter the energy is known, and what ran there too. Its power y = E/d against what was done a second, x, is
+The coefficients of :mod:`~llmpower.attribution.shares.weights` are fitted to what the device has shown. Between two
+edges of its counter the energy is known, and what ran there too. Its power y = E/d is, by what was done a second, x,
 
     y = x·β + r,     β ≥ 0,     var r = σ²/d
 
@@ -28,8 +28,8 @@ from math import exp, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.nnls import nonnegative
-from llmpower.attribution.weights import FEATURES
+from llmpower.attribution.shares.nnls import nonnegative
+from llmpower.attribution.shares.weights import FEATURES
 from llmpower.types import Span, WorkCost
 
 Floats = NDArray[np.float64]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.costs import Observed
 from llmpower.attribution.series import Told
-from llmpower.attribution.weights import Work
+from llmpower.attribution.shares.costs import Observed
+from llmpower.attribution.shares.weights import Work
 
 Floats = NDArray[np.float64]
 

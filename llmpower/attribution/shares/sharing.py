@@ -1,10 +1,10 @@
 """How the energy of one device is divided among the spans of many pieces at once.
 
 Time is cut at the starts, first tokens and ends of spans, and each piece's energy is shared among the spans running in
-it (:mod:`~llmpower.attribution.weights`). Thousands of spans a second, dozens of them at a time, make hundreds of
-thousands of (span, piece) pairs a second, too many to visit one by one. Sums of shares are found without them
-(:mod:`~llmpower.attribution.asked`); for what is quadratic in shares they are columns of arrays, in order of span and
-then of piece. What a span adds up to is what :mod:`~llmpower.attribution.entry` states.
+it (:mod:`~llmpower.attribution.shares.weights`). Thousands of spans a second, dozens of them at a time, make hundreds
+of thousands of (span, piece) pairs a second, too many to visit one by one. Sums of shares are found without them
+(:mod:`~llmpower.attribution.shares.asked`); for what is quadratic in shares they are columns of arrays, in order of
+span and then of piece. What a span adds up to is what :mod:`~llmpower.attribution.entry` states.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.asked import Asked
-from llmpower.attribution.costs import Costs
 from llmpower.attribution.course import Course
 from llmpower.attribution.entry import Entry
-from llmpower.attribution.observing import observe
 from llmpower.attribution.series import NO_TICK, Reading, Told
-from llmpower.attribution.weights import Work
+from llmpower.attribution.shares.asked import Asked
+from llmpower.attribution.shares.costs import Costs
+from llmpower.attribution.shares.observing import observe
+from llmpower.attribution.shares.weights import Work
 from llmpower.types import Span
 
 Integers = NDArray[np.int64]

@@ -11,7 +11,7 @@ device draws whatever it does belongs to the time that all of these take, and so
 τ_i and δ_i are span i's prompt tokens and decoded tokens in the piece, c_i and C_i the contexts that they look back on,
 k_i the steps that decoded δ_i (one for each token of each of its sequences), N the sequences that decode at the same
 time, so that Σ k_i/N counts the steps. One more step is every prompt's own. The coefficients are the model's on this
-device, found out from the device itself (:mod:`~llmpower.attribution.costs`).
+device, found out from the device itself (:mod:`~llmpower.attribution.shares.costs`).
 
 What is fair is the Shapley value of this cost: what a span adds, averaged over all orders in which those present could
 have come (L. S. Shapley, "A value for n-person games", 1953). The value of a sum of costs is the sum of their values.
@@ -22,7 +22,7 @@ in it. The players are sequences, and a span of a batch is so many of them: whet
 many changes nobody's share. The piece's energy is divided in proportion to the demands, so it is conserved whatever the
 coefficients, and what they do not explain follows what they do.
 
-When a sequence decodes is found out by :mod:`~llmpower.attribution.pace`. Where the moment of the first token is
+When a sequence decodes is found out by :mod:`~llmpower.attribution.shares.pace`. Where the moment of the first token is
 unknown, prompt and decoded tokens are both spread over the whole span.
 """
 
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from llmpower.attribution.course import Course, present
 from llmpower.attribution.entry import Entry
-from llmpower.attribution.pace import Decoding, find_pace
+from llmpower.attribution.shares.pace import Decoding, find_pace
 from llmpower.types import Span
 
 Integers = NDArray[np.int64]

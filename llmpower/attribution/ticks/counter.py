@@ -1,8 +1,8 @@
 """The energy counter, interpolated between the moments at which it moved.
 
-What happened between two edges (:mod:`~llmpower.attribution.edges`) is known in total only. Where a cut (a span's
-boundary) falls between them, the total is divided among the pieces by :mod:`~llmpower.attribution.division`, from what
-the device drew in the ticks around.
+What happened between two edges (:mod:`~llmpower.attribution.ticks.edges`) is known in total only. Where a cut (a span's
+boundary) falls between them, the total is divided among the pieces by :mod:`~llmpower.attribution.ticks.division`, from
+what the device drew in the ticks around.
 
 What ticks have shown is remembered: it tells what the pieces of later ones are expected to draw.
 """
@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from llmpower.attribution.division import divide
-from llmpower.attribution.edges import Edges
-from llmpower.attribution.experience import Levels
-from llmpower.attribution.habits import EXACT, Habits
 from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values
-from llmpower.attribution.steadiness import APART, Steadiness
-from llmpower.attribution.tick import Around, Level, Piece, Shown
+from llmpower.attribution.ticks.division import divide
+from llmpower.attribution.ticks.edges import Edges
+from llmpower.attribution.ticks.experience import Levels
+from llmpower.attribution.ticks.habits import EXACT, Habits
+from llmpower.attribution.ticks.steadiness import APART, Steadiness
+from llmpower.attribution.ticks.tick import Around, Level, Piece, Shown
 
 IDLE_MEMORY = 8
 """How many of the latest wholly idle ticks tell the idle level."""

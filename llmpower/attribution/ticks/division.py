@@ -2,8 +2,8 @@
 
 The counter gives the total T of a tick of length Δ, between two edges whose moments are known to within their widths.
 Of a piece of duration d something may be known beforehand: the power π ± σ that the same thing drew in the whole ticks
-beside it, or that this kind of work draws by experience (:mod:`~llmpower.attribution.experience`), and how far that
-power flickers, φ over a whole tick. Then its energy is expected to be π·d, with variance
+beside it, or that this kind of work draws by experience (:mod:`~llmpower.attribution.ticks.experience`), and how far
+that power flickers, φ over a whole tick. Then its energy is expected to be π·d, with variance
 
     v = (σ·d)² + φ²·Δ^(1−h)·d^(1+h) + (π·w)²/12       w the width of the edge that bounds the piece, if one does
 
@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llmpower.attribution.series import IDLE, bridge_var_j2
-from llmpower.attribution.step import Shape, Step
-from llmpower.attribution.tick import LEAST_STD, Around, Piece, prior_j2
+from llmpower.attribution.ticks.step import Shape, Step
+from llmpower.attribution.ticks.tick import LEAST_STD, Around, Piece, prior_j2
 
 UNKNOWN_STD = 0.07
 """Relative deviation of a piece of which nothing is known, about what the ticks around suggest."""

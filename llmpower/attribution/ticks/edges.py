@@ -4,7 +4,7 @@ A counter that is updated every 100 ms says nothing about the time of an update 
 read that still showed the old value and the first that showed the new one. Such an *edge* is an interval, from the
 old read's ``before`` to the new read's ``after``; its midpoint stands for it and its width becomes uncertainty. Where
 reads are dear, and so few, a line through the edges that were seen closely says more than each of them
-(:mod:`~llmpower.attribution.grid`).
+(:mod:`~llmpower.attribution.ticks.grid`).
 
 A counter that goes back has been reset (the driver was reloaded, the card was replaced): a new epoch begins.
 """
@@ -19,9 +19,9 @@ from statistics import median
 
 import numpy as np
 
-from llmpower.attribution.grid import Grid
 from llmpower.attribution.series import Nanoseconds, Told, Values
-from llmpower.attribution.tick import Shown
+from llmpower.attribution.ticks.grid import Grid
+from llmpower.attribution.ticks.tick import Shown
 from llmpower.types import DEAR_NS
 
 WIDTHS = 33

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import sqrt
 
 from llmpower.attribution.series import Regime
-from llmpower.attribution.tick import Level
+from llmpower.attribution.ticks.tick import Level
 
 MAX_REGIMES = 64
 """Kinds of work remembered; the one not seen for longest goes."""
@@ -56,7 +56,7 @@ class Levels:
             shares: of the tick that each regime had, summing to 1.
             mean_w: its mean power.
             timing_w: what of that is unsure because its edges are.
-            h: how flicker averages out, as in :mod:`~llmpower.attribution.division`.
+            h: how flicker averages out, as in :mod:`~llmpower.attribution.ticks.division`.
         """
         new = [regime for regime in shares if regime not in self._known]
         if new:

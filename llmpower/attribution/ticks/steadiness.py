@@ -12,8 +12,8 @@ from math import hypot, sqrt
 from operator import or_
 from statistics import NormalDist, median
 
-from llmpower.attribution.division import Division
-from llmpower.attribution.tick import Level, Shown
+from llmpower.attribution.ticks.division import Division
+from llmpower.attribution.ticks.tick import Level, Shown
 
 MEMORY = 128
 """How many differences between ticks are remembered: the flicker is then known to some 7 %."""

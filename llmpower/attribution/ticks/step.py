@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import exp, hypot, pi, sqrt
 from statistics import NormalDist
 
-from llmpower.attribution.tick import LEAST_STD, Around, Level, Piece, prior_j2
+from llmpower.attribution.ticks.tick import LEAST_STD, Around, Level, Piece, prior_j2
 
 SIGNIFICANCE = 5.0
 """Levels further apart than this many standard deviations of flicker are different levels."""

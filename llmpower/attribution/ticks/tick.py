@@ -1,6 +1,6 @@
 """A tick of the counter before it is divided: its pieces, and what is known of their power.
 
-See :mod:`~llmpower.attribution.division` for the formulas and their symbols.
+See :mod:`~llmpower.attribution.ticks.division` for the formulas and their symbols.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from llmpower.attribution.power import PowerSeries
-from llmpower.attribution.roughness import Roughness
-from llmpower.attribution.sensor import Sensor
+from llmpower.attribution.readings.power import PowerSeries
+from llmpower.attribution.readings.roughness import Roughness
+from llmpower.attribution.readings.sensor import Sensor
+from llmpower.attribution.readings.updates import Updates
 from llmpower.attribution.series import IDLE, Regime
-from llmpower.attribution.updates import Updates
 
 SECOND = 1_000_000_000
 WORK = Regime("busy", ("m",))

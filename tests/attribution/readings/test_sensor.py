@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpower.attribution.sensor import SENSORS, THETAS_S, Sensor, through
+from llmpower.attribution.readings.sensor import SENSORS, THETAS_S, Sensor, through
 
 
 @given(st.sampled_from(SENSORS), st.lists(st.floats(-2.0, 0.5), min_size=2, max_size=30, unique=True))

@@ -5,8 +5,8 @@ import pytest
 from devices import SECOND, make_span
 from numpy.typing import NDArray
 
-from llmpower.attribution.costs import ALL_OTHERS, MAX_MODELS, PROPORTIONS, SOLVE_SHARE, Costs, Observed
-from llmpower.attribution.weights import FEATURES
+from llmpower.attribution.shares.costs import ALL_OTHERS, MAX_MODELS, PROPORTIONS, SOLVE_SHARE, Costs, Observed
+from llmpower.attribution.shares.weights import FEATURES
 
 TRUE_J = np.array([0.03, 2e-6, 3.5, 0.05, 3e-5])
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.optimize import nnls
 
-from llmpower.attribution.nnls import nonnegative
+from llmpower.attribution.shares.nnls import nonnegative
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 12), rows=st.integers(12, 40), digits=st.integers(-6, 6))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmpower.attribution.pace import Decoding, Pace, find_pace
+from llmpower.attribution.shares.pace import Decoding, Pace, find_pace
 
 
 def steps_in(found: Pace, spans: Decoding, span: int) -> float:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.attribution import Ledger, Timeline
-from llmpower.attribution.costs import Costs
 from llmpower.attribution.course import course
 from llmpower.attribution.entry import Entry
 from llmpower.attribution.pieces import cuts, regimes
 from llmpower.attribution.series import NO_TICK, Reading
-from llmpower.attribution.weights import FEATURES, LEAST_S, PRESENCE, Work
+from llmpower.attribution.shares.costs import Costs
+from llmpower.attribution.shares.weights import FEATURES, LEAST_S, PRESENCE, Work
 from llmpower.types import Span
 
 LOW_NS, HIGH_NS = SECOND, 4 * SECOND

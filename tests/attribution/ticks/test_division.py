@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpower.attribution.division import Used, divide
 from llmpower.attribution.series import IDLE, Regime
-from llmpower.attribution.tick import Around, Level, Piece
+from llmpower.attribution.ticks.division import Used, divide
+from llmpower.attribution.ticks.tick import Around, Level, Piece
 
 WIDTH_S = 0.001
 BUSY, PROMPT, OTHER = Regime("busy"), Regime("prefill"), Regime("busy", ("another model",))

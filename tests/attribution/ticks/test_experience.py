@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from llmpower.attribution.experience import MAX_REGIMES, Levels
 from llmpower.attribution.series import IDLE, Regime
+from llmpower.attribution.ticks.experience import MAX_REGIMES, Levels
 
 PREFILL, DECODE = Regime("prefill", ("m",)), Regime("busy", ("m",))
 

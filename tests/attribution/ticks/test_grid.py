@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpower.attribution.edges import Edges
-from llmpower.attribution.grid import FEWEST, JITTER_S, MEMORY, Grid
+from llmpower.attribution.ticks.edges import Edges
+from llmpower.attribution.ticks.grid import FEWEST, JITTER_S, MEMORY, Grid
 from llmpower.types import DEAR_NS
 
 MS = 1_000_000

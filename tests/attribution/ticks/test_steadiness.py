@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from llmpower.attribution.division import Division
-from llmpower.attribution.steadiness import Steadiness
-from llmpower.attribution.tick import Shown
+from llmpower.attribution.ticks.division import Division
+from llmpower.attribution.ticks.steadiness import Steadiness
+from llmpower.attribution.ticks.tick import Shown
 
 FLICKER = Steadiness().flicker
 
