@@ -23,9 +23,12 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
     ``option`` names the command-line option (or argument) in the error.
 
     Raises:
-        InputError: the directory does not exist or cannot be written to, or the disk is full.
+        InputError: the directory does not exist or cannot be written to, the disk is full, or ``path`` is there and is
+            no file: what is renamed to it would take the place of a pipe, or of ``/dev/null`` where root asks for it.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(option, path, "is a directory, a device or a pipe; give a file, new or to be replaced")
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         advice = f"cannot write there ({error.strerror}); give a file in a directory that exists and is writable"

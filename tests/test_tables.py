@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -96,6 +97,17 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
         fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_takes_the_place_of_files_alone(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for name in ("pipe", "link", "."):
+        with pytest.raises(InputError, match="is a directory, a device or a pipe"):
+            write_text(tmp_path / name, "text")
+    assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
