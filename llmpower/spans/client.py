@@ -171,7 +171,9 @@ class SpanClient:
             return False
         with self._lock:
             while self._withdrawals and self._deliver(self._withdrawals[0]):
-                self._withdrawals.popleft()
+                # A daemon that was restarted has none of these spans open, and all are forgotten already.
+                if self._withdrawals:
+                    self._withdrawals.popleft()
             delivered = self._deliver(packet)
             self.sent += delivered
             self.dropped += not delivered

@@ -110,6 +110,23 @@ def test_a_span_whose_end_was_lost_is_withdrawn_once_the_daemon_reads_again(sock
     assert messages[-2:] == [Cancel("a"), Begin("b", 2)]
 
 
+def test_a_daemon_restarted_before_it_was_told_of_a_withdrawal_fails_no_program(
+    socket_directory: Path, receiver: Any
+) -> None:
+    path = socket_directory / "slow.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as slow:
+        slow.bind(str(path))
+        slow.listen()
+        client = SpanClient(path, retry_after_s=0)
+        while not client.dropped:
+            client.begin("filler", 1)
+        client.cancel("a")
+    receiver.path.rename(path)
+    client.begin("b", 2)
+    assert receiver.wait(2)[-1] == Begin("b", 2)
+    client.close()
+
+
 def test_a_span_that_cannot_be_said_is_withdrawn(
     client: SpanClient, receiver: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
