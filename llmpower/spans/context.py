@@ -27,7 +27,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ContextDecorator, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -58,7 +58,7 @@ def last_span() -> OpenSpan | None:
     return _last.get()
 
 
-class unmeasured(ContextDecorator):  # noqa: N801 (used as a function, and made a class because that is cheaper)
+class unmeasured:  # noqa: N801 (used as a function, and made a class because that is cheaper)
     """Keep instrumented calls in the block silent, such as those that only warm a model up."""
 
     def __enter__(self) -> None:
