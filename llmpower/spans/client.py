@@ -120,7 +120,8 @@ class SpanClient:
         The child's copy of the lock may be held by a thread that only the parent has, packets on its copy of the
         connection would come from two processes under one peer, and its copy of a segment would outlive its parent's.
         """
-        self._lock = threading.Lock()
+        # The collector may run under it, and close a generator that holds a span open, which then is withdrawn.
+        self._lock = threading.RLock()
         self._withdrawals: deque[bytes] = deque(maxlen=MAX_WITHDRAWALS)
         self._next_attempt_s = self._next_spool_s = self._kept_s = 0.0
         self._disconnect()

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,37 @@ def test_an_exception_withdraws_the_span_and_goes_on(client: SpanClient, receive
     begin, cancel = receiver.wait(2)
     assert cancel == Cancel(begin.span_id)
     assert not is_open()
+
+
+class CollectingPath(type(Path())):  # type: ignore[misc] # the platform's own kind of path
+    """A path at whose use the garbage collector happens to run."""
+
+    def with_suffix(self, suffix: str) -> Any:
+        gc.collect()
+        return super().with_suffix(suffix)
+
+
+def test_a_forgotten_generator_is_withdrawn_wherever_the_collector_runs(receiver: Any) -> None:
+    client = SpanClient(CollectingPath(receiver.path), retry_after_s=0)
+
+    def stream() -> Iterator[None]:
+        with span(model_name="llama", client=client):
+            yield
+
+    def forget_one() -> None:
+        stream_of_itself: list[Any] = [stream()]
+        next(stream_of_itself[0])
+        stream_of_itself.append(stream_of_itself)
+
+    gc.collect()
+    contextvars.copy_context().run(forget_one)
+    thread = threading.Thread(target=client.begin, args=("b", 1), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    begun, *rest = receiver.wait(3)
+    assert rest == [Cancel(begun.span_id), Begin("b", 1)]
+    client.close()
 
 
 def test_a_count_that_is_none_costs_the_span_and_not_the_program(client: SpanClient, receiver: Any) -> None:
