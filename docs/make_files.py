@@ -133,7 +133,8 @@ LENGTHS = {
 HEAD = """# Files
 
 Written by `python docs/make_reference.py` from the program's own records. Outputs are written under another name and
-renamed, so whoever reads one finds it whole. A value that is not known is an empty cell or `null`, never 0.
+renamed, so whoever reads one finds it whole; one that would take the place of an input is refused. A value that is not
+known is an empty cell or `null`, never 0.
 Suffixes decide: `.csv`, `.parquet`, `.jsonl`. Headers of other names are told by `--column NAME=HEADER`.
 
 ## Measurements

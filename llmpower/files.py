@@ -31,8 +31,7 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
             raise InputError(option, path, "is a directory, a device or a pipe; give a file, new or to be replaced")
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        advice = f"cannot write there ({error.strerror}); give a file in a directory that exists and is writable"
-        raise InputError(option, path, advice) from error
+        raise no_place(path, option, error) from error
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -49,6 +48,12 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def no_place(path: Path, option: str, error: OSError) -> InputError:
+    """What to say where no file can be made beside ``path``."""
+    advice = f"cannot write there ({error.strerror}); give a file in a directory that exists and is writable"
+    return InputError(option, path, advice)
 
 
 def write_text(path: Path, text: str, option: str = "--out") -> None:

@@ -7,6 +7,7 @@ is needed by anything else.
 from __future__ import annotations
 
 import sys
+from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,13 @@ def is_url(place: str) -> bool:
 def is_dataset(place: str) -> bool:
     """Whether ``place`` is read as a data set: a directory, or a URL."""
     return is_url(place) or Path(place).is_dir()
+
+
+def matches(place: str) -> list[str]:
+    """The files that a pattern finds, sorted; what is no pattern, or the name of something, is one by itself."""
+    if is_url(place) or not has_magic(place) or Path(place).exists():
+        return [place]
+    return sorted(glob(place))  # noqa: PTH207 (Path.glob takes no absolute pattern)
 
 
 def file_system(place: str, option: str) -> tuple[FileSystem, str]:

@@ -60,7 +60,9 @@ def command(
       llmpower export --since 2026-01-01 --model llama-7b -o january.parquet
       llmpower export --partition -o s3://measurements/fleet
     """
+    from llmpower.cli.outputs import check_places
     from llmpower.daemon.config import find_store_path
+    from llmpower.places import is_url
     from llmpower.store import count_rows, frame_of, iter_rows
     from llmpower.tables import STREAMED, write_rows, write_table
     from llmpower.types import MEASUREMENT_COLUMNS
@@ -78,6 +80,9 @@ def command(
         return
     columns = (*MEASUREMENT_COLUMNS, "uid") if with_uid else MEASUREMENT_COLUMNS
     path = Path(out)
+    if is_url(out):
+        raise InputError("-o", out, "is a URL, where only data sets are written; add --partition, or give a file")
+    check_places({"-o": path}, [store])
     rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
     with shown("export") as progress:
         if progress is not None:

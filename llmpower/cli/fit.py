@@ -123,6 +123,7 @@ def command(
     """
     # Before NumPy comes: problems of a form's size gain nothing by threads of BLAS, which spin after each of them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from llmpower.cli.outputs import check_places
     from llmpower.cli.streamed import fit_streamed
     from llmpower.modelling import anova, fit, load_models
     from llmpower.modelling import update as learn
@@ -130,6 +131,7 @@ def command(
     from llmpower.places import is_dataset
     from llmpower.tables import parse_columns
 
+    check_places({"-o": out}, sources)
     left_out, refused = parse_kinds(leave_out, "--leave-out"), parse_kinds(refuse, "--refuse")
     renamed = parse_columns(columns)
     columns_of_group = None if group_by is None else [name.strip() for name in group_by.split(",")]

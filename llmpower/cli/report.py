@@ -107,10 +107,12 @@ def command(
       llmpower report --models models.json --frontier frontier.csv --price-per-kwh 0.19 --co2-per-kwh 56
       llmpower report --models models.json --measurements measurements.csv --plots figures/
     """
+    from llmpower.cli.outputs import check_places
     from llmpower.files import write_text
     from llmpower.modelling import load_models
     from llmpower.report import Factors, check_drawing, make_figures, render, save_figures
 
+    check_places({"-o": out}, (models, *measurements, frontier, workload, accuracy, tariff_path))
     factors = Factors(price_per_kwh, co2_per_kwh, pue)
     factors.check()
     check_drawing()

@@ -206,6 +206,7 @@ def command(
 
     check_outputs(
         {"-o": out, "--policy": policy_path, "--frontier": frontier_path, "--plot": plot_path},
+        (models_path, workload_source, accuracy_path, tariff_path),
         cells=cells,
         has_accuracy=accuracy_path is not None,
         limits_seconds=bool(second_texts),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from llmpower.cli.outputs import check_places
 from llmpower.exceptions import InputError
 from llmpower.report.plan_plot import check_plot
 from llmpower.routing import AccuracyTable
@@ -22,7 +23,14 @@ from llmpower.routing.idle import Idle, parse_idle_watts
 from llmpower.tables import check_suffix
 
 
-def check_outputs(files: Mapping[str, Path | None], *, cells: bool, has_accuracy: bool, limits_seconds: bool) -> None:
+def check_outputs(
+    files: Mapping[str, Path | None],
+    inputs: Iterable[str | Path | None],
+    *,
+    cells: bool,
+    has_accuracy: bool,
+    limits_seconds: bool,
+) -> None:
     """Refuse a file, by its option, that cannot be written like that: before anything is solved for it."""
     given = {option: path for option, path in files.items() if path is not None}
     for option in ("-o", "--frontier"):
@@ -37,6 +45,7 @@ def check_outputs(files: Mapping[str, Path | None], *, cells: bool, has_accuracy
     for option in given:
         if limits_seconds and option != "-o":
             raise InputError(option, "with --gpu-seconds", "it knows no limits on sums of seconds; leave one out")
+    check_places(files, inputs)
 
 
 def goal_of(zeta: float | None, knee: bool, figures: Mapping[str, float | None]) -> float | Goal:

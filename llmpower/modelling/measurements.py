@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.where import select_rows
+from llmpower.places import matches
 from llmpower.tables import read_table
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ def _paths(sources: Iterable[str], option: str) -> list[Path]:
     """Files of all sources in order, each once however many globs find it."""
     paths: dict[Path, None] = {}
     for source in sources:
-        pattern = has_magic(source) and not Path(source).exists()
-        found = sorted(glob(source)) if pattern else [source]  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        found = matches(source)
         if not found:
             raise InputError(option, source, "no file matches; check the pattern")
         paths.update(dict.fromkeys(map(Path, found)))

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.measurements import REQUIRED
-from llmpower.places import failures, file_system, first_line, is_url
+from llmpower.places import failures, file_system, first_line, is_url, matches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,11 +111,10 @@ def _fragments(source: str, option: str) -> list[tuple[str, Any]]:
     from pyarrow.fs import FileType
 
     filesystem, path = file_system(source, option)
-    paths: Any = path
-    if not is_url(source) and has_magic(source) and not Path(source).exists():
-        paths = sorted(glob(path))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        if not paths:
-            raise InputError(option, source, "no file matches; check the pattern")
+    names = matches(source)
+    if not names:
+        raise InputError(option, source, "no file matches; check the pattern")
+    paths: Any = path if names == [source] else [str(Path(name).absolute()) for name in names]
     try:
         if paths == path and filesystem.get_file_info(path).type == FileType.NotFound:
             raise InputError(option, source, "there is no such place; check the path or URL")
