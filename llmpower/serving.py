@@ -115,8 +115,9 @@ class HttpServer(ThreadingHTTPServer):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    return ip_address(host.partition("%")[0]).is_loopback
+    """Whether only this machine reaches that address, which may be one of IPv4 as a socket of IPv6 shows it."""
+    address = ip_address(host.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def shown_address(host: str, port: int) -> str:

@@ -14,13 +14,14 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from llmpower.serving import is_loopback
 
 _PROC_NET = Path("/proc/net")
+_MAPPED = "::ffff:"  # before an address of IPv4 that a socket of IPv6 has
 
 
 class Sender(NamedTuple):
@@ -82,7 +83,7 @@ def peer_uid(connection: socket.socket, proc_net: Path = _PROC_NET) -> int | Non
     It does not once the other end was closed: what is left of it then belongs to nobody, and is shown as root's.
     """
     theirs, ours = connection.getpeername(), connection.getsockname()
-    for name, wanted in _rows(connection.family, theirs, ours):
+    for name, wanted in _rows(theirs, ours):
         try:
             table = (proc_net / name).read_text("ascii")
         except OSError:
@@ -96,12 +97,17 @@ def peer_uid(connection: socket.socket, proc_net: Path = _PROC_NET) -> int | Non
     return None
 
 
-def _rows(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> Iterator[tuple[str, str]]:
-    """Files of the table, and what stands in the row of the other end; an IPv4 connection may have an IPv6 socket."""
-    if family == socket.AF_INET:
-        yield "tcp", f" {_shown(socket.AF_INET, theirs)} {_shown(socket.AF_INET, ours)} "
-        theirs, ours = (f"::ffff:{theirs[0]}", theirs[1]), (f"::ffff:{ours[0]}", ours[1])
-    yield "tcp6", f" {_shown(socket.AF_INET6, theirs)} {_shown(socket.AF_INET6, ours)} "
+def _rows(theirs: tuple[str, int], ours: tuple[str, int]) -> Iterator[tuple[str, str]]:
+    """Files of the table, and what stands in the row of the other end; either end of IPv4 may have an IPv6 socket."""
+    ends = [(address[0].removeprefix(_MAPPED), address[1]) for address in (theirs, ours)]
+    if all("." in host for host, _ in ends):
+        yield "tcp", _row(socket.AF_INET, ends)
+        ends = [(f"{_MAPPED}{host}", port) for host, port in ends]
+    yield "tcp6", _row(socket.AF_INET6, ends)
+
+
+def _row(family: int, ends: Sequence[tuple[str, int]]) -> str:
+    return f" {' '.join(_shown(family, end) for end in ends)} "
 
 
 def _shown(family: int, address: tuple[str, int]) -> str:

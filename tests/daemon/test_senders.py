@@ -45,6 +45,18 @@ def test_an_ipv4_connection_of_an_ipv6_socket_has_one() -> None:
             assert peer_uid(connection) == os.getuid()
 
 
+def test_an_ipv4_connection_to_an_ipv6_socket_is_of_this_machine(tmp_path: Path) -> None:
+    try:
+        server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    except (OSError, ValueError):
+        pytest.skip("this machine has no IPv6")
+    with server, socket.create_connection(("127.0.0.1", server.getsockname()[1])):
+        connection, _ = server.accept()
+        with connection:
+            assert peer_uid(connection) == os.getuid()
+            assert Senders(tmp_path / "s.sock", anyone=True).look_at(connection) == (os.getuid(), None)
+
+
 def test_who_may_send_is_who_may_open_the_socket(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     path.touch(0o660)
