@@ -235,8 +235,8 @@ class OtlpReceiver:
         moment_ns = partial(self._clock.moment_ns, now_ns=now_ns)
         start_ns, end_ns = moment_ns(request.start_utc_ns), moment_ns(request.end_utc_ns)
         first_ns = None if request.first_token_utc_ns is None else moment_ns(request.first_token_utc_ns)
-        if moment_ns(span.start_utc_ns) < 0:
-            raise _MisplacedError("before_boot", f"it started {-start_ns / 1e9:.0f} s before this machine did")
+        if (began_ns := moment_ns(span.start_utc_ns)) < 0:
+            raise _MisplacedError("before_boot", f"it started {-began_ns / 1e9:.0f} s before this machine did")
         if end_ns > now_ns + self._error_ns:
             raise _MisplacedError("in_the_future", f"it ends {(end_ns - now_ns) / 1e9:.3f} s from now")
         end_ns = min(end_ns, now_ns)

@@ -64,6 +64,12 @@ def post(tmp_path: Path) -> Iterator[Post]:
     post.receiver.close()
 
 
+def test_what_began_before_this_machine_is_said_to_by_its_own_beginning(post: Post) -> None:
+    # Its queue ended 7 s after boot.
+    _, response = post.post(post.span(5003, 2, attributes={"gen_ai.latency.time_in_queue": 10.0}))
+    assert "started 3 s before this machine" in response.partial_success.error_message
+
+
 def test_what_is_accepted_stands_in_the_spool_by_our_clock(post: Post) -> None:
     attributes = {"gen_ai.latency.time_in_queue": 1.0, "gen_ai.latency.time_to_first_token": 1.5}
     status, response = post.post(post.span(10, 2, attributes=attributes))
