@@ -207,7 +207,7 @@ def test_clean_rows_are_said_to_be_clean(run_cli: Run, grid: Path) -> None:
     done = run_cli("fit", grid, "--form=cached", "--tdp=400")
     assert "Screening of 32 rows found nothing." in done.stdout
     assert "Screening" not in done.stderr
-    assert "overlap (there is no column started_at" in done.stdout
+    assert "overlap, unsettled (there is no column started_at" in done.stdout
 
 
 def invoke(*arguments: object) -> str:

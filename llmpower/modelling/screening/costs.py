@@ -1,4 +1,4 @@
-"""Checks of what trials cost against what their like cost: first calls, longer queries, replicates.
+"""Checks of what trials cost against what their like cost: beginnings, first calls, longer queries, replicates.
 
 Costs are compared on the logarithm, energy and runtime each. How much replicates of a cell scatter is learnt from the
 data, from consecutive ones: the median of |ln Eᵢ − ln Eⱼ| over pairs is 0.954 σ where the noise is normal, and a few
@@ -16,7 +16,9 @@ import numpy as np
 from llmpower.modelling.forms import FloatArray
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
 from llmpower.modelling.screening.order import Codes, Mask, Medians, by_code, first_of
-from llmpower.modelling.screening.rows import Rows, combine
+from llmpower.modelling.screening.rows import Rows
+from llmpower.modelling.screening.sessions import in_time, sessions_of
+from llmpower.modelling.screening.settling import check_settling
 
 DEARER = 1.2
 """A first call is dearer by 1.2 to 17.7 in published trials."""
@@ -31,9 +33,6 @@ ENOUGH_PAIRS = 100_000
 
 MAX_CELLS = 1000
 """Each is compared with each. A grid has a hundred; what has more is traffic, which differs by more than length."""
-
-PAUSE_NS = 1800 * 1_000_000_000
-"""After so long a card has cooled and the program may be another."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,20 @@ class _Excess:
 
 
 def check_costs(rows: Rows, sound: Mask) -> Iterator[Checked]:
-    """First calls, queries dearer than longer ones, replicates that disagree."""
+    """Beginnings, first calls, queries dearer than longer ones, replicates that disagree."""
     n = len(rows)
     usable = sound & ~rows.allocated
+    sessions = sessions_of(rows)
+    first, first_of_cell = (
+        _mask(chosen, n) & usable for chosen in (sessions.first, first_of(rows.cell, in_time(rows)))
+    )
     costs = _costs(rows, usable)
-    first, first_of_cell = (_mask(starts, n) & usable for starts in _starts(rows))
+    unsettled = check_settling(rows, sessions, usable, first, [cost.log for cost in costs])
+    yield unsettled
+    if isinstance(unsettled, Mark) and unsettled.rows.any():
+        usable = usable & ~unsettled.rows
+        first, first_of_cell = first & usable, first_of_cell & usable
+        costs = _costs(rows, usable)
     suspects = first | first_of_cell
     fellows = _over_fellows(rows, costs, suspects)
     longer, too_many = _over_longer(rows, costs, first)
@@ -132,22 +140,6 @@ def _noise(rows: Rows, log: FloatArray, order: Codes) -> FloatArray:
         enough = np.flatnonzero(np.bincount(group) >= MIN_PAIRS)
         noise[enough] = median[enough] / MEDIAN_OF_PAIRS
     return noise
-
-
-def _starts(rows: Rows) -> tuple[Codes, Codes]:
-    """The first rows of sessions, and of cells, in the order of time where the file has times, else in its own.
-
-    A session is what one program does on one set of devices with one group, without a long pause.
-    """
-    session = combine(rows.group, rows.codes("hostname", "pid", "device_uuids"), n=len(rows))
-    time_ns = rows.started_ns
-    if time_ns is None:
-        return first_of(session), first_of(rows.cell)
-    in_time = np.arange(len(rows)) if (time_ns[1:] >= time_ns[:-1]).all() else np.argsort(time_ns, kind="stable")
-    order = by_code(session, in_time)
-    new = session[order[1:]] != session[order[:-1]]
-    paused = time_ns[order[1:]] - time_ns[order[:-1]] > PAUSE_NS
-    return order[np.concatenate([[True], new | paused])], first_of(rows.cell, in_time)
 
 
 def _mask(chosen: Codes, n: int) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -50,6 +51,11 @@ def copied(rows: pd.DataFrame) -> pd.DataFrame:
 def cells(rows: pd.DataFrame, name: str, τin: int, τout: int) -> list[int]:
     chosen = (rows["model_name"] == name) & (rows["input_tokens"] == τin) & (rows["output_tokens"] == τout)
     return list(rows.index[chosen])
+
+
+def first(rows: pd.DataFrame, name: str, n: int) -> list[int]:
+    """The first trials of a model, which rows have in the order of time."""
+    return list(rows.index[rows["model_name"] == name][:n])
 
 
 PLANTED: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame], Callable[[pd.DataFrame], list[int]]]] = {
@@ -119,6 +125,11 @@ PLANTED: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame], Callable[[
         lambda _: [10, 11],
     ),
     "two trials at once": ("overlap", twice_at_once, lambda _: [8, 9]),
+    "a host that was busy at first": (
+        "unsettled",
+        lambda rows: scale(rows, first(rows, "small", 12), 1.5, "gpu_energy_j"),
+        lambda rows: first(rows, "small", 12),
+    ),
     "a first call": (
         "warm_up",
         lambda rows: scale(rows, [0], 3.0, "runtime_s", "gpu_energy_j").assign(started_at=None),
@@ -170,12 +181,38 @@ def test_what_is_planted_is_found_and_nothing_else(campaign: Campaign, name: str
 def test_clean_measurements_have_no_finding(campaign: Campaign, seed: int, trials: int) -> None:
     screening = screen(campaign(seed, trials=trials))
     assert screening.findings == ()
-    assert set(screening.not_looked_for) == ({"replicates_disagree"} if trials == 1 else set())
+    assert set(screening.not_looked_for) == ({"replicates_disagree", "unsettled"} if trials == 1 else set())
 
 
-def test_noise_that_all_replicates_have_is_no_finding(campaign: Campaign) -> None:
-    screening = screen(campaign(3, trials=8, noise=0.15), tdp_w=700)
-    assert not {"replicates_disagree", "warm_up"} & set(screening.marks)
+@pytest.mark.parametrize("trials", [2, 3, 8])
+def test_noise_that_all_replicates_have_is_no_finding(campaign: Campaign, trials: int) -> None:
+    for seed in range(10):
+        screening = screen(campaign(seed, trials=trials, noise=0.15), tdp_w=1000)
+        assert not {"replicates_disagree", "unsettled", "warm_up"} & set(screening.marks)
+
+
+def test_a_beginning_is_no_matter_of_the_order_in_which_a_file_has_its_rows(campaign: Campaign) -> None:
+    rows = campaign()
+    busy = first(rows, "large", 10)
+    shuffled = scale(rows, busy, 1.4, "gpu_energy_j").sample(frac=1, random_state=1)
+    screening = screen(shuffled)
+    assert sorted(shuffled.index[screening.marks["unsettled"]]) == busy
+    (finding,) = screening.findings
+    assert finding.example.startswith("the first 10 trials of a program, ")
+    assert re.search(r" s, cost 1\.(3[5-9]|4[0-5]) times what their cells cost later$", finding.example)
+
+
+def test_what_grows_dearer_and_one_wild_trial_are_no_beginning(campaign: Campaign) -> None:
+    rows = campaign(trials=8)
+    for seed, at in enumerate((first(rows, "large", 128)[64:], first(rows, "large", 3)[1:2])):
+        assert "unsettled" not in screen(scale(rows, at, 1.5, "gpu_energy_j")).marks, seed
+
+
+def test_other_checks_go_by_what_was_measured_when_all_was_settled(campaign: Campaign) -> None:
+    """Replicates that a busy beginning parts do not hide one that is wrong."""
+    rows = scale(campaign(), first(campaign(), "small", 16), 1.5, "gpu_energy_j")
+    wrong = next(at for at in cells(rows, "small", 128, 128) if at not in first(rows, "small", 16))
+    assert set(screen(scale(rows, [wrong], 0.6, "gpu_energy_j")).marks) == {"unsettled", "replicates_disagree"}
 
 
 def test_a_wrong_row_accuses_no_other(campaign: Campaign) -> None:

@@ -86,7 +86,7 @@ def test_what_a_file_does_not_allow_is_said(campaign: Campaign) -> None:
     screening = screen(campaign()[columns])
     assert screening.findings == ()
     assert set(screening.not_looked_for) == {
-        *("above_tdp", "not_measured", "early_stop", "nominal_tokens", "duplicate_timestamp", "overlap")
+        *("above_tdp", "not_measured", "early_stop", "nominal_tokens", "duplicate_timestamp", "overlap", "unsettled")
     }
 
 
@@ -201,7 +201,7 @@ def test_the_published_grid_has_the_faults_that_are_known_of_it(paper_data: Path
         "warm_up": 4,
         "dearer_than_longer": 5,
     }
-    assert set(screening.not_looked_for) == {"duplicate_timestamp", "overlap", "replicates_disagree"}
+    assert set(screening.not_looked_for) == {"duplicate_timestamp", "overlap", "unsettled", "replicates_disagree"}
     # The first calls of the four models of which nobody edited the first call.
     edited = grid[grid["provenance"] == "edited"]
     assert (edited[["input_tokens", "output_tokens"]] == 8).all(axis=None)
@@ -219,3 +219,16 @@ def test_every_kind_is_explained() -> None:
     page = (Path(__file__).parents[3] / "docs" / "screening.md").read_text(encoding="utf-8")
     explained = [line.split("`")[1] for line in page.partition("## Kinds")[2].splitlines() if line.startswith("| `")]
     assert explained[: len(KINDS)] == list(KINDS)
+
+
+def test_of_our_own_grids_those_have_a_beginning_that_a_busy_host_had() -> None:
+    found = {}
+    for path in sorted((Path(__file__).parents[3] / "examples").glob("together-*.csv")):
+        trials = pd.read_csv(path).query("campaign == 'grid'")
+        found[path.stem.removeprefix("together-")] = screen(trials).count("unsettled")
+    assert found == {
+        "SmolLM2-135M-Instruct": 0,
+        "SmolLM2-135M-Instruct-2": 0,
+        "random-llama-1b-h100": 10,
+        "random-llama-34M": 4,
+    }
