@@ -16,9 +16,9 @@ VARIABLE = "_LLMPOWER_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def command(shell: str | None) -> None:
-    """Print what makes a shell complete commands, options, files and names of models.
+    """Print the script by which a shell completes commands, options, files and names of models.
 
-    Without SHELL it is the one that SHELL, the variable, names. The Debian package installs all three.
+    Without an argument the shell is that of the variable SHELL. The Debian package installs all three scripts.
 
     \b
     Example:

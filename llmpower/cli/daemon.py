@@ -47,7 +47,7 @@ import click
     "--hold",
     type=float,
     metavar="SECONDS",
-    help="How long samples are kept, and a request may last.  [default: 600]",
+    help="How long samples are kept, and so how long a request may last.  [default: 600]",
 )
 @click.option(
     "--otlp.listen-address",
@@ -60,7 +60,7 @@ import click
     "otlp_hold",
     type=float,
     metavar="SECONDS",
-    help="How long before its span arrives a request may have begun to get its joules, which come so much later; only "
+    help="A request that began longer than this before its span arrives has no joules. Joules come this much later "
     "while somebody sends.  [default: 120]",
 )
 @click.option(
@@ -123,7 +123,7 @@ def command(
 ) -> None:
     """Sample power, receive spans, store joules, serve metrics.
 
-    Runs in the foreground until SIGTERM or Ctrl-C, then measures what has ended and stops. Root's daemon serves the
+    Runs in the foreground until SIGTERM or Ctrl-C, then stores the spans that have ended. Root's daemon serves the
     system: socket /run/llmpower/llmpower.sock, store /var/lib/llmpower/spans.db. Any other user's serves that user,
     below $XDG_RUNTIME_DIR and $XDG_STATE_HOME. Options beat the file, the file beats the defaults.
 

@@ -41,9 +41,9 @@ STEP_S = 0.1
 def command(backend: Backend, nvml_library: str | None, powercap_root: str, seconds: float, as_json: bool) -> None:
     """List every device with its sources, periods and call latencies.
 
-    A period is how often a reading moves, seen while watching, and jitter how regularly; a moment is known to so
-    much. A latency is what one read costs, and the rate how many reads a second that allows. The daemon calibrates
-    devices by itself and keeps what it finds; this command looks anew.
+    A period is the time between two updates of a reading, and jitter how much it varies; KNOWN TO is how exactly the
+    moment of an update is seen. A latency is what one read takes, and the rate how many reads a second that allows. The
+    daemon calibrates devices by itself and keeps what it finds; this command looks anew.
 
     \b
     Example:

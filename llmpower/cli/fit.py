@@ -31,7 +31,7 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
 @click.option("--where", metavar="EXPR", help="Fit only rows for which EXPR holds.")
-@click.option("--form", type=click.Choice(FORMS), default="auto", show_default=True, help="What is fitted.")
+@click.option("--form", type=click.Choice(FORMS), default="auto", show_default=True, help="The form; see above.")
 @click.option("--intercept", is_flag=True, help="Give the form paper a constant; the same as paper+intercept.")
 @click.option("--robust", is_flag=True, help="Let outliers count for less (Huber's weights).")
 @click.option("--match-total", is_flag=True, help="Scale predictions so that they add up to what was measured.")
@@ -45,10 +45,10 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 )
 @click.option("--tdp", "tdp_w", type=float, metavar="W", help="Design power of one device.  [default: by its name]")
 @click.option(
-    "--leave-out", multiple=True, metavar="KIND[,KIND…]", help="Fit without rows that have such a finding; or all."
+    "--leave-out", multiple=True, metavar="KIND[,KIND…]", help="Leave out rows with findings of these kinds, or all."
 )
 @click.option(
-    "--refuse", multiple=True, metavar="KIND[,KIND…]", help="Fit nothing where there is such a finding; or all."
+    "--refuse", multiple=True, metavar="KIND[,KIND…]", help="Fit nothing if there is a finding of these kinds, or all."
 )
 @click.option("--anova", "with_anova", is_flag=True, help="Show the analysis of variance of all rows together.")
 @click.option(
@@ -91,26 +91,26 @@ def command(
     SOURCE is a measurements file (CSV, Parquet, JSON lines), a glob of them, or a daemon's store (.db). Rows whose
     energy is empty are left out and counted; a row that cannot be true stops the fit and is named.
 
-    A directory or a URL (s3://bucket/path, what fsspec knows) is a data set of Parquet files, of which any number of
-    rows is read in bounded memory (docs/fleet.md); checks that compare rows are not made there. With --dask files are
-    read so too, by many workers; the coefficients are the same.
+    A directory or a URL (s3://bucket/path, whatever fsspec knows) is a data set of Parquet files. Any number of rows is
+    read in bounded memory, without the checks that compare rows (docs/fleet.md). With --dask many workers read files in
+    the same way; the coefficients are the same.
 
-    Before that the rows are screened: first calls, units that cannot be, more energy than the devices can draw, trials
-    at the same time, outputs that ended early, replicates that disagree (docs/screening.md has all kinds). What is
-    found is listed and counted, and fitted nevertheless unless --leave-out or --refuse names it.
+    Rows are screened first: for first calls, impossible units, more energy than the devices can draw, trials at the
+    same time, outputs that ended early, replicates that disagree (docs/screening.md has all kinds). Findings are listed
+    and counted, and fitted all the same unless --leave-out or --refuse names their kind.
 
     Forms: paper is τin + τout + τin·τout by least squares; all others are fitted to relative error and stay positive.
     cached is an engine with a KV cache, batched the same with what a batch shares, phases the same with prefill and
-    decode fitted apart; recompute processes its whole context at each step (no KV cache), recompute+call with a
-    constant a call, roofline with dearer tokens once a step is bound by arithmetic; quadratic is a polynomial. auto
-    takes the least error on cells held out one at a time, or a form with fewer terms that is as good within one
-    standard error. NESTED is the error where the choice, too, has not seen the cell (– where it was not asked).
+    decode fitted apart. recompute processes its whole context at each step (no KV cache), recompute+call adds a
+    constant for each call, roofline adds dearer tokens once a step is bound by arithmetic. quadratic is a polynomial.
+    auto takes the form with the least error on cells held out one at a time, or one with fewer terms that is as good
+    within one standard error. NESTED is the error if the held-out cell has no say in that choice either (–: not known).
 
-    The least error of single queries is not that of their sum: where trials vary by 10 %, relative error leaves a total
-    2 % low, and a sixth where they vary by 30 %. --match-total scales each fit, and its held-out errors, to the total.
+    Fits to single queries underestimate sums: where trials vary by 10 % the total is 2 % low, where they vary by 30 % a
+    sixth. --match-total scales each fit, and its held-out errors, to the total.
 
-    A model in models.json keeps the sums it was fitted from, so that --update adds new rows without the old ones; how
-    far off it was on them before is said, and is its held-out error from then on.
+    A model in models.json keeps the sums that it was fitted from, so that --update adds new rows without the old ones.
+    How far off it was on the new rows is said first, and goes into its held-out error.
 
     \b
     Example:

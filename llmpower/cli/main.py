@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
-    "completion": "Print what makes a shell complete commands, options, files and names of models.",
+    "completion": "Print the script by which a shell completes commands, options, files and names of models.",
     "daemon": "Sample power, receive spans, store joules, serve metrics.",
     "demo": "Run the whole chain on this machine: daemon, model, profile, fit, route, report.",
     "devices": "List every device with its sources, periods and call latencies.",
@@ -36,7 +36,7 @@ COMMANDS = {
     "route": "Assign a workload's queries to models at least cost.",
     "run": "Run any program with transformers instrumented.",
     "service": "Install the daemon as a systemd service, show it, remove it.",
-    "simulate": "Replay a trace in time order: what the online router does, beside others and what was possible.",
+    "simulate": "Replay a trace in time order: the online router beside other strategies and the optimum.",
     "status": "Show what the daemon is doing.",
     "top": "Watch watts, requests and joules per token as they come.",
 }

@@ -62,11 +62,11 @@ BEGAN = "began_unix_s"
     "--form",
     metavar="NAME",
     shell_complete=forms,
-    help="What cells are chosen for.  [default: by the KV cache and batches]",
+    help="The form that cells are chosen for.  [default: by the KV cache and batches]",
 )
-@click.option("--trials", type=click.IntRange(min=1), help="Of chosen cells, at most.  [default: a quarter of all]")
-@click.option("--max-trials", type=click.IntRange(min=1), default=25, show_default=True, help="Of one cell, at most.")
-@click.option("--min-trials", type=click.IntRange(min=1), default=3, show_default=True, help="Of one cell, at least.")
+@click.option("--trials", type=click.IntRange(min=1), help="Most trials of chosen cells.  [default: a quarter of all]")
+@click.option("--max-trials", type=click.IntRange(min=1), default=25, show_default=True, help="Most trials of a cell.")
+@click.option("--min-trials", type=click.IntRange(min=1), default=3, show_default=True, help="Fewest trials of a cell.")
 @click.option(
     "--energy-precision",
     metavar="F",
@@ -80,7 +80,9 @@ BEGAN = "began_unix_s"
     type=FiniteRange(min=0),
     help="The paper's rule (there 0.5): the mean runtime's interval is ± this many seconds.",
 )
-@click.option("--pause", metavar="S", type=FiniteRange(min=0), default=0.25, show_default=True, help="Rest, s.")
+@click.option(
+    "--pause", metavar="S", type=FiniteRange(min=0), default=0.25, show_default=True, help="Rest between trials."
+)
 @click.option(
     "--idle",
     metavar="S",
@@ -97,7 +99,7 @@ BEGAN = "began_unix_s"
     show_default=True,
     help="Work unmeasured until power is steady, and temperature where it is told, for so long at most; 0 does not.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order and of the prompts.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order and the prompts.")
 @click.option(
     "--journal", type=click.Path(path_type=Path), help="Progress file.  [default: by model, in the state dir]"
 )
@@ -107,7 +109,7 @@ BEGAN = "began_unix_s"
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run it."
 )
-@click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Of the weights.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Precision of the weights.")
 @click.option("--endpoint", metavar="URL", help="Measure a server that speaks OpenAI's API; MODEL is its name there.")
 @click.option(
     "--spans",
@@ -116,8 +118,10 @@ BEGAN = "began_unix_s"
     show_default=True,
     help="Whose spans are the trials of an endpoint: the server's own, where it is instrumented, or this command's.",
 )
-@click.option("--api-key", metavar="KEY", help="Of the endpoint; better in LLMPOWER_PROFILE_API_KEY than here.")
-@click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="The daemon's.  [default: where it is]")
+@click.option("--api-key", metavar="KEY", help="Key of the endpoint; better in LLMPOWER_PROFILE_API_KEY than here.")
+@click.option(
+    "--socket", "socket_path", type=click.Path(path_type=Path), help="Daemon's socket.  [default: where it is]"
+)
 @json_option
 @click.pass_context
 def command(

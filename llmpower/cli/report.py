@@ -39,11 +39,11 @@ FRONTIER = ("zeta", "energy_j", "runtime_s", "accuracy_token_weighted")
 )
 @click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME of the measurements.")
 @click.option("--where", metavar="EXPR", help="Show only measurements for which EXPR holds, as the fit did.")
-@click.option("--group-by", metavar="NAME[,NAME…]", help="As the fit had it. [default: what the models' names say]")
+@click.option("--group-by", metavar="NAME[,NAME…]", help="As in the fit. [default: by the models' names]")
 @click.option("--frontier", type=click.Path(path_type=Path), help="CSV from 'llmpower route --frontier'.")
 @click.option("--workload", type=click.Path(path_type=Path), help="Find the efficient plans of these queries.")
 @click.option(
-    "--workload-column", "workload_columns", multiple=True, metavar="NAME=HEADER", help="The same of the workload."
+    "--workload-column", "workload_columns", multiple=True, metavar="NAME=HEADER", help="As --column, of the workload."
 )
 @click.option("--accuracy", type=click.Path(path_type=Path), help="For --workload: model_name, accuracy from 0 to 1.")
 @click.option("--share", "share_texts", multiple=True, metavar="MODEL=F|LOW:HIGH", help="As 'llmpower route' has it.")
@@ -95,9 +95,10 @@ def command(
 
     The page needs no network and no other file. With measurements it shows throughput and joules per token, what the
     fits miss, phases, idle share and what screening found; with a workload and accuracies, or a frontier, the plans
-    along ζ on a slider, with their cost and CO₂. Factors are placeholders unless you give your own, and the page's
-    reader can change them; with a --tariff they are of the hour at which each query came, plans pursue them, and each
-    stands beside the plan of the same accuracy that looks at no hours. Needs the extra: pip install 'llmpower[report]'.
+    along ζ on a slider, with their cost and CO₂. Price and carbon factors are placeholders unless you give your own,
+    and readers can change them on the page. With a --tariff they are those of each query's hour, plans pursue them, and
+    each plan stands beside the one of the same accuracy that ignores the hours. Needs the extra: pip install
+    'llmpower[report]'.
 
     \b
     Example:

@@ -57,15 +57,15 @@ WEIGHTINGS = ("tokens", "queries")
     shell_complete=models_of_file("models_path", after="="),
     help="At most S GPU-seconds for all queries of the model.",
 )
-@click.option("--zeta", type=float, help="0 is accuracy alone, 1 energy alone. One of --zeta to --knee.")
+@click.option("--zeta", type=float, help="0 is accuracy alone, 1 energy alone. Give one of --zeta to --knee.")
 @click.option("--energy-budget", type=float, metavar="J", help="The most accuracy for at most so many joules.")
 @click.option("--accuracy-floor", type=float, metavar="A", help="The least energy at a mean accuracy of at least A.")
-@click.option("--joules-per-point", type=float, metavar="J", help="What a percentage point of accuracy is worth.")
+@click.option("--joules-per-point", type=float, metavar="J", help="What a point of accuracy (1 %) is worth.")
 @click.option("--cost-budget", type=float, metavar="EUR", help="As --energy-budget, in euros by the --tariff.")
 @click.option("--carbon-budget", type=float, metavar="G", help="The same in grams of CO₂.")
 @click.option("--cost-per-point", type=float, metavar="EUR", help="As --joules-per-point, in euros by the --tariff.")
 @click.option("--carbon-per-point", type=float, metavar="G", help="The same in grams of CO₂.")
-@click.option("--knee", is_flag=True, help="Where accuracy stops to be cheap: ζ = ½ on what is achievable.  [default]")
+@click.option("--knee", is_flag=True, help="Where accuracy stops being cheap: ζ = ½ on what is achievable.  [default]")
 @click.option(
     "--accuracy-weighting",
     type=click.Choice(WEIGHTINGS),
@@ -77,9 +77,9 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option(
     "--frontier", "frontier_path", type=click.Path(path_type=Path), help="Also write the efficient plans: FILE.csv."
 )
-@click.option("--idle-watts", multiple=True, metavar="W|MODEL=W", help="Charge what a waiting GPU of it draws.")
+@click.option("--idle-watts", multiple=True, metavar="W|MODEL=W", help="Charge what a waiting GPU of the model draws.")
 @click.option("--horizon", "horizon_s", type=float, metavar="S", help="For how many seconds models stay loaded.")
-@click.option("--allow-unload", is_flag=True, help="Leave out models that are not worth their waiting.")
+@click.option("--allow-unload", is_flag=True, help="Leave out models that are not worth their idle energy.")
 @click.option(
     "--max-extrapolation",
     type=float,
@@ -148,26 +148,28 @@ def command(
 ) -> None:
     """Assign a workload's queries to models at least cost.
 
-    Minimises Σ ζ·ê − (1−ζ)·â, each query to exactly one model; ê and â are energy and accuracy over their largest
-    value. Shares are met to the query. The result is a proven optimum; ACC/TOKEN and ACC/QUERY are its mean
-    accuracy over tokens and over queries, RUNTIME adds up all queries. A PRICE is what a share adds to the cost of
-    a query on that model: each query goes where its cost and the price are least.
+    Minimises Σ ζ·ê − (1−ζ)·â, with each query on exactly one model; ê and â are energy and accuracy over their largest
+    values. Shares are met to the query, and the result is a proven optimum. ACC/TOKEN and ACC/QUERY are its mean
+    accuracy over tokens and over queries; RUNTIME is the sum over all queries. A PRICE is what a share adds to the cost
+    of a query on that model: each query goes where cost plus price is least.
 
-    The plan has the workload's rows and columns (those named by --column under our name) and model_name. Without
-    --accuracy only --zeta 1 can be asked for. What a ζ means depends on the scaling, which one long query sets: say
-    joules or an accuracy instead, and the plan comes with the bound that not even divided queries could better. A
-    model that was fitted on several systems is as many choices, named MODEL@SYSTEM. Accuracies may differ by
-    query_class, a column of both files. --max-runtime holds for the predicted runtime of a query by itself, without
-    waiting; LATE is the part of the queries that baselines are late for. --gpu-seconds holds for the runtimes of all
-    queries of a model, added up, × num_gpus (a column of --accuracy); OVER names the models of which a baseline takes
-    more. --idle-watts charges loaded models num_gpus × W × --horizon.
+    The plan has the workload's rows and columns (those of --column under our names) and model_name. Without --accuracy
+    only --zeta 1 is possible. What a ζ means depends on the scaling, which one long query can set. So better name
+    joules or an accuracy; the plan then comes with a bound that even divided queries could not beat. A model that was
+    fitted on several systems is one choice for each, MODEL@SYSTEM. Accuracies may differ by query_class, a column of
+    both files.
+
+    --max-runtime limits the predicted runtime of a query by itself, without waiting; LATE is the part of its queries
+    that a baseline answers late. --gpu-seconds limits the sum of a model's runtimes × num_gpus (a column of
+    --accuracy); OVER names the models for which a baseline takes more. --idle-watts charges loaded models num_gpus × W
+    × --horizon.
 
     A directory or a URL (s3://bucket/path) is a data set of Parquet files: its queries are counted by cell in bounded
     memory, with --dask by many workers, and the plan is written by cells (docs/fleet.md).
 
-    With a --tariff the workload needs a timestamp, and ê is euros or grams of CO₂ in place of joules: those of the hour
-    in which a query comes. The table states all of them. Queries are not moved to other hours. A --policy takes the
-    rates along and decides by the clock.
+    With a --tariff the workload needs timestamps, and ê is euros or grams of CO₂ in place of joules, at the rate of the
+    hour in which each query comes. The table has all three. Queries are not moved to other hours. A --policy carries
+    the rates along and decides by the clock.
 
     \b
     Example:

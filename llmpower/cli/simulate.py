@@ -54,17 +54,17 @@ def command(
     server_texts: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Replay a trace in time order: what the online router does, beside others and what was possible.
+    """Replay a trace in time order: the online router beside other strategies and the optimum.
 
-    The workload needs timestamp (an ISO date, or seconds), input_tokens and output_tokens; query_class, where it is
-    there, is the application that the router is told. Each model has a queue and --servers, by default as many as the
-    optimal plan keeps busy for 80 % of the time.
+    The workload needs timestamp (an ISO date, or seconds), input_tokens and output_tokens. A column query_class is the
+    application that the router is told. Each model has a queue and --servers, by default as many as the optimal plan
+    keeps busy for 80 % of the time.
 
-    CLOSED is how much of the way from random to the optimum at the same shares is gone, by the policy's objective. The
-    router "online" learns output lengths from answers as they complete; "optimum_same_information" is the best that can
-    be done by one who knows no more of them than that. Rows without CLOSED do not keep the shares.
-    LATE is the part of the queries that takes longer than the policy's --max-runtime, without waiting. A policy that
-    pursues money or carbon decides and is judged by its tariff at the trace's times.
+    CLOSED is how much of the distance from random to the optimum at the same shares is closed, by the policy's
+    objective; rows without it do not keep the shares. The router "online" learns output lengths from answers as they
+    complete, and "optimum_same_information" is the best that is possible without knowing more of them. LATE is the part
+    of the queries that takes longer than the policy's --max-runtime, without waiting. A policy that pursues money or
+    carbon decides, and is judged, by its tariff at the trace's times.
 
     \b
     Example:
