@@ -28,35 +28,35 @@ METHOD = """## How it was measured
 simulated cards and over the same windows. What the cards do is a script, so the true joules of each window are known in
 closed form.
 
-- **Load**: `square` is one power level (isolated) or a square wave of 0.731 s that heeds no window (back to back);
-  `llm` is a prefill and a decode at 87 % and 43 % of the card's range. Power flickers by 2 % every 50 ms.
+- **Load**: `square` is one power level (isolated) or a square wave of 0.731 s, independent of the windows (back to
+  back); `llm` is a prefill and a decode at 87 % and 43 % of the card's range. Power flickers by 2 % every 50 ms.
 - **Isolated** windows hold one piece of work, with 0.4 to 0.6 s of idle time on both sides. **Back to back**, one
   window follows the other without a pause; for `llm` each is one request.
-- **Span** is nominal; each window lasts that ± 10 %, so that no window is a whole number of counter periods.
-- **Tools** see a window as a program would show it to them: a call, the work, a call. llmpower sees samples at the
-  daemon's default rate and spans with their times, through the same `Timeline` and `Ledger` as the daemon; for `llm`
-  with the moment of the first token.
+- **Span** is nominal; windows last that ± 10 %, so that they are no whole numbers of counter periods.
+- **Tools** see a window as they would in a program: a call, the work, a call. llmpower sees samples at the daemon's
+  default rate and the times of spans, through the same `Timeline` and `Ledger` as the daemon; for `llm` also the moment
+  of the first token.
 - **Error**, under each tool's name, is the mean of abs(measured − true) / true, in %. **bias** is llmpower's mean
   signed error, in %. **covers** is the share of windows whose truth lies within llmpower's energy ± 1.96 standard
   deviations, in %. **width** is the median width of that interval over what the actual error would justify
   (2 · 1.96 · rmse). **/ Zeus** and **/ best** are llmpower's error over ZeusMonitor's and over the best peer's.
 """
 
-CHANCE = """The share that 400 windows show is known to about one point, that of 800 to 0.8. Beyond that, requests
-of 30 ms with a prefill and a decode come out better than is said of them where the counter moves every 100 ms: several
-fall into one tick, whose total does not tell how their flicker hangs together, and the deviation assumes that it does
-not."""
+CHANCE = """A share of 400 windows is known to about one point, of 800 to 0.8. Apart from chance, requests of 30 ms with
+a prefill and a decode are more accurate than they state where the counter moves every 100 ms. Several of them fall into
+one tick, whose total does not show how their flicker is correlated; the deviation assumes that it is not."""
 
 LIMITS = """## What this does not show
 
 - Gain and offset of the simulated sensors are perfect. A real card's own gain error, −8 % to +13 % in published
   comparisons with external meters, comes on top for every tool here.
-- The presets follow published measurements of sensors. What one real card showed, on which no joules are known to be
-  true, stands on [a page of its own](h100.md): its counter is less exact than these.
-- llmpower read at its full rate throughout. The daemon reads its counters a quarter as often from two seconds after the
-  last span on, so the first span after a rest is cut from a longer tick (decision 012).
+- The presets follow published measurements of sensors. What one real card showed, whose true joules are not known, is
+  on [a page of its own](h100.md): its counter is less exact than these.
+- llmpower read at its full rate throughout. From two seconds after the last span on the daemon reads counters a quarter
+  as often, so the first span after a rest is cut from a longer tick
+  ([decision 012](decisions/012-phase-locked-polling.md)).
 - The simulated load changes instantly. Real power ramps, and real requests queue.
-- All tools ran beside each other on one small machine. How late their calls came is in the results
+- All tools ran side by side on one small machine. How late their calls came is in the results
   (`began_late_*`, `ended_late_*`).
 """
 
@@ -121,8 +121,8 @@ def _without_counter(found: Mapping[str, Any]) -> str:
         "\n".join(
             [
                 "## Without a counter\n",
-                "The same samples, settled as if no card had an energy counter: from power alone, by decision 076. The",
-                "peers are not asked.\n",
+                "The same samples, settled as if no card had an energy counter: from power alone, by",
+                "[decision 076](decisions/076-power-without-a-counter.md). Peers were not asked.\n",
                 f"{as_markdown(found['rows'])}\n",
                 f"The interval covers {COVERAGE_BAR[0]:.0%} to {COVERAGE_BAR[1]:.0%} of the truths in",
                 f"{held['coverage']},",
@@ -160,7 +160,7 @@ def _tools(tools: Mapping[str, Mapping[str, Any]]) -> str:
         settings = list(dict.fromkeys(about["settings"] for about in machines.values()))
         version = next(iter(machines.values())).get("version", "this one")
         lines.append(f"| {tool} | {version} | {'; or '.join(settings)} |")
-    lines.append("\nA tool that has not returned from one window when the next begins is not asked about that one.")
+    lines.append("\nA tool that is still busy with one window when the next begins is not asked about the next.")
     return "\n".join(lines) + "\n"
 
 
@@ -181,7 +181,7 @@ def _thread(found: Mapping[str, Any]) -> str:
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     where = f"{found['date']}, {found['machine']}"
     heading = f"## The sampling thread\n\n`benchmarks/sampling_thread.py`: {found['what']}. {where}."
-    said = "*Stolen* is what the host gave to others, *bare timer* what a thread that reads nothing held beside ours."
+    said = "*Stolen* is what the host gave to others, *bare timer* what a thread without reads held beside ours."
     return f"{heading} {said}\n\n{table}\n"
 
 

@@ -31,10 +31,10 @@ SECTIONS = (
 HEAD = """# Benchmarks
 
 Written by `python benchmarks/make_benchmarks_page.py` from `benchmarks/results/*.json`. Each section is one program and
-one run, ours and its peers' in the same minutes on the same machine: two shared processors of a virtual machine without
-a GPU. So ratios within a section mean something, and seconds elsewhere are yours to measure: `make bench`. What is
-missed is said. [Accuracy](accuracy.md), [allocation](allocation.md), [drift](drift.md) and
-[the paper's case](paper_case.md) have pages of their own.
+one run, with its peers in the same minutes on the same machine: two shared processors of a virtual machine without a
+GPU. So ratios within a section mean something; seconds on your machine are yours to measure, by `make bench`. Bars that
+are missed are named. [Accuracy](accuracy.md), [allocation](allocation.md), [drift](drift.md) and [the paper's
+case](paper_case.md) have pages of their own.
 """
 
 

@@ -23,43 +23,44 @@ of the simulated card, unless it says otherwise.
 
 COUNTER = """## Its energy counter
 
-No vendor's page says how often it moves, or what in its 100 ms it weighs how. Read as fast as calls return, beside
-bursts of equal matrix products that began at any time (`examples/h100-counter.npz` has the reads;
+No vendor says how often it moves, or how it weighs what happens within its 100 ms. So it was read as fast as calls
+return, beside bursts of equal matrix products that began at any time (`examples/h100-counter.npz` has the reads;
 `python benchmarks/gpu/counter.py --from examples/h100-counter.npz` shows all of this again):
 """
 
-WEIGHTS = """What a burst of 5 ms counted, by how far into a tick it began, as a multiple of the mean over all 250: the
-counter is no exact integral. The driver's samples of power come {spacing:.0f} ms apart, but now and then 10 or 30, and
-what falls where they are irregular may count for more. Over a whole tick it evens out."""
+WEIGHTS = """The counter is no exact integral. The table has what a burst of 5 ms counted, by how far into a tick it
+began, as a multiple of the mean over all 250. The driver's samples of power come {spacing:.0f} ms apart, but now and
+then 10 or 30, and what falls where they are irregular may count for more. Over a whole tick it evens out."""
 
 REPEATED = """## Equal work, again and again
 
-No card tells its true joules. But equal work costs equal joules, so what single measurements of it differ by is their
-error, to be held against the deviation that they state. Matrix products of one kind, resting 0.2 to 0.5 s in between;
-**by the counter** is what it added up to from before the first to after the last, less the rests; **mean** is how far
-the single measurements are from that on average; **spread** and **stated** are standard deviations over the mean;
-**covers** is the share of single measurements that lie within their own 95 % interval of the mean. ZeusMonitor
-measured the same work. `examples/h100-reads.npz` has the reads, and a test settles them again.
+No card tells its true joules. But equal work costs equal joules, so the differences between single measurements of it
+are their errors, which can be compared with the deviations that they state. The work was matrix products of one kind,
+with rests of 0.2 to 0.5 s in between. **By the counter** is the counter's increase from before the first to after the
+last, less the rests. **Mean** is how far the single measurements are from that on average. **Spread** and **stated**
+are standard deviations over the mean. **Covers** is the share of single measurements whose 95 % interval holds the
+mean. ZeusMonitor measured the same work. `examples/h100-reads.npz` has the reads, and a test settles them again.
 """
 
 LEARNT = """## What it taught
 
 - **Dear reads are glances** ([decision 090](decisions/090-glances-at-a-dear-counter.md)). Two per cent of the time pays
-  for three to eight reads a second. Spent on seeing edges closely they told of one tick a second, and requests in
-  between had no joules. Now nearly every read tells of a tick.
-- **A counter's habits are part of the uncertainty** ([decision 091](decisions/091-habits-of-a-counter.md)): a step of
-  power shows 6.5 ms late and 2 ms beside where it was. Without both, single measurements of equal work strayed by five
-  of their stated deviations. Both were found on bursts of two runs before; the work above was measured after that.
-- The simulated card can be this one, but for the lag and the uneven weights of its counter:
+  for three to eight reads a second. As long as these looked closely for edges, they saw one tick a second, and requests
+  in between had no joules. Now nearly every read tells of a tick.
+- **A counter's habits are part of the uncertainty** ([decision 091](decisions/091-habits-of-a-counter.md)). A step of
+  power shows 6.5 ms late, and scattered by 2 ms. Before both were allowed for, single measurements of equal work
+  strayed by five of their stated deviations. Both were found on bursts of two earlier runs; the work above was measured
+  after that.
+- The simulated card can be this one, except for the lag and the uneven weights of its counter:
   `LLMPOWER_SIM_PRESET=h100-sxm LLMPOWER_SIM_LATENCY=preset`.
 
 ## What this does not show
 
-- One card of one host, in a virtual machine, under one driver. Habits of other cards are taken to be the same until
-  somebody measures one; `benchmarks/gpu/counter.py` takes a minute and a half.
-- No external meter was at hand: what all of these joules are off by together is not known.
-- `generate()` of one sequence is bound by Python here, and took from 2.0 to 2.9 s for the same 128 tokens: nothing can
-  be said of what sampling costs it below a tenth. At 100 and 1,000 reads a second it was no slower than without.
+- This is one card of one host, in a virtual machine, under one driver. Other cards are taken to have the same habits
+  until somebody measures one; `benchmarks/gpu/counter.py` takes a minute and a half.
+- No external meter was at hand, so an error that all of these joules share is not known.
+- `generate()` of one sequence is bound by Python here, and took from 2.0 to 2.9 s for the same 128 tokens. So a cost of
+  sampling below a tenth cannot be seen. At 100 and 1,000 reads a second it was no slower than without.
 - Driver samples every 20 ms (`nvmlDeviceGetSamples`) are cheap. They are not used yet: single bursts measured by their
   sum strayed more than by the counter.
 """
@@ -79,7 +80,7 @@ def h100_page() -> str:
     sections = [
         HEAD,
         paragraph(f"{found['card']}, driver {found['driver']}, {found['date']}. Host: {found['host']}."),
-        paragraph(f"Of a run before: {found['of_a_run_before']}."),
+        paragraph(f"{found['of_a_run_before']}."),
         COUNTER,
         _counter(counter, found["fields"]),
         paragraph(WEIGHTS.format(spacing=spacing_ms)),

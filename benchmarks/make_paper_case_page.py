@@ -22,10 +22,10 @@ published grid; nothing was measured anew.
 
 Llama-2 7B, 13B and 70B with accuracies 0.5097, 0.5569 and 0.6452; the thesis's figure routes a few hundred queries to
 them with shares 0.05/0.20/0.75. The published script weighs every query alike, so its plans cannot depend on the query.
-Here each query is planned, exactly. **saved** is what the plan takes less than the cheapest mix of the three models
+Here each query is planned, exactly. **saved** is how much less the plan takes than the cheapest mix of the three models
 that reaches the same accuracy without looking at the query, with its 95 % interval by the coefficients' covariance.
-That mix is held to no shares: below zero is what shares cost more than looking at the query brings in. **s** is the
-mean runtime of a query, **%** the accuracy over tokens.
+That mix need not keep the shares, so a saving below zero means that the shares cost more than looking at the query
+saves. **s** is the mean runtime of a query, **%** the accuracy over tokens.
 
 ![Energy against accuracy: the thesis's plans, plans per query, and blind mixes](../benchmarks/results/paper_case.svg)
 """
@@ -35,20 +35,20 @@ NOTES = """## What this shows, and what not
 - **The form decides more than the router.** On the published case the published form says {ratio:.1f} times the joules
   of the form that held-out error prefers: its coefficients were decided by the longest cells of the grid, and these
   queries are short. The figure's kilowatt-hours are the form's, not a meter's.
-- **ζ is no dial to be turned evenly.** Between two neighbouring rows nearly everything may happen, because one query
-  sets the scale of ê. `llmpower route` finds plans by budget, floor or knee instead.
+- **ζ is not an even dial.** Nearly everything may happen between two neighbouring rows, because one query sets the
+  scale of ê. `llmpower route` finds plans by budget, floor or knee instead.
 - **Shares are dear.** With three quarters of the queries bound to the largest model, little is left to choose.
 - **The figure's cheap end is not reached** under the stated shares: with lengths like these the cheapest plan that
   sends 75 % of the queries to 70B takes {least:.2f} kWh under the published form, the figure has {figure_least:.2f}.
   Either its lengths scatter far more, or its plans keep other shares; its energies also rise and fall along ζ, which
   an optimum's cannot.
-- **One length says much of it.** On the conversations without shares and under the held-out form, the best threshold on
-  one kind of tokens between the best two models, sought anew for each ζ, falls short of the plan by
-  {threshold_least:.1f} to {threshold_most:.1f} % of its energy, accuracy counted at the plan's exchange. It is one of
-  output tokens each time, which a gateway does not know beforehand.
+- **One length says most of it.** On the conversations without shares and under the held-out form, a threshold on one
+  kind of tokens between two models, the best for each ζ, falls short of the plan by {threshold_least:.1f} to
+  {threshold_most:.1f} % of its energy, with accuracy counted at the plan's exchange rate. It is a threshold on output
+  tokens each time, which a gateway does not know beforehand.
 - **The queries are reconstructed**, their spread is a guess, and what is saved depends on it: the last table.
-- {azure_beyond:.0f} % of the Azure conversations are longer than anything in the grid; there all forms extrapolate, and
-  the intervals, which hold if the form is right, know nothing of that.
+- {azure_beyond:.0f} % of the Azure conversations are longer than anything in the grid. There all forms extrapolate,
+  which the intervals do not reflect: they hold if the form is right.
 """
 
 

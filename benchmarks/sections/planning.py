@@ -90,14 +90,15 @@ def campaign(found: dict[str, Any]) -> str:
     return section(
         "Chosen cells",
         "benchmarks/campaign.py",
-        "Held-out error of energy over all cells, each foretold by a fit without it, where a quarter of the trials was"
-        f" made on chosen cells, on the whole grid, and on as many cells drawn by chance ({found['seeds']} times).",
+        "Held-out error of energy over all cells, each predicted by a fit without it: with a quarter of the trials, on"
+        f" chosen cells; with the whole grid; and with as many cells drawn by chance ({found['seeds']} times).",
         table(("model", "form", "trials", "chosen", "whole grid", "more, points", "by chance, points"), rows),
         paragraph(
-            "Campaigns that were run, on a SIMULATED card ([their trials](../examples/README.md)), in turns with the"
-            " trials of the grid that they are held against, or apart from it, which tells what drifted in between and"
-            " is not judged. The standard error is of the difference, cell by cell; new cells are those that the"
-            " campaign has not measured, and the grid's error there; noise is that of one trial."
+            "Campaigns that were run ([their trials](../examples/README.md)): `random-llama-1b` on a real H100, the"
+            " others on the SIMULATED card. Those in turns stand amid the trials of the grid that they are compared"
+            " with. Those apart from it show what drifted in between, and are not judged. The standard error is of the"
+            " difference, cell by cell. New cells are those that the campaign has not measured: its error there, and"
+            " the grid's. Noise is that of one trial."
         ),
         table(
             (
@@ -194,9 +195,9 @@ def online(found: dict[str, Any]) -> str:
     return section(
         "One query at a time",
         "benchmarks/online.py",
-        "Conversations of the Azure trace in time order. How much of the way from random to the clairvoyant optimum"
-        " is gone,"
-        " with lengths known and learnt, beside an optimum that knows of lengths what their bucket says in hindsight:",
+        "Conversations of the Azure trace in time order. How much of the distance from random to the clairvoyant"
+        " optimum is closed, with lengths known and learnt, beside an optimum that knows of lengths what their bucket"
+        " says in hindsight:",
         table(("models", "ζ", "lengths known", "learnt", "optimum, same information"), rows),
         "A decision; the bar is 20 µs at p99, which "
         + (f"{sum(slow)} of {len(slow)} **missed**:\n" if any(slow) else "all hold:\n"),
