@@ -45,8 +45,8 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``frame``, which the plan's workload was made from, with ``model_name`` as their last column.
 
     Where a model stands on several systems, ``system`` follows. A ``model_name`` or ``system`` that the frame had
-    already is kept as ``workload_model_name`` or ``workload_system``. With a column ``count``, a row
-    divided among models appears once for each, with its part of the count.
+    already is kept as ``workload_model_name`` or ``workload_system``, in place of an earlier one of that name. With a
+    column ``count``, a row divided among models appears once for each, with its part of the count.
     """
     import pandas as pd
 

@@ -161,8 +161,13 @@ class _PlanColumns:
             table = table.set_column(table.column_names.index("count"), "count", _numbers(self._counts[here]))
         for column, (names, codes) in self._columns.items():
             if column in table.column_names:
-                old = table.column(column)
-                table = table.drop_columns([column]).append_column(f"workload_{column}", old)
+                old, kept = table.column(column), f"workload_{column}"
+                table = table.drop_columns([column])
+                # A plan's rows that are routed again have one of these as well, and no name may stand there twice.
+                if kept in table.column_names:
+                    table = table.set_column(table.column_names.index(kept), kept, old)
+                else:
+                    table = table.append_column(kept, old)
             values = pa.DictionaryArray.from_arrays(_numbers(codes[self._models[here]]), _texts(names))
             table = table.append_column(column, values)
         return table

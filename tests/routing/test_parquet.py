@@ -23,20 +23,26 @@ row = st.tuples(st.sampled_from([8, 100, 900]), st.sampled_from([8, 50]), st.int
 
 
 @settings(deadline=None, max_examples=30)
-@given(rows=st.lists(row, min_size=1, max_size=12), group=st.integers(1, 5), old=st.booleans(), keep=st.booleans())
+@given(
+    rows=st.lists(row, min_size=1, max_size=12),
+    group=st.integers(1, 5),
+    routed=st.integers(0, 2),
+    keep=st.booleans(),
+)
 def test_rows_are_those_of_pandas(
     tmp_path_factory: pytest.TempPathFactory,
     models: Models,
     accuracy: dict[str, float],
     rows: list[tuple[int, int, int, str]],
     group: int,
-    old: bool,
+    routed: int,
     keep: bool,
 ) -> None:
     directory = tmp_path_factory.mktemp("parquet")
     frame = pd.DataFrame(rows, columns=["prompt", "output_tokens", "count", "who"])
-    if old:
-        frame["model_name"] = "before"
+    # As from a file that was routed before, once or twice.
+    for name in ("model_name", "workload_model_name")[:routed]:
+        frame[name] = f"old {name}"
     frame.set_index(np.arange(len(frame)) + 7).to_parquet(directory / "in.parquet", row_group_size=group)
     read = Rows(directory / "in.parquet", {"input_tokens": "prompt"})
     named = frame.rename(columns={"prompt": "input_tokens"})
