@@ -70,7 +70,7 @@ def load_state(path: Path, option: str = "--state") -> RouterState:
         state = msgspec.json.decode(path.read_bytes(), type=RouterState)
     except OSError as error:
         raise InputError(option, path, f"cannot be read ({error.strerror}); {advice}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # msgspec lets Python say what is wrong with a text
         raise InputError(option, path, f"is no router's state ({error}); {advice}") from error
     lists: tuple[Sized, ...] = (
         state.base,

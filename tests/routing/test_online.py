@@ -128,11 +128,13 @@ def test_another_policy_takes_what_was_learnt_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[1]", '{"schema": "llmpower.policy/1"}'], ids=["empty", "object", "list", "policy"]
+    "content",
+    [b"", b"{}", b"[1]", b'{"schema": "llmpower.policy/1"}', b'{"policy": "\xff"}'],
+    ids=["empty", "object", "list", "policy", "binary"],
 )
-def test_what_is_no_state_is_refused(policy: RoutingPolicy, tmp_path: Path, content: str) -> None:
+def test_what_is_no_state_is_refused(policy: RoutingPolicy, tmp_path: Path, content: bytes) -> None:
     state = tmp_path / "router.json"
-    state.write_text(content)
+    state.write_bytes(content)
     with pytest.raises(InputError, match="is no router's state"):
         OnlineRouter(policy).restore(state)
     with pytest.raises(InputError, match="cannot be read"):
