@@ -166,11 +166,14 @@ def _carry_out(steps: Sequence[Step], root: Path, dry_run: bool, yes: bool) -> b
 
 
 def _unit() -> dict[str, str] | None:
-    """What systemd says of the unit; ``None`` where it does not run."""
+    """What systemd says of the unit; ``None`` where it does not run or does not answer."""
     if shutil.which("systemctl") is None:
         return None
     words = ["systemctl", "show", f"--property={','.join(_PROPERTIES)}", "llmpower.service"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode != 0:
         return None
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)

@@ -30,7 +30,7 @@ class Step:
 
         Raises:
             InputError: a file cannot be written or removed.
-            LlmpowerError: a command failed.
+            LlmpowerError: a command failed, or did not end in time.
         """
         try:
             self.action()
@@ -94,13 +94,16 @@ def remove_if_empty(path: Path, why: str) -> Step:
     return Step("remove", str(path), why, lambda: None if any(path.iterdir()) else path.rmdir())
 
 
-def run(*words: str, why: str) -> Step:
-    """Run a command of the system."""
+def run(*words: str, why: str, timeout_s: float = _TIMEOUT_S) -> Step:
+    """Run a command of the system, and end it if it takes longer than ``timeout_s``."""
 
     def action() -> None:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
-        )
+        try:
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LlmpowerError(f"{' '.join(words)} did not end within {timeout_s:g} s") from error
         if done.returncode != 0:
             said = " ".join((done.stderr or done.stdout).split())
             raise LlmpowerError(f"{' '.join(words)} failed with {done.returncode}: {said}")

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpower.exceptions import InputError
+from llmpower.exceptions import InputError, LlmpowerError
 from llmpower.service import SHIPPED, FileState, Installation, Step, content, look, plan_install, plan_uninstall
 from llmpower.service.installing import check_program
+from llmpower.service.step import run
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 PROGRAM = PurePosixPath("/opt/llmpower/bin/llmpower")
@@ -210,6 +211,13 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     wants.touch()
     with pytest.raises(InputError, match=r"wants/llmpower.service = write: failed \(File exists\)"):
         install(tmp_path)
+
+
+def test_a_command_that_fails_or_does_not_end_is_named() -> None:
+    with pytest.raises(LlmpowerError, match=r"^false failed with 1"):
+        run("false", why="").apply()
+    with pytest.raises(LlmpowerError, match=r"^sleep 60 did not end within 0.1 s$"):
+        run("sleep", "60", why="", timeout_s=0.1).apply()
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
