@@ -255,10 +255,11 @@ class Costs:
         return scales
 
     def _forget(self, slot: int) -> None:
-        """What was learnt of a model that another takes the place of."""
+        """What was learnt of a model that another takes the place of, which has the prior's coefficients at once."""
         own = _own(slot)
         self._gram[own], self._gram[:, own], self._moments[own] = 0.0, 0.0, 0.0
         self._seen[slot] = 0
+        self._solve()
 
 
 def _own(slot: int) -> slice:

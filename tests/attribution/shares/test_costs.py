@@ -115,6 +115,19 @@ def test_more_models_than_there_is_room_for_share_coefficients_until_one_has_bee
     assert slot_of(costs, "g") == 0  # of a model that has not run for ten minutes of others' work
 
 
+def test_a_model_in_the_place_of_another_does_not_begin_with_its_coefficients() -> None:
+    chance, costs = np.random.default_rng(4), Costs()
+    for name in "abc":
+        slot_of(costs, name)
+    for slot in (0, 1):  # each for more than ten minutes, the second without the first
+        done = np.zeros((6500, 10))
+        done[:, 5 * slot : 5 * slot + 5] = work(chance, 6500)
+        costs.learn(observed(done, np.tile(TRUE_J, 2), np.zeros(6500)), None)
+    assert slot_of(costs, "d") == 0
+    ratios = costs.beta[:5] / PROPORTIONS
+    assert ratios == pytest.approx(ratios[0])
+
+
 def test_a_spread_among_requests_is_found_where_they_share() -> None:
     chance, found = np.random.default_rng(5), []
     for spread in (0.05, 0.4):
