@@ -34,7 +34,7 @@ WIDE_SHARE = 0.1
 """Of a tick: an edge that is less wide is better than none, however sharp the others are."""
 
 REMEMBERED = 16
-"""Reads over which that average is taken, about."""
+"""Latest reads, about, whose mean says how long a read takes."""
 
 
 class Edges:
