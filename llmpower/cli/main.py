@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import os
 import re
 import sys
@@ -134,6 +135,9 @@ def main() -> None:
     """Run the command that the arguments name; :mod:`llmpower.__main__` calls it."""
     # Where Python found it closed (`>&-`) there is no stream; what would be printed is not wanted.
     sys.stdout, sys.stderr = (stream or os.fdopen(_nowhere(), "w") for stream in (sys.stdout, sys.stderr))
+    # Not every terminal's encoding has ≤ and τ: an escape in their place, as Python itself does on stderr.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = cli(prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from forked import run_forked
+from route_options import COLUMNS
 from two_models import measurements
 
 PREDICTION = ("predict", "--models", "{models}", "--model", "small", "--input-tokens", "64", "--output-tokens", "64")
@@ -34,6 +35,17 @@ def test_closed_streams_are_not_written_to(route_files: Path, arguments: tuple[s
     done = in_shell(route_files, ">&-", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert in_shell(route_files, ">&- 2>&-", *arguments).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "iso8859-2", "utf-8"])
+def test_signs_that_an_encoding_lacks_are_escaped(encoding: str, route_files: Path) -> None:
+    (models, queries) = (route_files / name for name in ("models.json", "queries.csv"))
+    route = ("route", "--models", models, "--workload", queries, *COLUMNS, "--zeta", "1")
+    command = [sys.executable, "-m", "llmpower", *map(str, route)]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert ("ζ = 1" if encoding == "utf-8" else "\\u03b6 = 1") in done.stdout.decode(encoding)
 
 
 def test_an_error_has_its_exit_code_where_its_stream_is_closed(route_files: Path) -> None:
