@@ -15,6 +15,8 @@ from pathlib import Path
 
 from llmpower.exceptions import InputError
 
+DEVICES = Path("/dev")
+
 
 @contextmanager
 def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
@@ -27,8 +29,7 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
             no file: what is renamed to it would take the place of a pipe, or of ``/dev/null`` where root asks for it.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(option, path, "is a directory, a device or a pipe; give a file, new or to be replaced")
+        refuse_no_file(path, option)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         raise no_place(path, option, error) from error
@@ -48,6 +49,12 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def refuse_no_file(path: Path, option: str) -> None:
+    """Refuse what no file may take the place of; ``/dev/stdout`` is a link, and may lead to a file."""
+    if path.parent == DEVICES or (path.exists() and not path.is_file()):
+        raise InputError(option, path, "is a directory, a device or a pipe; give a file, new or to be replaced")
 
 
 def no_place(path: Path, option: str, error: OSError) -> InputError:

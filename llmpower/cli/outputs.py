@@ -7,17 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from llmpower.exceptions import InputError
-from llmpower.files import no_place
+from llmpower.files import no_place, refuse_no_file
 from llmpower.places import matches
-
-DEVICES = Path("/dev")
 
 
 def check_places(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:
     """Refuse an output, by its option, that cannot be written or would take the place of something else.
 
-    ``inputs`` are files, globs, directories and URLs that the command reads; what is ``None`` was not given. Outputs
-    appear by rename, so one that takes a device's or a pipe's place would be the end of it.
+    ``inputs`` are files, globs, directories and URLs that the command reads; what is ``None`` was not given.
 
     Raises:
         InputError: the place is a directory, a device, an input or another output, or no file can be made there.
@@ -27,15 +24,12 @@ def check_places(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path
     for option, path in outputs.items():
         if path is None:
             continue
-        if path.is_dir():
-            raise InputError(option, path, "is a directory; give a file in it")
-        if (path.exists() and not path.is_file()) or path.parent == DEVICES:
-            raise InputError(option, path, "is no regular file, and one would take its place; give another place")
         if path.resolve() in read:
             raise InputError(option, path, "is read by this command and would be lost; give another file")
         if (other := written.setdefault(path.resolve(), option)) != option:
             raise InputError(option, path, f"is where {other} is written; give another file")
         try:
+            refuse_no_file(path, option)
             with tempfile.TemporaryFile(dir=path.parent):
                 pass
         except OSError as error:
