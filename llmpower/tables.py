@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import InputError
 from llmpower.files import replacing
@@ -222,6 +222,13 @@ def number_of(value: object) -> float:
         return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
     except (TypeError, ValueError):
         return nan
+
+
+def shown_cell(value: Any) -> object:
+    """A cell as complaints name it: ``empty`` where it holds nothing, be that ``None``, NaN or pandas' NA."""
+    import pandas as pd
+
+    return "empty" if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 
 def check_suffix(path: Path, option: str) -> None:

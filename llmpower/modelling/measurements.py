@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.where import select_rows
 from llmpower.places import matches
-from llmpower.tables import read_table
+from llmpower.tables import read_table, shown_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,7 @@ Reader = Callable[[Path], "pd.DataFrame"]
 
 
 def load_measurements(
-    sources: Iterable[str],
+    sources: str | PathLike[str] | Iterable[str | PathLike[str]],
     *,
     columns: Mapping[str, str] | None = None,
     where: str | None = None,
@@ -73,7 +74,7 @@ def load_measurements(
 ) -> pd.DataFrame:
     """Read, join and filter measurements.
 
-    ``sources`` are files or globs; ``columns`` maps our names to the files' headers; ``readers`` reads further
+    ``sources`` are files or globs, or one; ``columns`` maps our names to the files' headers; ``readers`` reads further
     suffixes (a daemon's store, which belongs to another station); ``option`` is how complaints call a source. The
     frame's index is (source, row), with rows
     counted from 1 after the header, so that later complaints can name them.
@@ -171,11 +172,11 @@ def energy_columns(boundary: str) -> list[str]:
     return [f"{part}_energy_j" for part in boundary.split("+")]
 
 
-def _paths(sources: Iterable[str], option: str) -> list[Path]:
+def _paths(sources: str | PathLike[str] | Iterable[str | PathLike[str]], option: str) -> list[Path]:
     """Files of all sources in order, each once however many globs find it."""
     paths: dict[Path, None] = {}
-    for source in sources:
-        found = matches(source)
+    for source in [sources] if isinstance(sources, str | PathLike) else sources:
+        found = matches(fspath(source))
         if not found:
             raise InputError(option, source, "no file matches; check the pattern")
         paths.update(dict.fromkeys(map(Path, found)))
@@ -218,9 +219,10 @@ def _refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool] | NDArray[n
         return
     value = frame.loc[wrong, column].iloc[0]
     others = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
-    shown = "empty" if value != value or value is None else value
     ways = "--where or --leave-out" if column in SCREENED else "--where"
-    raise FitError(column, shown, f"{_place(frame, wrong)}{others}: {rule}; correct it, or leave it out by {ways}")
+    raise FitError(
+        column, shown_cell(value), f"{_place(frame, wrong)}{others}: {rule}; correct it, or leave it out by {ways}"
+    )
 
 
 def _place(frame: pd.DataFrame, chosen: pd.Series[bool] | NDArray[np.bool_]) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.measurements import check_measurements, load_measurements
+from llmpower.modelling.screening import screen
 
 HEADER = "model_name,input_tokens,output_tokens,runtime_s,gpu_energy_j"
 
@@ -168,6 +169,26 @@ def test_all_formats_read_alike(tmp_path: Path) -> None:
         read = check_measurements(load_measurements([str(tmp_path / name)]))
         expected = check_measurements(load_measurements([source]))
         pd.testing.assert_frame_equal(read.reset_index(drop=True), expected.reset_index(drop=True), check_dtype=False)
+
+
+def test_one_source_needs_no_list(tmp_path: Path) -> None:
+    source = write(tmp_path / "one.csv", "a,8,8,1.0,10")
+    for given in (source, Path(source), [Path(source)]):
+        assert len(load_measurements(given)) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype"), [("input_tokens", "Int64"), ("runtime_s", "Float64"), ("model_name", "string")]
+)
+def test_what_pandas_calls_absent_is_empty_too(column: str, dtype: str, tmp_path: Path) -> None:
+    frame = rows().convert_dtypes()
+    frame.loc[1, column] = pd.NA
+    assert frame[column].dtype == dtype
+    frame.to_parquet(tmp_path / "nullable.parquet")
+    read = load_measurements(tmp_path / "nullable.parquet")
+    assert any(f"{column} empty" in str(finding) or column == "model_name" for finding in screen(read).findings)
+    with pytest.raises(FitError, match=rf"^{column} = empty: row 2 of "):
+        check_measurements(read)
 
 
 def test_foreign_headers_are_renamed(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from llmpower.modelling.screening.watts import (
     SENSOR,
     likely_units,
 )
+from llmpower.tables import shown_cell
 
 LARGEST_COUNT = 2.0**53
 
@@ -91,7 +92,7 @@ def _power(rows: Rows) -> Iterator[Checked]:
         energy_j = rows.energies.get(name)
         if energy_j is None:
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             power_w = np.where((rows.runtime_s > 0) & (energy_j > 0), energy_j / rows.runtime_s, np.nan)
         least_w = LEAST_CPU_W if name == "cpu_energy_j" else LEAST_W
         # A processor's package has no design power here, and it is no GPU's.
@@ -139,5 +140,4 @@ def _energies(rows: Rows, at: int) -> str:
 def _shown(rows: Rows, column: str, at: int) -> str:
     if column not in rows.frame.columns:
         return "missing"
-    value = rows.frame[column].iloc[at]
-    return "empty" if value is None or value != value else str(value)
+    return str(shown_cell(rows.frame[column].iloc[at]))
