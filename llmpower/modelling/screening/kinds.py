@@ -49,14 +49,16 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 
 
-def parse_kinds(values: Iterable[str], option: str) -> tuple[str, ...]:
+def parse_kinds(values: str | Iterable[str], option: str) -> tuple[str, ...]:
     """``["warm_up,overlap", "early_stop"]`` → the three names; ``all`` is every kind that is of rows.
 
     Raises:
         InputError: there is no such kind; ``option`` is what it was given with.
     """
     chosen: dict[str, None] = {}
-    for name in (part.strip() for value in values for part in value.split(",")):
+    for name in (
+        part.strip() for value in ([values] if isinstance(values, str) else values) for part in value.split(",")
+    ):
         if name == ALL:
             chosen |= dict.fromkeys(kind.name for kind in KINDS.values() if kind.of_rows)
         elif name in KINDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.screening.alone import check_rows
 from llmpower.modelling.screening.claims import check_claims
 from llmpower.modelling.screening.costs import check_costs
-from llmpower.modelling.screening.kinds import KINDS
+from llmpower.modelling.screening.kinds import KINDS, parse_kinds
 from llmpower.modelling.screening.marks import Checked, Mark
 from llmpower.modelling.screening.order import Mask
 from llmpower.modelling.screening.rows import Rows, rows_of
@@ -67,12 +67,14 @@ class Screening:
         """How many rows have this finding."""
         return sum(finding.n_rows for finding in self.findings if finding.kind == kind)
 
-    def leave_out(self, measurements: pd.DataFrame, kinds: Collection[str]) -> pd.DataFrame:
+    def leave_out(self, measurements: pd.DataFrame, kinds: str | Iterable[str]) -> pd.DataFrame:
         """The rows of the screened table without findings of these kinds.
 
         Raises:
+            InputError: there is no such kind.
             FitError: no row is left.
         """
+        kinds = parse_kinds(kinds, "--leave-out")
         left = measurements[~self.rows(kinds)]
         if self.n_rows and not len(left):
             raise self.nothing_left(kinds)
@@ -85,12 +87,14 @@ class Screening:
         advice = f"all rows have such a finding: {found[0]}; correct them, or leave fewer kinds out"
         return FitError("--leave-out", names, advice)
 
-    def refuse(self, kinds: Collection[str]) -> None:
+    def refuse(self, kinds: str | Iterable[str]) -> None:
         """Go no further where there is a finding of these kinds.
 
         Raises:
+            InputError: there is no such kind.
             FitError: there is one; it is the first by the order of the kinds.
         """
+        kinds = parse_kinds(kinds, "--refuse")
         for finding in self.findings:
             if finding.kind in kinds:
                 advice = f"{finding}: {KINDS[finding.kind].rule}; correct them, or leave them out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,25 @@ def test_places_name_the_source_where_there_are_several(faulty: pd.DataFrame, tm
     both = screen(load_measurements([str(tmp_path / "*.csv")]))
     assert {finding.place for finding in one.findings} <= {"row 5", "row 8", "row 10"}
     assert all(finding.place.endswith("a.csv") for finding in both.findings)
+
+
+def test_what_is_left_out_or_refused_must_be_a_kind(faulty: pd.DataFrame) -> None:
+    screening = screen(faulty)
+    with pytest.raises(InputError, match=r"^--leave-out = negative_enregy: no finding has this name"):
+        screening.leave_out(faulty, ["negative_enregy"])
+    with pytest.raises(InputError, match=r"^--refuse = negative_enregy: "):
+        screening.refuse(["negative_enregy"])
+    assert len(screening.leave_out(faulty, "negative_energy")) == len(faulty) - 2
+    with pytest.raises(FitError, match=r"^--refuse = negative_energy: "):
+        screening.refuse("all")
+
+
+def test_numpy_does_not_warn_of_an_energy_beyond_all_bounds(campaign: Campaign) -> None:
+    rows = campaign()
+    rows.loc[3, "gpu_energy_j"] = 1e308
+    rows.loc[3, "runtime_s"] = 0.1
+    with warnings.catch_warnings(action="error"):
+        assert screen(rows).count("impossible_unit") == 1
 
 
 def test_unknown_kinds_are_named() -> None:
