@@ -67,8 +67,8 @@ def _numbered(column: pd.Series[Any]) -> Numbered:
     import pandas as pd
 
     codes, values = pd.factorize(column, sort=True, use_na_sentinel=False)
-    # What is empty is one key in all stretches, though no NaN of one is that of another.
-    return codes, [np.nan if pd.isna(value) else value for value in values]
+    # What is empty is one key in all stretches, though no NaN is another.
+    return codes, [None if pd.isna(value) else value for value in values]
 
 
 def keys_of(columns: Sequence[Numbered]) -> tuple[NDArray[np.int64], list[Key]]:

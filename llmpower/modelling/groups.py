@@ -277,5 +277,7 @@ def _doubts(counts: Counts, rows: Mapping[str, FloatArray]) -> Iterator[str]:
 
 
 def _word(value: object) -> str:
-    """A column with an empty cell holds its whole numbers as floats; people still call them whole."""
+    """For people: a column with an empty cell, which is nan, holds its whole numbers as floats."""
+    if value is None:
+        return "nan"
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)

@@ -33,7 +33,7 @@ MOST_THREADS = 4
 """That work at a time: more wait for memory, and for the model that has most rows."""
 
 Key = tuple[object, ...]
-"""The values that a model's rows are grouped by."""
+"""The values that a model's rows are grouped by; an empty one is ``None``, as NaN is not itself in another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,4 +230,4 @@ def _named(models: NDArray[np.uint32], model: NDArray[np.uint32], rows: Rows, na
 
 def _sortable(value: object) -> tuple[bool, object]:
     """Empty values after all others."""
-    return value != value or value is None, value if value == value else 0
+    return value is None, 0 if value is None else value

@@ -174,12 +174,12 @@ class Batch:
             codes, values = self.words(name)
             together = together.astype(np.int64) * len(values) + codes
         seen = self.rows_of_words(telling[0]) if len(telling) == 1 else np.bincount(together)
-        parts = [_systems(self.words(name)[1]) if name == "system" else self.words(name)[1] for name in group_by]
+        parts = [_emptied(self.words(name)[1], "" if name == "system" else None) for name in group_by]
         there = np.flatnonzero(seen)
         seen = seen[: there[-1] + 1]
         places = np.unravel_index(there, [len(values) for values in parts])
         keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
-        # Two values that are the same to us, such as an empty system and none, are one key.
+        # Two values that are the same to us, such as an empty cell and one that is no number, are one key.
         distinct = list(dict.fromkeys(keys))
         if len(distinct) == len(seen):
             return together, distinct, seen
@@ -212,9 +212,9 @@ def batch_of(read: Sequence[tuple[str, int, Any]], headers: Mapping[str, str]) -
     return Batch(table.rename_columns([ours[name] for name in table.column_names]), stretches, np.arange(len(table)))
 
 
-def _systems(values: Sequence[Any]) -> list[Any]:
-    """An unknown system is an empty one."""
-    return ["" if value is None else value for value in values]
+def _emptied(values: Sequence[Any], empty: str | None) -> list[Any]:
+    """The values, ``empty`` for what a file has where it says nothing: no value, or NaN."""
+    return [empty if value is None or value != value else value for value in values]
 
 
 def _floats(column: pa.ChunkedArray) -> FloatArray:

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import WorkloadModel, fit, strata
 from llmpower.modelling.forms import Cached
 from llmpower.modelling.screening import screen
-from llmpower.modelling.streaming import fit_datasets, open_datasets
+from llmpower.modelling.streaming import fit_datasets, open_datasets, reading
 
 Make = Callable[..., pd.DataFrame]
 Write = Callable[..., Path]
@@ -101,6 +103,24 @@ def test_conditions_headers_and_groups_are_those_of_a_table(make: Make, write: W
     assert [model.model_name for model in streamed.models] == ["org/a [host=node-0]", "org/a [host=node-1]"]
     with pytest.raises(FitError, match="no row satisfies it"):
         fit_datasets([str(root)], columns={"input_tokens": "ContextTokens"}, where="output_tokens < 0")
+
+
+@pytest.mark.parametrize("as_nan", [False, True])
+def test_an_empty_cell_is_one_group_in_all_batches_as_in_a_table(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_nan: bool
+) -> None:
+    table = make(2000).drop(columns="system").assign(temperature=np.tile([1.0, np.nan], 1000))
+    # pandas writes an empty cell as null, other programs as NaN.
+    written = pa.Table.from_pandas(table, preserve_index=False)
+    if as_nan:
+        column = pa.array(table["temperature"].to_numpy())
+        written = written.set_column(written.column_names.index("temperature"), "temperature", column)
+    pq.write_table(written, tmp_path / "a.parquet")
+    monkeypatch.setattr(reading, "BATCH_ROWS", 500)
+    options: dict[str, Any] = {"form": "cached", "group_by": ["model_name", "temperature"]}
+    streamed = fit_datasets([str(tmp_path / "a.parquet")], **options).models
+    assert_same(streamed, fit(table, **options))
+    assert [model.model_name for model in streamed[:2]] == ["org/a [temperature=1]", "org/a [temperature=nan]"]
 
 
 def test_a_data_set_may_lie_behind_a_url(make: Make) -> None:
