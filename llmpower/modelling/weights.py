@@ -57,8 +57,9 @@ def uncertain(relative_variance: FloatArray, n: FloatArray, scatter: float) -> F
     middle = _median(relative_variance[known], n[known])
     v = relative_variance if known.all() else np.where(known, relative_variance, middle)
     mean = float(v @ n / n.sum())
-    # Where the meter explains all of the scatter, a row that claims to be exact must not count for infinitely many.
-    ω2 = max(scatter - mean, 0.01 * middle)
+    # Where the meter explains all of the scatter, a row that claims to be exact must not count for infinitely many, nor
+    # where most of them do.
+    ω2 = max(scatter - mean, 0.01 * (middle or mean))
     return np.asarray((ω2 + mean) / (ω2 + v))
 
 
@@ -66,6 +67,7 @@ def _median(values: FloatArray, n: FloatArray) -> float:
     """The value that half of all rows do not exceed; of those within its power of two alone is the order looked at."""
     exponent = np.frexp(values)[1]
     exponent -= exponent.min()
+    exponent[values == 0] = 0  # beside the least, whatever power of two that has
     passed = np.cumsum(np.bincount(exponent, n))
     half = passed[-1] / 2
     of_middle = int(np.searchsorted(passed, half))

@@ -7,6 +7,7 @@ import pandas as pd
 from grids import TRUTH, measured
 
 from llmpower.modelling import FORMS, WorkloadModel, fit
+from llmpower.modelling.weights import uncertain
 
 
 def test_unsure_rows_count_for_less() -> None:
@@ -26,6 +27,21 @@ def test_unsure_rows_count_for_less() -> None:
     assert off(careful) < 0.5 * off(trusting)
     assert "weighted by their standard deviations" in careful.energy.estimator
     assert "weighted" not in careful.runtime.estimator
+
+
+def test_rows_that_claim_to_be_exact_count_for_finitely_many() -> None:
+    frame = measured(noise=0.001)
+    frame["gpu_energy_std_j"] = frame["gpu_energy_j"] * np.where(np.arange(len(frame)) % 3, 0, 0.5)
+    (model,) = fit(frame, form="cached")
+    lengths = frame["input_tokens"], frame["output_tokens"]
+    truth = FORMS["cached"]().design(*lengths) @ TRUTH["cached"]
+    np.testing.assert_allclose(model.energy.predict(*lengths), truth, rtol=0.01)
+
+
+def test_rows_of_which_nothing_is_known_are_as_sure_as_the_median() -> None:
+    variance, one = np.array([0, 1e-4, 2e-4, 4e-4, 8e-4, np.nan]), np.ones(6)
+    factors = uncertain(variance, one, scatter=1e-2)
+    assert factors[5] == factors[2]
 
 
 def test_outliers_count_for_less_where_that_is_asked_for() -> None:
