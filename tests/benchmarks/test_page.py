@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import ModuleType
 
 
@@ -46,3 +48,46 @@ def test_figures_of_the_comparison_are_those_of_the_benchmark(accuracy_page: Mod
         ("by {:.0f} to {:.0f} % for tasks of 100 ms", "CodeCarbon", "100 ms"),
     ):
         assert text.format(*errors(tool, span)) in page
+
+
+def test_figures_of_the_readme_are_those_of_the_results(benchmarks: Path) -> None:
+    page = " ".join((benchmarks.parent / "README.md").read_text(encoding="utf-8").split())
+    accuracy, daemon, allocation, case, card = (
+        json.loads((benchmarks / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("accuracy", "daemon", "allocation", "paper_case", "gpu-nvidia-h100-80gb-hbm3")
+    )
+
+    def errors(tool: str, span_s: float) -> list[float]:
+        return [100 * row["tools"][tool]["error"] for row in accuracy["rows"] if row["span_s"] == span_s]
+
+    second, tenth = errors("llmpower", 1.0), errors("llmpower", 0.1)
+    assert f"of 1 s are off by {min(second):.2f} to {max(second):.2f} % on average" in page
+    assert f"requests of 100 ms by {min(tenth):.1f} to {max(tenth):.1f} %" in page
+    assert f"up to {max(errors('nvidia-ml-py', 1.0)):.1f} and {max(errors('nvidia-ml-py', 0.1)):.0f} %" in page
+    of_all = accuracy["coverage"]["all"]
+    covered = [100 * row["tools"]["llmpower"]["coverage"] for row in accuracy["rows"]]
+    assert f"truth in {100 * of_all['coverage']:.1f} % of {of_all['windows']:,} windows" in page
+    assert f"{min(covered):.1f} to {max(covered):.1f} % of every kind" in page
+
+    idle = daemon["idle"]["llmpower"]
+    assert f"{100 * idle['cpu_share']:.2f} % of one processor and {idle['rss_bytes'] / 2**20:.0f} MiB at rest" in page
+
+    at_16 = {rule: f"{100 * error:.0f} %" for rule, error in allocation["tables"]["by concurrency"]["16"].items()}
+    assert f"they were off by {at_16['llmpower']}; equal shares were off by {at_16['equal']}" in page
+    assert f"shares by tokens by {at_16['tokens']}" in page
+
+    tenth_s, third_s = card["repeated"][2:4]
+    for found in (
+        f"work came out {100 * tenth_s['llmpower']['spread']:.0f} % apart at 0.1 s",
+        f"{100 * tenth_s['zeus']['spread']:.0f} % at 0.1 s and {100 * third_s['zeus']['spread']:.0f} % at 0.3 s",
+    ):
+        assert found in page
+
+    saved = {
+        workload: max(
+            row["saving"] for of in case["equal_accuracy"] if of["workload"] == workload for row in of["rows"]
+        )
+        for workload in ("published", "azure")
+    }
+    assert f"takes up to {100 * saved['published']:.0f} % less energy" in page
+    assert f"up to {100 * saved['azure']:.0f} % less on real conversations" in page
