@@ -167,7 +167,7 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
         )
         .with_panel(
             lines(
-                "Spans told of too late",
+                "Spans reported too late",
                 "Of the requests, those that came when their time was accounted for, and so have no joules.",
                 [
                     (
