@@ -59,6 +59,7 @@ def _figure(
         return
     first, second = (floats(measurements, column) for column in columns)
     told = np.isfinite(first) & np.isfinite(second) & (first + second > 0)
+    told &= measurements["model_name"].notna().to_numpy()  # which screening names
     rows = [_row(str(model), first[index], second[index]) for model, index in _by_model(measurements, told)]
     if not rows:
         return

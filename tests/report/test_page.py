@@ -104,6 +104,15 @@ def test_every_section_and_figure_is_there(page: str) -> None:
     assert "prefill 25.0 %" in page.replace("25.0 % prefill", "prefill 25.0 %")
 
 
+def test_rows_without_a_model_are_part_of_no_models_picture(
+    models: list[WorkloadModel], measurements: pd.DataFrame
+) -> None:
+    some = measurements.copy()
+    some.loc[3, "model_name"] = None
+    (phases,) = (figure for figure in make_figures(models, some) if figure.name == "phases")
+    assert [row[:2] for row in phases.table.rows] == [(ODD, 18), ("small", 17)]
+
+
 def test_a_tariff_bills_in_place_of_factors(models: list[WorkloadModel], hourly: Plans) -> None:
     page = render(models, plans=hourly)
     found = parsed(page)
