@@ -138,6 +138,27 @@ def test_a_front_of_money_is_read_as_one(models: list[WorkloadModel], tariff: Ta
     assert [step.amount_per_point for step in found.steps] == [point.amount_per_point for point in points]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"zeta": "x"}, "= x: row 2 holds no plan's zeta"),
+        ({"energy_j": None}, "= empty: row 2 holds no plan's energy_j"),
+        ({"runtime_s": 0.0}, "= 0.0: row 2 holds no plan's runtime_s"),
+        ({"share:small": 1.5}, "= 1.5: row 2 holds no plan's share:small"),
+        ({"accuracy_token_weighted": None, "accuracy_query_mean": None}, "no plan's accuracy_token_weighted"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_no_front_is_refused_by_its_row(
+    models: list[WorkloadModel], wrong: dict[str, object], complaint: str
+) -> None:
+    front = frontier_table(trace_frontier(models, Workload.from_tokens([8, 90], [8, 60]), ACCURACY)).astype(object)
+    for column, value in wrong.items():
+        front.loc[1, column] = value
+    with pytest.raises(InputError, match=complaint):
+        read_steps(front, simulated=True)
+
+
 def test_accuracies_are_needed(models: list[WorkloadModel]) -> None:
     with pytest.raises(InputError, match="a trade-off needs accuracies"):
         plan_steps(models, Workload.from_tokens([8], [8]), None)
