@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
+from llmpower.modelling.measurements import MOST_COUNT
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
 from llmpower.modelling.screening.order import Mask
 from llmpower.modelling.screening.rows import ENERGIES, PHASES, Rows
@@ -19,8 +20,6 @@ from llmpower.modelling.screening.watts import (
     likely_units,
 )
 from llmpower.tables import shown_cell
-
-LARGEST_COUNT = 2.0**53
 
 LEAST_CPU_W = 0.05
 """A processor that waits for a GPU is nearly idle."""
@@ -42,7 +41,7 @@ def _names(rows: Rows) -> Mark:
 
 def _tokens(rows: Rows) -> Mark:
     def possible(tokens: FloatArray) -> Mask:
-        return np.asarray((tokens >= 0) & (tokens < LARGEST_COUNT) & (tokens == np.floor(tokens)))
+        return np.asarray((tokens >= 0) & (tokens < MOST_COUNT) & (tokens == np.floor(tokens)))
 
     wrong = ~(possible(rows.input_tokens) & possible(rows.output_tokens))
     wrong |= (rows.input_tokens == 0) & (rows.output_tokens == 0)
