@@ -110,6 +110,7 @@ def test_the_design_power_is_given_or_known_by_name(campaign: Campaign) -> None:
         ("NVIDIA H100 PCIe", 350.0, None),
         ("Swing AMD+A100", 400.0, None),
         ("8x Tesla T4", 70.0, 8),
+        ("1× NVIDIA GeForce RTX 3090 Ti", 450.0, 1),
         ("1× Simulated L4", 72.0, 1),
         ("Intel Xeon Gold 6430", None, None),
         ("", None, None),
