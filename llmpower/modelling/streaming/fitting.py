@@ -115,6 +115,7 @@ def _models(
     except FitError as error:
         if error.field != "simulated":
             raise
-        mixed = next(files for files in scanned.kinds.values() if len(files) == 2)
+        # Models are made in the order of their keys, so it is the first that has both.
+        mixed = next(files for key in scanned.tally.model_keys() if len(files := scanned.kinds[key]) == 2)
         advice = f"{error.advice} ({mixed[True]} has simulated rows, {mixed[False]} real ones)"
         raise FitError(error.field, error.value, advice) from error

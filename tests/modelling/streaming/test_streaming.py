@@ -208,6 +208,14 @@ def test_a_row_that_cannot_be_stops_the_fit_and_is_named(
     assert "host=node-1/date=2026-01-01/1.parquet" in caught.value.advice
 
 
+def test_of_several_models_that_mix_the_files_are_those_of_the_one_that_is_named(make: Make, write: Write) -> None:
+    later, earlier = (
+        make(200).assign(model_name=name, simulated=np.arange(200) % 2 == 0) for name in ("org/z", "org/a")
+    )
+    with pytest.raises(FitError, match=r"org/a: real and simulated .*node-1\S+ has simulated rows, \S+node-1"):
+        fit_datasets([str(write(later, earlier))])
+
+
 def test_simulated_and_real_files_do_not_mix(make: Make, write: Write) -> None:
     root = write(make(500, simulated=False), make(500, seed=2))
     with pytest.raises(FitError, match="real and simulated rows do not mix") as caught:
