@@ -126,22 +126,22 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
         )
     if snapshot.spans_late > LATE_SHARE * taken:
         yield Problem(
-            f"{snapshot.spans_late / taken:.0%} of the requests have no joules, because they were told of when their "
-            f"time was accounted for, {duration(snapshot.settle_delay_s)} behind the present",
+            f"{snapshot.spans_late / taken:.0%} of the requests have no joules, because their time was already "
+            f"accounted for when they were reported, {duration(snapshot.settle_delay_s)} behind the present",
             "set otlp.hold to more than your longest request takes: docs/otlp.md",
         )
     gpus = [state.device for state in snapshot.devices if state.device.kind == "gpu"]
     if snapshot.otlp.unplaced and len(gpus) > 1 and not all(gpu.simulated for gpu in gpus):
         why = f", and {snapshot.otlp.unplaced_reason}" if snapshot.otlp.unplaced_reason else ""
         yield Problem(
-            f"{snapshot.otlp.unplaced} requests told of by OpenTelemetry have no GPU joules: they do not say on which "
+            f"{snapshot.otlp.unplaced} requests reported by OpenTelemetry have no GPU joules: they do not say on which "
             f"of the {len(gpus)} GPUs they ran{why}",
             "set OTEL_RESOURCE_ATTRIBUTES=llmpower.device_uuids=GPU-… where their server is started, or let the daemon "
             "see its processes: docs/otlp.md",
         )
     if snapshot.sampler.dropped:
         yield Problem(
-            f"{snapshot.sampler.dropped} samples were lost because the daemon did not come to drain them",
+            f"{snapshot.sampler.dropped} samples were lost because the daemon did not drain them in time",
             "look for a stopped process or memory pressure: systemctl status llmpower",
         )
 

@@ -157,7 +157,7 @@ def _otlp(otlp: OtlpState) -> Iterator[Metric]:
     spans = CounterMetricFamily(
         "llmpower_otlp_spans",
         "Spans received by OpenTelemetry, by what became of them: accepted, refused, no_request (of a start-up, of "
-        "HTTP), call (to another server), nested (in a request already told of), repeated.",
+        "HTTP), call (to another server), nested (in a request already counted), repeated.",
         labels=("fate",),
     )
     for fate in ("accepted", "refused", "no_request", "call", "nested", "repeated"):

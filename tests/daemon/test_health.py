@@ -119,7 +119,7 @@ def test_requests_that_do_not_say_where_they_ran_are_said_where_there_is_a_choic
     told = replace(WELL, otlp=OtlpState(unplaced=3))
     assert problems_of(told) == []
     problem = only(replace(told, devices=(CARD, CARD)))
-    assert problem.what.startswith("3 requests told of by OpenTelemetry have no GPU joules")
+    assert problem.what.startswith("3 requests reported by OpenTelemetry have no GPU joules")
     assert problem.what.endswith("on which of the 2 GPUs they ran")
     assert "llmpower.device_uuids" in problem.mend
     why = replace(told, otlp=OtlpState(unplaced=3, unplaced_reason="nobody knows"), devices=(CARD, CARD))
