@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -113,8 +112,12 @@ def _daemon(out: Path, port: int) -> Iterator[Path]:
             _wait_until_ready(process, socket, log)
             yield socket
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=READY_S)
+            process.terminate()
+            try:
+                process.wait(timeout=READY_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
