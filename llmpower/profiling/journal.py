@@ -25,6 +25,7 @@ from llmpower.profiling.readings import Joules
 from llmpower.types import Span
 
 SCHEMA = "llmpower.journal/1"
+BEGINS = json.dumps({"schema": SCHEMA}).removesuffix("}").encode()
 OPTION = "--journal"
 
 
@@ -118,12 +119,14 @@ class Journal:
 
     def _read(self, settings: Mapping[str, object], resume: bool) -> None:
         self._file.seek(0)
+        held = bytes(self._file.buffer.read())
+        whole = held[: held.rfind(b"\n") + 1]
+        if not whole and not (held.startswith(BEGINS) or BEGINS.startswith(held)):
+            raise self._no_journal(1)
         try:
-            text = self._file.read()
+            lines = [self._parsed(number, line) for number, line in enumerate(whole.decode().split("\n")[:-1], start=1)]
         except UnicodeDecodeError as error:
             raise self._no_journal(1) from error
-        whole, _, _ = text.rpartition("\n")
-        lines = [self._parsed(number, line) for number, line in enumerate(whole.split("\n"), start=1) if text]
         if lines and lines[0].get("schema") != SCHEMA:
             raise self._no_journal(1)
         self._complete = bool(lines) and any("complete" in line for line in _since_the_last_trial(lines))
@@ -140,7 +143,7 @@ class Journal:
             raise InputError(OPTION, self.path, f"{advice}; give the same options, or another --journal")
         for number, line in enumerate(lines[1:], start=2):
             self._take(number, line)
-        self._file.truncate(len(whole.encode()) + 1)
+        self._file.truncate(len(whole))
 
     def _start(self, header: Mapping[str, object]) -> None:
         self._file.truncate(0)

@@ -48,11 +48,24 @@ def test_a_line_that_a_kill_tore_is_dropped(tmp_path: Path, make_measurement: Ma
     path = tmp_path / "journal.jsonl"
     an_unfinished(path, make_measurement)
     whole = path.read_bytes()
-    for cut in (1, 5, 30):
-        path.write_bytes(whole + b'{"span_id": "torn \xc3\xa9", "input_tokens": 8'[:-cut])
+    torn = b'{"span_id": "torn \xc3\xa9", "input_tokens": 8'
+    for n in range(1, len(torn) + 1):
+        path.write_bytes(whole + torn[:n])
         with Journal(path, SETTINGS, resume=True) as journal:
             assert journal.trials == {"span-0": Kept(CELL, 2.0, Joules(100.0, 1.0))}
         assert path.read_bytes() == whole
+
+
+def test_a_journal_that_a_kill_tore_anywhere_goes_on(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
+    """With the first line too, which was to say what it is."""
+    path = tmp_path / "journal.jsonl"
+    an_unfinished(path, make_measurement)
+    whole = path.read_bytes()
+    for n in range(len(whole)):
+        path.write_bytes(whole[:n])
+        with Journal(path, SETTINGS, resume=True) as journal:
+            assert set(journal.trials) == ({"span-0"} if whole.count(b"\n", 0, n) > 1 else set())
+        assert path.read_bytes().endswith(b"\n")
 
 
 def test_an_unfinished_campaign_is_not_overwritten(tmp_path: Path, make_measurement: MakeMeasurement) -> None:
