@@ -92,6 +92,10 @@ def test_who_cannot_see_is_told(page: str) -> None:
     assert [a["aria-live"] for _, a in found.found if a.get("role") == "status"] == ["polite"]
 
 
+def test_what_was_copied_is_announced_without_plans_too(models: list[WorkloadModel]) -> None:
+    assert [a["id"] for _, a in parsed(render(models)).found if a.get("role") == "status"] == ["live"]
+
+
 def test_every_section_and_figure_is_there(page: str) -> None:
     figures = [a["id"] for a in parsed(page).all("figure")]
     assert figures == [
