@@ -8,6 +8,7 @@ half of its joules. So one request is sent in silence first: if the daemon hears
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import Counter
@@ -34,6 +35,7 @@ _CLOCKS_S = 0.1
 """By how much a server's times may lie outside of ours: two readings of the wall clock, kept to the millisecond."""
 
 _WARM_UP_TOKENS = 2
+_ENERGIES = ("gpu_energy_j", "cpu_energy_j", "gpu_energy_std_j", "cpu_energy_std_j")
 
 
 def is_heard(status: Callable[[], Mapping[str, Any]], endpoint: Endpoint, within_s: float = HEARD_S) -> bool:
@@ -210,21 +212,23 @@ class ServerSpans:
         return None
 
     def _joined(self, since: datetime, until: datetime, usages: Counter[Usage]) -> Joules | None:
-        columns = ("model_name", "input_tokens", "output_tokens", "gpu_energy_j", "gpu_energy_std_j", "cpu_energy_j")
+        columns = ("model_name", "input_tokens", "output_tokens", "quality", *_ENERGIES)
         total_j, std_j = 0.0, 0.0
         missing = usages.copy()
-        for row in iter_rows(self._store, columns=columns, since=since, until=until):
-            name, input_tokens, output_tokens, gpu_j, gpu_std_j, cpu_j = row
+        for name, input_tokens, output_tokens, quality, *energies in iter_rows(
+            self._store, columns=columns, since=since, until=until
+        ):
             usage = Usage(int(str(input_tokens)), int(str(output_tokens)))
             if not missing[usage]:
                 continue
-            if not isinstance(gpu_j, float):
+            if quality == "unavailable":
                 return None
             missing[usage] -= 1
             self.names.add(str(name))
-            total_j += gpu_j + (cpu_j if isinstance(cpu_j, float) else 0.0)
+            gpu_j, cpu_j, gpu_std_j, cpu_std_j = (each if isinstance(each, float) else 0.0 for each in energies)
+            total_j += gpu_j + cpu_j
             # Shares of one trial's joules err together.
-            std_j += gpu_std_j if isinstance(gpu_std_j, float) else 0.0
+            std_j += math.hypot(gpu_std_j, cpu_std_j)
         return Joules(total_j, std_j) if not +missing and total_j > 0 else None
 
 

@@ -92,6 +92,17 @@ def test_a_request_whose_joules_are_not_known_leaves_the_trial_without(
     assert trials.joules(span, 0.0) is None
 
 
+def test_a_server_that_runs_on_its_processors_alone_has_their_joules(
+    serve: Serve, store: Store, tmp_path: Path, make_measurement: MakeMeasurement
+) -> None:
+    trials = ServerSpans(Requests(Endpoint(serve().url)), tmp_path / "spans.db", behind_s=0.5)
+    span = trials.measure(Cell(16, 8))
+    energies = {"gpu_energy_j": None, "gpu_energy_std_j": None, "cpu_energy_j": 40.0, "cpu_energy_std_j": 0.5}
+    measurement = make_measurement(input_tokens=16, output_tokens=8, **energies)
+    store.append([structs.replace(measurement, started_at=datetime.now(UTC))])
+    assert trials.joules(span, 0.0) == Joules(40.0, 0.5)
+
+
 def test_a_daemon_that_hears_of_a_request_by_itself_is_noticed(serve: Serve) -> None:
     server = serve()
     endpoint = Endpoint(server.url)
