@@ -29,6 +29,9 @@ COLUMN = "--column"
 WORDS = ("model_name", "system", "query_class")
 """Columns whose values name something, and must read the same in every file."""
 
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
+"""What other programs write between cells, and call a CSV all the same."""
+
 STREAMED = (".csv", ".jsonl")
 """What :func:`write_rows` writes."""
 
@@ -160,6 +163,9 @@ def our_names(
     renamed = {header: name for name, header in columns.items()}
     names = [renamed.get(name, name) for name in found]
     missing = [name for name in required if name not in names]
+    if missing and len(found) == 1 and (sign := next((sign for sign in SEPARATORS if sign in str(found[0])), None)):
+        advice = f"{path} has its cells separated by {SEPARATORS[sign]}; save it with commas"
+        raise InputError("column", missing[0], advice)
     if missing:
         mend = f"name its header with {option} {missing[0]}=HEADER" if option else "rename the one that is meant"
         advice = f"{path} lacks this column (it has: {_listed(names) or 'none'}); {mend}"
@@ -170,8 +176,9 @@ def our_names(
     return renamed
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names))
+def _listed(names: Sequence[object]) -> str:
+    """Names as they are; in quotes where blanks around one are part of it and would not be seen."""
+    return ", ".join(repr(name) if name != name.strip() else name for name in map(str, names))
 
 
 def write_table(frame: pd.DataFrame, path: Path, option: str = "-o") -> None:

@@ -66,6 +66,9 @@ def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
         ("t.csv", "a\n1\n", {}, "lacks this column"),
         ("t.jsonl", "", {}, r"lacks this column \(it has: none\)"),
         ("t.csv", "input_tokens,input_tokens\n1,2\n", {}, "has this column twice"),
+        ("t.csv", "input_tokens;output_tokens\n1;2\n", {}, "separated by semicolons; save it with commas"),
+        ("t.csv", "input_tokens\toutput_tokens\n1\t2\n", {}, "separated by tabs; save it with commas"),
+        ("t.csv", "output_tokens, input_tokens\n1, 2\n", {}, r"it has: output_tokens, ' input_tokens'\)"),
     ],
 )
 def test_tables_that_cannot_be_used(
