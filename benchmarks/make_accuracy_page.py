@@ -177,11 +177,17 @@ def _thread(found: Mapping[str, Any]) -> str:
         bare = row.get("bare_held_share")
         cost.append("–" if bare is None else f"{bare:.2%}, p99 {row['bare_lateness_p99_s'] * 1e3:.2f} ms")
         kept = [f"{row['seconds']:.0f} s", f"{row['held_share']:.2%}"]
-        lines.append([row["sampler"], row["program"], *kept, *late, *cost, f"{-row['program_slowed']:+.1%}"])
+        high, low = row["program_slowed_quartiles"]
+        program = f"{-row['program_slowed']:+.1%} ({-low:+.0%} to {-high:+.0%})"
+        lines.append([row["sampler"], row["program"], *kept, *late, *cost, program])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     where = f"{found['date']}, {found['machine']}"
     heading = f"## The sampling thread\n\n`benchmarks/sampling_thread.py`: {found['what']}. {where}."
-    said = "*Stolen* is what the host gave to others, *bare timer* what a thread without reads held beside ours."
+    said = (
+        "*Stolen* is what the host gave to others, *bare timer* what a thread without reads held beside ours. *Program*"
+        " is its pace beside the sampler, by turns of a second beside turns without it: the median of 20, and the"
+        " quartiles."
+    )
     return f"{heading} {said}\n\n{table}\n"
 
 

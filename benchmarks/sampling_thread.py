@@ -5,7 +5,9 @@ thread is kept busy: by a loop of pure Python, or by ``generate()`` of a small r
 reads begin within a millisecond of its deadline. Lateness is the time from a tick's deadline to its read, of llmpower's
 thread from its own histogram: quantiles on a straight line through the bucket, and as the longest the bound that no
 read passed. CPU is the sampling thread's own. *Lost* are samples: those that the ring had no room for, and in Python
-those of ticks that were passed over. What the program itself loses to the sampling is the last column.
+those of ticks that were passed over. What the program itself loses to the sampling is the last column: the median and
+the quartiles of turns of a second, each beside one without a sampler. A single turn says little: on a shared machine
+two without one have differed by a quarter.
 
 llmpower puts its reads where updates are due, a thousand a second and field on average at most; the loop in Python has
 a grid. llmpower runs with its limit on time inside driver calls lifted, so that this limit is not what is measured.
@@ -34,13 +36,13 @@ from pathlib import Path
 from typing import Any
 
 from threads.machine import end_bare, start_bare, stolen_s
-from threads.samplers import GPUS, RATE_HZ, alone, beside_nvml, beside_ours, busy_loop, make_generate
+from threads.samplers import GPUS, RATE_HZ, beside_nvml, beside_ours, busy_loop, make_generate, slowed
 
 from llmpower.files import write_text
 from llmpower.sampling import simulated_library, simulation
 
 SETTINGS = {"preset": "h100", "gpus": GPUS, "load": "square:60,300,0.73"}
-SAMPLERS = ("none", "llmpower", "nvidia-ml-py")
+SAMPLERS = {"llmpower": beside_ours, "nvidia-ml-py": beside_nvml}
 PROGRAMS = ("busy loop", "generate()")
 
 
@@ -61,6 +63,8 @@ class Outcome:
     samples_per_s: float
     lost: int
     work_per_s: float
+    program_slowed: float
+    program_slowed_quartiles: tuple[float, float]
     stolen_share: float
     bare_held_share: float | None
     bare_lateness_p99_s: float | None
@@ -75,30 +79,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
 
-    outcomes, idle = [], {}
+    outcomes = []
     for program in arguments.programs.split(","):
         for sampler in SAMPLERS:
             long = sampler == "llmpower" and program == PROGRAMS[0]
             found = _in_process(sampler, program, arguments.minutes * 60 if long else arguments.seconds)
-            if sampler == "none":
-                idle[program] = found["work_per_s"]
-            else:
-                outcomes.append(Outcome(**found))
-    _print(outcomes, idle)
+            outcomes.append(Outcome(**found))
+    _print(outcomes)
     document = {
         "what": f"{GPUS} simulated GPUs read at {RATE_HZ:g} Hz, two fields each, beside a busy main thread",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} processors",
         "python": platform.python_version(),
-        "rows": [
-            asdict(outcome) | {"program_slowed": 1 - outcome.work_per_s / idle[outcome.program]} for outcome in outcomes
-        ],
+        "rows": [asdict(outcome) for outcome in outcomes],
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text(arguments.out / "sampling_thread.json", json.dumps(document, indent=2) + "\n")
 
 
-def _print(outcomes: list[Outcome], idle: dict[str, float]) -> None:
+def _print(outcomes: list[Outcome]) -> None:
     head = ["sampler", "beside", "time", "held", "p50", "p99", "max", "samples/s"]
     lines = [[*head, "CPU/sample", "lost", "stolen", "bare", "bare p99", "program"]]
     for o in outcomes:
@@ -108,10 +107,11 @@ def _print(outcomes: list[Outcome], idle: dict[str, float]) -> None:
         bare = ["–", "–"]
         if o.bare_held_share is not None and o.bare_lateness_p99_s is not None:
             bare = [f"{o.bare_held_share:.2%}", f"{o.bare_lateness_p99_s * 1e3:.2f} ms"]
-        program = f"{o.work_per_s / idle[o.program] - 1:+.1%}"
+        high, low = o.program_slowed_quartiles
+        program = f"{-o.program_slowed:+.1%} ({-low:+.0%}, {-high:+.0%})"
         lines.append([o.sampler, o.program, f"{o.seconds:.0f} s", f"{o.held_share:.2%}", *late, *cost, *bare, program])
     for line in lines:
-        print(f"{line[0]:14}{line[1]:13}" + "".join(f"{text:>12}" for text in line[2:]))
+        print(f"{line[0]:14}{line[1]:13}" + "".join(f"{text:>12}" for text in line[2:-1]) + f"  {line[-1]}")
 
 
 def _in_process(sampler: str, program: str, seconds: float) -> dict[str, Any]:
@@ -132,13 +132,14 @@ def _in_process(sampler: str, program: str, seconds: float) -> dict[str, Any]:
 
 def _run(results: Connection, sampler: str, program: str, seconds: float) -> None:
     work = busy_loop if program == PROGRAMS[0] else make_generate()
-    measure = {"none": alone, "llmpower": beside_ours, "nvidia-ml-py": beside_nvml}[sampler]
+    measure = SAMPLERS[sampler]
     begin_s, before_s = time.monotonic(), stolen_s()
     bare = start_bare(seconds) if sampler == "llmpower" else None
     found = measure(work, seconds)
     stolen_share = (stolen_s() - before_s) / (time.monotonic() - begin_s) / (os.cpu_count() or 1)
-    found |= {"sampler": sampler, "program": program, "seconds": seconds, "stolen_share": stolen_share}
-    results.send(found | end_bare(bare))
+    found |= {"sampler": sampler, "program": program, "seconds": seconds, "stolen_share": stolen_share} | end_bare(bare)
+    low, middle, high = slowed(work, measure)
+    results.send(found | {"program_slowed": middle, "program_slowed_quartiles": (low, high)})
 
 
 if __name__ == "__main__":
