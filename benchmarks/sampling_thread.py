@@ -16,9 +16,10 @@ On a virtual machine no thread runs while the host runs somebody else: *stolen* 
 which the kernel says that this was so. What the machine allows at all is shown by *bare*: the share of its own ticks
 that ``cyclictest`` (Debian's rt-tests), a timer thread in C that reads nothing, held in the same seconds beside ours.
 
-    python benchmarks/sampling_thread.py [--minutes 10] [--seconds 30]
+    python benchmarks/sampling_thread.py [--minutes 10] [--seconds 30] [--pairs 20]        (15 minutes)
 
-``--minutes`` is the length of the long run, llmpower beside the busy loop; ``--seconds`` that of each other.
+``--minutes`` is the length of the long run, llmpower beside the busy loop; ``--seconds`` that of each other;
+``--pairs`` is how many turns with and without each sampler there are.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--programs", default=",".join(PROGRAMS))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
@@ -83,7 +85,8 @@ def main() -> None:
     for program in arguments.programs.split(","):
         for sampler in SAMPLERS:
             long = sampler == "llmpower" and program == PROGRAMS[0]
-            found = _in_process(sampler, program, arguments.minutes * 60 if long else arguments.seconds)
+            seconds = arguments.minutes * 60 if long else arguments.seconds
+            found = _in_process(sampler, program, seconds, arguments.pairs)
             outcomes.append(Outcome(**found))
     _print(outcomes)
     document = {
@@ -114,12 +117,14 @@ def _print(outcomes: list[Outcome]) -> None:
         print(f"{line[0]:14}{line[1]:13}" + "".join(f"{text:>12}" for text in line[2:-1]) + f"  {line[-1]}")
 
 
-def _in_process(sampler: str, program: str, seconds: float) -> dict[str, Any]:
+def _in_process(sampler: str, program: str, seconds: float, pairs: int) -> dict[str, Any]:
     """In a fresh process, so that no thread or allocator of the one before has a part in it."""
     ours, theirs = multiprocessing.Pipe()
     # Loaded from here by every client in it: the settings and the library are in the environment from its start.
     with simulation(**SETTINGS):
-        process = multiprocessing.get_context("spawn").Process(target=_run, args=(theirs, sampler, program, seconds))
+        process = multiprocessing.get_context("spawn").Process(
+            target=_run, args=(theirs, sampler, program, seconds, pairs)
+        )
         process.start()
     theirs.close()
     try:
@@ -130,7 +135,7 @@ def _in_process(sampler: str, program: str, seconds: float) -> dict[str, Any]:
     return found
 
 
-def _run(results: Connection, sampler: str, program: str, seconds: float) -> None:
+def _run(results: Connection, sampler: str, program: str, seconds: float, pairs: int) -> None:
     work = busy_loop if program == PROGRAMS[0] else make_generate()
     measure = SAMPLERS[sampler]
     begin_s, before_s = time.monotonic(), stolen_s()
@@ -138,7 +143,7 @@ def _run(results: Connection, sampler: str, program: str, seconds: float) -> Non
     found = measure(work, seconds)
     stolen_share = (stolen_s() - before_s) / (time.monotonic() - begin_s) / (os.cpu_count() or 1)
     found |= {"sampler": sampler, "program": program, "seconds": seconds, "stolen_share": stolen_share} | end_bare(bare)
-    low, middle, high = slowed(work, measure)
+    low, middle, high = slowed(work, measure, pairs)
     results.send(found | {"program_slowed": middle, "program_slowed_quartiles": (low, high)})
 
 

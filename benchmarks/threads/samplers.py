@@ -14,7 +14,7 @@ from llmpower.sampling import Sampler
 
 GPUS, RATE_HZ = 8, 1000.0
 DRAIN_S = 0.25
-PAIRS, TURN_S = 20, 1.0
+TURN_S = 1.0
 
 Work = Callable[[], None]
 
@@ -57,14 +57,14 @@ def _work_for(work: Work, seconds: float, now_and_then: Callable[[], None] = lam
     return done / (now_s - begin_s)
 
 
-def slowed(work: Work, measure: Callable[[Work, float], dict[str, Any]]) -> tuple[float, float, float]:
+def slowed(work: Work, measure: Callable[[Work, float], dict[str, Any]], pairs: int) -> tuple[float, float, float]:
     """What part of its pace the program loses beside a sampler: first quartile, median and third over pairs of turns.
 
     Each turn with the sampler has one without it before or behind it, so that what the machine does meanwhile is done
     to both alike.
     """
     parts = []
-    for pair in range(PAIRS):
+    for pair in range(pairs):
         turns = [("beside", lambda: measure(work, TURN_S)["work_per_s"]), ("alone", lambda: _work_for(work, TURN_S))]
         pace = {name: turn() for name, turn in (turns if pair % 2 else reversed(turns))}
         parts.append(1 - pace["beside"] / pace["alone"])
