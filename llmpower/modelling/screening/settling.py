@@ -11,8 +11,8 @@ from its cell's mean and n_ck how many of a cell's n_c trials are among the firs
 
     b_k = C_k/X_k     C_k = Σ_{i≤k} z_i     X_k = Σ_c n_ck(n_c − n_ck)/n_c     t_k² = df·(C_k²/X_k)/(Σz² − C_k²/X_k)
 
-The k with the largest t is named where t > 5 and e^b > 1.2. Of the maximum over k, noise alone passes 4 once in a
-thousand sessions of 36 trials.
+The k with the largest t is named where t > 5 and e^b > 1.2. As the largest over all k, t passes 4 by noise alone in one
+of 400 sessions of 36 trials, and 5 in one of 4,000.
 """
 
 from __future__ import annotations

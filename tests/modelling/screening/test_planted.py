@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from llmpower.modelling.screening import KINDS, screen
+from llmpower.modelling.screening.settling import beginnings
 
 Campaign = Callable[..., pd.DataFrame]
 
@@ -189,6 +190,15 @@ def test_noise_that_all_replicates_have_is_no_finding(campaign: Campaign, trials
     for seed in range(10):
         screening = screen(campaign(seed, trials=trials, noise=0.15), tdp_w=1000)
         assert not {"replicates_disagree", "unsettled", "warm_up"} & set(screening.marks)
+
+
+def test_noise_alone_seldom_looks_like_a_beginning() -> None:
+    """Of 4,000 sessions one is expected, were it not for the seed; where 4 standard errors were enough, ten."""
+    rng, sessions = np.random.default_rng(1), 4000
+    rounds = [rng.permutation(12) for _ in range(3 * sessions)]
+    log = rng.normal(0, 0.4, 36 * sessions)
+    last, _ = beginnings(log, np.repeat(np.arange(sessions), 36), np.concatenate(rounds))
+    assert np.count_nonzero(last >= 0) <= 3
 
 
 def test_a_beginning_is_no_matter_of_the_order_in_which_a_file_has_its_rows(campaign: Campaign) -> None:
