@@ -64,7 +64,8 @@ _IDLE = "-idle"
 
 logger = logging.getLogger("llmpower.daemon")
 
-Key = tuple[str, str, bool]
+Key = tuple[str, str, str, bool]
+"""Name and system of the model, how its requests shared their card, and whether all of it is simulated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Comparison:
             models_file=str(self._file),
             models=len(self.models),
             outcomes={name: self._outcomes[name] for name in OUTCOMES},
-            charts=tuple(_frozen(key, model, chart) for key, (model, chart) in self._charts.items() if chart.spans),
+            charts=tuple(_frozen(key, chart) for key, (_, chart) in self._charts.items() if chart.spans),
         )
 
     def _pair(self, measurement: Measurement) -> _Pair | str:
@@ -137,9 +138,11 @@ class Comparison:
         models = [model for model in models if model.simulated == measurement.simulated]
         if not models:
             return "simulated"
-        model = next((model for model in models if _of_system(model, measurement.system)), None)
-        if model is None:
+        models = [model for model in models if _of_system(model, measurement.system)]
+        if not models:
             return "other_system"
+        # What names the system before what names none.
+        model = next((model for model in models if model.system), models[0])
         parts = _parts(model.boundary)
         if parts is None:
             return "other_boundary"
@@ -150,7 +153,8 @@ class Comparison:
             return "uncertain"
         if span.batch_size != 1 and model.energy.batch_range is None:
             return "batch"
-        key = (model.model_name, "shared" if measurement.allocated else "alone", model.simulated)
+        sharing = "shared" if measurement.allocated else "alone"
+        key = (model.model_name, model.system, sharing, model.simulated)
         return _Pair(key, model, measurement, energy_j)
 
     def _compare(self) -> None:
@@ -221,13 +225,13 @@ def tolerance_of(fit: Fit) -> float:
     return math.log1p(max(math.sqrt(max(mape**2 - 2 / math.pi * noise**2, 0.0)), LEAST_TOLERANCE))
 
 
-def _frozen(key: Key, model: WorkloadModel, chart: Chart) -> ModelDrift:
+def _frozen(key: Key, chart: Chart) -> ModelDrift:
     assert chart.mean is not None  # it has spans
     return ModelDrift(
         model_name=key[0],
-        sharing=key[1],
-        simulated=key[2],
-        system=model.system,
+        system=key[1],
+        sharing=key[2],
+        simulated=key[3],
         ratio=math.exp(chart.mean),
         std_error=chart.std_error,
         tolerance=math.expm1(chart.tolerance),

@@ -150,9 +150,9 @@ def _drift(snapshot: Snapshot) -> Iterator[Problem]:
     """Models that no longer say what their requests cost, the furthest off first."""
     drifted = [chart for chart in snapshot.drift.charts if chart.drifted]
     for chart in sorted(drifted, key=lambda chart: -abs(math.log(chart.ratio))):
-        simulated = ", SIMULATED" if chart.simulated else ""
+        which = ", ".join(filter(None, (chart.sharing, chart.system, "SIMULATED" * chart.simulated)))
         yield Problem(
-            f"requests of {chart.model_name} ({chart.sharing}{simulated}) cost {chart.ratio:.3g} times what its model "
+            f"requests of {chart.model_name} ({which}) cost {chart.ratio:.3g} times what its model "
             f"predicts, which claims to be within {chart.tolerance:.0%}",
             "look for what has changed (power limit, driver, engine, batch size), or fit again: docs/drift.md",
         )

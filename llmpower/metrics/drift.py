@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from llmpower.metrics.snapshot import DriftState
 
-LABELS = ("model_name", "sharing", "simulated")
+LABELS = ("model_name", "system", "sharing", "simulated")
 
 
 def drift_families(drift: DriftState) -> Iterator[Metric]:
@@ -39,7 +39,7 @@ def drift_families(drift: DriftState) -> Iterator[Metric]:
         "llmpower_model_compared_spans", "Spans whose energy was compared with the model's.", labels=LABELS
     )
     for chart in drift.charts:
-        labels = (chart.model_name, chart.sharing, str(chart.simulated).lower())
+        labels = (chart.model_name, chart.system, chart.sharing, str(chart.simulated).lower())
         ratio.add_metric(labels, chart.ratio)
         if chart.std_error is not None:
             std_error.add_metric(labels, chart.std_error)

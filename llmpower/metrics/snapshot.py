@@ -156,9 +156,9 @@ class ModelDrift:
     """
 
     model_name: str
+    system: str
     sharing: str
     simulated: bool
-    system: str
     ratio: float
     std_error: float | None
     tolerance: float

@@ -50,6 +50,20 @@ def test_requests_that_shared_a_card_have_a_chart_of_their_own(tmp_path: Path, m
     assert {chart.sharing: round(chart.ratio, 6) for chart in charts} == {"alone": 1.0, "shared": 0.6}
 
 
+def test_each_system_of_a_host_has_a_chart_of_its_own(tmp_path: Path, make_measurement: Make) -> None:
+    """One model on two kinds of cards costs twice as much on the second, and both fits are right."""
+    file = write_models(tmp_path, make_model(), make_model(joules_per_token=10.0, system="1× another card"))
+    here, there = make_measurement(1), make_measurement(2, gpu_energy_j=220.0, system="1× another card")
+    charts = compare(file, here, there).state().charts
+    assert {chart.system: round(chart.ratio, 6) for chart in charts} == {"1× card": 1.0, "1× another card": 1.1}
+
+
+def test_a_model_of_the_system_comes_before_one_that_names_none(tmp_path: Path, make_measurement: Make) -> None:
+    file = write_models(tmp_path, make_model(joules_per_token=10.0, system=""), make_model())
+    (chart,) = compare(file, make_measurement(1)).state().charts
+    assert (chart.system, chart.ratio) == ("1× card", pytest.approx(1.0))
+
+
 @pytest.mark.parametrize(
     ("changes", "outcome"),
     [

@@ -82,7 +82,7 @@ def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
             101,
             dict.fromkeys(OUTCOMES, 2**60),
             tuple(
-                ModelDrift("\N{GRINNING FACE}" * 252, "shared", True, "x" * 200, *(1 / 3,) * 3, 2**60, drifted=True)
+                ModelDrift("\N{GRINNING FACE}" * 252, "x" * 200, "shared", True, *(1 / 3,) * 3, 2**60, drifted=True)
                 for _ in range(101)
             ),
         ),
@@ -172,7 +172,7 @@ def test_what_work_costs_is_told_by_device_and_model() -> None:
 
 def test_charts_are_told_the_furthest_off_first_and_few_of_them() -> None:
     charts = tuple(
-        ModelDrift(f"model-{number}", "alone", False, "1× card", 1 + number / 123, 0.0123456, 0.05, 40, number == 3)
+        ModelDrift(f"model-{number}", "1× card", "alone", False, 1 + number / 123, 0.0123456, 0.05, 40, number == 3)
         for number in range(30)
     )
     told = status(Snapshot(version="1", backend="nvml", drift=DriftState("m.json", 30, {"compared": 9}, charts)))
@@ -182,5 +182,5 @@ def test_charts_are_told_the_furthest_off_first_and_few_of_them() -> None:
     assert told["drift"]["charts"][0]["std_error"] == 0.01235
     (problem,) = told["problems"]
     assert problem["what"] == (
-        "requests of model-3 (alone) cost 1.02 times what its model predicts, which claims to be within 5%"
+        "requests of model-3 (alone, 1× card) cost 1.02 times what its model predicts, which claims to be within 5%"
     )

@@ -7,8 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from llmpower.metrics import DriftState, LlmpowerCollector, ModelDrift, Snapshot
 
-CHART = ModelDrift("llama", "shared", False, "1× card", 1.25, 0.01, 0.06, 400, True)
-YOUNG = ModelDrift("llama", "alone", True, "", 0.98, None, 0.02, 3, False)
+CHART = ModelDrift("llama", "1× card", "shared", False, 1.25, 0.01, 0.06, 400, True)
+YOUNG = ModelDrift("llama", "", "alone", True, 0.98, None, 0.02, 3, False)
 
 
 def scrape(drift: DriftState) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -22,10 +22,10 @@ def scrape(drift: DriftState) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
     }
 
 
-def test_charts_are_gauges_by_model_and_sharing() -> None:
+def test_charts_are_gauges_by_model_system_and_sharing() -> None:
     found = scrape(DriftState("models.json", 1, {"compared": 403, "simulated": 2}, (CHART, YOUNG)))
-    shared = frozenset({("model_name", "llama"), ("sharing", "shared"), ("simulated", "false")})
-    alone = frozenset({("model_name", "llama"), ("sharing", "alone"), ("simulated", "true")})
+    shared = frozenset({("model_name", "llama"), ("system", "1× card"), ("sharing", "shared"), ("simulated", "false")})
+    alone = frozenset({("model_name", "llama"), ("system", ""), ("sharing", "alone"), ("simulated", "true")})
     assert found == {
         ("llmpower_model_energy_ratio", shared): 1.25,
         ("llmpower_model_energy_ratio_std_error", shared): 0.01,
