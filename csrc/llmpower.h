@@ -156,7 +156,8 @@ int32_t llmpower_power_limit(struct llmpower_sampler *sampler, uint32_t device, 
  * of llmpower_processes holds here too. */
 int32_t llmpower_temperature(struct llmpower_sampler *sampler, uint32_t device, int32_t *celsius);
 
-/* Start or stop the threads, one for each source; both may be repeated. Return 0 or an enum llmpower_failure. */
+/* Start or stop the threads, one for each source; both may be repeated, by any thread. Return 0 or an enum
+ * llmpower_failure. */
 int llmpower_start(struct llmpower_sampler *sampler);
 int llmpower_stop(struct llmpower_sampler *sampler);
 
@@ -175,7 +176,8 @@ uint32_t llmpower_read_channels(const struct llmpower_sampler *sampler, struct l
 /* Upper bounds of the lateness histogram; LLMPOWER_LATENESS_BUCKETS - 1 of them. */
 const int64_t *llmpower_lateness_bounds_ns(void);
 
-/* Stop, close the sources, free. In a forked child it frees memory and touches neither thread nor driver. */
+/* Stop, close the sources, free: the last call, which none of the others may outlast. In a forked child it frees memory
+ * and touches neither thread nor driver. */
 void llmpower_close(struct llmpower_sampler *sampler);
 
 int64_t llmpower_monotonic_ns(void);

@@ -22,9 +22,9 @@ struct llmpower_sampler {
     uint32_t first_device[MAX_SOURCES]; /* of each worker, for the caller */
     uint32_t device_count;
     uint32_t channel_count;
-    pid_t pid;            /* that opened it: a forked child has the memory and not the threads */
-    bool stuck;           /* a thread did not end in time and was left behind: nothing it uses may be freed */
-    _Atomic int visitors; /* callers' threads that are inside a source */
+    pid_t pid;               /* that opened it: a forked child has the memory and not the threads */
+    pthread_mutex_t control; /* starting and stopping: one caller at a time */
+    bool stuck;              /* a thread did not end in time and was left behind: nothing it uses may be freed */
     _Atomic int64_t started_ns;
 };
 
@@ -86,6 +86,7 @@ int llmpower_open(const struct llmpower_options *options, struct llmpower_sample
     }
     memset(sampler, 0, sizeof *sampler);
     sampler->pid = getpid();
+    pthread_mutex_init(&sampler->control, NULL);
     int failure = open_sources(sampler, options, error, error_size);
     if (failure) {
         llmpower_close(sampler);
@@ -95,30 +96,17 @@ int llmpower_open(const struct llmpower_options *options, struct llmpower_sample
     return 0;
 }
 
-int llmpower_start(struct llmpower_sampler *sampler) {
-    if (sampler->pid != getpid()) return LLMPOWER_FORKED;
+static int start_workers(struct llmpower_sampler *sampler) {
     if (sampler->stuck) return LLMPOWER_STUCK;
-    bool running = false;
-    for (uint32_t i = 0; i < sampler->worker_count; i++) running |= sampler->workers[i].running;
-    if (running) return 0;
+    for (uint32_t i = 0; i < sampler->worker_count; i++)
+        if (sampler->workers[i].running) return 0;
     atomic_store(&sampler->started_ns, llmpower_monotonic_ns());
-    for (uint32_t i = 0; i < sampler->worker_count; i++) {
-        int failure = worker_start(&sampler->workers[i]);
-        if (failure) {
-            llmpower_stop(sampler);
-            return failure;
-        }
-    }
-    return 0;
+    int failure = 0;
+    for (uint32_t i = 0; i < sampler->worker_count && !failure; i++) failure = worker_start(&sampler->workers[i]);
+    return failure;
 }
 
-void llmpower_rest(struct llmpower_sampler *sampler, bool resting) {
-    if (sampler->pid != getpid()) return;
-    for (uint32_t i = 0; i < sampler->worker_count; i++) worker_rest(&sampler->workers[i], resting);
-}
-
-int llmpower_stop(struct llmpower_sampler *sampler) {
-    if (sampler->pid != getpid()) return LLMPOWER_FORKED;
+static int stop_workers(struct llmpower_sampler *sampler) {
     for (uint32_t i = 0; i < sampler->worker_count; i++) worker_tell_to_stop(&sampler->workers[i]);
     /* A driver call can hang for ever, and a program must be able to end all the same. */
     struct timespec limit;
@@ -131,23 +119,36 @@ int llmpower_stop(struct llmpower_sampler *sampler) {
     return LLMPOWER_STUCK;
 }
 
-/* Whether every caller has come back from the sources, which a driver that hangs does not let him. */
-static bool visitors_gone(struct llmpower_sampler *sampler) {
-    static const struct timespec millisecond = {0, 1000000};
-    for (int i = 0; i < STOP_TIMEOUT_S * 1000 && atomic_load(&sampler->visitors); i++) nanosleep(&millisecond, NULL);
-    return atomic_load(&sampler->visitors) == 0;
+int llmpower_start(struct llmpower_sampler *sampler) {
+    if (sampler->pid != getpid()) return LLMPOWER_FORKED;
+    pthread_mutex_lock(&sampler->control);
+    int failure = start_workers(sampler);
+    if (failure) stop_workers(sampler);
+    pthread_mutex_unlock(&sampler->control);
+    return failure;
+}
+
+void llmpower_rest(struct llmpower_sampler *sampler, bool resting) {
+    if (sampler->pid != getpid()) return;
+    for (uint32_t i = 0; i < sampler->worker_count; i++) worker_rest(&sampler->workers[i], resting);
+}
+
+int llmpower_stop(struct llmpower_sampler *sampler) {
+    if (sampler->pid != getpid()) return LLMPOWER_FORKED;
+    pthread_mutex_lock(&sampler->control);
+    int failure = stop_workers(sampler);
+    pthread_mutex_unlock(&sampler->control);
+    return failure;
 }
 
 void llmpower_close(struct llmpower_sampler *sampler) {
     if (!sampler) return;
     /* In a child, the threads do not exist and the driver's state is the parent's: only our memory is ours. */
     bool forked = sampler->pid != getpid();
-    if (!forked) {
-        llmpower_stop(sampler);
-        if (!sampler->stuck) sampler->stuck = !visitors_gone(sampler);
-    }
+    if (!forked) llmpower_stop(sampler);
     if (sampler->stuck) return; /* the thread may yet wake up and use all of it */
     for (uint32_t i = 0; i < sampler->worker_count; i++) worker_free(&sampler->workers[i], forked);
+    if (!forked) pthread_mutex_destroy(&sampler->control);
     free(sampler);
 }
 
@@ -186,10 +187,7 @@ int32_t llmpower_processes(struct llmpower_sampler *sampler, uint32_t device, ui
     struct power_source *source = source_of(sampler, device, &own);
     if (!source) return -ENODEV;
     if (!source->processes) return -EOPNOTSUPP;
-    atomic_fetch_add(&sampler->visitors, 1);
-    int32_t status = source->processes(source->state, own, pids, LLMPOWER_MAX_PROCESSES, count);
-    atomic_fetch_sub(&sampler->visitors, 1);
-    return status;
+    return source->processes(source->state, own, pids, LLMPOWER_MAX_PROCESSES, count);
 }
 
 int32_t llmpower_power_limit(struct llmpower_sampler *sampler, uint32_t device, int64_t *limit_uw) {
@@ -198,10 +196,7 @@ int32_t llmpower_power_limit(struct llmpower_sampler *sampler, uint32_t device, 
     struct power_source *source = source_of(sampler, device, &own);
     if (!source) return -ENODEV;
     if (!source->power_limit) return -EOPNOTSUPP;
-    atomic_fetch_add(&sampler->visitors, 1);
-    int32_t status = source->power_limit(source->state, own, limit_uw);
-    atomic_fetch_sub(&sampler->visitors, 1);
-    return status;
+    return source->power_limit(source->state, own, limit_uw);
 }
 
 int32_t llmpower_temperature(struct llmpower_sampler *sampler, uint32_t device, int32_t *celsius) {
@@ -210,10 +205,7 @@ int32_t llmpower_temperature(struct llmpower_sampler *sampler, uint32_t device, 
     struct power_source *source = source_of(sampler, device, &own);
     if (!source) return -ENODEV;
     if (!source->temperature) return -EOPNOTSUPP;
-    atomic_fetch_add(&sampler->visitors, 1);
-    int32_t status = source->temperature(source->state, own, celsius);
-    atomic_fetch_sub(&sampler->visitors, 1);
-    return status;
+    return source->temperature(source->state, own, celsius);
 }
 
 size_t llmpower_drain(struct llmpower_sampler *sampler, struct llmpower_sample *out, size_t capacity) {

@@ -11,6 +11,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
+enum { NO_CLOCK = CLOCK_REALTIME }; /* zero, and never that of a thread */
+
 static const int64_t SECOND_NS = 1000000000;
 static const int64_t SUSPENDED_NS = 500000000;   /* clocks that part by more have been parted by sleep */
 static const int64_t CLOCKS_READ_NS = 100000000; /* two clocks read further apart than this say nothing */
@@ -119,6 +121,8 @@ static void *run(void *argument) {
     struct worker *worker = argument;
     punctual();
     pthread_setname_np(pthread_self(), "llmpower-sample");
+    clockid_t cpu_clock;
+    if (!pthread_getcpuclockid(pthread_self(), &cpu_clock)) atomic_store(&worker->cpu_clock, cpu_clock);
     int64_t throttled_ns = llmpower_monotonic_ns();
     budget_pause(&worker->budget, throttled_ns); /* the time until now passed without a thread */
     for (;;) {
@@ -143,6 +147,7 @@ static void *run(void *argument) {
         }
     }
     /* By itself, because nobody can ask for the time of a thread that has ended. */
+    atomic_store(&worker->cpu_clock, NO_CLOCK);
     atomic_fetch_add(&worker->statistics.ended_cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID));
     return NULL;
 }
@@ -203,11 +208,6 @@ int worker_start(struct worker *worker) {
     return 0;
 }
 
-static int64_t thread_cpu_ns(const struct worker *worker) {
-    clockid_t clock;
-    return pthread_getcpuclockid(worker->thread, &clock) ? 0 : clock_ns(clock);
-}
-
 void worker_tell_to_stop(struct worker *worker) {
     if (!worker->running) return;
     atomic_store_explicit(&worker->stop, true, memory_order_relaxed); /* seen by a thread that never sleeps */
@@ -238,7 +238,8 @@ bool worker_join(struct worker *worker, const struct timespec *limit) {
 void worker_add_statistics(const struct worker *worker, struct llmpower_statistics *out) {
     statistics_add(&worker->statistics, out);
     out->dropped += atomic_load_explicit(&worker->ring.dropped, memory_order_relaxed);
-    if (worker->running) out->cpu_ns += thread_cpu_ns(worker);
+    clockid_t cpu_clock = atomic_load(&worker->cpu_clock);
+    if (cpu_clock != NO_CLOCK) out->cpu_ns += clock_ns(cpu_clock);
 }
 
 void worker_describe_channel(const struct worker *worker, const struct channel *channel, struct llmpower_channel *out) {

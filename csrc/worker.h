@@ -54,6 +54,7 @@ struct worker {
     pthread_mutex_t mutex; /* for waiting on wake */
     pthread_cond_t wake;
     _Atomic bool stop;
+    _Atomic clockid_t cpu_clock; /* of the thread while it runs */
 
     struct statistics statistics;
 };

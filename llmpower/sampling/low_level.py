@@ -20,7 +20,7 @@ ffi: Any = _sampler.ffi
 lib: Any = _sampler.lib
 
 Handle = NewType("Handle", object)
-"""A sampler in C; closed when garbage-collected at the latest."""
+"""A sampler in C: stopped, closed and freed with its last reference, which whoever is inside a call has."""
 
 ERROR_BYTES = 512
 NO_LIBRARY: int = lib.LLMPOWER_NO_LIBRARY
@@ -75,11 +75,6 @@ def open_sampler(
     if failure:
         return None, failure, _text(error)
     return Handle(ffi.gc(out[0], lib.llmpower_close)), 0, ""
-
-
-def close(handle: Handle) -> None:
-    """Stop the thread, close the sources and free everything; the handle is dead afterwards."""
-    ffi.release(handle)
 
 
 def start(handle: Handle) -> int:

@@ -89,10 +89,10 @@ class Sampler:
         if handle is None:
             raise _open_error(library, failure, explanation)
         self.library = library
-        self._handle = handle
+        self._handle: low_level.Handle | None = handle
         self._buffer = np.zeros(4096, dtype=SAMPLE_DTYPE)
         # At interpreter exit too: the thread must be gone before the module that holds its code.
-        self._finalizer = weakref.finalize(self, low_level.close, handle)
+        self._finalizer = weakref.finalize(self, low_level.stop, handle)
         self.devices = _devices(handle)
         self.of_module = frozenset(found["uuid"] for found in low_level.devices(handle) if found["scope"])
         """GPUs that answer only for the module they are part of (GH200): their power includes its CPU and memory."""
@@ -164,7 +164,11 @@ class Sampler:
         low_level.rest(self._open_handle(), resting)
 
     def close(self) -> None:
-        """Stop and give everything back; safe to repeat, and in a forked child."""
+        """Stop and give everything back; safe to repeat, and in a forked child.
+
+        Another thread that is inside a call gets its answer; what that needs is given back when it has it.
+        """
+        self._handle = None
         self._finalizer()
 
     def drain(self) -> NDArray[np.void]:
@@ -199,9 +203,10 @@ class Sampler:
         self.close()
 
     def _open_handle(self) -> low_level.Handle:
-        if not self._finalizer.alive:
+        handle = self._handle
+        if handle is None:
             raise LlmpowerError("this sampler is closed; open a new one")
-        return self._handle
+        return handle
 
 
 def _devices(handle: low_level.Handle) -> tuple[Device, ...]:

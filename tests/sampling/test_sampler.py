@@ -9,13 +9,15 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llmpower.exceptions import DeviceError, LlmpowerError
-from llmpower.sampling import SAMPLE_DTYPE, Sampler, calibrate, monotonic_ns, simulation, true_energy_j
+from llmpower.sampling import SAMPLE_DTYPE, Sampler, calibrate, low_level, monotonic_ns, simulation, true_energy_j
 from llmpower.types import Field
 
 
@@ -113,6 +115,49 @@ def test_stop_and_start_again_and_close_twice() -> None:
     sampler.close()
     with pytest.raises(LlmpowerError, match="closed"):
         sampler.drain()
+
+
+def test_whoever_is_inside_a_call_when_it_is_closed_gets_an_answer() -> None:
+    """The memory a call looks at stays until it is over, and what comes later is refused by name."""
+    sampler = open_simulated()
+    sampler.start()
+    time.sleep(0.1)
+    sampler.stop()
+    samples = sampler.statistics().samples_total
+    inside = sampler._open_handle()  # as a call in another thread has it
+    sampler.close()
+    assert low_level.statistics(inside)["samples"] == samples
+    assert low_level.drain(inside, np.zeros(4096, SAMPLE_DTYPE)) == samples > 0
+    assert low_level.processes(inside, 0)[0] == 0
+    with pytest.raises(LlmpowerError, match="closed"):
+        sampler.statistics()
+
+
+def test_many_threads_may_use_stop_and_close_it_at_once() -> None:
+    acts: list[Callable[[Sampler], object]] = [
+        Sampler.statistics,
+        Sampler.channels,
+        Sampler.start,
+        Sampler.stop,
+        lambda sampler: sampler.processes(sampler.devices[0]),
+        lambda sampler: sampler.rest(True),
+    ]
+
+    def until_closed(sampler: Sampler, act: Callable[[Sampler], object]) -> str:
+        while True:
+            try:
+                act(sampler)
+            except LlmpowerError as error:
+                return str(error)
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        for _ in range(20):
+            sampler = open_simulated()
+            ends = [pool.submit(until_closed, sampler, act) for act in acts]
+            time.sleep(0.02)
+            sampler.close()
+            assert {end.result(timeout=10) for end in ends} == {"this sampler is closed; open a new one"}
+    assert not [t for t in Path("/proc/self/task").iterdir() if "llmpower" in (t / "comm").read_text()]
 
 
 def test_what_threads_used_is_known_after_they_have_ended() -> None:
