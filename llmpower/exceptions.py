@@ -15,7 +15,7 @@ class LlmpowerError(Exception):
 
 
 class InputError(LlmpowerError):
-    """What we were given cannot be used, and the user can mend it. Exit code 2.
+    """What we were given cannot be used, and the user can fix it. Exit code 2.
 
     ``field`` is the option, column, key or file concerned; ``value`` what was found there; ``advice`` one sentence
     that says what is wrong with it and what to do.

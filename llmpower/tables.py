@@ -136,8 +136,8 @@ def refusing(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, ValueError, csv.Error) as error:
-        mend = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "check the file"
-        raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({first_line(error)}); {mend}") from error
+        fix = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "check the file"
+        raise InputError(what, path, f"cannot be read as {path.suffix[1:]} ({first_line(error)}); {fix}") from error
 
 
 def our_names(
@@ -167,8 +167,8 @@ def our_names(
         advice = f"{path} has its cells separated by {SEPARATORS[sign]}; save it with commas"
         raise InputError("column", missing[0], advice)
     if missing:
-        mend = f"name its header with {option} {missing[0]}=HEADER" if option else "rename the one that is meant"
-        advice = f"{path} lacks this column (it has: {_listed(names) or 'none'}); {mend}"
+        fix = f"name its header with {option} {missing[0]}=HEADER" if option else "rename the one that is meant"
+        advice = f"{path} lacks this column (it has: {_listed(names) or 'none'}); {fix}"
         raise InputError("column", missing[0], advice)
     # pandas calls the second one so.
     if twice := [name for name in required if names.count(name) > 1 or f"{name}.1" in names]:

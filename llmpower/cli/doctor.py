@@ -1,4 +1,4 @@
-"""``llmpower doctor``: what can be measured here, what cannot, why, and the command that mends it."""
+"""``llmpower doctor``: what can be measured here, what cannot, why, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Finding:
     check: str
     ok: bool
     found: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 @click.command()
@@ -42,7 +42,7 @@ class Finding:
 @socket_option
 @json_option
 def command(nvml_library: str, powercap_root: str, socket: Path | None, as_json: bool) -> None:
-    """Say what can be measured here, what cannot, why, and how to mend it.
+    """Say what can be measured here, what cannot, why, and how to fix it.
 
     \b
     Example:
@@ -59,8 +59,8 @@ def command(nvml_library: str, powercap_root: str, socket: Path | None, as_json:
     for finding in findings:
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("look", fg="yellow")
         echo_labelled(f"{mark}  {finding.check:<18}  ", finding.found)
-        if finding.mend:
-            echo_labelled(f"{'':26}-> ", finding.mend)
+        if finding.fix:
+            echo_labelled(f"{'':26}-> ", finding.fix)
 
 
 def _gpus(library: str) -> Iterator[Finding]:
@@ -69,13 +69,13 @@ def _gpus(library: str) -> Iterator[Finding]:
     try:
         sampler = Sampler(backend="nvml", nvml_library=library, powercap_root=None)
     except DeviceError as error:
-        mend = "install the NVIDIA driver; until then the simulated GPU serves: llmpower daemon --backend simulated"
-        yield Finding("NVML", ok=False, found=f"{error.value}: {error.advice}", mend=mend)
+        fix = "install the NVIDIA driver; until then the simulated GPU serves: llmpower daemon --backend simulated"
+        yield Finding("NVML", ok=False, found=f"{error.value}: {error.advice}", fix=fix)
         return
     devices = sampler.devices
     sampler.close()
     if not devices:
-        yield Finding("NVML", ok=False, found=f"{library} answers and knows no GPU", mend="check nvidia-smi -L")
+        yield Finding("NVML", ok=False, found=f"{library} answers and knows no GPU", fix="check nvidia-smi -L")
     for device in devices:
         name = f"{device.name} ({device.uuid}), driver {device.driver_version}"
         if device.has_energy_counter:
@@ -83,8 +83,8 @@ def _gpus(library: str) -> Iterator[Finding]:
         elif device.has_power:
             yield Finding("GPU energy", ok=True, found=f"{name}: no energy counter, so power is integrated")
         else:
-            mend = "nothing to be done: this board answers neither energy nor power"
-            yield Finding("GPU energy", ok=False, found=f"{name}: no energy, no power", mend=mend)
+            fix = "nothing to be done: this board answers neither energy nor power"
+            yield Finding("GPU energy", ok=False, found=f"{name}: no energy, no power", fix=fix)
 
 
 def _cpus(root: Path | None) -> Iterator[Finding]:
@@ -93,16 +93,16 @@ def _cpus(root: Path | None) -> Iterator[Finding]:
     zones = sorted(root.glob("intel-rapl:*")) if root.is_dir() else []
     packages = [zone for zone in zones if (zone / "name").is_file() and _name(zone).startswith("package-")]
     if not packages:
-        mend = "sudo modprobe intel_rapl_msr (AMD too); inside most virtual machines there is none to be had"
-        yield Finding("CPU energy", ok=False, found=f"no RAPL package zone in {root}", mend=mend)
+        fix = "sudo modprobe intel_rapl_msr (AMD too); inside most virtual machines there is none to be had"
+        yield Finding("CPU energy", ok=False, found=f"no RAPL package zone in {root}", fix=fix)
     for zone in packages:
         counter = zone / "energy_uj"
         if os.access(counter, os.R_OK):
             yield Finding("CPU energy", ok=True, found=f"{_name(zone)} ({zone.name})")
         else:
             # Root-only since CVE-2020-8694: fine-grained power readings leak what the CPU computes.
-            mend = f"sudo chgrp $(id -gn) {counter} && sudo chmod g+r {counter}, or run the daemon as a service"
-            yield Finding("CPU energy", ok=False, found=f"{_name(zone)}: only root may read {counter}", mend=mend)
+            fix = f"sudo chgrp $(id -gn) {counter} && sudo chmod g+r {counter}, or run the daemon as a service"
+            yield Finding("CPU energy", ok=False, found=f"{_name(zone)}: only root may read {counter}", fix=fix)
 
 
 def _name(zone: Path) -> str:
@@ -116,18 +116,18 @@ def _daemon(socket: Path | None) -> Iterator[Finding]:
     try:
         status = request_status(path)
     except DaemonUnreachableError as error:
-        mend = "systemctl status llmpower, or for a daemon of your own: llmpower daemon"
-        yield Finding("daemon", ok=False, found=f"{path}: {error.advice}", mend=mend)
+        fix = "systemctl status llmpower, or for a daemon of your own: llmpower daemon"
+        yield Finding("daemon", ok=False, found=f"{path}: {error.advice}", fix=fix)
         return
     up = f"version {status['version']}, pid {status['pid']}, up {duration(status['uptime_s'])}"
     yield Finding("daemon", ok=True, found=f"{path}: {up}")
     yield _metrics(str(status["metrics_url"]))
     # What the daemon itself has to say of its devices, its store and its peers.
     for problem in status.get("problems", ()):
-        yield Finding("daemon", ok=False, found=problem["what"], mend=problem["mend"])
+        yield Finding("daemon", ok=False, found=problem["what"], fix=problem["fix"])
     if status["version"] != __version__:
         found = f"runs version {status['version']}, and {__version__} is installed"
-        yield Finding("daemon", ok=False, found=found, mend="sudo systemctl restart llmpower")
+        yield Finding("daemon", ok=False, found=found, fix="sudo systemctl restart llmpower")
 
 
 def _metrics(url: str) -> Finding:
@@ -150,7 +150,7 @@ def _metrics(url: str) -> Finding:
         if isinstance(getattr(error, "reason", error), ssl.SSLError):
             return Finding("metrics", ok=True, found=f"{url} answers and asks for a certificate")
         found = f"{url} does not answer ({getattr(error, 'reason', error)})"
-        return Finding("metrics", ok=False, found=found, mend="journalctl -u llmpower -p warning")
+        return Finding("metrics", ok=False, found=found, fix="journalctl -u llmpower -p warning")
 
 
 def _extras() -> Iterator[Finding]:
@@ -158,6 +158,6 @@ def _extras() -> Iterator[Finding]:
         missing = [module for module in modules if find_spec(module) is None]
         if missing:
             found = f"{', '.join(missing)} not installed, needed to {purpose}"
-            yield Finding(f"extra {extra}", ok=False, found=found, mend=f"pip install 'llmpower[{extra}]'")
+            yield Finding(f"extra {extra}", ok=False, found=found, fix=f"pip install 'llmpower[{extra}]'")
         else:
             yield Finding(f"extra {extra}", ok=True, found=f"can {purpose}")

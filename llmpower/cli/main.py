@@ -28,7 +28,7 @@ COMMANDS = {
     "daemon": "Sample power, receive spans, store joules, serve metrics.",
     "demo": "Run the whole chain on this machine: daemon, model, profile, fit, route, report.",
     "devices": "List every device with its sources, periods and call latencies.",
-    "doctor": "Say what can be measured here, what cannot, why, and how to mend it.",
+    "doctor": "Say what can be measured here, what cannot, why, and how to fix it.",
     "export": "Write measurements from a store to CSV, Parquet or JSON lines.",
     "fit": "Fit workload models of energy and runtime to measurements.",
     "predict": "Predict joules and seconds of one query from fitted models.",

@@ -23,7 +23,7 @@ SILENT_S = 10.0
 def command(socket: Path | None, as_json: bool) -> None:
     """Show what the daemon is doing.
 
-    What is wrong and what mends it; devices and their power now; what each model costs; spans stored, pending and
+    What is wrong and what fixes it; devices and their power now; what each model costs; spans stored, pending and
     refused; the last error and when it was; and what the daemon itself costs.
 
     \b
@@ -88,7 +88,7 @@ def _problems(status: dict[str, Any]) -> Iterator[str]:
         yield "all is well"
     for problem in status["problems"]:
         yield click.style("! ", fg="red") + plain(problem["what"])
-        yield f"  -> {plain(problem['mend'])}"
+        yield f"  -> {plain(problem['fix'])}"
 
 
 def _models(models: Sequence[dict[str, Any]]) -> Iterator[str]:

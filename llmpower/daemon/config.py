@@ -187,7 +187,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError("--config", file, f"cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:
-        raise InputError("--config", file, f"is not TOML ({error}); mend that line") from error
+        raise InputError("--config", file, f"is not TOML ({error}); fix that line") from error
     known = default_settings({}, 0).keys()
     settings = dict(_flat(content))
     for key, value in settings.items():

@@ -22,7 +22,7 @@ SLOWED = 0.5
 
 GLANCES_HZ = 2.0
 """So many reads of a counter whose updates are followed tell of one in five at least: on an H100, whose calls are dear,
-that is what there is to be had, and nothing to mend."""
+that is what there is to be had, and nothing to fix."""
 
 REFUSED_SHARE = 0.01
 LATE_SHARE = 0.01
@@ -32,10 +32,10 @@ _MIN_ENERGY_J = 1000.0  # below that, a share of it says nothing
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and what mends it or tells more."""
+    """What is wrong, and what fixes it or tells more."""
 
     what: str
-    mend: str
+    fix: str
 
 
 def problems_of(snapshot: Snapshot) -> list[Problem]:

@@ -236,7 +236,7 @@ class Receiver:
             # Gone, or asking without reading the answers.
             return False
         except WireError as error:
-            # It would be ours to mend, and is no reason to stop measuring.
+            # It would be ours to fix, and is no reason to stop measuring.
             self._inbox.fail(f"a request cannot be answered: {error.detail}")
             return False
         return True

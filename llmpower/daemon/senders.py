@@ -27,7 +27,7 @@ _MAPPED = "::ffff:"  # before an address of IPv4 that a socket of IPv6 has
 class Sender(NamedTuple):
     """Who is at the other end: ``uid``, ``None`` where the kernel does not tell; ``refusal``, ``None`` if he may send.
 
-    The refusal says why he may not, with what mends it.
+    The refusal says why he may not, with what fixes it.
     """
 
     uid: int | None

@@ -133,7 +133,7 @@ def _problems(snapshot: Snapshot) -> list[dict[str, str]]:
     problems = problems_of(snapshot)
     if len(problems) > MAX_PROBLEMS:
         left = len(problems) - MAX_PROBLEMS
-        problems[MAX_PROBLEMS:] = [Problem(f"and {left} more", "mend these first")]
+        problems[MAX_PROBLEMS:] = [Problem(f"and {left} more", "fix these first")]
     return [asdict(problem) for problem in problems]
 
 

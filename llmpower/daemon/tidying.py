@@ -162,7 +162,7 @@ class Tidier:
             return
         if sizes.file_bytes > REWRITE_BYTES:
             logger.warning(
-                "%s was made by an early llmpower: it will not grow beyond its limits, but not shrink either. To mend "
+                "%s was made by an early llmpower: it will not grow beyond its limits, but not shrink either. To fix "
                 "that, stop the daemon and run: sqlite3 %s 'PRAGMA auto_vacuum = INCREMENTAL; VACUUM'",
                 store.path,
                 store.path,

@@ -102,7 +102,7 @@ def _parse(file: Path) -> Mapping[str, Any]:
         # The error's own text quotes the line, which may hold a hash; it is not passed on, not even as a cause.
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        raise InputError(OPTION, file, f"is not YAML{where}; mend it") from None
+        raise InputError(OPTION, file, f"is not YAML{where}; fix it") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -80,20 +80,20 @@ def check_permission(root: Path) -> None:
 
 def check_program(program: PurePosixPath, root: Path = Path("/")) -> None:
     """Raise InputError unless a service could run ``program``: seen through its sandbox, by a user who is nobody."""
-    mend = "python3 -m venv /opt/llmpower && /opt/llmpower/bin/pip install llmpower"
+    fix = "python3 -m venv /opt/llmpower && /opt/llmpower/bin/pip install llmpower"
     if not program.is_absolute() or " " in str(program):
         raise InputError("--program", program, "give an absolute path without blanks")
     hidden = [program, *(_behind(Path(program)) if root == Path("/") else [])]
     for path in hidden:
         if str(path).startswith(tuple(f"{directory}/" for directory in HIDDEN)):
             where = "" if path == program else f"; it needs {path}, which is there"
-            advice = f"the service cannot see {', '.join(HIDDEN)}{where}: install llmpower elsewhere ({mend})"
+            advice = f"the service cannot see {', '.join(HIDDEN)}{where}: install llmpower elsewhere ({fix})"
             raise InputError("--program", program, advice)
     if root != Path("/"):
         return
     path = Path(program)
     if not path.is_file() or not os.access(path, os.X_OK):
-        raise InputError("--program", program, f"there is no such program; name one, or install it ({mend})")
+        raise InputError("--program", program, f"there is no such program; name one, or install it ({fix})")
     for part in (path, *path.parents, path.resolve(), *path.resolve().parents):
         if not part.stat().st_mode & stat.S_IXOTH:
             raise InputError("--program", program, f"other users may not enter {part}; chmod o+rx it")

@@ -66,7 +66,7 @@ def _state(shipped: Shipped, root: Path, program: PurePosixPath, digests: dict[s
         return "absent"
     except OSError as error:
         raise InputError(
-            str(shipped.below(root)), "unreadable", f"{error.strerror}; mend that, or ask as root"
+            str(shipped.below(root)), "unreadable", f"{error.strerror}; fix that, or ask as root"
         ) from error
     ours = found == content(shipped, program).encode() or digests.get(str(shipped.path)) == _digest(found)
     return "installed" if ours else "edited"

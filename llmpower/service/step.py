@@ -35,7 +35,7 @@ class Step:
         try:
             self.action()
         except OSError as error:
-            raise InputError(self.what, self.verb, f"failed ({error.strerror}); mend that and start again") from error
+            raise InputError(self.what, self.verb, f"failed ({error.strerror}); fix that and start again") from error
 
 
 def write(path: Path, text: str, why: str) -> Step:

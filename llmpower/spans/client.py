@@ -4,7 +4,7 @@ Serving comes first. Messages go into the spool (:mod:`~llmpower.spans.spool`): 
 the span is acknowledged, and will be in the store though the daemon be killed the next moment, or be away for now.
 Where there is no spool, or no room in it, messages go over the socket, without blocking and without that promise; one
 that the daemon cannot take now is dropped and counted, because a request that waits for its meter no longer costs what
-it costs without. What is missing is said once, with the way to mend it, through the ``llmpower`` logger (which prints
+it costs without. What is missing is said once, with the way to fix it, through the ``llmpower`` logger (which prints
 on stderr in a program that set up no logging).
 
 :meth:`SpanClient.measurement` is the exception: somebody wants to know what a span cost, so it waits.

@@ -122,7 +122,7 @@ def explain(path: Path, error: sqlite3.Error) -> StoreError:
             advice = f"the disk does not do its work ({error}, {name_of(error)}); see dmesg, and the quota"
             return StoreUnavailableError(OPTION, path, advice)
         case "SQLITE_READONLY" | "SQLITE_PERM":
-            advice = "no permission to write there; mend the permissions of the file and its directory"
+            advice = "no permission to write there; fix the permissions of the file and its directory"
         case "SQLITE_CANTOPEN" if not path.parent.is_dir():
             advice = f"there is no directory {path.parent}; create it, or give another file"
         case "SQLITE_CANTOPEN":

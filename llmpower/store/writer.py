@@ -207,7 +207,7 @@ def _lock(path: Path) -> int:
         raise StoreError(schema.OPTION, path, advice) from error
     except OSError as error:
         kind = StoreUnavailableError if error.errno in _PASSING_ERRNOS else StoreError
-        raise kind(schema.OPTION, path, f"cannot write there ({error.strerror}); mend that") from error
+        raise kind(schema.OPTION, path, f"cannot write there ({error.strerror}); fix that") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

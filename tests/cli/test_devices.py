@@ -64,16 +64,16 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
     findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     for check in ("NVML", "CPU energy", "daemon"):
         assert findings[check]["ok"] is False
-        assert findings[check]["mend"]
+        assert findings[check]["fix"]
 
 
 def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any) -> None:
-    problem = {"what": "card (GPU-a) has been stalled for 5 s", "mend": "dmesg"}
+    problem = {"what": "card (GPU-a) has been stalled for 5 s", "fix": "dmesg"}
     receiver.status = {"version": "0.0.1", "pid": 7, "uptime_s": 61.0, "simulated": False, "problems": [problem]}
     receiver.status["metrics_url"] = "http://127.0.0.1:9/metrics"
     done = run("doctor", "--nvml-library", "/nonexistent", "--socket", str(receiver.path), "--json")
     daemon = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "daemon"]
-    assert [(finding["ok"], finding["mend"]) for finding in daemon] == [
+    assert [(finding["ok"], finding["fix"]) for finding in daemon] == [
         (True, None),
         (False, "dmesg"),
         (False, "sudo systemctl restart llmpower"),
@@ -101,7 +101,7 @@ def test_doctor_asks_for_the_metrics(text: str | None, ok: bool, found: str, rec
     (metrics,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "metrics"]
     assert metrics["ok"] is ok
     assert metrics["found"].startswith(f"{server.url} {found}")
-    assert bool(metrics["mend"]) is not ok
+    assert bool(metrics["fix"]) is not ok
     if text != "away":
         server.close()
 

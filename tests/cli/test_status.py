@@ -116,7 +116,7 @@ def test_what_a_person_reads(receiver: Any) -> None:
 
 
 def test_what_is_wrong_comes_first_with_what_to_do(receiver: Any) -> None:
-    problem = {"what": "Simulated A100 (GPU-a) has been stalled for 2 min 10 s", "mend": "dmesg -T | grep -i xid"}
+    problem = {"what": "Simulated A100 (GPU-a) has been stalled for 2 min 10 s", "fix": "dmesg -T | grep -i xid"}
     stalled = STATUS["devices"][0] | {"stalled_s": 130.0, "power_w": None}
     silent = STATUS["devices"][0] | {"uuid": "GPU-b", "power_w": None, "silent_s": 754.0}
     receiver.status = STATUS | {
@@ -205,6 +205,6 @@ def test_without_models_nothing_is_said_of_them(receiver: Any) -> None:
 def test_names_have_no_power_over_the_terminal(receiver: Any) -> None:
     hostile = "x\x1b[2J\x1b]0;owned\x07"
     model = STATUS["models"][0] | {"model_name": hostile}
-    problem = {"what": f"requests of {hostile} drift", "mend": hostile}
+    problem = {"what": f"requests of {hostile} drift", "fix": hostile}
     receiver.status = STATUS | {"models": [model], "problems": [problem], "last_error": hostile}
     assert "\x1b" not in status("--socket", receiver.path).stdout

@@ -66,7 +66,7 @@ def test_a_narrow_terminal_shows_fewer_figures_and_each_of_them_whole(columns: i
 
 
 def test_what_is_wrong_is_in_red_and_not_too_long() -> None:
-    problems = [{"what": f"problem {number}\x1b[2J", "mend": "mend"} for number in range(5)]
+    problems = [{"what": f"problem {number}\x1b[2J", "fix": "fix"} for number in range(5)]
     lines = frame(crowd(1, 1, problems=problems), columns=80, rows=24)
     red = [line.text for line in lines if line.style == "bad"]
     assert red == ["! problem 0?[2J", "! problem 1?[2J", "! problem 2?[2J", "! and 2 more: llmpower status"]

@@ -24,7 +24,7 @@ WELL = Snapshot(version="1", backend="nvml", devices=(CARD,), store=StoreState(s
 
 def only(snapshot: Snapshot) -> Problem:
     (problem,) = problems_of(snapshot)
-    assert problem.mend
+    assert problem.fix
     return problem
 
 
@@ -40,7 +40,7 @@ def test_when_all_is_well_there_is_nothing_to_say() -> None:
 def test_a_stalled_card_is_named_with_since_when() -> None:
     problem = only(with_card(stalled_s=130.0, silent_s=130.0))
     assert problem.what == "card (GPU-a) has been stalled for 2 min 10 s: a driver call does not return"
-    assert problem.mend.startswith("dmesg")
+    assert problem.fix.startswith("dmesg")
 
 
 def test_a_card_is_named_as_the_kernel_names_it_too() -> None:
@@ -111,7 +111,7 @@ def test_requests_that_were_told_of_too_late_are_said() -> None:
     models = {"m": replace(accounts.freeze()["m"], requests={"measured": 60, "unavailable": 40})}
     problem = only(replace(WELL, models=models, spans_late=40, settle_delay_s=120.0))
     assert problem.what.startswith("40% of the requests have no joules")
-    assert "otlp.hold" in problem.mend
+    assert "otlp.hold" in problem.fix
     assert problems_of(replace(WELL, models=models, spans_late=1)) == []
 
 
@@ -121,7 +121,7 @@ def test_requests_that_do_not_say_where_they_ran_are_said_where_there_is_a_choic
     problem = only(replace(told, devices=(CARD, CARD)))
     assert problem.what.startswith("3 requests reported by OpenTelemetry have no GPU joules")
     assert problem.what.endswith("on which of the 2 GPUs they ran")
-    assert "llmpower.device_uuids" in problem.mend
+    assert "llmpower.device_uuids" in problem.fix
     why = replace(told, otlp=OtlpState(unplaced=3, unplaced_reason="nobody knows"), devices=(CARD, CARD))
     assert only(why).what.endswith("on which of the 2 GPUs they ran, and nobody knows")
 

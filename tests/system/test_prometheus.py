@@ -212,7 +212,7 @@ def test_promtool_has_nothing_to_say_about_the_metrics(fleet: Fleet) -> None:
         scraped = curl(*arguments)
         assert scraped.returncode == 0
         assert "\nllmpower_gpu_energy_joules_total{" in scraped.stdout
-        # dcgm-exporter's names are not to Prometheus's taste, which is not for us to mend.
+        # dcgm-exporter's names are not to Prometheus's taste, which is not for us to fix.
         ours = "".join(line for line in scraped.stdout.splitlines(keepends=True) if "DCGM_FI_DEV_" not in line)
         checked = subprocess.run(
             ["promtool", "check", "metrics"], input=ours, capture_output=True, text=True, check=False

@@ -16,7 +16,7 @@ class Kind:
     """One kind of finding: its name and the rule that a row breaks.
 
     ``of_rows`` is false where the finding concerns how a file counts and not a row of it: leaving rows out does not
-    mend it, so ``all`` does not include it.
+    fix it, so ``all`` does not include it.
     """
 
     name: str
