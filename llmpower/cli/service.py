@@ -25,7 +25,7 @@ _PROPERTIES = ("ActiveState", "SubState", "UnitFileState", "StatusText", "MainPI
 def _root(function: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--root",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, file_okay=False),
         default=Path("/"),
         show_default=True,
         help="The system's root directory; any other than / is written to and not run.",

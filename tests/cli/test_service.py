@@ -71,6 +71,7 @@ def test_a_file_is_shown_as_it_would_be_installed(run_cli: RunCli) -> None:
         (("install", "--root", "{0}", "--program", "llmpower", "--yes"), "--program = llmpower"),
         (("uninstall", "--root", "{0}", "--yes"), "service = "),
         (("show", "--file", "none"), "--file = none"),
+        (("show", "--root", __file__), f"Invalid value for '--root': Directory '{__file__}' is a file."),
         (("reinstall",), "No such command"),
     ],
 )
