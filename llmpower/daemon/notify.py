@@ -6,9 +6,13 @@ nothing is sent. See sd_notify(3).
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import socket
 from collections.abc import Mapping
+
+logger = logging.getLogger("llmpower.daemon")
 
 
 class Notifier:
@@ -18,8 +22,7 @@ class Notifier:
         address = environ.get("NOTIFY_SOCKET", "")
         # A leading @ stands for the NUL byte of an abstract address.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        meant_for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog_s = int(environ.get("WATCHDOG_USEC", "0")) / 1e6 if meant_for_us else 0.0
+        self.watchdog_s = _watchdog_s(environ)
         """Within which time the watchdog wants a sign of life; 0 when there is none."""
 
     def ready(self, status: str) -> None:
@@ -44,3 +47,14 @@ class Notifier:
             except OSError:
                 # A service manager that cannot listen must not end the measuring: its own watchdog will judge.
                 return
+
+
+def _watchdog_s(environ: Mapping[str, str]) -> float:
+    """As sd_watchdog_enabled(3) has it; but what would be an error there must not keep the daemon from measuring."""
+    text = environ.get("WATCHDOG_USEC", "")
+    if not text or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    if not re.fullmatch("[0-9]{1,19}", text) or not int(text):
+        logger.warning("WATCHDOG_USEC = %s is no number of microseconds: taken as no watchdog", text)
+        return 0.0
+    return int(text) / 1e6

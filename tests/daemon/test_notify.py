@@ -27,6 +27,17 @@ def test_without_systemd_or_with_a_deaf_one_nothing_happens(tmp_path: Path) -> N
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).stopping()
 
 
+@pytest.mark.parametrize("text", ["soon", "-1", "0", "1e6", " 1", "٣", "9" * 5000], ids=lambda text: text[:5])
+def test_a_watchdog_that_is_none_is_said_and_no_reason_not_to_measure(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Notifier({"WATCHDOG_USEC": text}).watchdog_s == 0
+    assert f"WATCHDOG_USEC = {text} is no number of microseconds" in caplog.text
+    caplog.clear()
+    assert Notifier({"WATCHDOG_USEC": text, "WATCHDOG_PID": "1"}).watchdog_s == 0
+    assert caplog.text == "", "it is another's"
+
+
 def test_the_watchdog_of_this_process_only() -> None:
     assert Notifier({}).watchdog_s == 0
     assert Notifier({"WATCHDOG_USEC": "30000000"}).watchdog_s == 30
