@@ -7,6 +7,7 @@ that would otherwise be found weeks later, in the measurements.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -262,7 +263,8 @@ def _listen_address(name: str, value: object, example: str) -> tuple[str, int]:
     """``"127.0.0.1:10450"``, ``"[::1]:10450"``, or ``":10450"`` for every address of the machine."""
     host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or (":" in bare and bare == host):
+    # int() also takes other scripts' digits, and no more than 4,300 of them.
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535 or (":" in bare and bare == host):
         raise InputError(name, value, f"is no address; write HOST:PORT, such as {example}")
     return bare or "0.0.0.0", int(port)
 
