@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from llmpower.exceptions import DeviceError, LlmpowerError
 from llmpower.sampling import low_level
 from llmpower.sampling.low_level import SAMPLE_DTYPE, monotonic_ns
-from llmpower.sampling.simulator import simulated_library
+from llmpower.sampling.simulator import PREFIX, simulated_library
 from llmpower.sampling.statistics import KINDS, Channel, SamplerStatistics, read_channels, read_statistics
 from llmpower.types import Device, Field
 
@@ -232,5 +232,8 @@ def _open_error(library: str, failure: int, explanation: str) -> DeviceError:
         low_level.WRONG_LIBRARY: "not an NVML library; give the driver's libnvidia-ml.so.1 with --nvml-library PATH",
         low_level.DRIVER: "the driver does not answer; check nvidia-smi and dmesg, or use --backend simulated",
     }.get(failure, "it cannot be opened")
+    if failure == low_level.DRIVER and library == str(simulated_library()):
+        # Which one, and what may stand there, the library has said on stderr.
+        advice = f"the simulated GPU does not start; correct or unset the {PREFIX}… that is named above"
     # The loader begins with the library's name, which is said already.
     return DeviceError("NVML library", library, f"{explanation.removeprefix(f'{library}: ')}; {advice}")

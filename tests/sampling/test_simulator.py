@@ -112,9 +112,12 @@ print(json.dumps(true_energy_j(0, int(sys.argv[1]))))
         {"gain": "big"},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(setting: dict[str, object]) -> None:
-    with simulation(**setting), pytest.raises(DeviceError, match="Invalid Argument"):
+def test_settings_that_make_no_sense_are_refused(setting: dict[str, object], capfd: pytest.CaptureFixture[str]) -> None:
+    with simulation(**setting), pytest.raises(DeviceError, match="Invalid Argument") as caught:
         Sampler(backend="simulated")
+    [(name, value)] = setting.items()
+    assert capfd.readouterr().err.startswith(f"simulated NVML: LLMPOWER_SIM_{name.upper()} = {value}: ")
+    assert "LLMPOWER_SIM_… that is named above" in str(caught.value), "and not a driver, nor dmesg"
 
 
 def test_nvidia_ml_py_runs_against_it_unchanged() -> None:
