@@ -43,6 +43,11 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:,.0f}" if abs(value) >= whole else f"{value:.{digits}g}"
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 row``, ``1,234 rows``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def quantity(value: float, unit: str) -> str:
     """``12.3 kJ``, ``4.56 mJ``, ``0 J``: three digits and the prefix that leaves one to three before the point."""
     if not value:

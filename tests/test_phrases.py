@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmpower.phrases import duration, joules, number, percent, quantity
+from llmpower.phrases import duration, joules, number, percent, plural, quantity
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,8 @@ def test_numbers_have_as_many_digits_as_are_asked_for_and_all_before_the_point(d
 )
 def test_fractions_in_percent(fraction: float, said: str) -> None:
     assert percent(fraction) == said
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 rows"), (1, "1 row"), (1234, "1,234 rows")], ids=str)
+def test_one_is_not_many(count: int, said: str) -> None:
+    assert plural(count, "row") == said

@@ -30,6 +30,7 @@ from llmpower.modelling.strata import (
     token_digits,
 )
 from llmpower.modelling.tally import MOST_NAMES, POOLED, Counts, Key, Tallied, Tally
+from llmpower.phrases import plural
 
 # Watts outside these say that a header lies about its unit: no server runs a model on less or on more.
 PLAUSIBLE_WATTS = (1.0, 1e5)
@@ -212,6 +213,10 @@ def _without_energy(name: str, part: Tallied, boundary: Boundary) -> FitError:
         parts = part.covers.removesuffix(IDLE)
         column = f"{parts.split('+')[0]}_idle_energy_j"
         return FitError(column, "missing", f"no row of {name} has it to take away; choose --boundary {parts}")
+    if part.apart:
+        told = " and ".join(f"{plural(n, 'row')} with {covers} alone" for covers, n in part.apart.items())
+        advice = f"no row of {name} has both: there are {told}; choose one of them"
+        return FitError("--boundary", boundary.name, advice)
     if part.covers is None:
         advice = f"no row of {name} has it measured; choose another --boundary, or leave it out with --where"
         return FitError(covers, "empty", advice)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,8 @@ class Counts:
 class Tallied:
     """One model's part of a tally: all its ``rows``, and strata and counts of those that are fitted.
 
-    Both are ``None`` where no energy is known.
+    Both are ``None`` where no energy is known, or where no row has all parts of it that others have; ``apart`` is how
+    many rows there are then of each coverage.
     """
 
     key: Key
@@ -65,6 +66,7 @@ class Tallied:
     simulated: int
     strata: Strata | None
     counts: Counts | None
+    apart: Mapping[str | None, int] = field(default_factory=dict)
 
 
 def processors() -> int:
@@ -128,7 +130,9 @@ class Tally:
         n, simulated = self._seen[key]
         covers = self._covers(key)
         if covers is None:
-            return Tallied(key, None, n, simulated, None, None)
+            found_of = {name: self._summer.of_model(at) for (known, name), at in self._numbers.items() if known == key}
+            apart = {name: found.rows + found.below for name, found in found_of.items()}
+            return Tallied(key, None, n, simulated, None, None, apart)
         number = self._numbers[key, covers[0]]
         found = self._summer.of_model(number)
         return Tallied(key, covers[0], n, simulated, _strata(found), _counts(found, self._values[number]))

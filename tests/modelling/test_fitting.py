@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from grids import TRUTH, measured, refusal
 
-from llmpower.exceptions import InputError
+from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import FORM_NAMES, FORMS, fit, frames
 
 
@@ -128,6 +128,19 @@ def test_a_sum_takes_the_parts_that_were_measured() -> None:
     frame["gpu_energy_j"] = np.nan
     (model,) = fit(frame, boundary="gpu+cpu")
     assert model.boundary == "cpu"
+
+
+@pytest.mark.parametrize("net", ["", "-idle"])
+def test_a_sum_of_what_no_row_has_together_says_how_many_have_each(net: str) -> None:
+    frame = measured()
+    frame["cpu_energy_j"] = frame["gpu_energy_j"]
+    frame["cpu_idle_energy_j"] = frame["gpu_idle_energy_j"] = 1e-9
+    frame.loc[:0, "gpu_energy_j"] = np.nan
+    frame.loc[1:, "cpu_energy_j"] = np.nan
+    with pytest.raises(FitError) as caught:
+        fit(frame, boundary=f"gpu+cpu{net}")
+    told = f"there are 15 rows with gpu{net} alone and 1 row with cpu{net} alone; choose one of them"
+    assert str(caught.value) == f"--boundary = gpu+cpu{net}: no row of a has both: {told}"
 
 
 def test_a_bare_energy_is_taken_as_it_is() -> None:
