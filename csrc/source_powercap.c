@@ -92,8 +92,10 @@ static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64
     if (zone->last_uj >= 0) {
         int64_t step = now_uj - zone->last_uj;
         if (step < 0) step += zone->range_uj; /* it wrapped; at our rate it cannot have done so twice */
-        if (step < 0) return -ERANGE;         /* it went back by more than its range: no counter of ours */
-        zone->total_uj += step;
+        if (step < 0)
+            powercap->epochs[device]++; /* by more than its range, or that is not known: it has begun anew */
+        else
+            zone->total_uj += step;
     }
     zone->last_uj = now_uj;
     *value = zone->total_uj;
@@ -115,11 +117,13 @@ static int zone_kind(const char *name) {
     return -1;
 }
 
-static void add_zone(struct powercap *powercap, const char *root, const char *entry) {
+/* Take a zone if it is one of ours. False when there is no room for it. */
+static bool add_zone(struct powercap *powercap, const char *root, const char *entry) {
     char name[64], range[32];
-    if (powercap->count == MAX_ZONES || read_line(root, entry, "name", name, sizeof name) < 0) return;
+    if (read_line(root, entry, "name", name, sizeof name) < 0) return true;
     int kind = zone_kind(name);
-    if (kind < 0) return;
+    if (kind < 0) return true;
+    if (powercap->count == MAX_ZONES) return false;
 
     struct zone *zone = &powercap->zones[powercap->count];
     struct llmpower_device *info = &powercap->devices[powercap->count];
@@ -127,13 +131,14 @@ static void add_zone(struct powercap *powercap, const char *root, const char *en
     if (read_line(root, entry, "max_energy_range_uj", range, sizeof range) > 0)
         zone->range_uj = strtoll(range, NULL, 10);
     int length = snprintf(zone->path, sizeof zone->path, "%s/%s/energy_uj", root, entry);
-    if (length < 0 || (size_t)length >= sizeof zone->path) return;
+    if (length < 0 || (size_t)length >= sizeof zone->path) return true;
     zone->failed = open_counter(powercap, powercap->count) != 0;
 
     *info = (struct llmpower_device){.kind = kind, .fields = 1u << LLMPOWER_ENERGY};
     snprintf(info->uuid, sizeof info->uuid, "%.80s", entry); /* intel-rapl:0 names a zone as a UUID names a GPU */
     snprintf(info->name, sizeof info->name, "%.63s", name);
     powercap->count++;
+    return true;
 }
 
 static int is_zone(const struct dirent *entry) { return strncmp(entry->d_name, "intel-rapl:", 11) == 0; }
@@ -147,11 +152,17 @@ int source_powercap_open(struct power_source *source, const char *root, char *er
     struct dirent **entries;
     /* The class directory links every zone by its full name, parents and children side by side. */
     int found = scandir(root, &entries, is_zone, alphasort);
+    bool room = true;
     for (int i = 0; i < found; i++) {
-        add_zone(powercap, root, entries[i]->d_name);
+        room = room && add_zone(powercap, root, entries[i]->d_name);
         free(entries[i]);
     }
     if (found >= 0) free(entries);
+    if (!room) {
+        powercap_close(powercap, false);
+        snprintf(error, error_size, "more than %d RAPL zones in %s", MAX_ZONES, root);
+        return LLMPOWER_TOO_MANY;
+    }
     *source = (struct power_source){.read = powercap_read,
                                     .close = powercap_close,
                                     .state = powercap,

@@ -230,6 +230,7 @@ def _open_error(library: str, failure: int, explanation: str) -> DeviceError:
     advice = {
         low_level.NO_LIBRARY: "install the NVIDIA driver, give --nvml-library PATH, or use --backend simulated",
         low_level.WRONG_LIBRARY: "not an NVML library; give the driver's libnvidia-ml.so.1 with --nvml-library PATH",
+        low_level.TOO_MANY: "--powercap-root= leaves the CPU packages out",
         low_level.DRIVER: "the driver does not answer; check nvidia-smi and dmesg, or use --backend simulated",
     }.get(failure, "it cannot be opened")
     if failure == low_level.DRIVER and library == str(simulated_library()):

@@ -5,7 +5,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from llmpower.exceptions import DeviceError
 from llmpower.sampling import EPOCH, Sampler, simulation
 
 RANGE_UJ = 65_532_610_987
@@ -47,6 +49,34 @@ def test_a_counter_that_wraps_goes_on_growing(tmp_path: Path) -> None:
     package = samples[(samples["device"] == 1) & (samples["status"] == 0)]
     assert package["value"][0] == 0
     assert package["value"][-1] == 1_500_000
+
+
+def test_a_counter_that_goes_back_by_more_than_its_range_begins_anew(tmp_path: Path) -> None:
+    """As where its range is not known: how far it had gone is lost, and the reads on both sides are apart."""
+    counter = make_zone(tmp_path, "intel-rapl:0", "package-0", 3_000_000)
+    (counter.parent / "max_energy_range_uj").unlink()
+    with open_on(tmp_path) as sampler:
+        time.sleep(0.1)
+        counter.write_text("1000000\n")
+        time.sleep(0.1)
+        counter.write_text("1500000\n")
+        time.sleep(0.1)
+        samples = sampler.drain()
+    package = samples[samples["device"] == 1]
+    assert np.count_nonzero(package["status"] == EPOCH) == 1
+    assert set(package["status"]) == {0, EPOCH}
+    assert package["value"][-1] == 500_000
+
+
+def test_more_zones_than_are_kept_are_refused_and_none_is_left_out(tmp_path: Path) -> None:
+    for number in range(32):
+        make_zone(tmp_path, f"intel-rapl:{number}", f"package-{number}", 1)
+    sampler = open_on(tmp_path)
+    assert len(sampler.devices) == 1 + 32
+    sampler.close()
+    make_zone(tmp_path, "intel-rapl:32", "package-32", 1)
+    with pytest.raises(DeviceError, match=r"more than 32 RAPL zones in .*; --powercap-root= leaves"):
+        open_on(tmp_path)
 
 
 def test_a_counter_that_cannot_be_opened_is_a_status_and_not_a_zero(tmp_path: Path) -> None:
