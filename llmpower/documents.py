@@ -96,6 +96,13 @@ class Node:
             raise self.refuse(f"is not a finite number; {self.remedy}")
         return float(self.value)
 
+    def amount(self) -> float:
+        """A finite number ≥ 0."""
+        number = self.number()
+        if number < 0:
+            raise self.refuse(f"is below 0; {self.remedy}")
+        return number
+
     def number_or_none(self) -> float | None:
         """A finite number, or ``None`` for null."""
         return None if self.value is None else self.number()

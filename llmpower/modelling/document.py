@@ -22,8 +22,9 @@ from llmpower.documents import Node, read_document
 from llmpower.exceptions import InputError
 from llmpower.files import write_text
 from llmpower.modelling.forms import FORMS, FloatArray, Form, make_form
+from llmpower.modelling.linear import is_covariance
 from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
-from llmpower.modelling.moments import FitMoments, Moments
+from llmpower.modelling.moments_document import dump_moments, load_moments
 
 SCHEMA = "llmpower.models/1"
 # Keys of a fit and of its held-out errors that older files lack.
@@ -147,7 +148,7 @@ def _dump_fit(fit: Fit) -> dict[str, Any]:
         "choice": fit.choice,
         "nested": None if fit.nested is None else asdict(fit.nested),
         "intervals": dict(zip(fit.terms, map(_nulled, _intervals(fit)), strict=True)),
-        "moments": None if fit.moments is None else _dump_moments(fit.moments),
+        "moments": None if fit.moments is None else dump_moments(fit.moments),
     }
 
 
@@ -156,17 +157,6 @@ def _intervals(fit: Fit) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
         intervals = fit.coefficient_intervals()
     return np.where(np.isfinite(intervals), intervals, np.nan)
-
-
-def _dump_moments(moments: FitMoments) -> dict[str, Any]:
-    return {
-        field.name: {key.name: _listed(getattr(getattr(moments, field.name), key.name)) for key in fields(Moments)}
-        for field in fields(FitMoments)
-    }
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _nulled(values: FloatArray) -> list[float | None]:
@@ -192,15 +182,17 @@ def _load_fit(node: Node) -> Fit:
     node.only(*required, optional=(*OPTIONAL, "intervals"))
     form = load_form(node)
     terms = form.terms
-    covariance = [
-        [cell.number_or_nan() for cell in row.items(len(terms))] for row in node.at("covariance").items(len(terms))
-    ]
+    covariance = _load_covariance(node.at("covariance"), len(terms))
+    std_errors = np.array([value.number_or_nan() for value in load_by_term(node.at("std_errors"), terms)])
+    if not np.allclose(std_errors, np.sqrt(np.diag(covariance)), rtol=1e-6, atol=0, equal_nan=True):
+        advice = f"are not the square roots of the covariance's diagonal; {node.remedy}"
+        raise node.at("std_errors").refuse(advice)
     return Fit(
         form=form.name,
         terms=terms,
         coefficients=np.array([value.number() for value in load_by_term(node.at("coefficients"), terms)]),
-        std_errors=np.array([value.number_or_nan() for value in load_by_term(node.at("std_errors"), terms)]),
-        covariance=np.array(covariance),
+        std_errors=std_errors,
+        covariance=covariance,
         n_obs=node.at("n_obs").integer(),
         r_squared=node.at("r_squared").number_or_none(),
         r_squared_centered=node.at("r_squared_centered").number_or_none(),
@@ -217,35 +209,29 @@ def _load_fit(node: Node) -> Fit:
         n_cells=_optional(node, "n_cells", Node.integer),
         batch_range=_optional(node, "batch_range", load_range),
         extrapolation=_optional(node, "extrapolation", _load_heldout),
-        replicate_noise=_optional(node, "replicate_noise", Node.number),
+        replicate_noise=_optional(node, "replicate_noise", Node.amount),
         estimator=_optional(node, "estimator", Node.text) or "",
         choice=_optional(node, "choice", Node.text) or "",
         nested=_optional(node, "nested", _load_heldout),
-        moments=_optional(node, "moments", lambda moments: _load_moments(moments, len(terms))),
+        moments=_optional(node, "moments", lambda moments: load_moments(moments, len(terms))),
     )
+
+
+def _load_covariance(node: Node, n_terms: int) -> FloatArray:
+    """C, by which no variance xᵀCx is negative; NaN where a term has none."""
+    rows = [row.items(n_terms) for row in node.items(n_terms)]
+    C = np.array([[cell.number_or_nan() for cell in row] for row in rows])
+    for number in np.flatnonzero(np.diag(C) < 0):
+        raise rows[number][number].refuse(f"is a variance below 0; {node.remedy}")
+    if not is_covariance(C):
+        raise node.refuse(f"is no covariance matrix, symmetric and positive semi-definite; {node.remedy}")
+    return C
 
 
 def _optional(node: Node, name: str, load: Callable[[Node], T]) -> T | None:
     """What ``load`` makes of an optional key; ``None`` where it is absent or null."""
     found = node.get(name)
     return None if found is None else load(found)
-
-
-def _load_moments(node: Node, n_terms: int) -> FitMoments:
-    node.only(*(field.name for field in fields(FitMoments)))
-    return FitMoments(**{field.name: _load_sums(node.at(field.name), n_terms) for field in fields(FitMoments)})
-
-
-def _load_sums(node: Node, n_terms: int) -> Moments:
-    node.only(*(field.name for field in fields(Moments)))
-    return Moments(
-        n=node.at("n").integer(),
-        w=node.at("w").number(),
-        wy=node.at("wy").number(),
-        wyy=node.at("wyy").number(),
-        gram=np.array([[cell.number() for cell in row.items(n_terms)] for row in node.at("gram").items(n_terms)]),
-        moment=np.array([cell.number() for cell in node.at("moment").items(n_terms)]),
-    )
 
 
 def load_form(node: Node) -> Form:
@@ -269,12 +255,12 @@ def load_by_term(node: Node, terms: tuple[str, ...]) -> list[Node]:
 def _load_heldout(node: Node) -> HeldOut:
     node.only("mape", "median_ape", "worst_ape", "negative_predictions", "scheme", optional=OPTIONAL_HELDOUT)
     return HeldOut(
-        mape=node.at("mape").number_or_none(),
-        median_ape=node.at("median_ape").number_or_none(),
-        worst_ape=node.at("worst_ape").number_or_none(),
+        mape=_optional(node, "mape", Node.amount),
+        median_ape=_optional(node, "median_ape", Node.amount),
+        worst_ape=_optional(node, "worst_ape", Node.amount),
         negative_predictions=_optional(node, "negative_predictions", Node.integer),
         scheme=node.at("scheme").text(),
-        p95_ape=_optional(node, "p95_ape", Node.number),
+        p95_ape=_optional(node, "p95_ape", Node.amount),
         bias=_optional(node, "bias", Node.number),
     )
 

@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
+ROUNDING = 1e-6
+"""What correlations may be off by: sums of nearly the same terms keep few digits of what tells them apart."""
+
 
 class Form(ABC):
     """A linear form: its terms in the order of the design matrix's columns.
@@ -90,3 +93,19 @@ def positive_part(τ: FloatArray) -> FloatArray:
 def smaller(a: FloatArray, b: FloatArray) -> FloatArray:
     """min(a, b)."""
     return min(a, b) if type(a) is float else np.minimum(a, b)  # type: ignore[comparison-overlap,unreachable]
+
+
+def is_covariance(C: FloatArray) -> bool:
+    """Whether C (n, n) is symmetric and positive semi-definite but for rounding, so that xᵀCx ≥ 0 for every x.
+
+    Asked of D⁻¹CD⁻¹, D = diag(C)^½, as terms differ in scale by many powers of ten. A term whose variance is NaN has
+    none, and is not asked about.
+    """
+    known = ~np.isnan(np.diag(C))
+    C = C[np.ix_(known, known)]
+    d = np.sqrt(np.abs(np.diag(C)))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        R = np.where(C == 0, 0, C / d / d[:, np.newaxis])
+    if not np.isfinite(R).all() or not np.allclose(R, R.T, rtol=0, atol=ROUNDING):
+        return False
+    return bool((np.linalg.eigvalsh(R) >= -ROUNDING).all())

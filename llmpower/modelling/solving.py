@@ -70,7 +70,7 @@ def solve(G: FloatArray, g: FloatArray, *, non_negative: bool) -> FloatArray:
 
 
 def inverse(G: FloatArray) -> FloatArray:
-    """G⁻¹ (n_terms, n_terms).
+    """G⁻¹ (n_terms, n_terms) of a symmetric G, as symmetric as that.
 
     Raises:
         LinAlgError: there is none.
@@ -78,7 +78,7 @@ def inverse(G: FloatArray) -> FloatArray:
     n = _fits(len(G))
     G, found = np.ascontiguousarray(G), np.empty((n, n))
     _solved(lib.llmpower_inverse(n, _double(G, (n, n)), _double(found, (n, n))))
-    return found
+    return np.asarray(found + found.T) / 2
 
 
 def folds(cells: Cells, β: FloatArray, *, non_negative: bool, singular: float, steep: float) -> FloatArray | None:

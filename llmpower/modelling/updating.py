@@ -30,7 +30,7 @@ from llmpower.modelling.forms import make_form
 from llmpower.modelling.grouping import group_rows
 from llmpower.modelling.groups import Group, Target
 from llmpower.modelling.heldout import compare, with_quantiles
-from llmpower.modelling.linear import FloatArray, Form
+from llmpower.modelling.linear import FloatArray, Form, is_covariance
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.moments import FitMoments, Sums
 from llmpower.modelling.parts import Part, moments_of, parts_of
@@ -58,7 +58,8 @@ def update(
 
     Raises:
         InputError: models of several boundaries, one without sums, or one that was matched to its total.
-        FitError: rows that cannot be, or simulated ones for a model of real ones.
+        FitError: rows that cannot be, simulated ones for a model of real ones, or sums of lengths so near each other
+            that the form's terms cannot be told apart by them.
     """
     boundaries = {model.boundary for model in models}
     if len(boundaries) > 1:
@@ -122,6 +123,9 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     )
     β = solve(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
     covariance = _covariance(old, form, moments, β, list(parts_of(designs, target, form, sums)))
+    if not is_covariance(covariance):
+        advice = f"{model.model_name}: its sums do not tell the form's terms apart; fit again from all measurements"
+        raise FitError("form", form.label, advice)
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
     heldout = with_quantiles(*compare(asked, target.y, group.cells, PROSPECTIVE, asked_rows))
@@ -165,7 +169,8 @@ def _covariance(old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts
         for part in parts:
             scores = _scores(part, β[part.terms], known[part.terms, part.terms])
             spread[part.terms, part.terms] += scores.T @ scores
-        covariance[chosen] = inverted @ spread[chosen] @ inverted
+        C = inverted @ spread[chosen] @ inverted
+        covariance[chosen] = (C + C.T) / 2  # symmetric but for rounding
     elif moments.raw.n > len(β):
         covariance[chosen] = moments.raw.residual(β) / (moments.raw.n - len(β)) * inverted
     return covariance

@@ -32,7 +32,12 @@ ENERGY = Fit(
     input_range=(8, 2048),
     output_range=(8, 2048),
 )
-RUNTIME = replace(ENERGY, coefficients=np.array([0.03, 4e-5, 0.0]), covariance=ENERGY.covariance * 1e-6)
+RUNTIME = replace(
+    ENERGY,
+    coefficients=np.array([0.03, 4e-5, 0.0]),
+    std_errors=ENERGY.std_errors * 1e-3,
+    covariance=ENERGY.covariance * 1e-6,
+)
 PAPER = replace(
     ENERGY,
     form="paper",

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_places import changed, places
+from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import Alternative, Fit, HeldOut, WorkloadModel, dump_models, fit, load_models, save_models
@@ -21,15 +22,29 @@ from llmpower.modelling.forms import FORMS, make_form
 from llmpower.modelling.moments import FitMoments, Moments
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-maybe = st.none() | numbers
+amounts = st.floats(min_value=0, allow_infinity=False)
+maybe, maybe_amount = st.none() | numbers, st.none() | amounts
 ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda ends: (min(ends), max(ends)))
-heldouts = st.builds(HeldOut, maybe, maybe, maybe, st.none() | st.integers(0, 1000), p95_ape=maybe, bias=maybe)
+heldouts = st.builds(
+    HeldOut,
+    *(maybe_amount, maybe_amount, maybe_amount, st.none() | st.integers(0, 1000)),
+    p95_ape=maybe_amount,
+    bias=maybe,
+)
+
+
+def covariances(n_terms: int) -> st.SearchStrategy[NDArray[np.float64]]:
+    """AAᵀ, of terms that differ in scale."""
+    entry = st.integers(-9, 9).map(float)
+    row = st.lists(entry, min_size=n_terms, max_size=n_terms)
+    factor = st.lists(row, min_size=n_terms, max_size=n_terms).map(np.array)
+    scale = st.lists(st.integers(-40, 40).map(lambda k: 10.0**k), min_size=n_terms, max_size=n_terms).map(np.array)
+    return st.builds(lambda a, d: a @ a.T * np.outer(d, d), factor, scale)
 
 
 def moments(n_terms: int) -> st.SearchStrategy[FitMoments]:
     row = st.lists(numbers, min_size=n_terms, max_size=n_terms).map(np.array)
-    gram = st.lists(row, min_size=n_terms, max_size=n_terms).map(np.array)
-    sums = st.builds(Moments, st.integers(0, 10**9), numbers, numbers, numbers, gram, row)
+    sums = st.builds(Moments, st.integers(0, 10**9), amounts, numbers, amounts, covariances(n_terms), row)
     return st.builds(FitMoments, sums, sums, sums)
 
 
@@ -38,13 +53,15 @@ def fits(draw: st.DrawFn) -> Fit:
     name = draw(st.sampled_from(sorted(FORMS)))
     terms = make_form(name, intercept=name == "paper" and draw(st.booleans())).terms
     n = len(terms)
-    known = st.just(np.nan) | numbers
+    covariance = draw(covariances(n))
+    unknown = np.flatnonzero(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    covariance[unknown] = covariance[:, unknown] = np.nan
     return Fit(
         form=name,
         terms=terms,
         coefficients=np.array(draw(st.lists(numbers, min_size=n, max_size=n))),
-        std_errors=np.array(draw(st.lists(known, min_size=n, max_size=n))),
-        covariance=np.array(draw(st.lists(known, min_size=n * n, max_size=n * n))).reshape(n, n),
+        std_errors=np.sqrt(np.diag(covariance)),
+        covariance=covariance,
         n_obs=draw(st.integers(0, 10**9)),
         r_squared=draw(maybe),
         r_squared_centered=draw(maybe),
@@ -61,7 +78,7 @@ def fits(draw: st.DrawFn) -> Fit:
         n_cells=draw(st.none() | st.integers(0, 10**9)),
         batch_range=draw(st.none() | ranges),
         extrapolation=draw(st.none() | heldouts),
-        replicate_noise=draw(maybe),
+        replicate_noise=draw(maybe_amount),
         estimator=draw(st.text()),
         choice=draw(st.text()),
         moments=draw(st.none() | moments(n)),
@@ -189,16 +206,24 @@ def test_whatever_is_changed_is_refused_or_still_a_document(
         (("models", 0, "runtime", "coefficients"), {"e0": 1, "a": 2}, "models[0].runtime.coefficients.b"),
         (("models", 0, "energy", "covariance"), [[1]], "models[0].energy.covariance"),
         (("models", 0, "energy", "covariance", 1, 1), "x", "models[0].energy.covariance[1][1]"),
+        (("models", 0, "energy", "covariance", 1, 1), -0.5, "models[0].energy.covariance[1][1]"),
+        (("models", 0, "energy", "covariance", 0, 1), 9.0, "models[0].energy.covariance"),
+        (("models", 0, "energy", "covariance", 0, 1), None, "models[0].energy.covariance"),
+        (("models", 0, "energy", "std_errors", "e0"), -1.0, "models[0].energy.std_errors"),
+        (("models", 0, "energy", "std_errors", "e0"), None, "models[0].energy.std_errors"),
         (("models", 0, "energy", "n_obs"), -1, "models[0].energy.n_obs"),
         (("models", 0, "energy", "n_obs"), True, "models[0].energy.n_obs"),
         (("models", 0, "energy", "r_squared"), float("nan"), "models[0].energy.r_squared"),
         (("models", 0, "energy", "heldout", "mape"), "5 %", "models[0].energy.heldout.mape"),
+        (("models", 0, "energy", "heldout", "p95_ape"), -0.1, "models[0].energy.heldout.p95_ape"),
         (("models", 0, "energy", "input_range"), [9, 8], "models[0].energy.input_range"),
         (("models", 0, "energy", "n_cells"), 2.5, "models[0].energy.n_cells"),
         (("models", 0, "energy", "batch_range"), [1], "models[0].energy.batch_range"),
         (("models", 0, "energy", "extrapolation"), {}, "models[0].energy.extrapolation.mape"),
         (("models", 0, "energy", "moments", "raw", "w"), None, "models[0].energy.moments.raw.w"),
+        (("models", 0, "energy", "moments", "raw", "w"), -1.0, "models[0].energy.moments.raw.w"),
         (("models", 0, "energy", "moments", "raw", "gram"), [], "models[0].energy.moments.raw.gram"),
+        (("models", 0, "energy", "moments", "raw", "gram", 1, 1), -1.0, "models[0].energy.moments.raw.gram"),
         (("models", 0, "energy", "colour"), "red", "models[0].energy.colour"),
     ],
 )
@@ -208,6 +233,16 @@ def test_refusals_name_the_key(
     with pytest.raises(InputError) as caught:
         read(changed(dump_models([model]), place, value), tmp_path)
     assert caught.value.field == key
+
+
+def test_a_symmetric_covariance_by_which_a_sum_has_a_negative_variance_is_refused(
+    tmp_path: Path, model: WorkloadModel
+) -> None:
+    document = dump_models([model])
+    rows = document["models"][0]["energy"]["covariance"]
+    rows[0][1] = rows[1][0] = 2 * (rows[0][0] * rows[1][1]) ** 0.5
+    with pytest.raises(InputError, match=r"models\[0\]\.energy\.covariance = .*positive semi-definite; fit again"):
+        read(document, tmp_path)
 
 
 def test_two_models_of_one_name_and_system_are_refused(tmp_path: Path, model: WorkloadModel) -> None:

@@ -144,3 +144,16 @@ def test_a_term_at_zero_may_come_alive() -> None:
     (updated,), (whole,) = update([model], new), fit(pd.concat([flat, new]), form="recompute")
     assert (updated.energy.coefficients > 0).sum() > (model.energy.coefficients > 0).sum()
     np.testing.assert_allclose(updated.energy.predict(64, 64), whole.energy.predict(64, 64), rtol=1e-6)
+
+
+def test_sums_of_lengths_too_near_each_other_are_refused() -> None:
+    τin, τout = (grid.reshape(-1) for grid in np.meshgrid(range(1000, 1004), range(1000, 1004)))
+    energy = Cached().design(τin, τout) @ [60.0, 0.2, 1e-5, 15.0, 0.01]
+
+    def measured(seed: int) -> pd.DataFrame:
+        noisy = energy * np.random.default_rng(seed).lognormal(sigma=1e-9, size=len(energy))
+        tokens = {"input_tokens": τin, "output_tokens": τout}
+        return pd.DataFrame({"model_name": "a", **tokens, "runtime_s": noisy / 300, "gpu_energy_j": noisy})
+
+    with pytest.raises(FitError, match="a: its sums do not tell the form's terms apart; fit again"):
+        update(fit(measured(1), form="cached"), measured(2))
