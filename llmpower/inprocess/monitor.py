@@ -89,7 +89,7 @@ class Monitor:
         install(self)
 
     def span(
-        self, *, model_name: str, input_tokens: int = 0, device_uuids: Sequence[str] | None = None
+        self, *, model_name: str, input_tokens: int = 0, device_uuids: str | Sequence[str] | None = None
     ) -> AbstractContextManager[OpenSpan]:
         """Measure the block as one span, see :func:`llmpower.span`."""
         return span(model_name=model_name, input_tokens=input_tokens, device_uuids=device_uuids, client=self)

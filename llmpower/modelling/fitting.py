@@ -36,7 +36,7 @@ def fit(
     *,
     form: str = AUTO,
     intercept: bool = False,
-    group_by: Sequence[str] | None = None,
+    group_by: str | Sequence[str] | None = None,
     boundary: str = "gpu",
     robust: bool = False,
     match_total: bool = False,
@@ -53,8 +53,8 @@ def fit(
         form: a name of :data:`~llmpower.modelling.forms.FORM_NAMES`, or ``auto`` for the least held-out error that a
             form with fewer terms does not reach as well, chosen for energy and runtime apart.
         intercept: give the form ``paper`` a constant; the same as ``paper+intercept``.
-        group_by: one model per distinct values of these columns; by default ``model_name``, and ``system`` where
-            there is such a column. Columns beyond those two become part of the name: ``Llama [batch_size=8]``.
+        group_by: one model per distinct values of these columns, or of one; by default ``model_name``, and ``system``
+            where there is such a column. Columns beyond those two become part of the name: ``Llama [batch_size=8]``.
         boundary: what the energy covers: a name of :data:`~llmpower.modelling.boundary.BOUNDARIES`.
         robust: let outliers count for less, by Huber's weights. The form ``paper`` stays ordinary least squares.
         match_total: scale each fit so that its predictions add up to what was measured

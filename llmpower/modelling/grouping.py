@@ -23,7 +23,7 @@ Numbered = tuple[NDArray[np.integer[Any]], Sequence[object]]
 
 
 def group_rows(
-    measurements: pd.DataFrame, group_by: Sequence[str] | None, boundary: str, *, whole: bool = False
+    measurements: pd.DataFrame, group_by: str | Sequence[str] | None, boundary: str, *, whole: bool = False
 ) -> list[Group]:
     """Check the measurements and split them into one group per model, sorted by what they are grouped by.
 
@@ -39,7 +39,7 @@ def group_rows(
 
 
 def makers_of_rows(
-    measurements: pd.DataFrame, group_by: Sequence[str] | None, boundary: str, *, whole: bool = False
+    measurements: pd.DataFrame, group_by: str | Sequence[str] | None, boundary: str, *, whole: bool = False
 ) -> list[Maker]:
     """As :func:`group_rows`, with each group made when it is asked for."""
     covered = Boundary.parse(boundary)

@@ -128,13 +128,14 @@ Maker = Callable[[], Group]
 """Makes one model's group, which is as large as its strata: there is one at a time."""
 
 
-def group_columns(group_by: Sequence[str] | None, found: Sequence[str]) -> list[str]:
+def group_columns(group_by: str | Sequence[str] | None, found: Sequence[str]) -> list[str]:
     """What models are told apart by.
 
     Raises:
         InputError: not the model's name among it, or no such column.
     """
-    columns = list(dict.fromkeys(("model_name", "system") if group_by is None else group_by))
+    asked = ("model_name", "system") if group_by is None else [group_by] if isinstance(group_by, str) else group_by
+    columns = list(dict.fromkeys(asked))
     if "model_name" not in columns:
         raise InputError("--group-by", ",".join(columns), "must contain model_name; add it")
     for column in columns:

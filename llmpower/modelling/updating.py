@@ -47,7 +47,7 @@ PROSPECTIVE = "leave_one_cell_out, then new rows before they were learnt"
 
 
 def update(
-    models: Sequence[WorkloadModel], measurements: pd.DataFrame, *, group_by: Sequence[str] | None = None
+    models: Sequence[WorkloadModel], measurements: pd.DataFrame, *, group_by: str | Sequence[str] | None = None
 ) -> list[WorkloadModel]:
     """The models with what ``measurements`` add to them; one that is new is fitted as :func:`~.fitting.fit` would.
 

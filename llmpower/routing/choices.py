@@ -29,7 +29,7 @@ class Choice:
     model: WorkloadModel
 
 
-def candidates(models: Iterable[WorkloadModel], only: Collection[str] = ()) -> tuple[Choice, ...]:
+def candidates(models: Iterable[WorkloadModel], only: str | Collection[str] = ()) -> tuple[Choice, ...]:
     """The choices, sorted by name so that no answer depends on the order of a file.
 
     ``only`` names choices, or models with all their systems.
@@ -38,6 +38,7 @@ def candidates(models: Iterable[WorkloadModel], only: Collection[str] = ()) -> t
         InputError: no model, an unknown one in ``only``, one model and system twice, or joules of different kinds.
     """
     choices = _named(list(models))
+    only = (only,) if isinstance(only, str) else tuple(only)
     for name in only:
         if not any(name in (choice.name, choice.model.model_name) for choice in choices):
             known = ", ".join(choice.name for choice in choices) or "none"

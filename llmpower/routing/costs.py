@@ -213,7 +213,7 @@ def predict_costs(
     workload: Workload,
     accuracy: Mapping[str, float] | AccuracyTable | None,
     *,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     weighting: Weighting = "tokens",
     idle: Idle | None = None,
     allow_unload: bool = False,

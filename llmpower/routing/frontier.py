@@ -51,7 +51,7 @@ def trace_frontier(
     *,
     tolerance: float = TOLERANCE,
     shares: Mapping[str, Share] | None = None,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     accuracy_weighting: Weighting = "tokens",
     max_runtime_s: float | None = None,
     weigh: Weigh | None = None,

@@ -44,7 +44,7 @@ def route(
     *,
     zeta: float | Goal = KNEE,
     shares: Mapping[str, Share] | None = None,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     accuracy_weighting: Weighting = "tokens",
     idle: Idle | None = None,
     allow_unload: bool = False,
@@ -66,7 +66,7 @@ def route(
             (:mod:`llmpower.routing.goals`): the knee of the frontier by default.
         shares: by model name, the fraction of the queries to send there, or a pair (low, high); models without one
             are free. Fractions become whole numbers of queries by largest remainder and are met exactly.
-        only: route to these models alone.
+        only: route to these models alone, or to one.
         accuracy_weighting: whether a query's accuracy counts by its tokens, as in the paper, or once.
         idle: what loaded models are charged for waiting; nothing by default.
         allow_unload: leave a model out where its queries are not worth what its waiting costs.

@@ -78,7 +78,7 @@ def simulate(
     history: float = 0.2,
     period: int | None = None,
     servers: Mapping[str, int] | None = None,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
     """Replay ``trace`` under every strategy.
@@ -90,7 +90,7 @@ def simulate(
         period: queries over which shares are kept; by default all that are replayed, as if their number were known.
         servers: by model's name, how many queries each serves at a time; by default as many as the optimal plan keeps
             busy for :data:`UTILISATION` of the time.
-        only: the strategies to replay, by name; by default all.
+        only: the strategies to replay, by name, or one; by default all.
         progress: called with strategies done and their number.
 
     Raises:
@@ -133,6 +133,10 @@ def simulate(
     }
     for number, model in enumerate(policy.models):
         contenders[f"single:{model.name}"] = lambda number=number: Fixed(np.full(len(rest), number))  # type: ignore[misc]
+    only = (only,) if isinstance(only, str) else tuple(only)
+    for name in only:
+        if name not in contenders:
+            raise InputError("only", name, f"is no strategy; there are: {', '.join(contenders)}")
     contenders = {name: contender for name, contender in contenders.items() if not only or name in only}
     random_objective = float(arena.costs.mean(axis=0) @ counts)
     span = random_objective - float(arena.costs[np.arange(len(rest)), best].sum())

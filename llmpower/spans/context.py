@@ -85,12 +85,14 @@ class OpenSpan:
         *,
         model_name: str,
         input_tokens: int = 0,
-        device_uuids: Sequence[str] | None = None,
+        device_uuids: str | Sequence[str] | None = None,
         start_ns: int | None = None,
     ) -> None:
         self.span_id = os.urandom(16).hex()
         self.model_name = model_name
-        self.device_uuids = None if device_uuids is None else tuple(device_uuids)
+        self.device_uuids = (
+            (device_uuids,) if isinstance(device_uuids, str) else None if device_uuids is None else tuple(device_uuids)
+        )
         self.input_tokens = input_tokens
         self.output_tokens = 0
         self.batch_size = 1
@@ -203,7 +205,7 @@ def span(
     *,
     model_name: str,
     input_tokens: int = 0,
-    device_uuids: Sequence[str] | None = None,
+    device_uuids: str | Sequence[str] | None = None,
     client: SpanSink | None = None,
 ) -> Iterator[OpenSpan]:
     """Measure the block as one span; it is sent when the block ends well and withdrawn when it raises.
@@ -214,7 +216,7 @@ def span(
     Args:
         model_name: the LLM's name, under which its measurements are fitted.
         input_tokens: prompt tokens of the whole batch, padding excluded; may be set later on the yielded object.
-        device_uuids: the GPUs that it runs on (``GPU-…``), empty for none, ``None`` for not known.
+        device_uuids: the GPUs that it runs on (``GPU-…``), or one, empty for none, ``None`` for not known.
         client: where the span goes; by default to the :class:`llmpower.Monitor` that is open, else to the daemon.
 
     Example:

@@ -54,6 +54,7 @@ def test_one_model_per_name_and_system() -> None:
         ("b", "Y"),
     ]
     pooled = fit(frame, group_by=["model_name"])
+    assert fit(frame, group_by="model_name") == pooled
     assert [(model.model_name, model.system) for model in pooled] == [("a", "X + Y"), ("b", "X + Y")]
     assert pooled[0].energy.warnings[0] == "pools system X, Y; separate them with --group-by model_name,system"
 

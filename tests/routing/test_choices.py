@@ -30,7 +30,9 @@ def test_a_name_on_two_systems_is_two_choices(models: Models, hybrid: Models) ->
     names = [choice.name for choice in candidates([large, *hybrid])]
     assert names == ["large", "small@fast", "small@frugal"]
     assert [choice.name for choice in candidates([large, *hybrid], ["small"])] == names[1:]
+    assert [choice.name for choice in candidates([large, *hybrid], "small")] == names[1:]
     assert [choice.name for choice in candidates([large, *hybrid], ["small@fast", "large"])] == names[:2]
+    assert [choice.name for choice in candidates([large, *hybrid], iter(["small@fast", "large"]))] == names[:2]
 
 
 def test_queries_go_to_the_system_that_is_cheaper_for_them(hybrid: Models) -> None:

@@ -51,7 +51,9 @@ def test_a_point_is_worth_what_it_was_in_the_plan(models: list[WorkloadModel], a
     assert result.joules_per_point == pytest.approx(plan.joules_per_point)
     assert (result.amount_per_point, result.boundary) == (None, "gpu")
     blind = make_policy(route(models, Workload.from_tokens(τin, τout), zeta=1, draws=0))
-    assert simulate(blind, trace, history=0, only=["greedy"]).joules_per_point is None
+    assert simulate(blind, trace, history=0, only="greedy").joules_per_point is None
+    with pytest.raises(InputError, match="only = gready: is no strategy; there are: optimum, "):
+        simulate(blind, trace, history=0, only="gready")
 
 
 def test_waits_follow_the_servers(policy: RoutingPolicy, trace: Trace) -> None:

@@ -33,6 +33,12 @@ def test_a_block_becomes_a_span(client: SpanClient, receiver: Any) -> None:
     assert (sent.device_uuids, sent.pid, sent.attributes) == (("GPU-1",), os.getpid(), {"request": "r1"})
 
 
+def test_a_device_may_be_named_without_a_list(client: SpanClient, receiver: Any) -> None:
+    with span(model_name="llama", device_uuids="GPU-1", client=client):
+        pass
+    assert receiver.wait(2)[1].device_uuids == ("GPU-1",)
+
+
 def test_an_exception_withdraws_the_span_and_goes_on(client: SpanClient, receiver: Any) -> None:
     with pytest.raises(KeyboardInterrupt), span(model_name="llama", client=client):
         raise KeyboardInterrupt

@@ -51,14 +51,18 @@ class Screening:
     marks: Mapping[str, Mask]
     n_left_out: int | None = None
 
-    def left_out(self, kinds: Collection[str]) -> int:
+    def left_out(self, kinds: str | Iterable[str]) -> int:
         """How many rows leaving out these kinds leaves out."""
         return int(self.rows(kinds).sum()) if self.n_left_out is None else self.n_left_out
 
-    def rows(self, kinds: Collection[str]) -> Mask:
-        """Which rows have a finding of one of the kinds; shape (n_rows,)."""
+    def rows(self, kinds: str | Iterable[str]) -> Mask:
+        """Which rows have a finding of one of the kinds; shape (n_rows,).
+
+        Raises:
+            InputError: there is no such kind.
+        """
         found = np.zeros(self.n_rows, dtype=bool)
-        for kind in kinds:
+        for kind in parse_kinds(kinds, "kinds"):
             if kind in self.marks:
                 found |= self.marks[kind]
         return found
@@ -100,8 +104,9 @@ class Screening:
                 advice = f"{finding}: {KINDS[finding.kind].rule}; correct them, or leave them out"
                 raise FitError("--refuse", finding.kind, advice)
 
-    def document(self, left_out: Collection[str] = ()) -> dict[str, Any]:
+    def document(self, left_out: str | Iterable[str] = ()) -> dict[str, Any]:
         """All of it as JSON types; ``left_out`` are the kinds whose rows were not fitted."""
+        left_out = parse_kinds(left_out, "left_out")
         return {
             "rows": self.n_rows,
             "rows_left_out": self.left_out(left_out),

@@ -40,6 +40,10 @@ def test_findings_are_left_out_on_request_and_counted(faulty: pd.DataFrame) -> N
     assert sorted(set(faulty.index) - set(left.index)) == [7, 9]
     assert len(screening.leave_out(faulty, [])) == len(faulty)
     document = screening.document(["negative_energy"])
+    assert screening.document("negative_energy") == document
+    assert screening.left_out("negative_energy") == 2
+    with pytest.raises(InputError, match="kinds = negative: no finding has this name"):
+        screening.left_out("negative")
     assert (document["rows"], document["rows_left_out"]) == (len(faulty), 2)
     assert {finding["kind"]: finding["left_out"] for finding in document["findings"]} == {
         "negative_energy": True,
