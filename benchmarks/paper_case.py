@@ -36,7 +36,7 @@ from llmpower.routing import (
     route,
     trace_frontier,
 )
-from llmpower.routing.goals import AccuracyFloor
+from llmpower.routing.tradeoffs.goals import AccuracyFloor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

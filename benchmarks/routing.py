@@ -31,8 +31,8 @@ from routing.seconds import against_highs, highs_once
 
 from llmpower.modelling import save_models
 from llmpower.routing import Workload, read_workload, trace_frontier
-from llmpower.routing.expansion import choices_of_rows
-from llmpower.routing.solver import solve
+from llmpower.routing.plans.expansion import choices_of_rows
+from llmpower.routing.solving.solver import solve
 
 TIMEOUT_S = 150
 RUNS = 7

@@ -10,9 +10,9 @@ from dataclasses import fields
 
 from llmpower.modelling.document import SCHEMA as MODELS_SCHEMA
 from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
-from llmpower.routing.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
-from llmpower.routing.policy_document import SCHEMA as POLICY_SCHEMA
-from llmpower.routing.policy_tariff import PolicyTariff
+from llmpower.routing.policies.document import SCHEMA as POLICY_SCHEMA
+from llmpower.routing.policies.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
+from llmpower.routing.policies.tariff import PolicyTariff
 from llmpower.types import MEASUREMENT_COLUMNS
 
 COLUMNS = {

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import RoutingPolicy, Workload, make_policy, route
-from llmpower.routing.shares import Share
+from llmpower.routing.problem.shares import Share
 
 THIRDS: dict[str, Share] = {"small": 0.5, "medium": 0.3, "large": 0.2}
 Queries = tuple[NDArray[np.int64], NDArray[np.int64]]

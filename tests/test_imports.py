@@ -33,6 +33,7 @@ ALLOWED_ABOVE_THE_GROUND = {
     "gateways": {"routing"},
     "inprocess": {"sampling", "spans", "store", "daemon"},
 }
+FLOORS_OF_ROUTING = ("problem", "solving", "costing", "tradeoffs", "plans", "policies", "online", "replaying")
 TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers/", "profiling/")
 HEAVY = (
     "torch",
@@ -101,6 +102,21 @@ def test_floors_are_kept() -> None:
             allowed = ALLOWED_ABOVE_THE_GROUND.get(station)
             if not below or not (ground or allowed is None or other in allowed):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert wrong == []
+
+
+def test_floors_of_routing_are_kept() -> None:
+    """Each imports those before it, for type checkers too; what lies beside them knows none of them."""
+    place = {package: number for number, package in enumerate(FLOORS_OF_ROUTING)}
+    routing = PACKAGE / "routing"
+    assert set(place) == {path.parent.name for path in routing.glob("*/__init__.py")}
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in sorted(routing.rglob("*.py"))
+        if path != routing / "__init__.py"  # a face, which hands on names
+        for name, _ in imported(path)
+        if name.startswith("llmpower.routing.") and place.get(name.split(".")[2], -1) > place.get(path.parent.name, -1)
+    ]
     assert wrong == []
 
 

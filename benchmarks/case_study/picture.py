@@ -10,7 +10,7 @@ import numpy as np
 
 from llmpower.report import save_chart
 from llmpower.report.style import INK, SERIES, values
-from llmpower.routing.baselines import best_blind_mix
+from llmpower.routing.plans.baselines import best_blind_mix
 
 THESIS = "the thesis's offline plans"
 FORMS = (("paper", "published form"), ("auto", "form by held-out error"))

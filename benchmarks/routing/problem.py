@@ -7,8 +7,8 @@ import pandas as pd
 
 from llmpower.modelling import WorkloadModel, fit
 from llmpower.routing import Workload
-from llmpower.routing.costs import Costs, predict_costs
-from llmpower.routing.shares import query_limits
+from llmpower.routing.costing.costs import Costs, predict_costs
+from llmpower.routing.problem.shares import query_limits
 
 LENGTHS = (8, 64, 512, 2048, 8192)
 SERVERS = ((0.1, 4.0), (0.16, 5.0), (0.2, 8.0), (0.3, 9.0), (0.4, 16.0), (0.5, 25.0), (0.9, 40.0))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from llmpower.routing import Workload, route
-from llmpower.routing.costs import predict_costs
-from llmpower.routing.gpu_seconds import GpuSeconds
+from llmpower.routing.costing.costs import predict_costs
+from llmpower.routing.problem.gpu_seconds import GpuSeconds
 from routing.problem import ACCURACY, make_models, make_tokens
 
 PROGRAM = Path(__file__).parents[1] / "routing.py"

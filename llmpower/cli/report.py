@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from llmpower.modelling import WorkloadModel
     from llmpower.report import Plans
-    from llmpower.routing.rates import Weigh
-    from llmpower.routing.tariff import Tariff
+    from llmpower.routing.problem.rates import Weigh
+    from llmpower.routing.problem.tariff import Tariff
 
 STAGES = 4
 """Reading, planning, drawing, and the page."""
@@ -200,8 +200,8 @@ def _plan(
 ) -> Plans | None:
     from llmpower.report import Hours, plan_steps
     from llmpower.routing import Workload, read_accuracy
-    from llmpower.routing.shares import parse_shares
-    from llmpower.routing.workload import REQUIRED
+    from llmpower.routing.problem.shares import parse_shares
+    from llmpower.routing.problem.workload import REQUIRED
     from llmpower.tables import parse_columns, read_table
 
     if path is None:

@@ -18,7 +18,7 @@ from llmpower.cli.values import models_of_file
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
-    from llmpower.routing.rates import Weigh
+    from llmpower.routing.problem.rates import Weigh
 
 WEIGHTINGS = ("tokens", "queries")
 
@@ -202,8 +202,8 @@ def command(
         route,
         trace_frontier,
     )
-    from llmpower.routing.gpu_seconds import GpuSeconds, parse_gpu_seconds
-    from llmpower.routing.shares import parse_shares
+    from llmpower.routing.problem.gpu_seconds import GpuSeconds, parse_gpu_seconds
+    from llmpower.routing.problem.shares import parse_shares
     from llmpower.tables import write_table
 
     check_outputs(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from llmpower.cli.layout import energy_unit, in_percent
 from llmpower.routing import Outcome, RoutingPlan
-from llmpower.routing.rates import AMOUNTS, UNITS, Weigh
+from llmpower.routing.problem.rates import AMOUNTS, UNITS, Weigh
 
 if TYPE_CHECKING:
-    from llmpower.routing.arena import Strategy
-    from llmpower.routing.simulation import Simulation
+    from llmpower.routing.replaying.arena import Strategy
+    from llmpower.routing.replaying.simulation import Simulation
 
 DIGITS = 4
 

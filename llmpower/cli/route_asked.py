@@ -10,7 +10,8 @@ from llmpower.cli.outputs import check_places
 from llmpower.exceptions import InputError
 from llmpower.report.plan_plot import check_plot
 from llmpower.routing import AccuracyTable
-from llmpower.routing.goals import (
+from llmpower.routing.costing.idle import Idle, parse_idle_watts
+from llmpower.routing.tradeoffs.goals import (
     AccuracyFloor,
     AmountBudget,
     AmountPerPoint,
@@ -19,7 +20,6 @@ from llmpower.routing.goals import (
     JoulesPerPoint,
     Knee,
 )
-from llmpower.routing.idle import Idle, parse_idle_watts
 from llmpower.tables import check_suffix
 
 

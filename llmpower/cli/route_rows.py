@@ -15,8 +15,8 @@ import click
 from llmpower.cli.streamed import count_streamed
 from llmpower.cli.tariffs import tariff_of
 from llmpower.exceptions import InputError
-from llmpower.routing.rows import Rows
-from llmpower.routing.workload import Workload
+from llmpower.routing.plans.rows import Rows
+from llmpower.routing.problem.workload import Workload
 from llmpower.tables import parse_columns
 
 # Threads that compute in C need the interpreter for microseconds; one that imports would keep it from them for 5 ms.

@@ -11,11 +11,11 @@ from llmpower import phrases
 from llmpower.cli.layout import ABSENT, aligned, covered, energy_unit, in_percent
 from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, saved, worth_words
 from llmpower.routing import Outcome, RoutingPlan
-from llmpower.routing.gpu_seconds import ROUNDING
-from llmpower.routing.rates import UNITS
+from llmpower.routing.problem.gpu_seconds import ROUNDING
+from llmpower.routing.problem.rates import UNITS
 
 if TYPE_CHECKING:
-    from llmpower.routing.tariff import Tariff
+    from llmpower.routing.problem.tariff import Tariff
 
 
 def plan_lines(plan: RoutingPlan) -> list[str]:

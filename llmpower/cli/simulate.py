@@ -18,8 +18,8 @@ from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
     from llmpower.cli.route_amounts import AmountColumn
-    from llmpower.routing.arena import Strategy
-    from llmpower.routing.simulation import Simulation
+    from llmpower.routing.replaying.arena import Strategy
+    from llmpower.routing.replaying.simulation import Simulation
 
 
 @click.command()
@@ -74,7 +74,7 @@ def command(
         --column input_tokens=ContextTokens --column output_tokens=GeneratedTokens --period 5000
     """
     from llmpower.routing import Trace, load_policy, simulate
-    from llmpower.routing.workload import REQUIRED
+    from llmpower.routing.problem.workload import REQUIRED
     from llmpower.tables import parse_columns, read_table
 
     servers = _parse_servers(server_texts)

@@ -26,8 +26,8 @@ def fit_streamed(sources: Sequence[str], scheduler: str | None, **options: Any) 
 
 
 def count_streamed(source: str, scheduler: str | None, columns: dict[str, str]) -> Workload:
-    """As :func:`~llmpower.routing.counting.count_datasets`, of one source."""
-    from llmpower.routing.counting import count_datasets
+    """As :func:`~llmpower.routing.problem.counting.count_datasets`, of one source."""
+    from llmpower.routing.problem.counting import count_datasets
 
     with _reading(scheduler) as scanner:
         return count_datasets([source], columns, scanner=scanner)

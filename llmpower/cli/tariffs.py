@@ -11,7 +11,7 @@ import click
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
-    from llmpower.routing.tariff import Tariff
+    from llmpower.routing.problem.tariff import Tariff
 
 WEIGHS = ("energy", "money", "carbon")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import Timer
 
 from llmpower.exceptions import InputError, LlmpowerError
-from llmpower.routing.online import PERIOD, OnlineRouter
-from llmpower.routing.policy_document import load_policy
+from llmpower.routing.online.router import PERIOD, OnlineRouter
+from llmpower.routing.policies.document import load_policy
 
 POLICY, STATE, ALIAS, QUOTA_PERIOD = (f"LLMPOWER_GATEWAY_{name}" for name in ("POLICY", "STATE", "MODEL", "PERIOD"))
 

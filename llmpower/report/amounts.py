@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmpower.phrases import number, quantity
-from llmpower.routing.rates import Weigh
+from llmpower.routing.problem.rates import Weigh
 
 AIMS: Mapping[Weigh, str] = {"energy": "energy", "money": "cost", "carbon": "CO₂"}
 """What is weighed against accuracy."""

@@ -3,7 +3,7 @@
 At one rate the least money, and the least carbon, is the least energy. The plan lies between two neighbouring plans of
 the front of energy and accuracy, which are optimal at one ζ, and so is every mixture of theirs. The one that has just
 the accuracy divides queries into fractions; whole ones come within a single exchange of it
-(:mod:`llmpower.routing.goals`), which no picture shows.
+(:mod:`llmpower.routing.tradeoffs.goals`), which no picture shows.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.costs import Costs
-from llmpower.routing.tradeoff import Point, Tradeoff
-from llmpower.routing.workload import IntArray
+from llmpower.routing.costing.costs import Costs
+from llmpower.routing.problem.workload import IntArray
+from llmpower.routing.tradeoffs.tradeoff import Point, Tradeoff
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,8 +15,8 @@ from llmpower.report.amounts import RATES
 from llmpower.report.figure import Figure, Panel, Table
 from llmpower.report.plans import ByHour, Plans
 from llmpower.report.style import HEIGHT, INK, SERIES, WIDTH, colour, legend, values
-from llmpower.routing.rates import UNITS, Weigh
-from llmpower.routing.tariff import HOURS
+from llmpower.routing.problem.rates import UNITS, Weigh
+from llmpower.routing.problem.tariff import HOURS
 
 SHOWN = 3
 """Every so many hours have their name on an axis."""

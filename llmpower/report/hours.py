@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.routing.costs import Costs
-from llmpower.routing.rates import Weigh
-from llmpower.routing.tariff import HOURS, Tariff
-from llmpower.routing.workload import IntArray
+from llmpower.routing.costing.costs import Costs
+from llmpower.routing.problem.rates import Weigh
+from llmpower.routing.problem.tariff import HOURS, Tariff
+from llmpower.routing.problem.workload import IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,8 +18,8 @@ from llmpower.report.hour_figures import hour_figure
 from llmpower.report.plans import Figures, Map, Plans
 from llmpower.report.style import HEIGHT, INK, PAPER, PLAIN, QUIET, WIDTH, colour, legend, values
 from llmpower.routing import Outcome
-from llmpower.routing.rates import AMOUNTS, UNITS
-from llmpower.routing.tradeoff import EDGE
+from llmpower.routing.problem.rates import AMOUNTS, UNITS
+from llmpower.routing.tradeoffs.tradeoff import EDGE
 
 TALL = HEIGHT + 20
 

@@ -15,8 +15,8 @@ from llmpower.exceptions import InputError
 from llmpower.report.drawing import check_drawing, check_suffix, save_chart
 from llmpower.report.style import INK, SERIES, values
 from llmpower.routing import Outcome, RoutingPlan
-from llmpower.routing.baselines import best_blind_mix
-from llmpower.routing.rates import AMOUNTS
+from llmpower.routing.plans.baselines import best_blind_mix
+from llmpower.routing.problem.rates import AMOUNTS
 
 if TYPE_CHECKING:
     import pandas as pd

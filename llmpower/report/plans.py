@@ -2,7 +2,7 @@
 
 Steps of the slider are plans and not steps of ζ. A front of energy and accuracy bends where ζ happens to be 0.98 or
 0.9995, since one long query sets the scaling; equal steps of ζ would jump from the first plan to the last
-(:mod:`llmpower.routing.tradeoff`). Each plan says its ζ.
+(:mod:`llmpower.routing.tradeoffs.tradeoff`). Each plan says its ζ.
 
 Where money or carbon is pursued by a tariff, plans are efficient in that. Each then stands beside the plan of the same
 accuracy that looks at no hours (:mod:`llmpower.report.flat`).
@@ -24,16 +24,16 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.report.flat import Mix, least_energy
 from llmpower.report.hours import Hours
 from llmpower.routing import AccuracyTable, Outcome, Workload
-from llmpower.routing.accuracy import Weighting
-from llmpower.routing.assignment import Assignment
-from llmpower.routing.costs import Costs, predict_costs
-from llmpower.routing.goals import KNEE, check_goal
-from llmpower.routing.latency import refuse_late
-from llmpower.routing.rates import AMOUNTS, PER_POINT, Weigh
-from llmpower.routing.shares import Share, query_limits
-from llmpower.routing.tradeoff import Point, Tradeoff
-from llmpower.routing.uncertainty import interval, summed_designs
-from llmpower.routing.workload import IntArray
+from llmpower.routing.costing.costs import Costs, predict_costs
+from llmpower.routing.costing.latency import refuse_late
+from llmpower.routing.plans.uncertainty import interval, summed_designs
+from llmpower.routing.problem.accuracy import Weighting
+from llmpower.routing.problem.rates import AMOUNTS, PER_POINT, Weigh
+from llmpower.routing.problem.shares import Share, query_limits
+from llmpower.routing.problem.workload import IntArray
+from llmpower.routing.solving.assignment import Assignment
+from llmpower.routing.tradeoffs.goals import KNEE, check_goal
+from llmpower.routing.tradeoffs.tradeoff import Point, Tradeoff
 from llmpower.tables import number_of, shown_cell
 
 if TYPE_CHECKING:

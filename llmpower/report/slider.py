@@ -16,7 +16,7 @@ from llmpower.report.costs import Factors
 from llmpower.report.plan_figures import accuracy_words, zeta_words
 from llmpower.report.plans import ByHour, Figures, Plans, Step
 from llmpower.report.style import SERIES
-from llmpower.routing.rates import AMOUNTS, Weigh
+from llmpower.routing.problem.rates import AMOUNTS, Weigh
 from llmpower.units import J_PER_KWH
 
 MILLION = 1e6

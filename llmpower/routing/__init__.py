@@ -11,42 +11,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmpower.routing.accuracy import AccuracyTable, read_accuracy
-    from llmpower.routing.expansion import cells_table, models_per_query, rows_table
-    from llmpower.routing.frontier import frontier_table, trace_frontier
-    from llmpower.routing.online import OnlineRouter
-    from llmpower.routing.outcome import Outcome, Scaling
-    from llmpower.routing.plan import RoutingPlan
-    from llmpower.routing.planning import route
-    from llmpower.routing.policy import RoutingPolicy, make_policy
-    from llmpower.routing.policy_document import load_policy, save_policy
-    from llmpower.routing.replay import Trace
-    from llmpower.routing.simulation import simulate
-    from llmpower.routing.tariff import read_tariff
-    from llmpower.routing.workload import Workload, read_workload
+    from llmpower.routing.costing.outcome import Outcome, Scaling
+    from llmpower.routing.online.router import OnlineRouter
+    from llmpower.routing.plans.expansion import cells_table, models_per_query, rows_table
+    from llmpower.routing.plans.plan import RoutingPlan
+    from llmpower.routing.plans.planning import route
+    from llmpower.routing.policies.document import load_policy, save_policy
+    from llmpower.routing.policies.policy import RoutingPolicy, make_policy
+    from llmpower.routing.problem.accuracy import AccuracyTable, read_accuracy
+    from llmpower.routing.problem.tariff import read_tariff
+    from llmpower.routing.problem.workload import Workload, read_workload
+    from llmpower.routing.replaying.replay import Trace
+    from llmpower.routing.replaying.simulation import simulate
+    from llmpower.routing.tradeoffs.frontier import frontier_table, trace_frontier
 
 _PUBLIC = {
-    "AccuracyTable": "accuracy",
-    "OnlineRouter": "online",
-    "Outcome": "outcome",
-    "RoutingPlan": "plan",
-    "RoutingPolicy": "policy",
-    "Scaling": "outcome",
-    "Trace": "replay",
-    "Workload": "workload",
-    "cells_table": "expansion",
-    "frontier_table": "frontier",
-    "load_policy": "policy_document",
-    "make_policy": "policy",
-    "models_per_query": "expansion",
-    "read_accuracy": "accuracy",
-    "read_tariff": "tariff",
-    "read_workload": "workload",
-    "route": "planning",
-    "rows_table": "expansion",
-    "save_policy": "policy_document",
-    "simulate": "simulation",
-    "trace_frontier": "frontier",
+    "AccuracyTable": "problem.accuracy",
+    "OnlineRouter": "online.router",
+    "Outcome": "costing.outcome",
+    "RoutingPlan": "plans.plan",
+    "RoutingPolicy": "policies.policy",
+    "Scaling": "costing.outcome",
+    "Trace": "replaying.replay",
+    "Workload": "problem.workload",
+    "cells_table": "plans.expansion",
+    "frontier_table": "tradeoffs.frontier",
+    "load_policy": "policies.document",
+    "make_policy": "policies.policy",
+    "models_per_query": "plans.expansion",
+    "read_accuracy": "problem.accuracy",
+    "read_tariff": "problem.tariff",
+    "read_workload": "problem.workload",
+    "route": "plans.planning",
+    "rows_table": "plans.expansion",
+    "save_policy": "policies.document",
+    "simulate": "replaying.simulation",
+    "trace_frontier": "tradeoffs.frontier",
 }
 
 __all__ = [

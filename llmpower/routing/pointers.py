@@ -1,7 +1,7 @@
 """Routing's door to C: cffi's module, and pointers to NumPy's arrays that are checked here, because C cannot.
 
 Every array is contiguous, of the type that C reads, and as long as it says. What is called with them stands in
-:mod:`~llmpower.routing.kernels` and :mod:`~llmpower.routing.row_kernels`.
+:mod:`~llmpower.routing.solving.kernels` and :mod:`~llmpower.routing.problem.row_kernels`.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from llmpower.cli.route import WEIGHTINGS
 from llmpower.cli.tariffs import WEIGHS
 from llmpower.modelling import load_models
 from llmpower.routing import Workload, load_policy, read_accuracy, route
-from llmpower.routing.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
-from llmpower.routing.rates import WEIGHS as KNOWN_WEIGHS
+from llmpower.routing.problem.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
+from llmpower.routing.problem.rates import WEIGHS as KNOWN_WEIGHS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -9,7 +9,7 @@ import pytest
 from llmpower.modelling import WorkloadModel, fit, screen
 from llmpower.report import Hours, Plans, plan_steps, render
 from llmpower.routing import Workload
-from llmpower.routing.tariff import Tariff
+from llmpower.routing.problem.tariff import Tariff
 
 # A name that markup, selectors and patterns would trip over.
 ODD = 'large <b>"&amp;"</b> [x]'

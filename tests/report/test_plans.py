@@ -12,8 +12,8 @@ from llmpower.report import Factors, Hours, Plans, plan_steps, read_steps
 from llmpower.report.plan_figures import span, zeta_words
 from llmpower.report.slider import saved
 from llmpower.routing import Workload, frontier_table, route, trace_frontier
-from llmpower.routing.goals import AccuracyFloor
-from llmpower.routing.tariff import Tariff
+from llmpower.routing.problem.tariff import Tariff
+from llmpower.routing.tradeoffs.goals import AccuracyFloor
 from llmpower.units import J_PER_KWH
 
 ODD = 'large <b>"&amp;"</b> [x]'

@@ -11,7 +11,7 @@ import pytest
 
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import AccuracyTable, Workload, models_per_query, route
-from llmpower.routing.costs import predict_costs
+from llmpower.routing.costing.costs import predict_costs
 
 Models = list[WorkloadModel]
 SHARES = {"Llama-2-7B": 0.05, "Llama-2-13B": 0.2, "Llama-2-70B": 0.75}

@@ -20,7 +20,7 @@ from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.streaming import fit_datasets
 from llmpower.modelling.streaming.reading import KEEPING, keeps_pages
 from llmpower.modelling.streaming.workers import local_client, on_workers, scanner_of
-from llmpower.routing.counting import count_datasets
+from llmpower.routing.problem.counting import count_datasets
 from llmpower.sampling import Sampler, simulated_library
 
 Make = Callable[..., pd.DataFrame]

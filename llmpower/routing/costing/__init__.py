@@ -1,0 +1,1 @@
+"""What every cell costs on every choice, and what a division of them comes to."""

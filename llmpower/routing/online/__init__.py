@@ -1,0 +1,1 @@
+"""One query at a time, by a policy's prices."""

@@ -1,0 +1,1 @@
+"""A plan: made, held against others, doubted, and read back into the workload's rows."""
