@@ -42,13 +42,15 @@ def parse_columns(pairs: Iterable[str], option: str = COLUMN) -> dict[str, str]:
     ``option`` is what they were given by.
 
     Raises:
-        InputError: an entry is not of the form NAME=HEADER.
+        InputError: an entry is not of the form NAME=HEADER, or has the name or the header of an earlier one.
     """
     columns: dict[str, str] = {}
     for pair in pairs:
         name, separator, header = pair.partition("=")
         if not (separator and name and header):
             raise InputError(option, pair, "write NAME=HEADER, such as input_tokens=ContextTokens")
+        if name in columns or header in columns.values():
+            raise InputError(option, pair, "an earlier one has the same name or header; give each once")
         columns[name] = header
     return columns
 
@@ -68,7 +70,7 @@ def read_table(
     nothing gives any.
 
     Raises:
-        InputError: no such file, unknown suffix, unreadable content, or a missing column.
+        InputError: no such file, unknown suffix, unreadable content, or a column that is missing or there twice.
     """
     import pandas as pd
 
@@ -78,6 +80,9 @@ def read_table(
                 # "None", "NA" and "007" can be names of models; only the empty cell means absent.
                 words = dict.fromkeys(((columns or {}).get(name, name) for name in WORDS), str)
                 frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"], dtype=words)
+                # pandas calls the second one so; others may too.
+                if any(f"{name}.1" in frame.columns for name in frame.columns):
+                    _refuse_twice(_header(path), path)
             case ".parquet":
                 frame = pd.read_parquet(path)
             case ".jsonl":
@@ -86,6 +91,11 @@ def read_table(
                 raise InputError(what, path, f"files ending in {suffix!r} are not read; use one of {_formats()}")
     renamed = our_names(list(frame.columns), columns or {}, required, path, option)
     return frame.rename(columns=renamed)
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return next(row for row in csv.reader(file) if row)
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
@@ -150,8 +160,9 @@ def our_names(
     """Our name for each header that ``columns`` (name → header) gives another one.
 
     Raises:
-        InputError: a header is not there or would be there twice, or a ``required`` name is missing or there twice.
+        InputError: a header is not there, or is or would be there twice, or a ``required`` name is missing.
     """
+    _refuse_twice(found, path)
     for name, header in columns.items():
         if header not in found:
             raise InputError(
@@ -170,10 +181,13 @@ def our_names(
         fix = f"name its header with {option} {missing[0]}=HEADER" if option else "rename the one that is meant"
         advice = f"{path} lacks this column (it has: {_listed(names) or 'none'}); {fix}"
         raise InputError("column", missing[0], advice)
-    # pandas calls the second one so.
-    if twice := [name for name in required if names.count(name) > 1 or f"{name}.1" in names]:
-        raise InputError("column", twice[0], f"{path} has this column twice; keep the one that is meant")
     return renamed
+
+
+def _refuse_twice(header: Sequence[str], path: Path) -> None:
+    # Spreadsheets leave columns without a name behind.
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise InputError("column", twice[0], f"{path} has this column twice; keep the one that is meant")
 
 
 def _listed(names: Sequence[object]) -> str:

@@ -66,6 +66,7 @@ def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
         ("t.csv", "a\n1\n", {}, "lacks this column"),
         ("t.jsonl", "", {}, r"lacks this column \(it has: none\)"),
         ("t.csv", "input_tokens,input_tokens\n1,2\n", {}, "has this column twice"),
+        ("t.csv", "\ninput_tokens,n,n\n1,2,3\n", {}, "column = n: .* has this column twice"),
         ("t.csv", "input_tokens;output_tokens\n1;2\n", {}, "separated by semicolons; save it with commas"),
         ("t.csv", "input_tokens\toutput_tokens\n1\t2\n", {}, "separated by tabs; save it with commas"),
         ("t.csv", "output_tokens, input_tokens\n1, 2\n", {}, r"it has: output_tokens, ' input_tokens'\)"),
@@ -79,6 +80,18 @@ def test_tables_that_cannot_be_used(
         path.write_text(content)
     with pytest.raises(InputError, match=said):
         read_table(path, columns=columns, required=["input_tokens"])
+
+
+def test_names_of_no_column_and_names_as_pandas_makes_them_may_stay(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("n,n.1,,\n1,2,,\n")
+    assert read_table(path)[["n", "n.1"]].to_numpy().tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("pairs", [["x=a", "x=b"], ["x=a", "y=a"]], ids=" ".join)
+def test_column_options_of_which_one_would_not_count(pairs: list[str]) -> None:
+    with pytest.raises(InputError, match=f"--column = {pairs[1]}: an earlier one has the same name or header"):
+        parse_columns(pairs)
 
 
 @pytest.mark.parametrize("pair", ["x", "=x", "x=", ""])
