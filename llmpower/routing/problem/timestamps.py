@@ -59,9 +59,22 @@ def _times(column: pd.Series, what: str = "the time of arrival") -> pd.Series[An
     else:
         times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         wrong = times.isna().to_numpy()
+        if wrong.any():
+            # One cell that is no number makes texts of a column of seconds.
+            seconds = pd.to_numeric(column.where(wrong), errors="coerce").astype(np.float64)
+            if (numbers := np.isfinite(seconds.to_numpy())).any():
+                if not wrong.all():
+                    raise _mixed(column, int(np.argmin(wrong)), int(np.argmax(numbers)))
+                times, wrong = seconds, ~numbers
     if wrong.any():
         row = int(np.argmax(wrong))
         shown = "empty" if column.isna().iloc[row] else column.iloc[row]
         advice = f"row {row + 1} needs {what}, as an ISO date or in seconds; correct it or leave it out"
         raise InputError("timestamp", shown, advice)
     return times
+
+
+def _mixed(column: pd.Series, date: int, seconds: int) -> InputError:
+    told = f"row {seconds + 1} is in seconds, and row {date + 1} a date ({column.iloc[date]})"
+    advice = f"{told}; write all of this column as ISO dates, or all in seconds"
+    return InputError("timestamp", column.iloc[seconds], advice)
