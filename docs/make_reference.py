@@ -50,7 +50,8 @@ SETTINGS_HEAD = """# Settings
 
 Written by `python docs/make_reference.py` from the options of `llmpower daemon`. A key stands in a TOML file
 (`/etc/llmpower/llmpower.toml`, or what `--config` names), as an option `--KEY` on the command line, or in the
-environment. The command line beats the environment, which beats the file. An unknown key is refused.
+environment. The command line beats the environment, which beats the file. An unknown key is refused. An empty variable
+is as none, so what an empty value turns off is turned off in the file or on the command line.
 
 | key | default | meaning | environment |
 |---|---|---|---|

@@ -146,6 +146,16 @@ def test_every_option_has_its_environment_variable(tmp_path: Path) -> None:
     assert ended.stderr.startswith("llmpower: error: web.listen-address = here")
 
 
+def test_an_empty_variable_overrides_nothing_and_an_empty_option_does(tmp_path: Path) -> None:
+    settings = tmp_path / "llmpower.toml"
+    settings.write_text('powercap-root = "/none"\nweb.listen-address = "here"\n')
+    environ = os.environ | {"LLMPOWER_DAEMON_POWERCAP_ROOT": ""}
+    ended = run_forked("daemon", "--config", str(settings), env=environ)
+    assert ended.stderr.startswith("llmpower: error: powercap-root = /none")
+    ended = run_forked("daemon", "--config", str(settings), "--powercap-root", "", env=environ)
+    assert ended.stderr.startswith("llmpower: error: web.listen-address = here")
+
+
 def test_systemd_hears_ready_only_when_spans_are_taken(start: Callable[..., Daemon], tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(os.fspath(tmp_path / "notify"))
