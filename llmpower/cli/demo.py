@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from llmpower.cli.progress import without_bars_in_pipes
 from llmpower.cli.signals import ended_in_order
 from llmpower.exceptions import DaemonUnreachableError, InputError, LlmpowerError
 from llmpower.files import write_text
@@ -141,6 +142,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path)
 def _profile(out: Path, socket: Path, quick: bool) -> None:
     from llmpower.profiling.samples import SMALL, random_llama, smollm2_gguf
 
+    without_bars_in_pipes()
     real = smollm2_gguf()
     click.echo(f"\nMaking {RANDOM}, a second model, with random weights.")
     random = out / RANDOM

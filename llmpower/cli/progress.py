@@ -6,6 +6,7 @@ there is nothing to call, so that work costs what it costs.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,12 @@ def shown(label: str) -> Iterator[Progress | None]:
 
     with bar:
         yield tell
+
+
+def without_bars_in_pipes() -> None:
+    """Keep the progress bars of libraries to terminals too; before they are imported, as tqdm reads it then."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def told(items: Iterable[_Item], total: int, progress: Progress, steps: int = 200) -> Iterator[_Item]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmpower.cli.progress import without_bars_in_pipes
 from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def check(model: str | None, options: Options) -> None:
 
 def local(model: str | None, socket_path: Path, store: Path | None, options: Options) -> Target:
     """A model in this process. From here on torch is needed, and with it seconds."""
-    if not sys.stderr.isatty():
-        # The libraries' own progress bars; tqdm reads it when it is imported.
-        os.environ.setdefault("TQDM_DISABLE", "1")
+    without_bars_in_pipes()
     from llmpower.profiling import Generation, check_lengths, find_model, load_model, quieten_transformers, read_config
     from llmpower.spans import SpanClient
 

@@ -13,12 +13,17 @@ import pytest
 
 from llmpower.cli import demo
 
+DEMO = [sys.executable, "-m", "llmpower.cli.main", "demo", "--quick"]
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
+
 
 def test_a_demo_that_is_ended_leaves_no_daemon_behind(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
     log = tmp_path / "daemon.log"
-    command = [sys.executable, "-m", "llmpower.cli.main", "demo", "--quick", "--out", str(tmp_path), "--port", port]
+    command = [*DEMO, "--out", str(tmp_path), "--port", free_port()]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as started:
         while not log.exists() or "metrics http" not in log.read_text():
             assert started.poll() is None
@@ -26,6 +31,18 @@ def test_a_demo_that_is_ended_leaves_no_daemon_behind(tmp_path: Path) -> None:
         started.terminate()
         assert started.wait() == 128 + signal.SIGTERM
     assert "stopped; 0 spans stored" in log.read_text().splitlines()[-1]
+
+
+def test_libraries_show_no_bars_where_there_is_no_terminal(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("w+b") as stderr:
+        command = [*DEMO, "--out", str(tmp_path), "--port", free_port()]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as started:
+            # The model with random weights is saved before.
+            assert started.stdout
+            assert any(line.startswith("# Measuring") for line in started.stdout)
+            started.terminate()
+        stderr.seek(0)
+        assert b"%|" not in stderr.read()
 
 
 DEAF = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print('deaf', file=sys.stderr); time.sleep(60)"

@@ -60,7 +60,7 @@ def test_a_campaign_from_the_command_line(receiver: Any, tiny_llama_directory: P
     assert "SIMULATED" in result.stderr
     # No terminal, so a line for each finished cell and no bar.
     assert sum("of 4 cells" in line for line in result.stderr.splitlines()) == 4
-    assert "\r" not in result.stderr
+    assert "%|" not in result.stderr
 
 
 def test_a_finished_campaign_resumed_measures_nothing_more(
