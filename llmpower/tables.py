@@ -241,7 +241,7 @@ def number_of(value: object) -> float:
     """A cell's number, or NaN where it holds none."""
     try:
         return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return nan
 
 

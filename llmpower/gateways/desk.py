@@ -59,7 +59,11 @@ class Desk:
             atexit.register(self.close)
 
     def choose(self, characters: int, label: str | None = None, at_most: float | None = None) -> str:
-        """The name of the model for a request of so many characters; see :meth:`OnlineRouter.choose`."""
+        """The name of the model for a request of so many characters; see :meth:`OnlineRouter.choose`.
+
+        A client's limit that allows no answer is none: -1 asks some servers for an answer of any length.
+        """
+        at_most = at_most if at_most is not None and at_most > 0 else None
         tokens = max(1, round(characters / self._characters_per_token))
         return self.router.choose(tokens, query_class=label, at_most=at_most).name
 

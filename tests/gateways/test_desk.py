@@ -20,6 +20,11 @@ def policy() -> RoutingPolicy:
     return make(two_models(), {"small": 0.5, "large": 0.7}, PAST, shares={"small": 0.5, "large": 0.5})
 
 
+def test_a_limit_that_allows_no_answer_is_none(policy: RoutingPolicy) -> None:
+    desk = Desk(OnlineRouter(policy))
+    assert [desk.choose(4000, at_most=limit) for limit in (-1, float("nan"))] == [desk.choose(4000)] * 2
+
+
 def test_shares_are_kept_of_requests_known_by_their_characters(policy: RoutingPolicy) -> None:
     desk = Desk(OnlineRouter(policy, period=400))
     chosen = []

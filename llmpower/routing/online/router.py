@@ -17,18 +17,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from threading import Lock
 
-from llmpower.exceptions import InputError
 from llmpower.routing.online.costs import QueryCosts, cheapest
 from llmpower.routing.online.curves import ExpectedCosts
 from llmpower.routing.online.in_time import InTime
 from llmpower.routing.online.prices import FollowingPrices, price_sample, response
 from llmpower.routing.online.quotas import Quotas
 from llmpower.routing.online.state import RouterState, load_state, policy_digest, save_state
+from llmpower.routing.online.token_counts import Query, count, length, queries_of
 from llmpower.routing.policies.lengths import Law, OutputLengthLearner, exactly
 from llmpower.routing.policies.policy import PolicyModel, RoutingPolicy, middle_of_the_fits
 from llmpower.routing.policies.tariff import ALWAYS
@@ -48,10 +47,6 @@ than the period follows its waves, which the optimum over the period does not.""
 
 REFRESH = 8
 """Queries from one look at the deviations to the next."""
-
-Query = tuple[int, float | None, str | None, float | None]
-"""τin, τout where it was known before the answer came, the application's label, and when it came, where that is known.
-"""
 
 
 class OnlineRouter:
@@ -130,7 +125,13 @@ class OnlineRouter:
             output_tokens: τout where it is known, or the client says it.
             query_class: the application's label, if there is one: it says more about the answer than τin does.
             at_most: the longest answer that the client allows (``max_tokens``).
+
+        Raises:
+            InputError: a length cannot be; nothing was chosen.
         """
+        input_tokens = count("input_tokens", input_tokens)
+        output_tokens = None if output_tokens is None else length("output_tokens", output_tokens)
+        at_most = None if at_most is None else length("at_most", at_most)
         with self._lock:
             # Answers bring prices up to date, as nobody waits for those; but they may be long in coming.
             if self._until_refresh <= -REFRESH:
@@ -142,11 +143,11 @@ class OnlineRouter:
                 assert self.policy.tariff is not None
                 self._rate = self.policy.tariff.stretch(now_s)
             part = self._rate.part
-            if at_most is None and output_tokens is None and input_tokens >= 0:
+            if at_most is None and output_tokens is None:
                 if self._in_time is not None:
                     still_open = self._in_time.of_unknown(input_tokens, query_class, still_open)
                 chosen = self._expected.cheapest(input_tokens, query_class, prices, still_open, part)
-            elif self._in_time is None and output_tokens is not None and output_tokens >= 0 and input_tokens >= 0:
+            elif self._in_time is None and output_tokens is not None:
                 costs = self._costs.known(input_tokens, output_tokens, query_class, part)
                 chosen = cheapest(costs, prices, still_open)
             else:
@@ -160,7 +161,12 @@ class OnlineRouter:
             return self.policy.models[chosen]
 
     def observe(self, input_tokens: int, output_tokens: int, *, query_class: str | None = None) -> None:
-        """Learn how long the answer to a query was, however much later it comes."""
+        """Learn how long the answer to a query was, however much later it comes.
+
+        Raises:
+            InputError: a length cannot be; nothing was learnt.
+        """
+        input_tokens, output_tokens = count("input_tokens", input_tokens), count("output_tokens", output_tokens)
         with self._lock:
             self._lengths.observe(input_tokens, output_tokens, query_class)
             for curves in self._curves:
@@ -172,17 +178,20 @@ class OnlineRouter:
         self,
         input_tokens: Iterable[int],
         output_tokens: Iterable[int],
-        classes: Iterable[str | None] = repeat(None),
+        classes: str | Iterable[str | None] | None = None,
         *,
-        times_s: Iterable[float | None] = repeat(None),
+        times_s: Iterable[float | None] | None = None,
         lengths_known: bool = False,
     ) -> None:
         """Begin with what is known of queries of the past: lengths, and prices at which they would keep the shares.
 
-        ``times_s`` are those at which they came, in seconds since 1970; ``lengths_known`` says that queries to come
-        will be chosen for with their τout.
+        ``classes`` are their labels, or one label of all; ``times_s`` when they came, in seconds since 1970;
+        ``lengths_known`` says that queries to come will be chosen for with their τout.
+
+        Raises:
+            InputError: a length cannot be, or there is not one of each for each query; nothing was learnt.
         """
-        for τin, τout, query_class, at_s in zip(input_tokens, output_tokens, classes, times_s):  # noqa: B905 (repeats)
+        for τin, τout, query_class, at_s in queries_of(input_tokens, output_tokens, classes, times_s):
             with self._lock:
                 self._lengths.observe(τin, τout, query_class)
                 self._memory.append((τin, float(τout) if lengths_known else None, query_class, at_s))
@@ -275,9 +284,6 @@ class OnlineRouter:
     def _law(
         self, input_tokens: int, output_tokens: float | None, query_class: str | None, at_most: float | None = None
     ) -> Law:
-        if input_tokens < 0 or (output_tokens is not None and not output_tokens >= 0):
-            field, value = ("input_tokens", input_tokens) if input_tokens < 0 else ("output_tokens", output_tokens)
-            raise InputError(field, value, "a query has 0 tokens or more; leave output_tokens out where it is unknown")
         if output_tokens is not None:
             return exactly(output_tokens)
         law = self._lengths.law(input_tokens, query_class)

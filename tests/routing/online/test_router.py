@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,7 +183,52 @@ def test_too_little_is_not_learnt_from(policy: RoutingPolicy) -> None:
     assert router.prices == before
 
 
-@pytest.mark.parametrize(("τin", "τout"), [(-1, None), (10, -1.0), (10, float("nan"))], ids=["input", "output", "nan"])
-def test_what_is_no_query_is_refused(policy: RoutingPolicy, τin: int, τout: float | None) -> None:
-    with pytest.raises(InputError, match="tokens"):
-        OnlineRouter(policy).choose(τin, τout)
+NO_LENGTHS = [-1, float("nan"), float("inf"), 10**400, "many", None]
+
+
+@pytest.mark.parametrize("value", [*NO_LENGTHS, 1.5])
+def test_what_is_no_count_of_tokens_is_refused(policy: RoutingPolicy, value: Any) -> None:
+    router = OnlineRouter(policy)
+    with pytest.raises(InputError, match=r"input_tokens = .*tokens"):
+        router.choose(value)
+    for field, lengths in (("input_tokens", (value, 10)), ("output_tokens", (10, value))):
+        with pytest.raises(InputError, match=f"{field} = .*tokens"):
+            router.observe(*lengths)
+        with pytest.raises(InputError, match=f"{field} = .*tokens"):
+            router.remember(*([tokens] for tokens in lengths))
+    assert sum(router.served.values()) == 0
+
+
+@pytest.mark.parametrize("field", ["output_tokens", "at_most"])
+@pytest.mark.parametrize("value", NO_LENGTHS[:-1])
+def test_what_is_no_hint_is_refused(policy: RoutingPolicy, field: str, value: Any) -> None:
+    router = OnlineRouter(policy)
+    with pytest.raises(InputError, match=f"{field} = .*tokens"):
+        router.choose(10, **{field: value})
+    assert sum(router.served.values()) == 0
+
+
+def test_counts_from_tables_are_counts(policy: RoutingPolicy, tmp_path: Path) -> None:
+    router, plain = (OnlineRouter(policy, clock=lambda: 0.0) for _ in range(2))
+    for τin, τout in ((np.int64(200), np.uint16(50)), (np.float64(300.0), np.float32(70.0))):
+        assert router.choose(τin, τout) == plain.choose(int(τin), float(τout))
+        router.observe(τin, τout)
+        plain.observe(int(τin), int(τout))
+    for saved, name in ((router, "router"), (plain, "plain")):
+        saved.save(tmp_path / name)
+    assert (tmp_path / "router").read_text() == (tmp_path / "plain").read_text()
+
+
+def test_a_label_may_be_that_of_all_that_is_remembered(policy: RoutingPolicy, tmp_path: Path) -> None:
+    for name, classes in (("one", "chat"), ("each", ["chat"] * 50)):
+        router = OnlineRouter(policy)
+        router.remember(PAST[0][:50], PAST[1][:50], classes)
+        router.save(tmp_path / name)
+    assert (tmp_path / "one").read_text() == (tmp_path / "each").read_text()
+
+
+@pytest.mark.parametrize("field", ["output_tokens", "classes", "times_s"])
+def test_columns_of_different_lengths_are_not_remembered(policy: RoutingPolicy, field: str) -> None:
+    columns = {"input_tokens": [8, 9], "output_tokens": [10, 20]}
+    with pytest.raises(InputError, match=f"{field} = 1 values: there are 2 input_tokens"):
+        OnlineRouter(policy).remember(**(columns | {field: [5]}))
