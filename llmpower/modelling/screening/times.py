@@ -15,6 +15,9 @@ TOUCHING_NS = 5_000_000
 """The wall clock may have been set between two trials by so much."""
 
 SECOND_NS = 1_000_000_000
+LONGEST_S = 2**62 / SECOND_NS
+"""Half of the years that 64 bits of nanoseconds count; what seems to have run for longer has run into all after it."""
+
 NO_TIME = np.iinfo(np.int64).min
 
 
@@ -62,14 +65,15 @@ def _overlaps(rows: Rows, started_ns: NDArray[np.int64], timed: Mask) -> NDArray
     if not len(row):
         return overlap_s
     begin = started_ns[row]
-    end = begin + np.round(rows.runtime_s[row] * SECOND_NS).astype(np.int64)
+    ran_ns = np.round(np.minimum(rows.runtime_s[row], LONGEST_S) * SECOND_NS).astype(np.int64)
+    end = begin + np.minimum(ran_ns, np.iinfo(np.int64).max - np.maximum(begin, 0))
     order = np.lexsort((begin, device))
     row, device, begin, end = row[order], device[order], begin[order], end[order]
     latest = np.asarray(pd.Series(end).groupby(device).cummax())
     alike = device[1:] == device[:-1]
     touching = SECOND_NS if (begin % SECOND_NS == 0).all() else TOUCHING_NS
-    into_next = np.where(alike, end[:-1] - begin[1:], 0)
-    into_former = np.where(alike, np.minimum(latest[:-1], end[1:]) - begin[1:], 0)
+    into_next = np.where(alike & (end[:-1] > begin[1:]), end[:-1] - begin[1:], 0)
+    into_former = np.where(alike & (latest[:-1] > begin[1:]), np.minimum(latest[:-1], end[1:]) - begin[1:], 0)
     for rows_in, length in ((row[:-1], into_next), (row[1:], into_former)):
         np.maximum.at(overlap_s, rows_in, np.where(length > touching, length / SECOND_NS, 0.0))
     return np.minimum(overlap_s, np.nan_to_num(rows.runtime_s))

@@ -261,3 +261,16 @@ def test_a_long_trial_overlaps_with_all_that_run_in_it(campaign: Campaign) -> No
     inside = (pd.to_datetime(rows["started_at"]) < ends[20]) & (rows.index >= 20)
     assert inside.sum() > 10
     assert list(found) == list(rows.index[inside])
+
+
+@pytest.mark.parametrize("runtime_s", [1e10, 1e25], ids=["317 years", "aeons"])
+def test_a_trial_longer_than_any_clock_counts_runs_into_all_after_it(campaign: Campaign, runtime_s: float) -> None:
+    rows = campaign()
+    rows.loc[20, ["runtime_s", "gpu_energy_j", "cpu_energy_j"]] = [runtime_s, 250 * runtime_s, 40 * runtime_s]
+    assert list(np.flatnonzero(screen(rows).marks["overlap"])) == list(range(20, len(rows)))
+
+
+def test_trials_further_apart_than_a_clock_counts_do_not_overlap(campaign: Campaign) -> None:
+    rows = campaign()
+    rows.loc[0, "started_at"], rows.loc[len(rows) - 1, "started_at"] = "1690-01-01T00:00:00Z", "2250-01-01T00:00:00Z"
+    assert "overlap" not in screen(rows.iloc[[0, -1]]).marks
