@@ -98,6 +98,8 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
         "threads_per_worker": 1,
         "processes": True,
         "dashboard_address": None,
+        # Without a dashboard the scheduler's pages of its state would still be on 8787, or say that others are there.
+        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
         "preload": list(PRELOADED),
     }
     with (

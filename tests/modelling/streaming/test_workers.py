@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +110,16 @@ def test_what_a_worker_refuses_is_refused_in_the_same_words(client: Client, make
 def test_an_address_without_a_scheduler_is_refused() -> None:
     with pytest.raises(InputError, match="--dask"), on_workers("tcp://127.0.0.1:1", connect_s=1):
         pass
+
+
+def test_the_port_of_dasks_dashboard_is_left_to_others() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # somebody has it already
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        with warnings.catch_warnings(action="error"), local_client(1):
+            pass
 
 
 def test_workers_of_this_machine_leave_its_gpus_alone() -> None:
