@@ -23,7 +23,7 @@ COMMANDS = {
     "python": [sys.executable, "-c", "pass"],
     "import click": [sys.executable, "-c", "import click"],
     "llmpower --help": [sys.executable, "-m", "llmpower.cli.main", "--help"],
-    "llmpower status": [sys.executable, "-m", "llmpower.cli.main", "status", "--socket", "/nonexistent/llmpower.sock"],
+    "llmpower status": [sys.executable, "-m", "llmpower.cli.main", "status", "--socket", "/dev/null/none.sock"],
     "import statsmodels": [sys.executable, "-c", "import statsmodels.api"],
 }
 

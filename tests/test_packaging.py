@@ -83,7 +83,7 @@ def test_the_wheel_runs_from_where_it_was_unpacked(wheel: Path, tmp_path: Path) 
 
 
 def test_without_a_compiler_a_sentence_says_what_to_install(tmp_path: Path) -> None:
-    done = build_wheel(tmp_path, CC="/nonexistent/gcc")
+    done = build_wheel(tmp_path, CC=str(tmp_path / "none"))
     assert done.returncode != 0
     assert "install them (Debian: apt install gcc python3-dev" in done.stdout + done.stderr
 

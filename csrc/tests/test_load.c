@@ -89,7 +89,7 @@ static void test_nonsense(void) {
     const char *texts[] = {"",
                            "cpus",
                            "cpu:",
-                           "cpu:/none",
+                           "cpu:/dev/null/none",
                            "constant:",
                            "constant:-1",
                            "constant:1x",
@@ -97,7 +97,7 @@ static void test_nonsense(void) {
                            "square:1,2,-1",
                            "square:1,2,3,4",
                            "constant:nan",
-                           "file:/nonexistent"};
+                           "file:/dev/null/none"};
     char error[256];
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         CHECK(load_open(texts[i], 0, 0, 0, error, sizeof error) == NULL);

@@ -197,7 +197,7 @@ static void test_a_lost_card_is_found_again(void) {
 
 static void test_failures(void) {
     struct llmpower_sampler *sampler = NULL;
-    struct llmpower_options missing = options_with("/nonexistent/libnvidia-ml.so.1", NULL);
+    struct llmpower_options missing = options_with("libllmpower-none.so", NULL);
     CHECK(llmpower_open(&missing, &sampler, error, sizeof error) == LLMPOWER_NO_LIBRARY);
     struct llmpower_options wrong = options_with("libm.so.6", NULL);
     CHECK(llmpower_open(&wrong, &sampler, error, sizeof error) == LLMPOWER_WRONG_LIBRARY);
@@ -210,7 +210,7 @@ static void test_failures(void) {
 }
 
 static void test_nothing_to_sample(void) {
-    struct llmpower_options none = options_with(NULL, "/nonexistent");
+    struct llmpower_options none = options_with(NULL, "/dev/null/none");
     struct llmpower_sampler *sampler = NULL;
     CHECK(llmpower_open(&none, &sampler, error, sizeof error) == 0);
     CHECK((uintptr_t)sampler % 64 == 0); /* its rings keep their indices on lines of their own */

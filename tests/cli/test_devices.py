@@ -57,7 +57,7 @@ def test_a_library_of_the_wrong_kind_is_one_line() -> None:
 
 def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
     done = run(
-        *("doctor", "--nvml-library", "/nonexistent/libnvidia-ml.so.1", "--powercap-root", str(tmp_path)),
+        *("doctor", "--nvml-library", str(tmp_path / "none.so"), "--powercap-root", str(tmp_path)),
         *("--socket", str(tmp_path / "s"), "--json"),
     )
     assert done.returncode == 0, done.stderr
@@ -67,11 +67,11 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
         assert findings[check]["fix"]
 
 
-def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any) -> None:
+def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any, tmp_path: Path) -> None:
     problem = {"what": "card (GPU-a) has been stalled for 5 s", "fix": "dmesg"}
     receiver.status = {"version": "0.0.1", "pid": 7, "uptime_s": 61.0, "simulated": False, "problems": [problem]}
     receiver.status["metrics_url"] = "http://127.0.0.1:9/metrics"
-    done = run("doctor", "--nvml-library", "/nonexistent", "--socket", str(receiver.path), "--json")
+    done = run("doctor", "--nvml-library", str(tmp_path / "none.so"), "--socket", str(receiver.path), "--json")
     daemon = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "daemon"]
     assert [(finding["ok"], finding["fix"]) for finding in daemon] == [
         (True, None),
@@ -97,7 +97,7 @@ def test_doctor_asks_for_the_metrics(text: str | None, ok: bool, found: str, rec
     receiver.status = {"version": "0", "pid": 7, "uptime_s": 61.0, "metrics_url": server.url}
     if text == "away":
         server.close()
-    done = run("doctor", "--nvml-library", "/nonexistent", "--socket", str(receiver.path), "--json")
+    done = run("doctor", "--nvml-library", str(tmp_path / "none.so"), "--socket", str(receiver.path), "--json")
     (metrics,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "metrics"]
     assert metrics["ok"] is ok
     assert metrics["found"].startswith(f"{server.url} {found}")

@@ -149,9 +149,9 @@ def test_a_time_without_offset_is_this_machines(store: Path, tmp_path: Path) -> 
         (["--since", "99999999w"], "--since = 99999999w: is no time"),
         (["--since", "1h", "--until", "2h"], "--until = 20"),
         (["--until", "2026-01-01T00:00Z", "--since", "2026-01-01T00:00Z"], "--until = 20"),
-        (["--store", "/none/spans.db"], "--store = /none/spans.db: no such file; start 'llmpower daemon'"),
+        (["--store", "/dev/null/spans.db"], "--store = /dev/null/spans.db: no such file; start 'llmpower daemon'"),
         (["-o", "m.xlsx"], "-o = m.xlsx: cannot tell the format"),
-        (["-o", "/none/m.csv"], "-o = /none/m.csv: cannot write there"),
+        (["-o", "/dev/null/m.csv"], "-o = /dev/null/m.csv: cannot write there"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(options: list[str], told: str, store: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_tariff_makes_plans_of_money(run_cli: Run, run_report: Run, directory:
             "--workload-column = input_tokens: write NAME=HEADER",
         ),
         (["--plots", "/dev/null/plots"], "--plots = /dev/null/plots: cannot be made"),
-        (["-o", "/nonexistent/page.html"], "-o = /nonexistent/page.html"),
+        (["-o", "{d}/none/page.html"], "/none/page.html: cannot write there"),
         (["--where", "batch_size == 1"], "--where = batch_size == 1: says how --measurements is taken"),
         (["--workload-column", "input_tokens=x"], "--workload-column = input_tokens=x: says how --workload is taken"),
         (["--max-runtime", "20"], "--max-runtime = 20.0: says how --workload is taken"),

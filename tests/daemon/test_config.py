@@ -118,7 +118,7 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         ("rate = true", "rate", "number of reads per second"),
         ("store = 3", "store", "is not a path"),
         ('socket = ""', "socket", "is not a path"),
-        ('powercap-root = "/none/powercap"', "powercap-root", "is no directory; check the path, or leave it empty"),
+        ('powercap-root = "/dev/null/none"', "powercap-root", "is no directory; check the path, or leave it empty"),
         ("powercap-root = 3", "powercap-root", "is not a path"),
         ("nvml-library = false", "nvml-library", "is not a path"),
         ("retention.time = 90", "retention.time", "such as 90d"),

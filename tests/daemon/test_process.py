@@ -148,10 +148,10 @@ def test_every_option_has_its_environment_variable(tmp_path: Path) -> None:
 
 def test_an_empty_variable_overrides_nothing_and_an_empty_option_does(tmp_path: Path) -> None:
     settings = tmp_path / "llmpower.toml"
-    settings.write_text('powercap-root = "/none"\nweb.listen-address = "here"\n')
+    settings.write_text('powercap-root = "/dev/null/none"\nweb.listen-address = "here"\n')
     environ = os.environ | {"LLMPOWER_DAEMON_POWERCAP_ROOT": ""}
     ended = run_forked("daemon", "--config", str(settings), env=environ)
-    assert ended.stderr.startswith("llmpower: error: powercap-root = /none")
+    assert ended.stderr.startswith("llmpower: error: powercap-root = /dev/null/none")
     ended = run_forked("daemon", "--config", str(settings), "--powercap-root", "", env=environ)
     assert ended.stderr.startswith("llmpower: error: web.listen-address = here")
 

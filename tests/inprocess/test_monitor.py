@@ -220,7 +220,7 @@ def test_closing_measures_what_has_ended_and_then_nothing(monitor: Monitor, capl
     second.close()
 
 
-def test_the_latest_one_open_is_where_spans_go_and_one_that_nobody_holds_ends(monitor: Monitor) -> None:
+def test_the_latest_one_open_is_where_spans_go_and_one_that_nobody_holds_ends(monitor: Monitor, tmp_path: Path) -> None:
     threads = threading.active_count()
     with simulation(load="constant:100"):
         second = Monitor(backend="simulated", powercap_root=None)
@@ -230,7 +230,7 @@ def test_the_latest_one_open_is_where_spans_go_and_one_that_nobody_holds_ends(mo
     gc.collect()
     assert current_sink() is monitor
     assert threading.active_count() == threads
-    explicit = SpanClient(Path("/nonexistent/s.sock"))
+    explicit = SpanClient(tmp_path / "none.sock")
     with llmpower.span(model_name="llama", client=explicit) as call:
         pass
     assert call.measurement(0.0) is None
@@ -262,10 +262,10 @@ def test_a_span_that_does_not_say_on_which_of_several_cards_it_ran_is_told_their
     assert f"{monitor.devices[0].uuid}, GPU-b" in caplog.text
 
 
-def test_without_a_driver_it_says_what_to_do_and_leaves_nothing_behind() -> None:
+def test_without_a_driver_it_says_what_to_do_and_leaves_nothing_behind(tmp_path: Path) -> None:
     threads, before = threading.active_count(), current_sink()
     with pytest.raises(DeviceError, match=r"install the NVIDIA driver.* or use --backend simulated"):
-        Monitor(backend="nvml", nvml_library="/nonexistent/libnvidia-ml.so.1")
+        Monitor(backend="nvml", nvml_library=str(tmp_path / "none.so"))
     with pytest.raises(DeviceError, match="samples a second"):
         Monitor(backend="simulated", rate_hz=0)
     assert (threading.active_count(), current_sink()) == (threads, before)

@@ -116,8 +116,8 @@ def read_from_hub(**environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=True)
 
 
-def test_a_name_that_the_hub_does_not_give_is_one_line_when_offline() -> None:
-    result = read_from_hub(HF_HUB_OFFLINE="1", HF_HOME="/nonexistent")
+def test_a_name_that_the_hub_does_not_give_is_one_line_when_offline(tmp_path: Path) -> None:
+    result = read_from_hub(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "none"))
     assert result.stdout.startswith("MODEL = nobody/nothing: cannot be loaded")
     assert result.stdout.count("\n") == 1
 

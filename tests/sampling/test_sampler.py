@@ -286,9 +286,10 @@ def _slice_us(thread: int) -> float:
 
 @pytest.mark.parametrize(
     ("library", "said"),
-    [("/nonexistent/libnvidia-ml.so.1", "--nvml-library"), ("libm.so.6", "not an NVML library"), (__file__, "not an")],
+    [("{d}/none.so", "give --nvml-library"), ("libm.so.6", "not an NVML library"), (__file__, "not an")],
 )
-def test_a_library_that_is_missing_or_of_the_wrong_kind(library: str, said: str) -> None:
+def test_a_library_that_is_missing_or_of_the_wrong_kind(library: str, said: str, tmp_path: Path) -> None:
+    library = library.format(d=tmp_path)
     with pytest.raises(DeviceError, match=said) as caught:
         Sampler(nvml_library=library)
     assert library in str(caught.value)
