@@ -19,6 +19,9 @@ from llmpower.exceptions import InputError
 if TYPE_CHECKING:
     from llmpower.service import Installation, Step
 
+PATIENCE_S = 30.0
+"""How long systemd may take to answer."""
+
 _PROPERTIES = ("ActiveState", "SubState", "UnitFileState", "StatusText", "MainPID", "NRestarts", "FragmentPath")
 
 
@@ -171,7 +174,7 @@ def _unit() -> dict[str, str] | None:
         return None
     words = ["systemctl", "show", f"--property={','.join(_PROPERTIES)}", "llmpower.service"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         return None
     if done.returncode != 0:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from llmpower.cli import service
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 LLMPOWER = [sys.executable, "-m", "llmpower.cli.main"]
@@ -83,6 +86,17 @@ def test_what_cannot_be_done_is_one_line(
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(f"llmpower: error: {told}")
+
+
+def test_what_systemd_would_say_is_unknown_where_systemctl_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "systemctl").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(service, "PATIENCE_S", 0.2)
+    shown = CliRunner().invoke(service.command, ["show", "--json"], catch_exceptions=False)
+    assert json.loads(shown.stdout)["unit"] is None
 
 
 def test_only_root_may_install_and_only_where_systemd_runs(run_cli: RunCli) -> None:
