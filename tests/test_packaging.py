@@ -88,6 +88,16 @@ def test_without_a_compiler_a_sentence_says_what_to_install(tmp_path: Path) -> N
     assert "install them (Debian: apt install gcc python3-dev" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("command", [["devices"], ["fit", "m.csv"], ["route", "--models", "m", "--workload", "w"]])
+def test_a_checkout_that_was_not_built_says_how(command: list[str], tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "llmpower", tmp_path / "llmpower", ignore=shutil.ignore_patterns("*.so", "*.so.*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "llmpower", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    told = f"{tmp_path} = not built: its part in C is not there; pip install -e {tmp_path} builds it"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"llmpower: error: {told}\n")
+
+
 def test_the_debian_package_takes_every_dependency_but_those_of_models() -> None:
     debian = runpy.run_path(str(ROOT / "debian/daemon_requirements.py"))
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]

@@ -49,6 +49,10 @@ PROGRAM, PREFIX = "llmpower", "LLMPOWER"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+# What only a compiler puts into a checkout.
+UNBUILT = re.compile("cannot import name '_(sampler|tally|exchange)'")
+
+
 class _ReaderGone(Exception):
     """Nobody reads our output any more."""
 
@@ -157,6 +161,16 @@ def main() -> None:
             raise
         advice = "is not in this installation; pip install llmpower into a Python environment of your own"
         print(f"llmpower: error: {missing} = not installed: this command needs it and it {advice}", file=sys.stderr)
+        sys.exit(2)
+    except ImportError as error:
+        if not UNBUILT.search(str(error)):
+            raise
+        import shlex
+        from pathlib import Path
+
+        checkout = str(Path(__file__).parents[2])
+        advice = f"its part in C is not there; pip install -e {shlex.quote(checkout)} builds it"
+        print(f"llmpower: error: {checkout} = not built: {advice}", file=sys.stderr)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         print("llmpower: interrupted", file=sys.stderr)
