@@ -18,7 +18,7 @@ from statistics import median
 
 import numpy as np
 
-from llmpower.daemon.drift import BLOCK_S, BLOCK_SPANS, MIN_BLOCKS, SIGMAS, WEIGHT, Chart
+from llmpower.daemon.comparing.drift import BLOCK_S, BLOCK_SPANS, MIN_BLOCKS, SIGMAS, WEIGHT, Chart
 
 COURSES = 200
 BLOCKS = 2000

@@ -33,7 +33,10 @@ ALLOWED_ABOVE_THE_GROUND = {
     "gateways": {"routing"},
     "inprocess": {"sampling", "spans", "store", "daemon"},
 }
-FLOORS_OF_ROUTING = ("problem", "solving", "costing", "tradeoffs", "plans", "policies", "online", "replaying")
+FLOORS_WITHIN = {
+    "daemon": ("receiving", "otlp", "storing", "comparing", "accounting"),
+    "routing": ("problem", "solving", "costing", "tradeoffs", "plans", "policies", "online", "replaying"),
+}
 TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers/", "profiling/")
 HEAVY = (
     "torch",
@@ -105,17 +108,16 @@ def test_floors_are_kept() -> None:
     assert wrong == []
 
 
-def test_floors_of_routing_are_kept() -> None:
-    """Each imports those before it, for type checkers too; what lies beside them knows none of them."""
-    place = {package: number for number, package in enumerate(FLOORS_OF_ROUTING)}
-    routing = PACKAGE / "routing"
-    assert set(place) == {path.parent.name for path in routing.glob("*/__init__.py")}
+@pytest.mark.parametrize("station", FLOORS_WITHIN)
+def test_floors_within_a_station_are_kept(station: str) -> None:
+    """Each part imports those before it, for type checkers too; what lies beside the parts may use all of them."""
+    place = {part: number for number, part in enumerate(FLOORS_WITHIN[station])}
+    assert set(place) == {path.parent.name for path in (PACKAGE / station).glob("*/__init__.py")}
     wrong = [
         f"{path.relative_to(PACKAGE)} imports {name}"
-        for path in sorted(routing.rglob("*.py"))
-        if path != routing / "__init__.py"  # a face, which hands on names
+        for path in sorted((PACKAGE / station).glob("*/*.py"))
         for name, _ in imported(path)
-        if name.startswith("llmpower.routing.") and place.get(name.split(".")[2], -1) > place.get(path.parent.name, -1)
+        if name.startswith(f"llmpower.{station}.") and place.get(name.split(".")[2], -1) > place[path.parent.name]
     ]
     assert wrong == []
 

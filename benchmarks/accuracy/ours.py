@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from schedule import Moments, read_windows  # beside this file
 
 from llmpower.attribution import Joules, Ledger, Timeline
-from llmpower.daemon.engine import HOLD_S, SETTLE_DELAY_S
+from llmpower.daemon.accounting.engine import HOLD_S, SETTLE_DELAY_S
 from llmpower.daemon.pace import STEP_S
 from llmpower.sampling import Sampler, true_energy_j
 from llmpower.types import Device, Span

@@ -12,7 +12,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from llmpower.attribution import DeviceTotals, Joules, Ledger, Timeline
-from llmpower.daemon.engine import HOLD_S, SETTLE_DELAY_S
+from llmpower.daemon.accounting.engine import HOLD_S, SETTLE_DELAY_S
 from llmpower.daemon.pace import STEP_S
 from llmpower.sampling import Sampler
 from llmpower.types import Span

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llmpower.daemon.retention import AGE_OPTION, SIZE_OPTION, Retention, parse_age, parse_size
+from llmpower.daemon.storing.retention import AGE_OPTION, SIZE_OPTION, Retention, parse_age, parse_size
 from llmpower.exceptions import InputError
 from llmpower.spans.daemon_socket import SYSTEM_SOCKET, check_socket_path, default_socket_path
 from llmpower.spans.packets import MAX_STRING_CHARS

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmpower.daemon.refusals import REASONS
+from llmpower.daemon.receiving.refusals import REASONS
 from llmpower.metrics import DeviceState, Snapshot
 from llmpower.phrases import duration
 

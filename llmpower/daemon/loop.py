@@ -20,23 +20,23 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from llmpower import __version__
-from llmpower.daemon.answers import Answers
-from llmpower.daemon.asked import LIMIT_S, TEMPERATURE_KEPT_S, TEMPERATURE_S, Asked
-from llmpower.daemon.calibrations import Calibrations, calibration_path
+from llmpower.daemon.accounting.asked import LIMIT_S, TEMPERATURE_KEPT_S, TEMPERATURE_S, Asked
+from llmpower.daemon.accounting.calibrations import Calibrations, calibration_path
+from llmpower.daemon.accounting.engine import SETTLE_DELAY_S, Engine
+from llmpower.daemon.accounting.host import read_cpu_name
+from llmpower.daemon.accounting.settling import settle_delay_s
 from llmpower.daemon.config import Config
-from llmpower.daemon.engine import SETTLE_DELAY_S, Engine
 from llmpower.daemon.health import summary_of
-from llmpower.daemon.host import read_cpu_name
-from llmpower.daemon.intake import Intake
-from llmpower.daemon.keeper import Keeper
 from llmpower.daemon.notify import Notifier
-from llmpower.daemon.otlp_server import OtlpServer, receiving
+from llmpower.daemon.otlp.endpoint import OtlpServer, receiving
+from llmpower.daemon.otlp.servers import Servers
 from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
-from llmpower.daemon.refusals import REASONS
-from llmpower.daemon.servers import Servers
-from llmpower.daemon.settling import settle_delay_s
+from llmpower.daemon.receiving.answers import Answers
+from llmpower.daemon.receiving.intake import Intake
+from llmpower.daemon.receiving.refusals import REASONS
 from llmpower.daemon.status import status_of
-from llmpower.daemon.storing import StoreThread
+from llmpower.daemon.storing.keeper import Keeper
+from llmpower.daemon.storing.thread import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, DcgmCollector, LlmpowerCollector, MetricsServer
 from llmpower.phrases import SIMULATED_GPU
 from llmpower.sampling import Sampler
@@ -260,7 +260,7 @@ class Loop:
 
 def _compare(engine: Engine, models: Path) -> None:
     """Hold what is measured against models, whose code is loaded for that alone."""
-    from llmpower.daemon.comparison import Comparison
+    from llmpower.daemon.comparing.comparison import Comparison
 
     comparison = Comparison(models, engine.fail)
     engine.compare, engine.drift_state = comparison.add, comparison.state

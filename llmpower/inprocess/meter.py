@@ -21,8 +21,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from llmpower.daemon.engine import SETTLE_DELAY_S, Engine
-from llmpower.daemon.host import read_cpu_name
+from llmpower.daemon.accounting.engine import SETTLE_DELAY_S, Engine
+from llmpower.daemon.accounting.host import read_cpu_name
 from llmpower.daemon.pace import FINISH_S, FINISH_STEP_S, READY_S, REST_AFTER_S, RESTING_STEP_S, STEP_S
 from llmpower.sampling import Sampler
 from llmpower.spans.clocks import read_utc_offset_ns

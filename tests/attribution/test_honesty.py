@@ -12,7 +12,7 @@ from devices import SECOND, feed_counter, feed_power, make_device, make_span
 from numpy.typing import NDArray
 
 from llmpower.attribution import Ledger, Timeline
-from llmpower.daemon.engine import SETTLE_DELAY_S
+from llmpower.daemon.accounting.engine import SETTLE_DELAY_S
 from llmpower.types import Span
 
 FLICKER, FLICKER_S = 0.02, 0.05

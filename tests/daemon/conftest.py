@@ -17,8 +17,8 @@ from keepers import Open
 from receiver_station import Station as SocketStation
 from spool_station import Station
 
-from llmpower.daemon.keeper import Keeper
-from llmpower.daemon.retention import Retention
+from llmpower.daemon.storing.keeper import Keeper
+from llmpower.daemon.storing.retention import Retention
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.daemon.engine import Engine
+from llmpower.daemon.accounting.engine import Engine
 from llmpower.exceptions import StoreError
 from llmpower.sampling import SAMPLE_DTYPE, SamplerStatistics
 from llmpower.store import Appended

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from llmpower.daemon.keeper import Keeper
+from llmpower.daemon.storing.keeper import Keeper
 from llmpower.store import iter_rows
 from llmpower.types import Measurement
 

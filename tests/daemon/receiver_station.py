@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpower.daemon.answers import Answers
-from llmpower.daemon.receiver import Receiver
+from llmpower.daemon.receiving.answers import Answers
+from llmpower.daemon.receiving.receiver import Receiver
 from llmpower.spans.clocks import boot_id
 from llmpower.spans.wire import SenderClock
 from llmpower.types import Span

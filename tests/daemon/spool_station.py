@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from llmpower.daemon.spool import Key, Spool
+from llmpower.daemon.receiving.spool import Key, Spool
 from llmpower.spans.clocks import boot_id
 from llmpower.spans.spool import SpoolWriter
 from llmpower.spans.wire import SenderClock, encode, encode_head

@@ -15,7 +15,7 @@ from llmpower.daemon.config import (
     load_config,
     make_directories,
 )
-from llmpower.daemon.retention import Retention
+from llmpower.daemon.storing.retention import Retention
 from llmpower.exceptions import InputError
 from llmpower.spans.daemon_socket import default_socket_path
 

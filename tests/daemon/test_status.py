@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmpower.daemon.comparison import OUTCOMES
+from llmpower.daemon.comparing.comparison import OUTCOMES
 from llmpower.daemon.config import load_config
-from llmpower.daemon.refusals import REASONS
+from llmpower.daemon.receiving.refusals import REASONS
 from llmpower.daemon.status import MAX_CHARTS, MAX_MODELS, MAX_PROBLEMS, MAX_WORK, status_of
 from llmpower.metrics import (
     DeviceState,

@@ -25,10 +25,10 @@ from hostile import Sender, packets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmpower.daemon.admission import MAX_OPEN_OF_USER
-from llmpower.daemon.answers import Answers
-from llmpower.daemon.engine import Engine
-from llmpower.daemon.receiver import Receiver
+from llmpower.daemon.accounting.admission import MAX_OPEN_OF_USER
+from llmpower.daemon.accounting.engine import Engine
+from llmpower.daemon.receiving.answers import Answers
+from llmpower.daemon.receiving.receiver import Receiver
 from llmpower.metrics.accounts import MAX_MODEL_NAMES
 from llmpower.sampling import SAMPLE_DTYPE, SamplerStatistics
 from llmpower.spans import request_status

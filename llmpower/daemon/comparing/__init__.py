@@ -1,0 +1,1 @@
+"""Requests beside what models.json predicts for them."""

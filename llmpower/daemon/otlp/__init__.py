@@ -1,0 +1,1 @@
+"""Spans as servers' OpenTelemetry sends them, and whose they are."""
