@@ -105,9 +105,13 @@ class Sampler:
     def device_of(self, uuid: str) -> Device | None:
         """The device whose power a UUID stands for; for a MIG instance, which has none of its own, its parent.
 
-        Instances are those that were there when the sampler was opened.
+        Instances are those that were there when the sampler was opened. CUDA tells a UUID without NVML's ``GPU-`` or
+        ``MIG-``, so who has it from there may take an instance for a GPU; its 128 bits are no other device's.
         """
-        index = low_level.device_of(self._open_handle(), uuid)
+        handle = self._open_handle()
+        index = low_level.device_of(handle, uuid)
+        if index < 0 and uuid.startswith("GPU-"):
+            index = low_level.device_of(handle, f"MIG-{uuid.removeprefix('GPU-')}")
         return None if index < 0 else self.devices[index]
 
     def processes(self, device: Device) -> tuple[int, frozenset[int]]:

@@ -184,8 +184,10 @@ def test_a_mig_instance_is_its_parent_and_is_never_a_device_of_its_own() -> None
             assert library.nvmlDeviceGetUUID(instance, uuid, 96) == 0
             assert uuid.value.startswith(b"MIG-")
             assert sampler.device_of(uuid.value.decode()) == parent
+            # As a program has it from CUDA, which does not tell instances from GPUs.
+            assert sampler.device_of(uuid.value.decode().replace("MIG-", "GPU-")) == parent
         assert sampler.device_of(parent.uuid) == parent
-    assert sampler.device_of("MIG-elsewhere") is None
+    assert sampler.device_of("MIG-elsewhere") is sampler.device_of("GPU-elsewhere") is None
     sampler.close()
 
 
