@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
-from llmpower.modelling.document import SCHEMA as MODELS_SCHEMA
-from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
+from llmpower.modelling.fitted.document import SCHEMA as MODELS_SCHEMA
+from llmpower.modelling.fitted.models import Fit, HeldOut, WorkloadModel
 from llmpower.routing.policies.document import SCHEMA as POLICY_SCHEMA
 from llmpower.routing.policies.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
 from llmpower.routing.policies.tariff import PolicyTariff

@@ -35,6 +35,7 @@ ALLOWED_ABOVE_THE_GROUND = {
 }
 FLOORS_WITHIN = {
     "daemon": ("receiving", "otlp", "storing", "comparing", "accounting"),
+    "modelling": ("rows", "screening", "regressing", "fitted", "judging", "streaming"),
     "routing": ("problem", "solving", "costing", "tradeoffs", "plans", "policies", "online", "replaying"),
 }
 TORCH_MAY_BE_IMPORTED_IN = ("spans/transformers/", "profiling/")

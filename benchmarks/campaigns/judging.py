@@ -14,7 +14,7 @@ import pandas as pd
 from campaigns.grids import LENGTHS, Grid, Real
 from llmpower.exceptions import FitError
 from llmpower.modelling import fit
-from llmpower.modelling.weights import huber
+from llmpower.modelling.regressing.weights import huber
 
 
 @dataclass(frozen=True)

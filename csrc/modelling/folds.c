@@ -1,9 +1,9 @@
 /* folds.c - one pass over the cells for each thing that a form is asked.
  *
  * A form of five terms over some thousand cells is little arithmetic, and many arrays where each step makes one. Here
- * two cells beside each other, the vector that every processor has, go from the first step to the last. The
- * formulas are those of llmpower/modelling/folds.py: with r = Σwy − W·xβ and h = W·xᵀG⁻¹x a fold is β − G⁻¹x·r/(1 − h),
- * by Sherman and Morrison. */
+ * two cells beside each other, the vector that every processor has, go from the first step to the last. The formulas
+ * are those of llmpower/modelling/regressing/folds.py: with r = Σwy − W·xβ and h = W·xᵀG⁻¹x a fold is
+ * β − G⁻¹x·r/(1 − h), by Sherman and Morrison. */
 #include "folds.h"
 
 #include <math.h>

@@ -17,8 +17,8 @@ from llmpower.exceptions import InputError
 
 if TYPE_CHECKING:
     from llmpower.modelling import WorkloadModel
+    from llmpower.modelling.fitted.prediction import Policy
     from llmpower.modelling.linear import FloatArray
-    from llmpower.modelling.prediction import Policy
 
 CONFIDENCE = 0.95
 POLICIES = ("raise", "warn", "allow")

@@ -162,7 +162,7 @@ def _rows(
 ) -> tuple[pd.DataFrame | None, Any]:
     """The rows that were fitted, and what screening found in all of them; only the latter where no source is given."""
     from llmpower.modelling import screen
-    from llmpower.modelling.document import load_screening
+    from llmpower.modelling.fitted.document import load_screening
     from llmpower.tables import parse_columns
 
     fitted = load_screening(models)

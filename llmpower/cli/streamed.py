@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def fit_streamed(sources: Sequence[str], scheduler: str | None, **options: Any) -> Streamed:
     """As :func:`~llmpower.modelling.streaming.fit_datasets`; ``scheduler`` is what ``--dask`` says."""
+    from llmpower.modelling.rows.tally import processors
     from llmpower.modelling.streaming import fit_datasets
-    from llmpower.modelling.tally import processors
 
     # Workers are as many as there are processors.
     threads = processors() if scheduler is None else 1

@@ -11,39 +11,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmpower.modelling.boundary import BOUNDARIES
-    from llmpower.modelling.document import dump_models, load_models, save_models
+    from llmpower.modelling.fitted.document import dump_models, load_models, save_models
+    from llmpower.modelling.fitted.models import Alternative, Fit, HeldOut, WorkloadModel
+    from llmpower.modelling.fitted.prediction import ModelPrediction, Prediction, PredictionWarning, predict
     from llmpower.modelling.fitting import fit
     from llmpower.modelling.forms import FORM_NAMES, FORMS, Form
-    from llmpower.modelling.measurements import load_measurements
-    from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
-    from llmpower.modelling.prediction import ModelPrediction, Prediction, PredictionWarning, predict
+    from llmpower.modelling.rows.boundary import BOUNDARIES
+    from llmpower.modelling.rows.measurements import load_measurements
     from llmpower.modelling.screening import Finding, Screening, screen
     from llmpower.modelling.updating import update
     from llmpower.modelling.variance import Anova, anova
 
 _PUBLIC = {
-    "BOUNDARIES": "boundary",
+    "BOUNDARIES": "rows.boundary",
     "FORMS": "forms",
     "FORM_NAMES": "forms",
-    "Alternative": "models",
+    "Alternative": "fitted.models",
     "Anova": "variance",
     "Finding": "screening",
-    "Fit": "models",
+    "Fit": "fitted.models",
     "Form": "forms",
-    "HeldOut": "models",
-    "ModelPrediction": "prediction",
-    "Prediction": "prediction",
-    "PredictionWarning": "prediction",
+    "HeldOut": "fitted.models",
+    "ModelPrediction": "fitted.prediction",
+    "Prediction": "fitted.prediction",
+    "PredictionWarning": "fitted.prediction",
     "Screening": "screening",
-    "WorkloadModel": "models",
+    "WorkloadModel": "fitted.models",
     "anova": "variance",
-    "dump_models": "document",
+    "dump_models": "fitted.document",
     "fit": "fitting",
-    "load_measurements": "measurements",
-    "load_models": "document",
-    "predict": "prediction",
-    "save_models": "document",
+    "load_measurements": "rows.measurements",
+    "load_models": "fitted.document",
+    "predict": "fitted.prediction",
+    "save_models": "fitted.document",
     "screen": "screening",
     "update": "updating",
 }

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.choosing import Candidate, choose
-from llmpower.modelling.designs import Designs
-from llmpower.modelling.details import detailed
+from llmpower.modelling.fitted.models import Alternative, Fit, HeldOut, WorkloadModel
 from llmpower.modelling.forms import FORM_NAMES, Batched, Form, Phases, make_form
-from llmpower.modelling.grouping import makers_of_rows
-from llmpower.modelling.groups import Group, Maker, Target
-from llmpower.modelling.heldout import in_all, length_bands, predict_held_out
-from llmpower.modelling.models import Alternative, Fit, HeldOut, WorkloadModel
-from llmpower.modelling.nesting import nested
-from llmpower.modelling.regression import Regression, matched, regress, weigh
-from llmpower.modelling.strata import Codes
+from llmpower.modelling.judging.choosing import Candidate, choose
+from llmpower.modelling.judging.details import detailed
+from llmpower.modelling.judging.heldout import in_all, length_bands, predict_held_out
+from llmpower.modelling.judging.nesting import nested
+from llmpower.modelling.regressing.designs import Designs
+from llmpower.modelling.regressing.regression import Regression, matched, regress, weigh
+from llmpower.modelling.rows.grouping import makers_of_rows
+from llmpower.modelling.rows.groups import Group, Maker, Target
+from llmpower.modelling.rows.strata import Codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,10 +55,10 @@ def fit(
         intercept: give the form ``paper`` a constant; the same as ``paper+intercept``.
         group_by: one model per distinct values of these columns, or of one; by default ``model_name``, and ``system``
             where there is such a column. Columns beyond those two become part of the name: ``Llama [batch_size=8]``.
-        boundary: what the energy covers: a name of :data:`~llmpower.modelling.boundary.BOUNDARIES`.
+        boundary: what the energy covers: a name of :data:`~llmpower.modelling.rows.boundary.BOUNDARIES`.
         robust: let outliers count for less, by Huber's weights. The form ``paper`` stays ordinary least squares.
         match_total: scale each fit so that its predictions add up to what was measured
-            (:mod:`~llmpower.modelling.totals`). Not with ``robust``, nor for the form ``paper``.
+            (:mod:`~llmpower.modelling.regressing.totals`). Not with ``robust``, nor for the form ``paper``.
         progress: called with the number of models fitted and of all of them.
 
     Returns:

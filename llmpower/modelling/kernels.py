@@ -1,8 +1,8 @@
 """Modelling's door to C: cffi's module, and nothing but calls that turn NumPy arrays into pointers and back.
 
 The functions of ``csrc/modelling/tally.h``, which says what they do; those of ``normal.h`` and ``folds.h`` are called
-in :mod:`~llmpower.modelling.solving`. Their arguments are checked here, because C cannot: every array is contiguous, of
-the type that C reads, and as long as it says. C runs without Python's lock.
+in :mod:`~llmpower.modelling.regressing.solving`. Their arguments are checked here, because C cannot: every array is
+contiguous, of the type that C reads, and as long as it says. C runs without Python's lock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling import _tally  # compiled from csrc/modelling/tally.h
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.strata import EXACT, FINER, JUDGED, LENGTHS, PHASES, SPANNED, SUMS, SURE_SUMS, Codes
+from llmpower.modelling.rows.strata import EXACT, FINER, JUDGED, LENGTHS, PHASES, SPANNED, SUMS, SURE_SUMS, Codes
 
 # The package's __getattr__ makes every name of it an object for mypy, this module's too.
 extension: Any = _tally

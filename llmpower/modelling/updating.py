@@ -22,22 +22,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.designs import Designs
-from llmpower.modelling.details import fitted_ranges
-from llmpower.modelling.estimators import weighted_statistics
+from llmpower.modelling.fitted.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.fitting import AUTO, fit_group, forms_of
 from llmpower.modelling.forms import make_form
-from llmpower.modelling.grouping import group_rows
-from llmpower.modelling.groups import Group, Target
-from llmpower.modelling.heldout import compare, with_quantiles
+from llmpower.modelling.judging.details import fitted_ranges
+from llmpower.modelling.judging.estimators import weighted_statistics
+from llmpower.modelling.judging.heldout import compare, with_quantiles
 from llmpower.modelling.linear import FloatArray, Form, is_covariance
-from llmpower.modelling.models import Fit, HeldOut, WorkloadModel
-from llmpower.modelling.moments import FitMoments, Sums
-from llmpower.modelling.parts import Part, moments_of, parts_of
-from llmpower.modelling.solving import inverse, solve
-from llmpower.modelling.strata import TOKENS
-from llmpower.modelling.totals import MATCHED
-from llmpower.modelling.weights import huber, uncertain
+from llmpower.modelling.regressing.designs import Designs
+from llmpower.modelling.regressing.parts import Part, moments_of, parts_of
+from llmpower.modelling.regressing.solving import inverse, solve
+from llmpower.modelling.regressing.totals import MATCHED
+from llmpower.modelling.regressing.weights import huber, uncertain
+from llmpower.modelling.rows.grouping import group_rows
+from llmpower.modelling.rows.groups import Group, Target
+from llmpower.modelling.rows.moments import FitMoments, Sums
+from llmpower.modelling.rows.strata import TOKENS
 
 if TYPE_CHECKING:
     import pandas as pd

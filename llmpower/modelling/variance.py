@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
-from llmpower.modelling.boundary import Boundary
-from llmpower.modelling.frames import floats
 from llmpower.modelling.linear import FloatArray
+from llmpower.modelling.rows.boundary import Boundary
+from llmpower.modelling.rows.frames import floats
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,8 +19,8 @@ import numpy as np
 
 from llmpower.modelling import Fit, WorkloadModel
 from llmpower.modelling.forms import Batched, FloatArray
-from llmpower.modelling.grouping import group_rows
-from llmpower.modelling.groups import Group
+from llmpower.modelling.rows.grouping import group_rows
+from llmpower.modelling.rows.groups import Group
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.modelling.frames import floats
+from llmpower.modelling.rows.frames import floats
 from llmpower.phrases import percent
 from llmpower.report.figure import Figure, Panel, Table
 from llmpower.report.style import SERIES, WIDTH, values

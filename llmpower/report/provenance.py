@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmpower.modelling import WorkloadModel
-from llmpower.modelling.frames import floats, words
+from llmpower.modelling.rows.frames import floats, words
 from llmpower.report.figure import Table
 
 if TYPE_CHECKING:

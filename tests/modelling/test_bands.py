@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from llmpower.modelling import WorkloadModel, fit, strata, update
+from llmpower.modelling import WorkloadModel, fit, update
 from llmpower.modelling.forms import Batched, Phases, RecomputeCall
+from llmpower.modelling.rows import strata
 
 ROWS = 30_000
 WIDE = 150

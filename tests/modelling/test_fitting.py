@@ -10,7 +10,8 @@ import pytest
 from grids import TRUTH, measured, refusal
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling import FORM_NAMES, FORMS, fit, frames
+from llmpower.modelling import FORM_NAMES, FORMS, fit
+from llmpower.modelling.rows import frames
 
 
 @pytest.mark.parametrize("form", list(TRUTH))

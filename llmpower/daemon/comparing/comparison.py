@@ -25,8 +25,8 @@ from llmpower.daemon.comparing.drift import Chart
 from llmpower.exceptions import InputError
 from llmpower.files import file_state
 from llmpower.metrics import MAX_MODEL_NAMES, DriftState, ModelDrift
-from llmpower.modelling.document import load_models
-from llmpower.modelling.models import Fit, WorkloadModel
+from llmpower.modelling.fitted.document import load_models
+from llmpower.modelling.fitted.models import Fit, WorkloadModel
 from llmpower.types import Measurement
 
 OPTION = "--models"

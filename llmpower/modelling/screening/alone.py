@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from llmpower.modelling.forms import FloatArray
-from llmpower.modelling.measurements import MOST_COUNT
+from llmpower.modelling.rows.measurements import MOST_COUNT
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
 from llmpower.modelling.screening.order import Mask
 from llmpower.modelling.screening.rows import ENERGIES, PHASES, Rows

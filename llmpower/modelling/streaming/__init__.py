@@ -1,7 +1,7 @@
 """Fitting measurements that no memory holds: Parquet data sets, read once, batch by batch.
 
-A batch becomes sums (:mod:`~llmpower.modelling.tally`) and is forgotten, so memory is that of a batch and of the sums,
-however many rows there are. The sums of portions add up, so any number of workers may read portions of their own.
+A batch becomes sums (:mod:`~llmpower.modelling.rows.tally`) and is forgotten, so memory is that of a batch and of the
+sums, however many rows there are. The sums of portions add up, so any number of workers may read portions of their own.
 What needs all rows at once (comparing trials with each other, Huber's weights, residual plots) is for tables.
 """
 

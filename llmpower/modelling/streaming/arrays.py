@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
-from llmpower.modelling.frames import Array, Rows
 from llmpower.modelling.kernels import COUNTS
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.measurements import LEAST, MOST, MOST_COUNT, bounds_of, flags
-from llmpower.modelling.tally import Key
+from llmpower.modelling.rows.frames import Array, Rows
+from llmpower.modelling.rows.measurements import LEAST, MOST, MOST_COUNT, bounds_of, flags
+from llmpower.modelling.rows.tally import Key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ class Batch:
         return frame
 
     def placed_frame(self) -> pd.DataFrame:
-        """As :func:`~llmpower.modelling.measurements.load_measurements` gives them: each row by its file and number."""
+        """As :func:`~llmpower.modelling.rows.measurements.load_measurements` gives them: by file and number."""
         import pandas as pd
 
         places = [self.place(row) for row in range(len(self))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.measurements import REQUIRED
+from llmpower.modelling.rows.measurements import REQUIRED
 from llmpower.places import failures, file_system, first_line, is_url, matches
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ from importlib import import_module
 from threading import Timer
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.boundary import Boundary
+from llmpower.modelling.fitted.models import WorkloadModel
 from llmpower.modelling.fitting import AUTO, fit_groups, forms_of
-from llmpower.modelling.groups import Maker, group_columns, makers_of
 from llmpower.modelling.linear import Form
-from llmpower.modelling.models import WorkloadModel
+from llmpower.modelling.rows.boundary import Boundary
+from llmpower.modelling.rows.groups import Maker, group_columns, makers_of
+from llmpower.modelling.rows.tally import processors
 from llmpower.modelling.screening import Screening
 from llmpower.modelling.streaming.dataset import open_datasets
 from llmpower.modelling.streaming.doubts import ALONE
 from llmpower.modelling.streaming.scanners import Scanner, here
 from llmpower.modelling.streaming.scanning import Job, Scanned
-from llmpower.modelling.tally import processors
 
 READING_S = 0.1
 """Until rows are being read, here or by workers: who imports meanwhile keeps tasks from being sent."""

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
-from llmpower.modelling.boundary import Boundary
-from llmpower.modelling.groups import NUMBERS
-from llmpower.modelling.measurements import REQUIRED, check_measurements, energy_columns
+from llmpower.modelling.rows.boundary import Boundary
+from llmpower.modelling.rows.groups import NUMBERS
+from llmpower.modelling.rows.measurements import REQUIRED, check_measurements, energy_columns
+from llmpower.modelling.rows.tally import Key, Tally, processors
+from llmpower.modelling.rows.where import names_in, select_rows
 from llmpower.modelling.streaming.arrays import Batch
 from llmpower.modelling.streaming.dataset import Portion
 from llmpower.modelling.streaming.doubts import Doubts
 from llmpower.modelling.streaming.reading import batches
-from llmpower.modelling.tally import Key, Tally, processors
-from llmpower.modelling.where import names_in, select_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,7 +18,7 @@ import numpy as np
 from llmpower.documents import Node, read_document
 from llmpower.exceptions import InputError
 from llmpower.files import write_text
-from llmpower.modelling.document import load_by_term, load_form, load_range
+from llmpower.modelling.fitted.document import load_by_term, load_form, load_range
 from llmpower.routing.costing.outcome import Scaling
 from llmpower.routing.policies.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
 from llmpower.routing.policies.tariff_document import dump_tariff, load_tariff

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling import WorkloadModel, fit, strata
+from llmpower.modelling import WorkloadModel, fit
 from llmpower.modelling.forms import Cached
+from llmpower.modelling.rows import strata
 from llmpower.modelling.screening import screen
 from llmpower.modelling.streaming import fit_datasets, open_datasets, reading
 

@@ -1,0 +1,1 @@
+"""One form fitted to one target of one model's rows: weights, coefficients, and those without a cell."""

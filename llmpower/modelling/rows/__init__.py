@@ -1,0 +1,1 @@
+"""Measurements: read, checked, and kept as sums of each model's rows."""
