@@ -44,8 +44,9 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 row``, ``1,234 rows``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """``1 row``, ``1,234 rows``, ``2 queries``."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else many}"
 
 
 def quantity(value: float, unit: str) -> str:

@@ -83,3 +83,4 @@ def test_fractions_in_percent(fraction: float, said: str) -> None:
 @pytest.mark.parametrize(("count", "said"), [(0, "0 rows"), (1, "1 row"), (1234, "1,234 rows")], ids=str)
 def test_one_is_not_many(count: int, said: str) -> None:
     assert plural(count, "row") == said
+    assert plural(count, "query") == said.replace("row", "query").replace("querys", "queries")

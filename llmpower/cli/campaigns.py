@@ -28,14 +28,14 @@ CONDITIONS = (IDLE_BEFORE, IDLE_AFTER, SETTLED_S, SETTLED_W, SETTLED_C, SETTLED_
 def plan_text(plan: Plan, around_s: float) -> str:
     """One line; ``around_s`` is what goes into idle power and warming up, at most."""
     done = f", {plan.done} done" if plan.done else ""
-    trials = f"{plan.expected_trials} trials expected, {plan.most_trials} at most"
+    trials = f"{phrases.plural(plan.expected_trials, 'trial')} expected, {plan.most_trials:,} at most"
     if plan.expected_trials == plan.most_trials:
-        trials = f"{plan.most_trials} trials"
+        trials = phrases.plural(plan.most_trials, "trial")
     time = ""
     if plan.expected_s is not None and plan.most_s is not None:
         most = f", at most {phrases.duration(plan.most_s + around_s)}" if plan.most_s > plan.expected_s else ""
         time = f"; about {phrases.duration(plan.expected_s + around_s)}{most}"
-    return f"{plan.cells} cells{done}; {trials}{time}"
+    return f"{phrases.plural(plan.cells, 'cell')}{done}; {trials}{time}"
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def progress(campaign: Campaign, pause_s: float) -> Iterator[Callable[[Event], N
             now = _done(campaign)
             if now > done or campaign.is_choosing:
                 done = now
-                said = f"{_said(event)}, {done} of {cells} cells, {_left(campaign, pause_s)}"
+                said = f"{_said(event)}, {done} of {phrases.plural(cells, 'cell')}, {_left(campaign, pause_s)}"
                 print(f"llmpower: {said}", file=sys.stderr)
 
         yield show_line

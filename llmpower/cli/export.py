@@ -12,6 +12,7 @@ import click
 from llmpower.cli.progress import shown, told
 from llmpower.cli.values import models_of_daemon
 from llmpower.exceptions import InputError
+from llmpower.phrases import plural
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -94,7 +95,7 @@ def command(
             frame = frame_of(rows, columns)
             write_table(frame, path)
             count = len(frame)
-    print(f"{count} rows from {store} to {out}", file=sys.stderr)
+    print(f"{plural(count, 'row')} from {store} to {out}", file=sys.stderr)
 
 
 def _add(store: Path, place: str) -> None:
@@ -102,5 +103,5 @@ def _add(store: Path, place: str) -> None:
 
     with shown("export") as progress:
         added = export_partitions(store, place, progress)
-    files = f"{added.files} new file{'' if added.files == 1 else 's'}"
-    print(f"{added.rows} new rows from {store} to {place}, in {files}", file=sys.stderr)
+    files = plural(added.files, "new file")
+    print(f"{plural(added.rows, 'new row')} from {store} to {place}, in {files}", file=sys.stderr)

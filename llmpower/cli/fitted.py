@@ -82,7 +82,7 @@ def anova_lines(tables: Sequence[Anova]) -> Iterator[str]:
         rows.append(
             (table.target, "residual", f"{table.residual_sum_of_squares:.6g}", str(table.residual_degrees), "", "")
         )
-    yield f"Analysis of variance of {tables[0].n_obs} rows, type II, token counts as categories"
+    yield f"Analysis of variance of {phrases.plural(tables[0].n_obs, 'row')}, type II, token counts as categories"
     header = ("TARGET", "EFFECT", "SUM OF SQUARES", "DF", "F", "p")
     yield from aligned(header, rows, right=header[2:])
 

@@ -196,7 +196,8 @@ def command(
         conditions.append(idle_text(journal.notes.get(IDLE_BEFORE), journal.notes.get(IDLE_AFTER)))
         few = "Of so few trials one odd one counts for much: fit them with 'llmpower fit --robust'."
         advice = [few] if campaign.is_choosing else []
-        echo_lines([*lines, *filter(None, conditions), f"{target.name}: {campaign.trials} trials.", *advice, *notes])
+        done = f"{target.name}: {phrases.plural(campaign.trials, 'trial')}."
+        echo_lines([*lines, *filter(None, conditions), done, *advice, *notes])
 
 
 @contextmanager

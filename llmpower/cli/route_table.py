@@ -27,7 +27,8 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
     if plan.scaling.accuracy_max is not None:
         scaling += f", â = a / {plan.scaling.accuracy_max:,.6g}, a weighted by {plan.accuracy_weighting}"
     lines = [
-        f"{plan.workload.n_queries:,} queries in {plan.workload.n_cells:,} cells, {len(plan.model_names)} models,"
+        f"{phrases.plural(plan.workload.n_queries, 'query')} in {phrases.plural(plan.workload.n_cells, 'cell')},"
+        f" {phrases.plural(len(plan.model_names), 'model')},"
         f" ζ = {plan.zeta:.4g}{worth_words(plan)};"
         f" optimal within {plan.optimality_gap:.1g}, found in {plan.solve_s:.2f} s",
         f"cost = ζ·ê − (1−ζ)·â, {scaling} ({plan.scaling.convention})",
@@ -163,7 +164,7 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
     if (again := plan.bootstrap) is not None:
         yield (
             f"measured again, {100 * again.reassigned_share:.2g} % of the queries would go elsewhere (95 % of"
-            f" {again.draws} draws: at most {100 * again.reassigned_share_p95:.2g} %)"
+            f" {phrases.plural(again.draws, 'draw')}: at most {100 * again.reassigned_share_p95:.2g} %)"
         )
     if plan.idle_energy_j is not None:
         idle = f"{plan.idle_energy_j / divisor:,.2f} {unit}"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from llmpower.cli.layout import aligned
+from llmpower.phrases import plural
 
 if TYPE_CHECKING:
     from llmpower.modelling.screening import Screening
@@ -40,9 +41,10 @@ def in_short(screening: Screening, left_out: Collection[str]) -> str:
 
     counts = {finding.kind: screening.count(finding.kind) for finding in screening.findings}
     if not counts:
-        return f"Screening of {screening.n_rows} rows found nothing."
+        return f"Screening of {plural(screening.n_rows, 'row')} found nothing."
     kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
     out = screening.left_out(left_out)
     rest = [kind for kind in counts if kind not in left_out and KINDS[kind].of_rows]
     others = f"; --leave-out {','.join(rest)} leaves the others out" if rest else ""
-    return f"Screening of {screening.n_rows} rows: {kinds}. {out} rows are left out of the fit{others}."
+    rows = f"Screening of {plural(screening.n_rows, 'row')}: {kinds}"
+    return f"{rows}. Left out of the fit: {plural(out, 'row')}{others}."

@@ -15,6 +15,7 @@ import click
 from llmpower.cli.layout import UNCUT, aligned, echo_lines
 from llmpower.cli.options import json_option
 from llmpower.exceptions import InputError
+from llmpower.phrases import plural
 
 if TYPE_CHECKING:
     from llmpower.service import Installation, Step
@@ -143,7 +144,8 @@ def show(root: Path, program: str | None, name: str | None, as_json: bool) -> No
     if unit:
         enabled = unit["UnitFileState"] or "not installed"
         print()
-        print(f"{unit['ActiveState']} ({unit['SubState']}), {enabled}, {unit['NRestarts']} restarts")
+        restarts = plural(int(unit["NRestarts"] or 0), "restart")
+        print(f"{unit['ActiveState']} ({unit['SubState']}), {enabled}, {restarts}")
         print(unit["StatusText"] or "no status")
 
 

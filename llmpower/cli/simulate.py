@@ -106,10 +106,10 @@ def _lines(result: Simulation) -> list[str]:
 
     servers = ", ".join(f"{name} {count}" for name, count in result.servers.items())
     lines = [
-        f"{result.queries:,} queries routed after {result.history:,} to learn from,"
+        f"{phrases.plural(result.queries, 'query')} routed after {result.history:,} to learn from,"
         f" ζ = {result.zeta:g}{worth_words(result)},"
         f"{'' if result.weighs == 'energy' else f' pursued is {result.weighs},'}"
-        f" shares over {result.period:,} queries",
+        f" shares over {phrases.plural(result.period, 'query')}",
         f"energy covers {covered(result.boundary)}; servers: {servers}",
         "",
     ]

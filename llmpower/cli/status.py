@@ -11,7 +11,7 @@ import click
 
 from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines, energy_unit, in_percent, plain
 from llmpower.cli.options import json_option, socket_option
-from llmpower.phrases import SIMULATED_GPU, duration
+from llmpower.phrases import SIMULATED_GPU, duration, plural
 
 SILENT_S = 10.0
 """After so long without a good read a device gives none."""
@@ -70,7 +70,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"spans       {spans['stored']} stored, {spans['pending']} pending, {spans['running']} running"
     yield f"rejected    {reasons or 'none'}"
-    yield f"store       {store['path']}, {store['errors']} errors, {store['waiting']} waiting, {store['lost']} lost"
+    errors = plural(store["errors"], "error")
+    yield f"store       {store['path']}, {errors}, {store['waiting']} waiting, {store['lost']} lost"
     # A daemon that was not restarted after an upgrade does not tell.
     if "size_bytes" in store:
         yield f"            {_size(store)}, {store['deleted']} deleted by retention{_corruptions(store)}"
@@ -139,7 +140,8 @@ def _drift(status: dict[str, Any]) -> Iterator[str]:
             right=header[1:5],
         )
     outcomes = ", ".join(f"{outcome} {count}" for outcome, count in drift["outcomes"].items())
-    yield f"compared    with {drift['models']} models of {plain(drift['models_file'])}: {outcomes or 'no requests yet'}"
+    models = f"{plural(drift['models'], 'model')} of {plain(drift['models_file'])}"
+    yield f"compared    with {models}: {outcomes or 'no requests yet'}"
 
 
 def _otlp(status: dict[str, Any]) -> str:
@@ -151,7 +153,7 @@ def _otlp(status: dict[str, Any]) -> str:
         return str(otlp["url"])
     refused = f", {otlp['spans']['refused']} refused" if otlp["spans"].get("refused") else ""
     accepted = otlp["spans"].get("accepted", 0)
-    return f"{otlp['url']}, {accepted} requests accepted{refused}; energy comes {duration(delay_s)} later"
+    return f"{otlp['url']}, {plural(accepted, 'request')} accepted{refused}; energy comes {duration(delay_s)} later"
 
 
 def _last_error(status: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpower.cli.progress import without_bars_in_pipes
 from llmpower.exceptions import InputError
+from llmpower.phrases import plural
 
 if TYPE_CHECKING:
     from llmpower.profiling import Cell, Workload
@@ -114,7 +115,7 @@ def served(model: str | None, socket_path: Path, store: Path | None, options: Op
         names.update(workload.names)
 
     def notes(began: datetime | None) -> list[str]:
-        strays = [f"{requests.strays} trials had other lengths than asked for"] if requests.strays else []
+        strays = [f"{plural(requests.strays, 'trial')} had other lengths than asked for"] if requests.strays else []
         if side == "client":
             return [*strays, *_export(name, store)]
         # What the server measured before the first trial are warm-ups; of chosen names there may be several.

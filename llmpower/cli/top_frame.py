@@ -7,7 +7,7 @@ from typing import Any
 
 from llmpower.cli.layout import ABSENT, Line, aligned, compact, cut, formatted, in_percent, plain, shortened, width
 from llmpower.cli.watching import Tick
-from llmpower.phrases import SIMULATED_GPU, duration
+from llmpower.phrases import SIMULATED_GPU, duration, plural
 
 GAUGE_WIDTH = 100
 """From so many columns on there is room for a gauge of each device's power."""
@@ -78,7 +78,7 @@ def _summary(tick: Tick) -> Iterator[Line]:
         said = "no models to compare requests with (llmpower daemon --models)"
     else:
         verdict = f"{drift['drifted']} DRIFTED" if drift["drifted"] else "none drifted"
-        said = f"{drift['compared']} requests compared with their models, {verdict}"
+        said = f"{plural(drift['compared'], 'request')} compared with their models, {verdict}"
     yield Line(f"drift     {said}", "bad" if drift["drifted"] else "")
     yield Line(f"figures   {over}; joules are booked up to {behind_s:.1f} s ago")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from llmpower.daemon.receiving.refusals import REASONS
 from llmpower.metrics import DeviceState, Snapshot
-from llmpower.phrases import duration
+from llmpower.phrases import duration, plural
 
 SILENT_S = 10.0
 """A card that shows nothing for so long is lost, and not just being polled sparsely."""
@@ -48,8 +48,8 @@ def summary_of(snapshot: Snapshot) -> str:
     watts = [state.power_w for state in snapshot.devices if state.power_w is not None]
     power = f"{sum(watts):.0f} W" if watts else "no power reading"
     simulated = "SIMULATED, " if any(state.device.simulated for state in snapshot.devices) else ""
-    devices = "1 device" if len(snapshot.devices) == 1 else f"{len(snapshot.devices)} devices"
-    line = f"{simulated}{devices}, {power}, {snapshot.spans_stored} spans stored"
+    devices, spans = plural(len(snapshot.devices), "device"), plural(snapshot.spans_stored, "span")
+    line = f"{simulated}{devices}, {power}, {spans} stored"
     problems = problems_of(snapshot)
     if not problems:
         return line
@@ -134,14 +134,14 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
     if snapshot.otlp.unplaced and len(gpus) > 1 and not all(gpu.simulated for gpu in gpus):
         why = f", and {snapshot.otlp.unplaced_reason}" if snapshot.otlp.unplaced_reason else ""
         yield Problem(
-            f"{snapshot.otlp.unplaced} requests reported by OpenTelemetry have no GPU joules: they do not say on which "
-            f"of the {len(gpus)} GPUs they ran{why}",
+            f"{plural(snapshot.otlp.unplaced, 'request')} reported by OpenTelemetry without GPU joules: nothing says "
+            f"on which of the {len(gpus)} GPUs they ran{why}",
             "set OTEL_RESOURCE_ATTRIBUTES=llmpower.device_uuids=GPU-… where their server is started, or let the daemon "
             "see its processes: docs/otlp.md",
         )
     if snapshot.sampler.dropped:
         yield Problem(
-            f"{snapshot.sampler.dropped} samples were lost because the daemon did not drain them in time",
+            f"{plural(snapshot.sampler.dropped, 'sample')} lost because the daemon did not drain them in time",
             "look for a stopped process or memory pressure: systemctl status llmpower",
         )
 

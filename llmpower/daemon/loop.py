@@ -38,7 +38,7 @@ from llmpower.daemon.status import status_of
 from llmpower.daemon.storing.keeper import Keeper
 from llmpower.daemon.storing.thread import StoreThread
 from llmpower.metrics import WEB_CONFIG_OPTION, DcgmCollector, LlmpowerCollector, MetricsServer
-from llmpower.phrases import SIMULATED_GPU
+from llmpower.phrases import SIMULATED_GPU, plural
 from llmpower.sampling import Sampler
 from llmpower.spans.clocks import read_utc_offset_ns
 from llmpower.types import Device
@@ -237,9 +237,9 @@ class Loop:
             self._step(0.0)
         left = self._engine.pending + self._engine.unstored
         if left:
-            logger.error("%d spans could not be measured or stored before the end", left)
+            logger.error("%s could not be measured or stored before the end", plural(left, "span"))
         snapshot = self._engine.snapshot
-        logger.info("stopped; %d spans stored in %s", snapshot.spans_stored, self._config.store)
+        logger.info("stopped; %s stored in %s", plural(snapshot.spans_stored, "span"), self._config.store)
 
     def _announce(self) -> None:
         logger.info(

@@ -38,6 +38,7 @@ from llmpower.modelling.rows.grouping import group_rows
 from llmpower.modelling.rows.groups import Group, Target
 from llmpower.modelling.rows.moments import FitMoments, Sums
 from llmpower.modelling.rows.strata import TOKENS
+from llmpower.phrases import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,7 +212,7 @@ def _news(heldout: HeldOut, n: int) -> str:
     assert heldout.mape is not None
     assert heldout.bias is not None
     return (
-        f"before it learnt from {n} new rows the model was off by {100 * heldout.mape:.1f} % on them,"
+        f"before it learnt from {plural(n, 'new row')} the model was off by {100 * heldout.mape:.1f} % on them,"
         f" {100 * heldout.bias:+.1f} % in total"
     )
 

@@ -21,6 +21,7 @@ from llmpower.exceptions import FitError
 from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.rows.boundary import Boundary
 from llmpower.modelling.rows.frames import floats
+from llmpower.phrases import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ def analyse(target: str, inputs: NDArray[np.intp], outputs: NDArray[np.intp], y:
         raise FitError("anova", f"{n_in} × {n_out} lengths", "too many to be categories; choose some with --where")
     if len(y) == len(distinct):
         advice = "no cell has two rows, so there is no noise to compare with; repeat trials, or pool models"
-        raise FitError("anova", f"{len(y)} rows", advice)
+        raise FitError("anova", plural(len(y), "row"), advice)
     alone_in, alone_out, full = (_residual(groups, y) for groups in (inputs, outputs, cells))
     additive, rank = _additive(distinct // n_out, distinct % n_out, cells, y)
     degrees = len(y) - len(distinct)

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
+from llmpower.phrases import plural
 from llmpower.profiling.grid import Cell
 from llmpower.profiling.least_squares import FloatArray, relative_fit, unit_columns
 from llmpower.profiling.readings import Readings
@@ -80,7 +81,7 @@ class Design:
         singular = np.linalg.svd(scaled, compute_uv=False)
         if len(self.cells) < self.rows.shape[1] or singular[-1] < _RANK * singular[0]:
             advice = f"its cells cannot tell the {self.rows.shape[1]} terms of the form apart; give more lengths"
-            raise InputError("--cells chosen", f"{len(self.cells)} cells", advice)
+            raise InputError("--cells chosen", plural(len(self.cells), "cell"), advice)
 
     @property
     def needs_energy(self) -> bool:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from llmpower.exceptions import InputError
+from llmpower.phrases import plural
 from llmpower.profiling.grid import Cell
 from llmpower.profiling.readings import Joules
 from llmpower.types import Span
@@ -136,7 +137,8 @@ class Journal:
             return
         if not resume:
             trials = sum("span_id" in line for line in lines)
-            advice = f"a campaign with {trials} trials done is unfinished there; add --resume, or delete the file"
+            done = f"a campaign with {plural(trials, 'trial')} done"
+            advice = f"{done} is unfinished there; add --resume, or delete the file"
             raise InputError(OPTION, self.path, advice)
         if lines[0].get("settings") != dict(settings):
             advice = f"that campaign was run with {_shown(lines[0].get('settings'))}, this one has {_shown(settings)}"

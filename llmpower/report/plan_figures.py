@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import floor, log10
 from typing import Any
 
-from llmpower.phrases import percent
+from llmpower.phrases import percent, plural
 from llmpower.report.amounts import AIMS, said
 from llmpower.report.figure import Figure, Panel, Table
 from llmpower.report.hour_figures import hour_figure
@@ -178,7 +178,7 @@ def _map_chart(plans: Plans, mapped: Map) -> Any:
             "model": names[int(mapped.model[plans.chosen, n])],
             "share": float(mapped.share[plans.chosen, n]),
             "tip": f"{span(mapped.input_low[n], mapped.input_high[n])} in,"
-            f" {span(mapped.output_low[n], mapped.output_high[n])} out: {int(mapped.count[n]):,} queries",
+            f" {span(mapped.output_low[n], mapped.output_high[n])} out: {plural(int(mapped.count[n]), 'query')}",
         }
         for n in range(len(mapped.count))
     ]

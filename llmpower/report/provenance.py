@@ -9,6 +9,7 @@ import numpy as np
 
 from llmpower.modelling import WorkloadModel
 from llmpower.modelling.rows.frames import floats, words
+from llmpower.phrases import plural
 from llmpower.report.figure import Table
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def boundary_lines(models: Sequence[WorkloadModel]) -> Iterator[str]:
 
 def origin_rows(measurements: pd.DataFrame) -> list[tuple[str, str]]:
     """What the rows say of themselves, as terms and descriptions."""
-    rows = [("Measurements", f"{len(measurements):,} rows")]
+    rows = [("Measurements", plural(len(measurements), "row"))]
     if "source" in measurements.index.names:
         sources = measurements.index.get_level_values("source")
-        names = [f"{name} ({int((sources == name).sum()):,} rows)" for name in dict.fromkeys(sources)]
+        names = [f"{name} ({plural(int((sources == name).sum()), 'row')})" for name in dict.fromkeys(sources)]
         rows.append(("Files", _named(names)))
     for column, term in (("hostname", "Hosts"), ("system", "Systems"), ("device_uuids", "Devices")):
         if found := [name for name in words(measurements, column).unique() if name]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from llmpower.modelling import WorkloadModel
 from llmpower.modelling.forms import FloatArray
-from llmpower.phrases import number, percent, quantity
+from llmpower.phrases import number, percent, plural, quantity
 from llmpower.report.figure import Figure, Panel, Table
 from llmpower.report.gathering import Gathered, gather
 from llmpower.report.judged import Judged, judge
@@ -126,7 +126,7 @@ class _Points:
         """In words, for who does not see the picture."""
         if not len(self.errors):
             return "predicts nothing above zero"
-        below = f", {self.unknown} rows predicted at or below zero are not drawn" if self.unknown else ""
+        below = f"; {plural(self.unknown, 'row')} predicted at or below zero not drawn" if self.unknown else ""
         median, p95 = np.quantile(self.errors, (0.5, 0.95))
         errors = f"{percent(float(median))} in the median and {percent(float(p95))} at the 95th percentile"
         return f"is off by {errors}{below}"
@@ -266,7 +266,7 @@ def _gathered(drawn: Sequence[_Points]) -> str:
     """What a point stands for, in all panels."""
     rows, points = sum(p.measured_rows for p in drawn), sum(p.gathered.n_points for p in drawn)
     rules = list(dict.fromkeys(p.gathered.rule for p in drawn))
-    return f"all rows of {' or '.join(rules)} ({points:,} points of {rows:,} rows)"
+    return f"all rows of {' or '.join(rules)} ({plural(points, 'point')} of {plural(rows, 'row')})"
 
 
 def _known(value: float) -> float | None:

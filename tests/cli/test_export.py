@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from forked import run_forked
 
+from llmpower.phrases import plural
 from llmpower.store import Store, read_measurements, schema
 from llmpower.tables import read_table
 from llmpower.types import MEASUREMENT_COLUMNS, Measurement
@@ -88,7 +89,7 @@ def test_an_absent_reading_is_an_empty_cell(store: Path, tmp_path: Path) -> None
 def test_rows_are_chosen(options: list[str], spans: list[str], store: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.jsonl"
     ended = export("--store", store, *options, "-o", out)
-    assert ended.stderr.startswith(f"{len(spans)} rows")
+    assert ended.stderr.startswith(f"{plural(len(spans), 'row')} from")
     assert [*read_table(out).get("span_id", [])] == spans
 
 
@@ -115,7 +116,7 @@ def test_the_store_of_an_earlier_version_is_exported_as_it_is(tmp_path: Path) ->
         )
     before = store.read_bytes()
     ended = export("--store", store, "--with-uid", "-o", tmp_path / "m.jsonl")
-    assert (ended.returncode, ended.stderr) == (0, f"1 rows from {store} to {tmp_path / 'm.jsonl'}\n")
+    assert (ended.returncode, ended.stderr) == (0, f"1 row from {store} to {tmp_path / 'm.jsonl'}\n")
     assert read_table(tmp_path / "m.jsonl")["span_id"].tolist() == ["old"]
     assert store.read_bytes() == before
 
@@ -138,7 +139,7 @@ def test_a_time_without_offset_is_this_machines(store: Path, tmp_path: Path) -> 
     out = tmp_path / "m.csv"
     for zone, rows in (("UTC", 6), ("UTC-5", 6), ("UTC+5", 1)):
         ended = export("--store", store, "--since", "2026-01-01T00:00", "-o", out, TZ=zone, PATH="/usr/bin:/bin")
-        assert ended.stderr.startswith(f"{rows} rows"), (zone, ended.stderr)
+        assert ended.stderr.startswith(f"{plural(rows, 'row')} from"), (zone, ended.stderr)
 
 
 @pytest.mark.parametrize(

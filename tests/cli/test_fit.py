@@ -180,7 +180,7 @@ def test_findings_are_shown_and_left_out_on_request(run_cli: Run, faulty: Path, 
     out = tmp_path / "models.json"
     done = run_cli("fit", faulty, "--form=cached", "--leave-out=negative_energy,impossible_unit", "-o", out)
     assert done.returncode == 0, done.stderr
-    assert "Screening of 32 rows: negative_energy 1, impossible_unit 1. 2 rows are left out of the fit." in done.stdout
+    assert "Screening of 32 rows: negative_energy 1, impossible_unit 1. Left out of the fit: 2 rows." in done.stdout
     assert "Screening of 32 rows" in done.stderr
     found = json.loads(out.read_text())["screening"]
     assert [(f["kind"], f["model_name"], f["n_rows"], f["left_out"]) for f in found["findings"]] == [

@@ -91,7 +91,8 @@ def test_what_failed_once_and_is_over_is_no_problem() -> None:
 
 def test_what_is_lost_is_said() -> None:
     assert only(replace(WELL, store_lost=7)).what.startswith("7 measured spans were given up")
-    assert only(replace(WELL, sampler=SamplerState(dropped=5))).what.startswith("5 samples were lost")
+    assert only(replace(WELL, sampler=SamplerState(dropped=5))).what.startswith("5 samples lost because")
+    assert only(replace(WELL, sampler=SamplerState(dropped=1))).what.startswith("1 sample lost because")
 
 
 def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
@@ -119,7 +120,7 @@ def test_requests_that_do_not_say_where_they_ran_are_said_where_there_is_a_choic
     told = replace(WELL, otlp=OtlpState(unplaced=3))
     assert problems_of(told) == []
     problem = only(replace(told, devices=(CARD, CARD)))
-    assert problem.what.startswith("3 requests reported by OpenTelemetry have no GPU joules")
+    assert problem.what.startswith("3 requests reported by OpenTelemetry without GPU joules")
     assert problem.what.endswith("on which of the 2 GPUs they ran")
     assert "llmpower.device_uuids" in problem.fix
     why = replace(told, otlp=OtlpState(unplaced=3, unplaced_reason="nobody knows"), devices=(CARD, CARD))

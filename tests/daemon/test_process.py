@@ -73,7 +73,7 @@ def test_sigterm_finishes_what_has_ended_and_leaves_the_store_whole(daemon: Daem
         r"WARNING SIMULATED: [^\n]*\n"
         r"(INFO calibrated [^\n]*\n)*"
         r"INFO SIGTERM: finishing\n"
-        r"INFO stopped; 1 spans stored in [^\n]*\n",
+        r"INFO stopped; 1 span stored in [^\n]*\n",
         daemon.log(),
     )
 

@@ -72,7 +72,7 @@ def test_an_unfinished_campaign_is_not_overwritten(tmp_path: Path, make_measurem
     path = tmp_path / "journal.jsonl"
     an_unfinished(path, make_measurement)
     before = path.read_bytes()
-    with pytest.raises(InputError, match="a campaign with 1 trials done is unfinished there; add --resume"):
+    with pytest.raises(InputError, match="a campaign with 1 trial done is unfinished there; add --resume"):
         Journal(path, SETTINGS)
     assert path.read_bytes() == before
 

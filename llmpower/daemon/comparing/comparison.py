@@ -27,6 +27,7 @@ from llmpower.files import file_state
 from llmpower.metrics import MAX_MODEL_NAMES, DriftState, ModelDrift
 from llmpower.modelling.fitted.document import load_models
 from llmpower.modelling.fitted.models import Fit, WorkloadModel
+from llmpower.phrases import plural
 from llmpower.types import Measurement
 
 OPTION = "--models"
@@ -202,7 +203,7 @@ class Comparison:
             return
         self._compare()
         self._take(models)
-        logger.info("%s has changed: requests are compared with its %d models", self._file, len(models))
+        logger.info("%s has changed: requests are compared with its %s", self._file, plural(len(models), "model"))
 
     def _take(self, models: Sequence[WorkloadModel]) -> None:
         self._models = {}

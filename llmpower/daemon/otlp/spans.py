@@ -27,6 +27,7 @@ from llmpower.daemon.clock import STEP_NS, WallClock
 from llmpower.daemon.otlp.servers import Servers
 from llmpower.exceptions import LlmpowerError
 from llmpower.metrics import OtlpState
+from llmpower.phrases import plural
 from llmpower.spans.clocks import Offset, read_utc_offset
 from llmpower.spans.otlp.kin import Kin, innermost_first, parents_of
 from llmpower.spans.otlp.records import OtlpSpan
@@ -283,7 +284,7 @@ class _Batch:
         said = list(self._shown)
         if calls := self.fates["call"]:
             said.append(
-                f"{calls} spans of kind CLIENT are calls to a server and not counted, since the server tells of them; "
+                f"{plural(calls, 'span')} of kind CLIENT not counted: calls to a server, which tells of them itself; "
                 "where it does not, set otlp.count-calls"
             )
         return "; ".join(said)[:MAX_MESSAGE_CHARS]

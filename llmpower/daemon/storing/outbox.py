@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from llmpower.exceptions import StoreError
+from llmpower.phrases import plural
 from llmpower.store import Appended
 from llmpower.types import Measurement, Span
 
@@ -105,6 +106,7 @@ class Outbox:
         self.duplicates += len(batch) - appended.new - appended.unstorable
         if self._failing_since_ns is not None:
             failing_s = (now_ns - self._failing_since_ns) / 1e9
-            logger.warning("the store works again after %.0f s; %d measurements had waited", failing_s, len(batch))
+            waited = plural(len(batch), "measurement")
+            logger.warning("the store works again after %.0f s; %s had waited", failing_s, waited)
             self._failing_since_ns = None
         self.on_stored([measurement.span for measurement in batch])

@@ -25,6 +25,7 @@ from llmpower.modelling.regressing.totals import Totals
 from llmpower.modelling.regressing.weights import Weighting, uncertain
 from llmpower.modelling.rows.groups import Group, Target
 from llmpower.modelling.rows.moments import Sums
+from llmpower.phrases import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ def refuse_undetermined(group: Group, form: Form, cells: Cells) -> None:
         advice = f"{group.model_name}: fewer (input, output) cells than the {n_terms} terms of form {form.label}"
         raise FitError("cells", n_cells, f"{advice}; measure more cells")
     if not cells.determined():
-        advice = f"{group.model_name}: its {n_cells} cells cannot tell the form's terms apart"
+        advice = f"{group.model_name}: its {plural(n_cells, 'cell')} cannot tell the form's terms apart"
         raise FitError("form", form.label, f"{advice}; measure more lengths of each kind beside the same of the other")
 
 

@@ -161,15 +161,17 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
     name = f"{values['model_name']} [{further}]" if further else str(values["model_name"])
     if 0 < part.simulated < part.rows:
         advice = f"{name}: real and simulated rows do not mix; add --where 'simulated == False'"
-        raise FitError("simulated", f"{part.simulated} of {part.rows} rows", advice)
+        raise FitError("simulated", f"{part.simulated:,} of {plural(part.rows, 'row')}", advice)
     strata, counts = part.strata, part.counts
     if strata is None or counts is None or not counts.rows:
         raise _without_energy(name, part, boundary)
     warnings = []
     if unmeasured := part.rows - counts.rows - counts.below:
-        warnings.append(f"{unmeasured} of {part.rows} rows left out: energy not measured")
+        warnings.append(f"{unmeasured:,} of {plural(part.rows, 'row')} left out: energy not measured")
     if counts.below:
-        warnings.append(f"{counts.below} of {part.rows} rows left out: nothing is left above the idle share")
+        warnings.append(
+            f"{counts.below:,} of {plural(part.rows, 'row')} left out: nothing is left above the idle share"
+        )
     cells, rows, row_strata = strata.cells, strata.judged, strata.judged_strata
     n = strata.sums["n"]
     lengths = [strata.sums[column] / n for column in LENGTHS]
@@ -179,7 +181,9 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
             f" bands (lengths to {token_digits(strata.digits)} binary digits)"
         )
     if len(row_strata) < counts.rows:
-        warnings.append(f"errors are judged by {len(row_strata)} of its {counts.rows} rows, drawn by their own digits")
+        warnings.append(
+            f"errors are judged by {len(row_strata):,} of its {counts.rows:,} rows, drawn by their own digits"
+        )
     warnings += _pooled(counts, values)
     energy, runtime = (_target(target, unit, strata, rows) for target, unit in (("energy", "J"), ("runtime", "s")))
     squares = np.stack([strata.sums[f"{column}²"] for column in TOKENS]) / n

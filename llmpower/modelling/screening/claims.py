@@ -11,6 +11,7 @@ import numpy as np
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
 from llmpower.modelling.screening.order import Mask, typical
 from llmpower.modelling.screening.rows import Rows, numbers
+from llmpower.phrases import plural
 
 ASKED = ("requested_output_tokens", "max_new_tokens")
 SHORT_SHARE = 0.01
@@ -68,7 +69,7 @@ def _copied(rows: Rows, sound: Mask) -> Checked:
     good = np.flatnonzero(sound & (rows.runtime_s < MOST_S))
     by_chance = len(good) * (len(good) - 1) / 2 / 10**PLACES
     if by_chance > COINCIDENCES:
-        return Unasked("copied_digits", f"among {len(good)} rows equal digits are a coincidence")
+        return Unasked("copied_digits", f"among {plural(len(good), 'row')} equal digits are a coincidence")
     digits = {int(at): round(float(rows.runtime_s[at]) * 10**PLACES) for at in good}
     # Digits that end in zeros were rounded, or not measured so finely.
     fine = [at for at, number in digits.items() if number % 1000]

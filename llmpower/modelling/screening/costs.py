@@ -19,6 +19,7 @@ from llmpower.modelling.screening.order import Codes, Mask, Medians, by_code, fi
 from llmpower.modelling.screening.rows import Rows
 from llmpower.modelling.screening.sessions import in_time, sessions_of
 from llmpower.modelling.screening.settling import check_settling
+from llmpower.phrases import plural
 
 DEARER = 1.2
 """A first call is dearer by 1.2 to 17.7 in published trials."""
@@ -111,7 +112,7 @@ def check_costs(rows: Rows, sound: Mask) -> Iterator[Checked]:
         "dearer_than_longer", usable & ~warm & (by_longer > 0), by_longer, lambda at: longer.says(rows, costs, at)
     )
     if too_many:
-        yield Unasked("dearer_than_longer", f"{too_many} groups of rows have more than {MAX_CELLS} cells each")
+        yield Unasked("dearer_than_longer", f"{plural(too_many, 'group')} of rows with more than {MAX_CELLS} cells")
     yield _replicates(rows, usable & ~warm, costs)
 
 

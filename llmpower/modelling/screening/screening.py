@@ -17,6 +17,7 @@ from llmpower.modelling.screening.marks import Checked, Mark
 from llmpower.modelling.screening.order import Mask
 from llmpower.modelling.screening.rows import Rows, rows_of
 from llmpower.modelling.screening.times import check_times
+from llmpower.phrases import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,8 @@ class Finding:
     example: str
 
     def __str__(self) -> str:
-        return f"{self.n_rows} of {self.of_rows} rows of {self.model_name}, such as {self.place} ({self.example})"
+        rows = f"{self.n_rows:,} of {plural(self.of_rows, 'row')}"
+        return f"{rows} of {self.model_name}, such as {self.place} ({self.example})"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import InfeasibleError
+from llmpower.phrases import plural
 from llmpower.routing.costing.costs import Costs
 from llmpower.routing.costing.predictions import lengths
 from llmpower.routing.problem.workload import IntArray
@@ -43,7 +44,7 @@ def refuse_late(costs: Costs, limits: Limits) -> None:
     if len(nowhere):
         quickest_s = costs.runtime_s[nowhere].min(axis=1)
         slowest = nowhere[np.argsort(-quickest_s, kind="stable")]
-        queries = f"{workload.count[nowhere].sum()} of {workload.n_queries} queries"
+        queries = f"{workload.count[nowhere].sum():,} of {plural(workload.n_queries, 'query')}"
         advice = (
             f"{queries} take longer on every model, the most those of {lengths(workload, slowest)}; allow"
             f" at least {_least_limit(costs, limits)}, or leave them out"
@@ -115,5 +116,5 @@ def _ranges(costs: Costs, patterns: _Patterns, limits: Limits) -> list[str]:
         worth = np.zeros_like(low)
         worth[K] = 1
         least, most = (int(_loads(patterns, sign * worth, low, high)[K]) for sign in (1, -1))
-        texts.append(f"{name} can take {least} to {most} of {n_queries} queries")
+        texts.append(f"{name} can take {least:,} to {most:,} of {plural(n_queries, 'query')}")
     return texts

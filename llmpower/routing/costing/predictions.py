@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from llmpower.exceptions import InputError
 from llmpower.modelling import Fit
 from llmpower.modelling.forms import FloatArray, make_form
+from llmpower.phrases import plural
 from llmpower.routing.problem.choices import Choice
 from llmpower.routing.problem.workload import IntArray, Workload
 from llmpower.routing.stretches import in_stretches
@@ -139,7 +140,7 @@ def _refuse_nonsense(kind: Kind, choices: Sequence[Choice], workload: Workload) 
         worst = np.flatnonzero(wrong)
         worst = worst[np.argsort(predicted[worst], kind="stable")]
         advice = (
-            f"the form {fit.form} predicts nothing positive for {wrong.sum()} of {workload.n_cells} cells"
+            f"the form {fit.form} predicts nothing positive for {wrong.sum():,} of {plural(workload.n_cells, 'cell')}"
             f" ({queries:.2g} % of the queries), lowest for {lengths(workload, worst)}; fit again with"
             " another form (llmpower fit --form auto), or leave those queries out"
         )

@@ -14,6 +14,7 @@ from math import ceil, floor
 import numpy as np
 
 from llmpower.exceptions import InfeasibleError, InputError
+from llmpower.phrases import plural
 from llmpower.routing.problem.workload import IntArray
 
 Share = float | tuple[float, float]
@@ -65,11 +66,12 @@ def query_limits(shares: Mapping[str, Share], model_names: Sequence[str], n_quer
         if name not in exact:
             low[name], high[name] = ceil(lowest * n_queries), floor(highest * n_queries)
             if low[name] > high[name]:
-                advice = f"no whole number of {n_queries} queries lies in this band; widen it"
+                advice = f"no whole number of {plural(n_queries, 'query')} lies in this band; widen it"
                 raise InfeasibleError("--share", f"{name}={float(lowest)}:{float(highest)}", advice)
     if not sum(low.values()) <= n_queries <= sum(high.values()):
-        asked = f"{sum(low.values())} to {sum(high.values())} queries"
-        raise InfeasibleError("--share", asked, f"whole numbers leave no room for {n_queries} queries; widen a band")
+        asked = f"{sum(low.values()):,} to {plural(sum(high.values()), 'query')}"
+        advice = f"whole numbers leave no room for {plural(n_queries, 'query')}; widen a band"
+        raise InfeasibleError("--share", asked, advice)
     return np.array(list(low.values()), np.int64), np.array(list(high.values()), np.int64)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
+from llmpower.phrases import plural
 from llmpower.routing.pointers import IntArray
 from llmpower.routing.problem.rates import RATE_COLUMNS, UNITS, Rate, Rates, RowRates, Weigh
 from llmpower.routing.problem.timestamps import since_1970_s
@@ -101,7 +102,7 @@ class Tariff:
 
     def _refuse(self, missing: IntArray, n_rows: int) -> None:
         first = int(missing.min())
-        told = f"{len(missing)} of {n_rows} rows of the workload came when the tariff has no rate"
+        told = f"{len(missing):,} of {plural(n_rows, 'row')} of the workload came when the tariff has no rate"
         if self.day:
             where = "" if self.zone is None else f" ({self.zone.key})"
             raise InputError("hour", first, f"{told}; add a row for this hour{where} to {OPTION}")

@@ -36,6 +36,7 @@ import numpy as np
 
 from llmpower.exceptions import InfeasibleError, LlmpowerError
 from llmpower.modelling.forms import FloatArray
+from llmpower.phrases import plural
 from llmpower.routing.pointers import Choices
 from llmpower.routing.problem.workload import IntArray
 from llmpower.routing.solving import kernels
@@ -101,7 +102,8 @@ def solve(
     prices = np.clip(prices, np.where(problem.low < 0, 0, -np.inf), np.where(problem.high > n_queries, 0, np.inf))
     found = _optimum(problem, prices)
     if found is None:
-        raise InfeasibleError("--share", f"{n_queries} queries", "the models that are allowed cannot meet the shares")
+        advice = "the models that are allowed cannot meet the shares"
+        raise InfeasibleError("--share", plural(n_queries, "query"), advice)
     if found.optimality_gap > GAP_LIMIT:
         raise LlmpowerError(f"the plan could not be proven optimal: a gap of {found.optimality_gap:.1e}")
     shift = found.prices.min() if (low == high).all() else 0.0

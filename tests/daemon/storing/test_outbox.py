@@ -118,5 +118,5 @@ def test_the_end_of_a_failure_is_said_once(
         bench.outbox.turn(second * S + 1)
         bench.outbox.put(make_measurement(2))
     assert [record.message for record in caplog.records] == [
-        "the store works again after 30 s; 1 measurements had waited"
+        "the store works again after 30 s; 1 measurement had waited"
     ]

@@ -155,7 +155,7 @@ def test_to_leave_all_out_is_refused_with_what_was_found(make: Make, write: Writ
     table = make(2000)
     table["gpu_energy_j"] *= 1000
     with pytest.raises(
-        FitError, match=r"all rows have such a finding: \d+ of \d+ rows of .* as with the energy in mJ\)"
+        FitError, match=r"all rows have such a finding: [\d,]+ of [\d,]+ rows of .* as with the energy in mJ\)"
     ):
         fit_datasets([str(write(table))], leave_out=["impossible_unit"])
 

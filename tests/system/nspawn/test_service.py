@@ -25,6 +25,8 @@ from machine import (
     wait_until_active,
 )
 
+from llmpower.phrases import plural
+
 CONTAINED = Path(__file__).parents[2] / "daemon" / "contained.py"
 
 
@@ -70,7 +72,7 @@ def test_members_of_the_group_may_speak_and_others_hear_why_not(guest: Guest) ->
     guest.run("systemctl", "stop", UNIT)
     assert guest.run(*export).stderr == running
     rows = (guest.root / "home/alice/m.csv").read_text("utf-8").splitlines()
-    assert running.startswith(f"{len(rows) - 1} rows from {STORE}")
+    assert running.startswith(f"{plural(len(rows) - 1, 'row')} from {STORE}")
     assert len(rows) > len(load.acknowledged)
 
 
