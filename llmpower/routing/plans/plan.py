@@ -8,19 +8,18 @@ makes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmpower.routing.costing.loads import ModelLoad
 from llmpower.routing.costing.outcome import Outcome, Scaling
 from llmpower.routing.plans.bootstrap import Bootstrap
-from llmpower.routing.plans.document import plan_json
 from llmpower.routing.plans.thresholds import ThresholdRule
 from llmpower.routing.plans.uncertainty import Interval, Saving
 from llmpower.routing.problem.accuracy import Weighting
 from llmpower.routing.problem.choices import Choice
 from llmpower.routing.problem.gpu_seconds import SecondLimit
-from llmpower.routing.problem.rates import AMOUNTS, Weigh
+from llmpower.routing.problem.rates import AMOUNTS, PER_POINT, UNITS, Weigh
 from llmpower.routing.problem.workload import IntArray, Workload
 from llmpower.routing.solving.assignment import Assignment
 from llmpower.routing.tradeoffs.goals import Bound
@@ -99,5 +98,59 @@ class RoutingPlan(Outcome):
         return float(saved / of_all)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the assignment, as JSON types."""
-        return plan_json(self)
+        """What ``route --json`` prints: everything but the assignment, as JSON types."""
+        return {
+            "simulated": self.simulated,
+            **_outcome_json(self),
+            "energy_std_j": None if self.energy is None else self.energy.std_j,
+            "energy_low_j": None if self.energy is None else self.energy.low_j,
+            "energy_high_j": None if self.energy is None else self.energy.high_j,
+            "accuracy_weighting": self.accuracy_weighting,
+            "max_runtime_s": self.max_runtime_s,
+            "zeta": self.zeta,
+            "weighs": self.weighs,
+            "joules_per_point": self.joules_per_point,
+            **{name: self.amount_per_point if self.weighs == kind else None for kind, name in PER_POINT.items()},
+            "bound": None if self.bound is None else asdict(self.bound),
+            "second_limits": None
+            if self.second_limits is None
+            else {name: asdict(limit) for name, limit in self.second_limits.items()},
+            "prices": dict(self.prices),
+            "scaling": asdict(self.scaling),
+            "rates": {
+                UNITS[kind].column: {"dearest": rate.dearest, "mean": rate.mean_per_kwh}
+                for kind, rate in self.workload.rates.by_kind.items()
+            },
+            "boundary": self.boundary,
+            "optimality_gap": self.optimality_gap,
+            "saving": asdict(self.saving),
+            "bootstrap": None if self.bootstrap is None else asdict(self.bootstrap),
+            "baselines": {name: _outcome_json(outcome) for name, outcome in self.baselines.items()},
+            "threshold": None if self.threshold is None else asdict(self.threshold),
+            "models": {name: asdict(load) for name, load in self.models.items()},
+            "never_chosen": list(self.never_chosen),
+            "unloaded": list(self.unloaded),
+            "solve_s": self.solve_s,
+            "queries": self.workload.n_queries,
+            "cells": self.workload.n_cells,
+            "extrapolated_queries": self.extrapolated_queries,
+            "extrapolated_share": self.extrapolated_share,
+            "extrapolated_energy_j": self.extrapolated_energy_j,
+            "extrapolated_energy_share": self.extrapolated_energy_share,
+        }
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "objective": outcome.objective,
+        "energy_j": outcome.energy_j,
+        "cost_eur": outcome.cost_eur,
+        "carbon_g": outcome.carbon_g,
+        "runtime_s": outcome.runtime_s,
+        "accuracy_token_weighted": outcome.accuracy_token_weighted,
+        "accuracy_query_mean": outcome.accuracy_query_mean,
+        "shares": dict(outcome.shares),
+        "idle_energy_j": outcome.idle_energy_j,
+        "late_queries": outcome.late_queries,
+        "gpu_seconds": None if outcome.gpu_seconds is None else dict(outcome.gpu_seconds),
+    }
