@@ -37,10 +37,15 @@ def joules(energy_j: float, std_j: float | None) -> str:
     return f"{energy_j:.{decimals}f} ± {std_j:.{decimals}f} J"
 
 
-def number(value: float, digits: int = 4) -> str:
-    """``0.01234``, ``12.34``, ``1,234``, ``1.234e-07``: so many digits that count, and all before the point."""
+def number(value: float, digits: int = 4, *, zeros: bool = False) -> str:
+    """``0.01234``, ``12.34``, ``1,234``, ``1.234e-07``: so many digits that count, and all before the point.
+
+    With ``zeros`` those at the end too, by which a column shows how far each of its figures is known: ``1.500``.
+    """
     whole = 10 ** min(digits, 3) * (1 - 0.5 * 10**-digits)
-    return f"{value:,.0f}" if abs(value) >= whole else f"{value:.{digits}g}"
+    if abs(value) >= whole:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".removesuffix(".") if zeros and value else f"{value:.{digits}g}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmpower.cli.layout import ABSENT, aligned, echo_lines
+from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines
 from llmpower.cli.options import FiniteRange, json_option, powercap_option
 from llmpower.phrases import SIMULATED_GPU
 
@@ -119,7 +119,7 @@ def _lines(devices: list[dict[str, Any]]) -> Iterator[str]:
                 _scaled(source["update_width_s"], 1e3, "no change"),
                 _scaled(source["latency_p50_s"], 1e6, "no read"),
                 _scaled(source["latency_p99_s"], 1e6, "no read"),
-                f"{source['effective_hertz']:.3g}",
+                compact(source["effective_hertz"]),
                 source["status_text"],
                 device["uuid"],
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmpower import phrases
-from llmpower.cli.layout import ABSENT, aligned, covered, formatted, in_percent
+from llmpower.cli.layout import ABSENT, aligned, compact, covered, formatted, in_percent
 
 if TYPE_CHECKING:
     from llmpower.modelling import Anova, Fit, HeldOut, WorkloadModel
@@ -36,8 +36,7 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
             rows.append(
                 (
                     *(model.model_name, system, target, fit.label, str(fit.n_obs)),
-                    *(formatted(fit.r_squared, ".4f"), formatted(fit.f_statistic, ".4g")),
-                    formatted(fit.f_pvalue, ".3g"),
+                    *(formatted(fit.r_squared, ".4f"), compact(fit.f_statistic, 4), compact(fit.f_pvalue)),
                     *map(in_percent, (fit.heldout.mape, None if fit.nested is None else fit.nested.mape)),
                     *map(in_percent, (fit.heldout.median_ape, fit.heldout.worst_ape)),
                     formatted(fit.heldout.negative_predictions, "d"),
@@ -77,10 +76,10 @@ def anova_lines(tables: Sequence[Anova]) -> Iterator[str]:
     rows = []
     for table in tables:
         for effect in table.effects:
-            figures = (f"{effect.sum_of_squares:.6g}", str(effect.degrees), f"{effect.f_statistic:.2f}")
-            rows.append((table.target, effect.name, *figures, f"{effect.f_pvalue:.3g}"))
+            figures = (compact(effect.sum_of_squares, 6), str(effect.degrees), f"{effect.f_statistic:.2f}")
+            rows.append((table.target, effect.name, *figures, compact(effect.f_pvalue)))
         rows.append(
-            (table.target, "residual", f"{table.residual_sum_of_squares:.6g}", str(table.residual_degrees), "", "")
+            (table.target, "residual", compact(table.residual_sum_of_squares, 6), str(table.residual_degrees), "", "")
         )
     yield f"Analysis of variance of {phrases.plural(tables[0].n_obs, 'row')}, type II, token counts as categories"
     header = ("TARGET", "EFFECT", "SUM OF SQUARES", "DF", "F", "p")

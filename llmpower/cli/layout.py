@@ -187,8 +187,8 @@ def formatted(value: float | None, form: str) -> str:
 
 
 def compact(value: float | None, digits: int = 3) -> str:
-    """A figure of any size in a few digits, or the sign for its absence."""
-    return ABSENT if value is None else number(value, digits)
+    """A figure of any size in a few digits, as many as others of its column, or the sign for its absence."""
+    return ABSENT if value is None else number(value, digits, zeros=True)
 
 
 def in_percent(fraction: float | None, digits: int = 1) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower import phrases
-from llmpower.cli.layout import ABSENT, aligned, covered, energy_unit, in_percent
+from llmpower.cli.layout import ABSENT, aligned, compact, covered, energy_unit, in_percent
 from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, saved, worth_words
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.problem.gpu_seconds import ROUNDING
@@ -80,13 +80,17 @@ def plan_lines(plan: RoutingPlan) -> list[str]:
                 f"{load.queries:,}",
                 f"{load.energy_j / divisor:,.2f}",
                 f"{load.runtime_s:,.1f}",
-                "unloaded" if name in plan.unloaded else f"{plan.prices[name]:+.4g}" if plan.prices[name] else "0",
+                "unloaded" if name in plan.unloaded else _price(plan.prices[name]),
             )
             for name, load in plan.models.items()
         ],
         right=header[1:],
     )
     return [*lines, "", *_notes(plan, divisor, unit)]
+
+
+def _price(price: float) -> str:
+    return f"{'+' if price > 0 else ''}{compact(price, 4)}"
 
 
 def warnings(plan: RoutingPlan) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmpower import phrases
-from llmpower.cli.layout import aligned, covered, echo_lines, energy_unit, formatted, in_percent
+from llmpower.cli.layout import aligned, compact, covered, echo_lines, energy_unit, formatted, in_percent
 from llmpower.cli.options import json_option
 from llmpower.cli.progress import shown
 from llmpower.cli.values import models_of_file
@@ -138,7 +138,7 @@ def _row(name: str, strategy: Strategy, divisor: float, amounts: Sequence[Amount
     return (
         name,
         in_percent(strategy.closed),
-        f"{strategy.objective:,.5g}",
+        compact(strategy.objective, 5),
         f"{strategy.energy_j / divisor:,.2f}",
         *(column.figure(strategy) for column in amounts),
         in_percent(strategy.accuracy_token_weighted, 2),

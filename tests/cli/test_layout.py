@@ -122,6 +122,7 @@ def test_one_unit_is_chosen_for_all(energies_j: list[float | None], unit: str) -
 def test_figures_of_any_size_are_short() -> None:
     figures = (None, 0.0, 1.2345, 999.4, 999.6, 12345.6)
     assert list(map(compact, figures)) == ["–", "0", "1.23", "999", "1,000", "12,346"]
+    assert list(map(compact, (0.681, 2, 0.5, -12.0, 1e-7))) == ["0.681", "2.00", "0.500", "-12.0", "1.00e-07"]
 
 
 @pytest.mark.parametrize(

@@ -38,17 +38,17 @@ def test_what_a_person_reads_at_80_columns() -> None:
     assert texts(frame(tick, columns=80, rows=24)) == [
         "llmpower top  03:04:05 UTC  daemon 1.2.3, pid 77, up 1 min 50 s",
         "SIMULATED: the GPU is a model of one, and none of its joules is real",
-        "requests  2 running, 1 to be measured, 4/s measured, 440 in all, 3 refused",
+        "requests  2 running, 1 to be measured, 4.00/s measured, 440 in all, 3 refused",
         "meter     200 reads/s, 0 missed, late < 10 µs (p99 < 100 µs); 1.0 % CPU, 58 MiB",
         "drift     40 requests compared with their models, none drifted",
         "figures   of the last 10 s; joules are booked up to 0.5 s ago",
         "",
         "DEVICE            NOW W  LIMIT W  MEAN W  IDLE %  UNATTR %  REQ  J/REQ  J/TOKEN",
-        "0 Simulated A100  251.3      400   300.0      30      10.0   40     45      0.9",
-        "1 package-0           –        –   300.0      30      10.0   40     45      0.9",
+        "0 Simulated A100  251.3      400   300.0      30      10.0   40   45.0    0.900",
+        "1 package-0           –        –   300.0      30      10.0   40   45.0    0.900",
         "",
         "MODEL  REQ/s  TOKENS/s  J/REQ  J/TOKEN  REQ IN ALL  OF PREDICTED",
-        "llama      4       200     45      0.9         440         1.023",
+        "llama   4.00       200   45.0    0.900         440         1.023",
     ]
 
 
