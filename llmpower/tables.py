@@ -29,6 +29,9 @@ COLUMN = "--column"
 WORDS = ("model_name", "system", "query_class")
 """Columns whose values name something, and must read the same in every file."""
 
+NO_NUMBERS = "mMc"
+"""Kinds of columns that would pass as numbers, and as wrong ones: durations, times, complex numbers."""
+
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
 """What other programs write between cells, and call a CSV all the same."""
 
@@ -235,6 +238,16 @@ def write_rows(header: Sequence[str], rows: Iterable[Sequence[object]], path: Pa
                 record = dict(zip(header, row, strict=True))
                 file.write(f"{json.dumps(record, ensure_ascii=False, allow_nan=False)}\n")
     return count
+
+
+def check_frame(frame: object, what: str) -> None:
+    """Refuse what is no table of pandas, and one that has a column twice."""
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(what, type(frame).__name__, "is no table of pandas; give a DataFrame")
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise InputError("column", twice[0], f"{what} have this column twice; keep the one that is meant")
 
 
 def number_of(value: object) -> float:

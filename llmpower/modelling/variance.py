@@ -22,6 +22,7 @@ from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.rows.boundary import Boundary
 from llmpower.modelling.rows.frames import floats
 from llmpower.phrases import plural
+from llmpower.tables import check_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,7 @@ def anova(measurements: pd.DataFrame, boundary: str = "gpu") -> tuple[Anova, Ano
     Raises:
         FitError: one length alone, no cell with two rows, or more lengths than categories can be.
     """
+    check_frame(measurements, "measurements")
     covered = Boundary.parse(boundary)
     columns = {name: floats(measurements, name) for name in covered.consulted() if name in measurements.columns}
     energy_j = covered.energy(columns)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling.kernels import COUNTS
 from llmpower.modelling.linear import FloatArray
+from llmpower.tables import NO_NUMBERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +98,8 @@ def floats(rows: pd.DataFrame, column: str) -> FloatArray:
     values = rows[column]
     if values.dtype == np.float64:
         return values.to_numpy()
+    if values.dtype.kind in NO_NUMBERS:
+        return np.full(len(values), np.nan)
     if values.dtype.kind not in "iuf":
         values = pd.to_numeric(values, errors="coerce")
     return values.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -109,6 +112,8 @@ def words(rows: pd.DataFrame, column: str) -> pd.Series[str]:
     if column not in rows.columns:
         return pd.Series("", index=rows.index, dtype="str")
     values = rows[column]
+    if values.dtype == "category":
+        values = values.astype(object)
     return values.fillna("").astype(str) if values.isna().any() or values.dtype != "str" else values
 
 

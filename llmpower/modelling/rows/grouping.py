@@ -14,6 +14,7 @@ from llmpower.modelling.rows.groups import NUMBERS, Group, Maker, group_columns,
 from llmpower.modelling.rows.measurements import check_measurements
 from llmpower.modelling.rows.strata import JUDGED_ROWS
 from llmpower.modelling.rows.tally import Key, Tally, processors
+from llmpower.tables import check_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,7 @@ def makers_of_rows(
     measurements: pd.DataFrame, group_by: str | Sequence[str] | None, boundary: str, *, whole: bool = False
 ) -> list[Maker]:
     """As :func:`group_rows`, with each group made when it is asked for."""
+    check_frame(measurements, "measurements")
     covered = Boundary.parse(boundary)
     columns = group_columns(group_by, list(measurements.columns))
     return makers_of(_tallied(measurements, columns, covered, whole=whole), columns)
@@ -53,6 +55,7 @@ def _tallied(measurements: pd.DataFrame, columns: Sequence[str], covered: Bounda
     threads = min(processors(), 1 + len(checked) // STRETCH)
     tally = Tally(covered, judged_rows=None if whole else JUDGED_ROWS, threads=threads, held_rows=len(checked))
     further, summed = {name: checked[name] for name in columns if name != "system"}, 0
+    further["model_name"] = checked["model_name"].astype(str)  # 7 in one file and "7" in another are one model
     for rows in read_rows(checked, sorted({*NUMBERS, *covered.consulted()})):
         stretch, systems = slice(summed, summed + len(rows)), (rows["system"], rows.systems)
         codes, keys = keys_of(

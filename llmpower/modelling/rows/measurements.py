@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.rows.where import select_rows
 from llmpower.places import matches
-from llmpower.tables import read_table, shown_cell
+from llmpower.tables import NO_NUMBERS, read_table, shown_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,8 @@ def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFra
 
     # Columns are replaced here, never changed in place, so what both frames have stays one.
     checked = frame.copy(deep=False)
-    _refuse(frame, "model_name", frame["model_name"].isna(), "every row needs a model's name")
+    names = frame["model_name"]
+    _refuse(frame, "model_name", names.isna() | (names == ""), "every row needs a model's name")
     # Where its extremes are possible all of a column is, and nothing is asked of each row.
     for column in ("input_tokens", "output_tokens"):
         values = _numbers(frame, column)
@@ -191,8 +192,11 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
 
     if frame[column].dtype in (np.dtype(np.int64), np.dtype(np.float64)):
         return frame[column]
+    if frame[column].dtype.kind in NO_NUMBERS:
+        _refuse(frame, column, frame[column].notna(), "is no plain number; give seconds, joules or tokens as such")
     values = pd.to_numeric(frame[column], errors="coerce").astype("float64")
-    _refuse(frame, column, values.isna() & frame[column].notna(), "is not a number")
+    if frame[column].dtype.kind not in "iuf":  # of those a NaN is empty, though Arrow tells it from what is missing
+        _refuse(frame, column, values.isna() & frame[column].notna(), "is not a number")
     return values
 
 

@@ -232,6 +232,6 @@ def _named(models: NDArray[np.uint32], model: NDArray[np.uint32], rows: Rows, na
     return found
 
 
-def _sortable(value: object) -> tuple[bool, object]:
-    """Empty values after all others."""
-    return value is None, 0 if value is None else value
+def _sortable(value: object) -> tuple[bool, bool, object]:
+    """Empty values after all others, words after numbers."""
+    return value is None, isinstance(value, str), 0 if value is None else value

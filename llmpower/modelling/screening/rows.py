@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llmpower.modelling.forms import FloatArray
 from llmpower.modelling.screening.order import Codes, Mask
 from llmpower.modelling.screening.watts import device_count, tdp_w
+from llmpower.tables import NO_NUMBERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def numbers(frame: pd.DataFrame, column: str) -> FloatArray:
     """The column as numbers; NaN where it has none, or is not there."""
     import pandas as pd
 
-    if column not in frame.columns:
+    if column not in frame.columns or frame[column].dtype.kind in NO_NUMBERS:
         return np.full(len(frame), np.nan)
     return np.asarray(pd.to_numeric(frame[column], errors="coerce").astype("float64"))
 

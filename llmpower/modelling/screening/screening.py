@@ -18,6 +18,7 @@ from llmpower.modelling.screening.order import Mask
 from llmpower.modelling.screening.rows import Rows, rows_of
 from llmpower.modelling.screening.times import check_times
 from llmpower.phrases import plural
+from llmpower.tables import check_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,10 +78,13 @@ class Screening:
         """The rows of the screened table without findings of these kinds.
 
         Raises:
-            InputError: there is no such kind.
+            InputError: there is no such kind, or the table is another.
             FitError: no row is left.
         """
         kinds = parse_kinds(kinds, "--leave-out")
+        if len(measurements) != self.n_rows:
+            advice = f"{self.n_rows} rows were screened; give the table that was"
+            raise InputError("measurements", f"{len(measurements)} rows", advice)
         left = measurements[~self.rows(kinds)]
         if self.n_rows and not len(left):
             raise self.nothing_left(kinds)
@@ -130,7 +134,7 @@ def screen(measurements: pd.DataFrame, *, tdp_w: float | None = None) -> Screeni
         tdp_w: design power of one device [W]; by default what the column ``system`` names.
 
     Raises:
-        InputError: ``tdp_w`` is no power.
+        InputError: ``tdp_w`` is no power, or ``measurements`` no table, or one with a column twice.
 
     Example:
         >>> import pandas as pd
@@ -148,6 +152,7 @@ def screen(measurements: pd.DataFrame, *, tdp_w: float | None = None) -> Screeni
     """
     if tdp_w is not None and not 0 < tdp_w < np.inf:
         raise InputError("--tdp", tdp_w, "is no design power; give the watts of one device")
+    check_frame(measurements, "measurements")
     if len(measurements) == 0:
         return Screening(0, (), {}, {})
     rows = rows_of(measurements, tdp_w)

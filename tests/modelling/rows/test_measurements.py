@@ -36,6 +36,7 @@ def rows(**changed: Any) -> pd.DataFrame:
     ("column", "value", "rule"),
     [
         ("model_name", None, "every row needs a model's name"),
+        ("model_name", "", "every row needs a model's name"),
         ("input_tokens", -8, "whole numbers"),
         ("input_tokens", 8.5, "whole numbers"),
         ("output_tokens", None, "whole numbers"),

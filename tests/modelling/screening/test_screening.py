@@ -52,6 +52,11 @@ def test_findings_are_left_out_on_request_and_counted(faulty: pd.DataFrame) -> N
     assert json.loads(json.dumps(document)) == document
 
 
+def test_rows_of_another_table_are_not_left_out(faulty: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="measurements = 5 rows: 96 rows were screened"):
+        screen(faulty).leave_out(faulty.iloc[:5], "negative_energy")
+
+
 def test_a_fit_that_a_row_would_have_stopped_goes_through_without_it(faulty: pd.DataFrame) -> None:
     with pytest.raises(FitError, match="gpu_energy_j = lots"):
         fit(faulty, form="cached")
