@@ -15,7 +15,7 @@ them exactly as from all rows together. What sums do not tell is treated so:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ PROSPECTIVE = "leave_one_cell_out, then new rows before they were learnt"
 
 
 def update(
-    models: Sequence[WorkloadModel], measurements: pd.DataFrame, *, group_by: str | Sequence[str] | None = None
+    models: Iterable[WorkloadModel], measurements: pd.DataFrame, *, group_by: str | Sequence[str] | None = None
 ) -> list[WorkloadModel]:
     """The models with what ``measurements`` add to them; one that is new is fitted as :func:`~.fitting.fit` would.
 
@@ -62,6 +62,7 @@ def update(
         FitError: rows that cannot be, simulated ones for a model of real ones, or sums of lengths so near each other
             that the form's terms cannot be told apart by them.
     """
+    models = list(models)
     boundaries = {model.boundary for model in models}
     if len(boundaries) > 1:
         found = ", ".join(sorted(map(str, boundaries)))

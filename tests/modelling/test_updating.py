@@ -97,6 +97,7 @@ def test_one_new_row_is_enough() -> None:
 def test_learning_in_two_steps_is_learning_in_one() -> None:
     models = fit(rows(1), form="cached")
     assert update(models, rows(2), group_by="model_name") == update(models, rows(2))
+    assert update(iter(models), rows(2)) == update(models, rows(2))
     (twice,) = update(update(models, rows(2)), rows(3))
     (once,) = update(models, pd.concat([rows(2), rows(3)]))
     np.testing.assert_allclose(twice.energy.coefficients, once.energy.coefficients, rtol=1e-6)
