@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from llmpower.exceptions import InputError
 from llmpower.modelling.forms import Batched, Cached, FloatArray, Form, make_form
 from llmpower.modelling.rows.moments import FitMoments
 
@@ -140,24 +141,21 @@ class Fit:
         terms held there count as known. m counts what was independent: the cells, or the rows where ``n_cells`` is
         not known and for the form ``paper``, whose errors are those of ordinary least squares. NaN where the data left
         no degree of freedom.
-        """
-        from scipy.special import stdtrit
 
+        Raises:
+            InputError: ``confidence`` is no fraction.
+        """
         x = self._form().design(input_tokens, output_tokens, batch_size)
         free = ~np.isnan(self.std_errors)
         C = self.covariance[np.ix_(free, free)]
-        degrees = self.degrees_of_freedom
-        t = stdtrit(degrees, (1 + confidence) / 2) if degrees > 0 and free.any() else np.nan
+        t = self._t(confidence) if free.any() else np.nan
         ŷ = x @ self.coefficients
         half_width = t * np.sqrt(np.einsum("...i,ij,...j->...", x[..., free], C, x[..., free]))
         return np.asarray(ŷ - half_width), np.asarray(ŷ + half_width)
 
     def coefficient_intervals(self, confidence: float = 0.95) -> FloatArray:
         """Low and high of each coefficient, shape (n_terms, 2); NaN where it has no standard error."""
-        from scipy.special import stdtrit
-
-        degrees = self.degrees_of_freedom
-        t = stdtrit(degrees, (1 + confidence) / 2) if degrees > 0 else np.nan
+        t = self._t(confidence)
         return np.stack([self.coefficients - t * self.std_errors, self.coefficients + t * self.std_errors], axis=1)
 
     def inside(self, input_tokens: ArrayLike, output_tokens: ArrayLike, batch_size: ArrayLike = 1) -> NDArray[np.bool_]:
@@ -175,7 +173,12 @@ class Fit:
 
         ``per_request`` divides what the batch costs among its requests, as joules are; without it the figure is the
         whole batch's, as seconds are. A fit of any other form is returned as it is.
+
+        Raises:
+            InputError: so many cannot be served.
         """
+        if not 1 <= batch_size < np.inf:
+            raise InputError("batch_size", batch_size, "must be a number ≥ 1")
         if self.form != Batched.name:
             return self
         M = Batched.at(batch_size) * (1 if per_request else batch_size)
@@ -194,6 +197,15 @@ class Fit:
             batch_range=None,
             moments=None,
         )
+
+    def _t(self, confidence: float) -> float:
+        """t_{(1+confidence)/2, m−p}; NaN without a degree of freedom."""
+        from scipy.special import stdtrit
+
+        if not 0 < confidence < 1:
+            raise InputError("confidence", confidence, "is a fraction between 0 and 1; write 0.95 for 95 %")
+        degrees = self.degrees_of_freedom
+        return float(stdtrit(degrees, (1 + confidence) / 2)) if degrees > 0 else np.nan
 
     def _form(self) -> Form:
         return make_form(self.form, intercept="intercept" in self.terms)

@@ -63,8 +63,8 @@ def predict(
     """Predict queries of these lengths, served ``batch_size`` at a time where the model knows of batches.
 
     Raises:
-        InputError: a policy is unknown, a length or the batch size cannot be, or a prediction is doubtful and its
-            policy is ``raise``; the first such query is named.
+        InputError: a policy is unknown, a length, the batch size or the confidence cannot be, or a prediction is
+            doubtful and its policy is ``raise``; the first such query is named.
 
     Example:
         >>> import pandas as pd
@@ -82,18 +82,18 @@ def predict(
     for name, policy in (("outside", outside), ("nonpositive", nonpositive)):
         if policy not in get_args(Policy):
             raise InputError(name, policy, f"unknown; use one of {', '.join(get_args(Policy))}")
-    for name, values, least in (
-        ("input_tokens", input_tokens, 0),
-        ("output_tokens", output_tokens, 0),
-        ("batch_size", batch_size, 1),
-    ):
-        array = np.asarray(values, dtype=np.float64)
-        if wrong := array[~((array >= least) & np.isfinite(array))].tolist():
-            raise InputError(name, f"{wrong[0]:g}", f"must be a number ≥ {least}")
+    τin, τout = _numbers("input_tokens", input_tokens, 0), _numbers("output_tokens", output_tokens, 0)
+    if (size := _numbers("batch_size", batch_size, 1)).ndim:
+        raise InputError("batch_size", batch_size, "is one number; predict what is served at another batch size apart")
+    batch_size = float(size)
     if batch_size > 1 and model.energy.batch_range is None and model.runtime.batch_range is None:
         advice = f"{model.model_name} was not fitted to batches; fit rows of several batch sizes with --form batched"
         raise InputError("batch_size", f"{batch_size:g}", advice)
-    τin, τout = np.broadcast_arrays(np.asarray(input_tokens), np.asarray(output_tokens))
+    try:
+        τin, τout = np.broadcast_arrays(τin, τout)
+    except ValueError as error:
+        advice = f"have another shape than input_tokens, {τin.shape}; give one for each query, or one for all"
+        raise InputError("output_tokens", τout.shape, advice) from error
     queries = _Queries(τin, τout, confidence)
     served = model.at_batch_size(batch_size)
     beyond = [
@@ -104,6 +104,16 @@ def predict(
         energy_j=queries.ask(served.energy, "energy_j", beyond[0], nonpositive),
         runtime_s=queries.ask(served.runtime, "runtime_s", beyond[1], nonpositive),
     )
+
+
+def _numbers(field: str, values: ArrayLike, least: float) -> FloatArray:
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(field, values, f"must be a number ≥ {least}") from error
+    if wrong := numbers[~((numbers >= least) & np.isfinite(numbers))].tolist():
+        raise InputError(field, f"{wrong[0]:g}", f"must be a number ≥ {least}")
+    return numbers
 
 
 def _ranges(model: WorkloadModel) -> str:
@@ -118,8 +128,8 @@ def _ranges(model: WorkloadModel) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Queries:
-    input_tokens: NDArray[np.generic]
-    output_tokens: NDArray[np.generic]
+    input_tokens: FloatArray
+    output_tokens: FloatArray
     confidence: float
 
     def ask(self, fit: Fit, what: str, outside: NDArray[np.bool_], nonpositive: Policy) -> Prediction:
@@ -138,7 +148,7 @@ class _Queries:
         if policy == "allow" or not wrong.any():
             return
         first = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-        query = f"{self.input_tokens[first]} input and {self.output_tokens[first]} output tokens"
+        query = f"{self.input_tokens[first]:.12g} input and {self.output_tokens[first]:.12g} output tokens"
         others = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
         value = query + others if found is None else f"{found[first]:.4g} for {query}{others}"
         if policy == "raise":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,15 +91,36 @@ def test_a_batch_shares_joules_and_waits_together(batched: WorkloadModel) -> Non
         ({"outside": "perhaps"}, "outside = perhaps: unknown; use one of raise, warn, allow"),
         ({"batch_size": 0}, "batch_size = 0: must be a number ≥ 1"),
         ({"batch_size": 4}, "batch_size = 4: a was not fitted to batches"),
+        ({"batch_size": [1, 4]}, r"batch_size = \[1, 4\]: is one number"),
+        ({"confidence": 95}, "confidence = 95: is a fraction between 0 and 1; write 0.95 for 95 %"),
+        ({"confidence": -0.95}, "confidence = -0.95: is a fraction"),
     ],
-    ids=["policy", "no-batch", "unknown-batch"],
+    ids=["policy", "no-batch", "unknown-batch", "batches", "percent", "negative"],
 )
 def test_refusals(model: WorkloadModel, options: dict[str, object], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         predict(model, 64, 64, **options)  # type: ignore[arg-type]  # the point of the test
 
 
-@pytest.mark.parametrize("tokens", [-1, np.nan, np.inf])
-def test_a_length_that_cannot_be_is_refused(model: WorkloadModel, tokens: float) -> None:
+@pytest.mark.parametrize("tokens", [-1, np.nan, np.inf, 10**400, "many", None, iter([8])])
+def test_a_length_that_cannot_be_is_refused(model: WorkloadModel, tokens: Any) -> None:
     with pytest.raises(InputError, match="input_tokens = "):
         predict(model, tokens, 64)
+
+
+def test_lengths_of_different_shapes_are_refused(model: WorkloadModel) -> None:
+    with pytest.raises(InputError, match=r"output_tokens = \(3,\): have another shape than input_tokens, \(2,\)"):
+        predict(model, [8, 64], [8, 64, 512])
+
+
+@pytest.mark.parametrize("kind", ["str", "uint16", "Int64", "int64[pyarrow]"])
+def test_lengths_may_be_kept_as_tables_keep_them(model: WorkloadModel, kind: str) -> None:
+    lengths = pd.Series([300, 500], index=[7, 9]).astype(kind)
+    found = predict(model, lengths, lengths).energy_j
+    np.testing.assert_array_equal(found.mean, predict(model, [300, 500], [300, 500]).energy_j.mean)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, np.nan, np.inf])
+def test_a_model_at_no_batch_size_is_refused(batched: WorkloadModel, batch_size: float) -> None:
+    with pytest.raises(InputError, match=r"batch_size = .*must be a number ≥ 1"):
+        batched.at_batch_size(batch_size)
