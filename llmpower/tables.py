@@ -240,14 +240,16 @@ def write_rows(header: Sequence[str], rows: Iterable[Sequence[object]], path: Pa
     return count
 
 
-def check_frame(frame: object, what: str) -> None:
-    """Refuse what is no table of pandas, and one that has a column twice."""
+def check_frame(frame: object, what: str, required: Sequence[str] = ()) -> None:
+    """Refuse what is no table of pandas, and one that has a column twice or lacks a ``required`` one."""
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):
         raise InputError(what, type(frame).__name__, "is no table of pandas; give a DataFrame")
     if twice := frame.columns[frame.columns.duplicated()].tolist():
-        raise InputError("column", twice[0], f"{what} have this column twice; keep the one that is meant")
+        raise InputError("column", twice[0], f"stands twice in the {what}; keep the one that is meant")
+    if missing := [name for name in required if name not in frame.columns]:
+        raise InputError("column", missing[0], f"is missing from the {what} (columns: {_listed(list(frame.columns))})")
 
 
 def number_of(value: object) -> float:

@@ -47,9 +47,13 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     Where a model stands on several systems, ``system`` follows. A ``model_name`` or ``system`` that the frame had
     already is kept as ``workload_model_name`` or ``workload_system``, in place of an earlier one of that name. With a
     column ``count``, a row divided among models appears once for each, with its part of the count.
+
+    Raises:
+        InputError: the plan is not of these rows.
     """
     import pandas as pd
 
+    plan.workload.check_rows(frame)
     rows, models, counts = runs(plan.workload, plan.assignment)
     table = (frame if rows is None else frame.iloc[rows]).reset_index(drop=True)
     if "count" in table.columns:

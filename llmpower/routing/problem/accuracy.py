@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ class AccuracyTable:
         return tuple(dict.fromkeys((*self.accuracy, *self.by_class)))
 
 
-def read_accuracy(path: Path) -> AccuracyTable:
+def read_accuracy(path: str | PathLike[str]) -> AccuracyTable:
     """Read ``model_name, accuracy`` and, where there are such columns, ``query_class``, ``share``, ``num_gpus``.
 
     A row without ``query_class`` holds for the classes that no other row of its model names. Other columns are left
@@ -59,6 +60,7 @@ def read_accuracy(path: Path) -> AccuracyTable:
         InputError: the file cannot be read, has no rows, names a model (and class) twice or not at all, or holds an
             accuracy or share that is not in 0..1 or a number of GPUs that is none. An empty share or number is none.
     """
+    path = Path(path)
     records = read_records(path, required=("model_name", "accuracy"), what="--accuracy")
     if not records:
         raise InputError("--accuracy", path, "holds no rows; give a row a model: model_name, accuracy")

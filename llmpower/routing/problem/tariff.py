@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -110,7 +111,7 @@ class Tariff:
         raise InputError("timestamp", shown, f"{told}, this one first; add a row that begins within the hour before")
 
 
-def read_tariff(path: Path, zone: str | None = None) -> Tariff:
+def read_tariff(path: str | PathLike[str], zone: str | None = None) -> Tariff:
     """Read ``hour`` or ``timestamp``, and ``eur_per_kwh``, ``g_co2_per_kwh`` or both; errors name row and column.
 
     ``zone`` says where the hours are local ones, by its IANA name such as Europe/Berlin.
@@ -120,6 +121,7 @@ def read_tariff(path: Path, zone: str | None = None) -> Tariff:
             time, or holds a rate that is no number above 0; the zone is unknown, or the rows begin at timestamps.
     """
     where = None if zone is None else zone_of(zone)
+    path = Path(path)
     records = read_records(path, what=OPTION)
     if not records:
         raise InputError(OPTION, path, "holds no rows; give a row an hour")

@@ -53,13 +53,15 @@ def _times(column: pd.Series, what: str = "the time of arrival") -> pd.Series[An
     import pandas as pd
 
     times: pd.Series[Any]
-    if pd.api.types.is_numeric_dtype(column):
+    if column.dtype.kind in "mc":  # durations and complex numbers are no times, whatever pandas makes of them
+        times, wrong = column, np.ones(len(column), dtype=bool)
+    elif pd.api.types.is_numeric_dtype(column):
         times = column.astype(np.float64)
         wrong = ~np.isfinite(times.to_numpy())
     else:
         times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         wrong = times.isna().to_numpy()
-        if wrong.any():
+        if wrong.any() and column.dtype.kind != "M":
             # One cell that is no number makes texts of a column of seconds.
             seconds = pd.to_numeric(column.where(wrong), errors="coerce").astype(np.float64)
             if (numbers := np.isfinite(seconds.to_numpy())).any():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -24,7 +25,7 @@ from llmpower.routing.problem.rates import NO_RATES, Rates, RowRates
 from llmpower.routing.problem.row_kernels import Collapsed
 from llmpower.routing.problem.timestamps import check_times
 from llmpower.routing.stretches import in_stretches
-from llmpower.tables import number_of, read_table
+from llmpower.tables import NO_NUMBERS, check_frame, number_of, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,8 +138,9 @@ class Workload:
     def from_frame(cls, frame: pd.DataFrame, tariff: Tariff | None = None) -> Workload:
         """Collapse a table with ``input_tokens``, ``output_tokens`` and, optionally, ``count`` and ``query_class``.
 
-        A ``tariff`` needs ``timestamp`` too. Errors as above, and as of the tariff.
+        A ``tariff`` needs ``timestamp`` too. Errors as above, as of the tariff, and of what is no such table.
         """
+        check_frame(frame, "workload", REQUIRED)
         tokens = (frame["input_tokens"].to_numpy(), frame["output_tokens"].to_numpy())
         further = (frame[name].to_numpy() if name in frame.columns else None for name in OPTIONAL)
         row_rates = None
@@ -146,6 +148,21 @@ class Workload:
             check_times(frame, "a tariff needs the time of each query")
             row_rates = tariff.rates(frame["timestamp"])
         return cls.from_tokens(*tokens, *further, row_rates=row_rates)
+
+    def check_rows(self, frame: pd.DataFrame) -> None:
+        """Refuse a table that this workload was not made from, row by row.
+
+        Raises:
+            InputError: it has other rows, or them in another order.
+        """
+        check_frame(frame, "workload", REQUIRED)
+        for column in REQUIRED:
+            theirs = _whole(column, frame[column].to_numpy(), 0, TOKENS_END).values if len(frame) else np.zeros(0)
+            if not np.array_equal(theirs, getattr(self, column)[self.row_cells]):
+                advice = (
+                    f"are not the {len(self.row_cells)} of the plan, in their order; give the table it was made for"
+                )
+                raise InputError("workload", f"{len(frame)} rows", advice)
 
     @property
     def n_cells(self) -> int:
@@ -163,14 +180,16 @@ class Workload:
         return self.input_tokens + self.output_tokens
 
 
-def read_workload(path: Path, columns: Mapping[str, str] | None = None, tariff: Tariff | None = None) -> Workload:
+def read_workload(
+    path: str | PathLike[str], columns: Mapping[str, str] | None = None, tariff: Tariff | None = None
+) -> Workload:
     """Read a CSV, Parquet or JSON-lines file; ``columns`` maps our names to its headers.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or holds a row that is no query or that ``tariff`` has no
             rate for.
     """
-    return Workload.from_frame(read_table(path, columns=columns, required=REQUIRED, what="--workload"), tariff)
+    return Workload.from_frame(read_table(Path(path), columns=columns, required=REQUIRED, what="--workload"), tariff)
 
 
 def _frozen(array: NDArray[N]) -> NDArray[N]:
@@ -241,7 +260,12 @@ def _whole(column: str, values: NDArray[Any], low: int, end: int) -> _Whole:
         least, greatest = _extent(values)
         if low <= least and greatest < end:
             return _Whole(np.ascontiguousarray(values, np.int64), least, greatest)
-    numbers = np.array([number_of(value) for value in values]) if values.dtype.kind in "OUSM" else values.astype(float)
+    if values.dtype.kind in NO_NUMBERS:
+        numbers = np.full(len(values), np.nan)
+    elif values.dtype.kind in "OUS":
+        numbers = np.array([number_of(value) for value in values])
+    else:
+        numbers = values.astype(float)
     wrong = ~((numbers >= low) & (numbers < end) & (numbers == np.floor(numbers)))
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -45,8 +45,8 @@ class Trace:
         Raises:
             InputError: a column is missing, or a row is no query that arrived at some time.
         """
-        check_times(frame, "queries are replayed in time order")
         workload = Workload.from_frame(frame)
+        check_times(frame, "queries are replayed in time order")
         seconds, start_s = since_first_s(frame["timestamp"])
         classes: list[str | None] = [None] * len(frame)
         if "query_class" in frame.columns:

@@ -6,9 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import Workload, cells_table, models_per_query, route, rows_table
 
@@ -55,3 +57,8 @@ def test_rows_keep_their_order_and_columns(models: Models, accuracy: dict[str, f
     assert table["model_name"].tolist() == models_per_query(plan)
     assert (table["model_name"] == "large").sum() == 1
     assert (table["workload_model_name"] == "old").all()
+    for other in (frame.iloc[::-1], frame.iloc[:2], frame.iloc[:0]):
+        with pytest.raises(
+            InputError, match=f"workload = {len(other)} rows: are not the 4 of the plan, in their order"
+        ):
+            rows_table(plan, other)

@@ -25,7 +25,7 @@ def test_the_published_file(leaderboard: AccuracyTable) -> None:
 def test_shares_are_optional(tmp_path: Path) -> None:
     path = tmp_path / "accuracy.csv"
     path.write_text("accuracy,model_name\n0,a\n1,b\n")
-    assert read_accuracy(path) == AccuracyTable({"a": 0.0, "b": 1.0}, {})
+    assert read_accuracy(str(path)) == read_accuracy(path) == AccuracyTable({"a": 0.0, "b": 1.0}, {})
 
 
 CLASSES = """model_name,query_class,accuracy,num_gpus

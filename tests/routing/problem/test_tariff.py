@@ -67,7 +67,7 @@ def test_timestamps_hold_until_the_next_and_for_an_hour_at_most(tmp_path: Path) 
 
 def test_hours_of_a_zone_are_local_ones_in_summer_too(tmp_path: Path) -> None:
     (tmp_path / "tariff.csv").write_text("hour,eur_per_kwh\n" + "".join(f"{h},{h + 1}\n" for h in range(24)))
-    berlin = read_tariff(tmp_path / "tariff.csv", "Europe/Berlin")
+    berlin = read_tariff(str(tmp_path / "tariff.csv"), "Europe/Berlin")
     hours = {
         "2026-01-15T12:00:00": 13,  # of UTC, as nothing else is said
         "2026-07-15T12:00:00Z": 14,

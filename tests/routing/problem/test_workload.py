@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
-from llmpower.routing import Workload, read_workload
+from llmpower.routing import Trace, Workload, read_workload
 from llmpower.routing.problem.row_kernels import ROWS_AT_ONCE
 
 tokens = st.integers(0, 5)
@@ -91,6 +91,29 @@ def test_nullable_columns_are_read_and_refused() -> None:
     with pytest.raises(InputError, match="input_tokens = empty: row 2 needs"):
         Workload.from_frame(frame)
     assert Workload.from_frame(frame.head(1)).n_queries == 1
+
+
+@pytest.mark.parametrize("kind", ["m8[ns]", "M8[ns]", complex])
+def test_what_only_passes_for_a_count_is_refused(kind: str) -> None:
+    with pytest.raises(InputError, match=r"input_tokens = .*: row 1 needs a whole number"):
+        Workload.from_tokens(np.array([8, 9]).astype(kind), [1, 2])
+
+
+def test_what_is_no_table_of_queries_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"input_tokens": [1], "output_tokens": [2]})
+    for table, complaint in (
+        ("queries.csv", "workload = str: is no table of pandas"),
+        (frame.to_dict("list"), "workload = dict: is no table of pandas"),
+        (frame[["input_tokens"]], r"column = output_tokens: is missing from the workload \(columns: input_tokens\)"),
+        (pd.concat([frame, frame], axis=1), "column = input_tokens: stands twice in the workload"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            Workload.from_frame(table)  # type: ignore[arg-type]  # the point of the test
+        with pytest.raises(InputError, match=complaint):
+            Trace.from_frame(table)  # type: ignore[arg-type]
+    path = tmp_path / "Anfragen für Ü.csv"
+    frame.to_csv(path, index=False)
+    assert read_workload(str(path)).n_queries == 1
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
