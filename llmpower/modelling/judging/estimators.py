@@ -34,7 +34,10 @@ def ordinary_least_squares(design: FloatArray, y: FloatArray) -> tuple[FloatArra
     """
     from statsmodels.regression.linear_model import OLS
 
-    results = OLS(y, design).fit()
+    # Of columns of unit length, by which terms are told apart here and everywhere (regressing/cells.py): tokens beside
+    # their products make statsmodels find a rank too low, and F by as many degrees of freedom.
+    length = np.linalg.norm(design, axis=0)
+    results = OLS(y, design / length).fit()
     determined = results.df_resid > 0
     covariance = np.asarray(results.cov_params()) if determined else np.full((design.shape[1],) * 2, np.nan)
     statistics = Statistics(
@@ -42,7 +45,7 @@ def ordinary_least_squares(design: FloatArray, y: FloatArray) -> tuple[FloatArra
         _finite(results.fvalue) if determined else None,
         _finite(results.f_pvalue) if determined else None,
     )
-    return np.asarray(results.params), covariance, statistics
+    return np.asarray(results.params) / length, covariance / np.outer(length, length), statistics
 
 
 def weighted_statistics(moments: Moments, β: FloatArray, *, constant: bool) -> Statistics:

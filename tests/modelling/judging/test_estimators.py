@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,6 +46,21 @@ def test_paper_coefficients_are_recovered() -> None:
     truth = np.array([-3.9, 31.5, 0.0427])
     design = Paper().design(TIN, TOUT)
     np.testing.assert_allclose(ordinary_least_squares(design, design @ truth)[0], truth, rtol=1e-9)
+
+
+def test_long_queries_are_told_apart_as_short_ones_are() -> None:
+    """What a token count is written in changes nothing: statsmodels by itself finds two terms of three here."""
+    design = Paper().design(1e6 + 100 * TIN, 1e6 + 100 * TOUT)
+    y = design @ [0.3, 30.0, 1e-5] * np.random.default_rng(1).lognormal(sigma=0.05, size=len(design))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        β, covariance, statistics = ordinary_least_squares(design, y)
+        kilo, of_kilo, in_kilo = ordinary_least_squares(design / [1e3, 1e3, 1e6], y)
+    np.testing.assert_allclose(β * [1e3, 1e3, 1e6], kilo, rtol=1e-6)
+    np.testing.assert_allclose(np.diag(covariance) * np.array([1e6, 1e6, 1e12]), np.diag(of_kilo), rtol=1e-6)
+    assert statistics.f_statistic == pytest.approx(in_kilo.f_statistic, rel=1e-9)
+    missed, total = np.sum((y - design @ β) ** 2), np.sum(y**2)
+    assert statistics.f_statistic == pytest.approx((total - missed) / 3 / (missed / (len(y) - 3)), rel=1e-6)
 
 
 def noisy(form: Form, coefficients: list[float], seed: int) -> tuple[NDArray[np.float64], ...]:
