@@ -27,18 +27,22 @@ def set_aside(path: Path, now: datetime) -> Path:
     Raises:
         StoreUnavailableError: they cannot be renamed there, and are as they were.
     """
-    stamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    number = 1
-    target = path.with_name(f"{path.name}.corrupt-{stamp}")
-    while any(_beside(target, suffix).exists() for suffix in SUFFIXES):
-        number += 1
-        target = path.with_name(f"{path.name}.corrupt-{stamp}.{number}")
     try:
+        target = _free_name(path.with_name(f"{path.name}.corrupt-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"))
         _move(path, target)
     except OSError as error:
         advice = f"the database is damaged, and cannot be moved out of the way ({error.strerror}); move it away"
         raise StoreUnavailableError(schema.OPTION, path, advice) from error
     return target
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or with a number from 2 on behind it, that is no file's and no log's name yet."""
+    found, number = path, 1
+    while any(_beside(found, suffix).exists() for suffix in SUFFIXES):
+        number += 1
+        found = path.with_name(f"{path.name}.{number}")
+    return found
 
 
 def _move(path: Path, target: Path) -> None:

@@ -62,12 +62,15 @@ def test_readers_at_work_are_not_disturbed(path: Path, make_measurement: Make) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_directory_that_cannot_be_changed_leaves_everything_as_it_was(path: Path, make_measurement: Make) -> None:
+@pytest.mark.parametrize("mode", [0o755, 0o700], ids=["changed", "looked into"])
+def test_a_directory_that_cannot_be_used_leaves_everything_as_it_was(
+    path: Path, make_measurement: Make, mode: int
+) -> None:
     store = Store(path)
     store.append([make_measurement(1)])
     before = sorted(file.name for file in path.parent.iterdir())
     for directory in (path.parent, *path.parent.parents[:2]):
-        directory.chmod(0o755)
+        directory.chmod(mode)
     os.seteuid(65534)
     try:
         with pytest.raises(StoreUnavailableError, match="cannot be moved out of the way"):
