@@ -260,6 +260,12 @@ def number_of(value: object) -> float:
         return nan
 
 
+def whole_number(value: object, least: int) -> int | None:
+    """A whole number of any kind as an ``int``; ``None`` where it is none, below ``least``, or has no exact float."""
+    number = number_of(value)
+    return int(number) if least <= number < 2**53 and number.is_integer() else None
+
+
 def shown_cell(value: Any) -> object:
     """A cell as complaints name it: ``empty`` where it holds nothing, be that ``None``, NaN or pandas' NA."""
     import pandas as pd

@@ -20,6 +20,7 @@ from threading import Timer
 from llmpower.exceptions import InputError, LlmpowerError
 from llmpower.routing.online.router import PERIOD, OnlineRouter
 from llmpower.routing.policies.document import load_policy
+from llmpower.routing.problem.workload import TOKENS_END
 
 POLICY, STATE, ALIAS, QUOTA_PERIOD = (f"LLMPOWER_GATEWAY_{name}" for name in ("POLICY", "STATE", "MODEL", "PERIOD"))
 
@@ -61,9 +62,9 @@ class Desk:
     def choose(self, characters: int, label: str | None = None, at_most: float | None = None) -> str:
         """The name of the model for a request of so many characters; see :meth:`OnlineRouter.choose`.
 
-        A client's limit that allows no answer is none: -1 asks some servers for an answer of any length.
+        A client's limit that allows no answer, or any, is none: -1 asks some servers for an answer of any length.
         """
-        at_most = at_most if at_most is not None and at_most > 0 else None
+        at_most = at_most if at_most is not None and 0 < at_most < TOKENS_END else None
         tokens = max(1, round(characters / self._characters_per_token))
         return self.router.choose(tokens, query_class=label, at_most=at_most).name
 

@@ -82,8 +82,8 @@ def predict(
     for name, policy in (("outside", outside), ("nonpositive", nonpositive)):
         if policy not in get_args(Policy):
             raise InputError(name, policy, f"unknown; use one of {', '.join(get_args(Policy))}")
-    τin, τout = _numbers("input_tokens", input_tokens, 0), _numbers("output_tokens", output_tokens, 0)
-    if (size := _numbers("batch_size", batch_size, 1)).ndim:
+    τin, τout = at_least("input_tokens", input_tokens, 0), at_least("output_tokens", output_tokens, 0)
+    if (size := at_least("batch_size", batch_size, 1)).ndim:
         raise InputError("batch_size", batch_size, "is one number; predict what is served at another batch size apart")
     batch_size = float(size)
     if batch_size > 1 and model.energy.batch_range is None and model.runtime.batch_range is None:
@@ -106,7 +106,12 @@ def predict(
     )
 
 
-def _numbers(field: str, values: ArrayLike, least: float) -> FloatArray:
+def at_least(field: str, values: ArrayLike, least: float) -> FloatArray:
+    """``values`` as floats.
+
+    Raises:
+        InputError: one is none, or below ``least``.
+    """
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (OverflowError, TypeError, ValueError) as error:

@@ -21,9 +21,21 @@ from collections.abc import Sequence
 
 from llmpower.exceptions import InputError
 from llmpower.routing.problem.shares import Share, query_limits
+from llmpower.tables import whole_number
 
 SLACK = 0.1
 """Of the period: how far from its share's line a model may be within it."""
+
+
+def check_period(period: int) -> int:
+    """Queries over which shares are kept.
+
+    Raises:
+        InputError: ``period`` is no whole number from 1 up.
+    """
+    if (whole := whole_number(period, 1)) is None:
+        raise InputError("period", period, "shares are kept over a number of queries; give 1 or more")
+    return whole
 
 
 class Quotas:
@@ -35,14 +47,12 @@ class Quotas:
         open: the models that the next query may go to, as numbers; never empty.
 
     Raises:
-        InputError: ``period`` is below 1.
+        InputError: ``period`` is no whole number from 1 up.
         InfeasibleError: no division of that many queries meets the shares.
     """
 
     def __init__(self, ranges: Sequence[tuple[float, float]], period: int) -> None:
-        if period < 1:
-            raise InputError("period", period, "shares are kept over a number of queries; give 1 or more")
-        self.period = period
+        self.period = period = check_period(period)
         names = [str(number) for number in range(len(ranges))]
         # Twelve digits are what a quotient of two counts of queries means by its sixteen.
         shares: dict[str, Share] = {

@@ -27,7 +27,7 @@ from llmpower.routing.online.in_time import InTime
 from llmpower.routing.online.prices import FollowingPrices, price_sample, response
 from llmpower.routing.online.quotas import Quotas
 from llmpower.routing.online.state import RouterState, load_state, policy_digest, save_state
-from llmpower.routing.online.token_counts import Query, count, length, queries_of
+from llmpower.routing.online.token_counts import Query, check_label, count, length, queries_of
 from llmpower.routing.policies.lengths import Law, OutputLengthLearner, exactly
 from llmpower.routing.policies.policy import PolicyModel, RoutingPolicy, middle_of_the_fits
 from llmpower.routing.policies.tariff import ALWAYS
@@ -58,7 +58,7 @@ class OnlineRouter:
         clock: the time, in seconds since 1970, by which the rate of the moment is known.
 
     Raises:
-        InputError: ``period`` is below 1.
+        InputError: ``period`` is no whole number from 1 up.
         InfeasibleError: no whole numbers of that many queries meet the shares.
 
     Example:
@@ -127,11 +127,13 @@ class OnlineRouter:
             at_most: the longest answer that the client allows (``max_tokens``).
 
         Raises:
-            InputError: a length cannot be; nothing was chosen.
+            InputError: a length or label cannot be; nothing was chosen.
         """
         input_tokens = count("input_tokens", input_tokens)
         output_tokens = None if output_tokens is None else length("output_tokens", output_tokens)
         at_most = None if at_most is None else length("at_most", at_most)
+        if query_class is not None:
+            check_label(query_class)
         with self._lock:
             # Answers bring prices up to date, as nobody waits for those; but they may be long in coming.
             if self._until_refresh <= -REFRESH:
@@ -164,9 +166,11 @@ class OnlineRouter:
         """Learn how long the answer to a query was, however much later it comes.
 
         Raises:
-            InputError: a length cannot be; nothing was learnt.
+            InputError: a length or label cannot be; nothing was learnt.
         """
         input_tokens, output_tokens = count("input_tokens", input_tokens), count("output_tokens", output_tokens)
+        if query_class is not None:
+            check_label(query_class)
         with self._lock:
             self._lengths.observe(input_tokens, output_tokens, query_class)
             for curves in self._curves:
@@ -189,7 +193,7 @@ class OnlineRouter:
         ``lengths_known`` says that queries to come will be chosen for with their τout.
 
         Raises:
-            InputError: a length cannot be, or there is not one of each for each query; nothing was learnt.
+            InputError: a length or label cannot be, or there is not one of each for each query; nothing was learnt.
         """
         for τin, τout, query_class, at_s in queries_of(input_tokens, output_tokens, classes, times_s):
             with self._lock:

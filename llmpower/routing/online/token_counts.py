@@ -45,6 +45,16 @@ def length(field: str, value: float) -> float:
     return number
 
 
+def check_label(query_class: str) -> None:
+    """Refuse an application's label that a saved state could not hold.
+
+    Raises:
+        InputError: it is no text.
+    """
+    if not isinstance(query_class, str):
+        raise InputError("query_class", query_class, "is an application's label; give a text")
+
+
 def queries_of(
     input_tokens: Iterable[int],
     output_tokens: Iterable[int],
@@ -54,7 +64,7 @@ def queries_of(
     """τin, τout, label and time of each query; one label may be that of all.
 
     Raises:
-        InputError: a length is none, or there is not one of each for each query.
+        InputError: a length is none, a label no text, or there is not one of each for each query.
     """
     lengths_in = [count("input_tokens", tokens) for tokens in input_tokens]
     lengths_out = [count("output_tokens", tokens) for tokens in output_tokens]
@@ -66,4 +76,7 @@ def queries_of(
             raise InputError(
                 field, f"{len(found)} values", f"there are {n} input_tokens; give one of each for each query"
             )
+    for label in labels:
+        if label is not None:
+            check_label(label)
     return list(zip(lengths_in, lengths_out, labels, times, strict=True))

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import Fit
+from llmpower.modelling.fitted.prediction import at_least
 from llmpower.modelling.forms import FloatArray, Form, make_form
 from llmpower.routing.costing.outcome import Scaling
 from llmpower.routing.policies.lengths import Moments
@@ -134,9 +135,14 @@ class RoutingPolicy:
 
         ``part`` is what a joule counts at the queries' times, as ``tariff`` has it. ∞ where a query would take longer
         than ``max_runtime_s``, unless every other model takes longer still.
+
+        Raises:
+            InputError: a token count is no number ≥ 0.
         """
+        input_tokens = at_least("input_tokens", input_tokens, 0)
+        output_tokens = at_least("output_tokens", output_tokens, 0)
         ζ, scaling = self.zeta, self.scaling
-        tokens = np.asarray(input_tokens, np.float64) + np.asarray(output_tokens, np.float64)
+        tokens = input_tokens + output_tokens
         weight = tokens if self.accuracy_weighting == "tokens" else np.ones_like(tokens)
         costs = []
         for model in self.models:

@@ -22,7 +22,7 @@ import numpy as np
 
 from llmpower.exceptions import InputError
 from llmpower.routing.online.costs import QueryCosts
-from llmpower.routing.online.quotas import Quotas
+from llmpower.routing.online.quotas import Quotas, check_period
 from llmpower.routing.policies.policy import RoutingPolicy
 from llmpower.routing.problem.rates import Weigh
 from llmpower.routing.problem.workload import IntArray
@@ -37,6 +37,7 @@ from llmpower.routing.replaying.dispatchers import (
     round_robin,
 )
 from llmpower.routing.replaying.replay import Dispatcher, Fixed, Trace, replay, servers_for
+from llmpower.tables import whole_number
 
 UTILISATION = 0.8
 """Of the servers, where their number is not given: as busy as this are they under the optimal plan."""
@@ -104,7 +105,7 @@ def simulate(
             "--history", history, "is the part of the trace to learn from; give 0 or more, and less than 1"
         )
     past, rest = trace.split(int(history * len(trace)))
-    period = len(rest) if period is None else period
+    period = len(rest) if period is None else check_period(period)
     arena = Arena(policy, rest)
     low, high = _limits(policy, len(rest), period)
     best = optimum(arena.in_time(arena.costs, known_laws(rest)), low, high)
@@ -187,6 +188,6 @@ def _servers(policy: RoutingPolicy, asked: Mapping[str, int], otherwise: IntArra
     for name, count in asked.items():
         if name not in names:
             raise InputError("--servers", name, f"is not among the policy's models: {', '.join(names)}")
-        if count < 1:
+        if whole_number(count, 1) is None:
             raise InputError("--servers", f"{name}={count}", "a model has 1 or more")
     return np.array([asked.get(name, int(count)) for name, count in zip(names, otherwise, strict=True)], np.int64)

@@ -90,7 +90,8 @@ def test_a_period_is_taken_up_where_it_was() -> None:
 
 
 def test_what_cannot_be_kept_is_refused() -> None:
-    with pytest.raises(InputError, match="period = 0"):
-        Quotas([(0.5, 0.5), (0.5, 0.5)], 0)
+    for period in (0, -1, 1.5, float("nan"), 10**30, None):
+        with pytest.raises(InputError, match=f"period = {period}: shares are kept over a number of queries"):
+            Quotas([(0.5, 0.5), (0.5, 0.5)], period)  # type: ignore[arg-type]  # the point of the test
     with pytest.raises(InfeasibleError, match="no whole number of 10 queries"):
         Quotas([(0.21, 0.29), (0.0, 1.0)], 10)

@@ -227,6 +227,17 @@ def test_a_label_may_be_that_of_all_that_is_remembered(policy: RoutingPolicy, tm
     assert (tmp_path / "one").read_text() == (tmp_path / "each").read_text()
 
 
+@pytest.mark.parametrize("label", [5, ["chat"], b"chat"])
+def test_what_is_no_label_is_refused(policy: RoutingPolicy, label: Any) -> None:
+    router = OnlineRouter(policy)
+    for learn in (router.choose, lambda τin, **of: router.observe(τin, 10, **of)):
+        with pytest.raises(InputError, match=r"query_class = .*: is an application's label; give a text"):
+            learn(10, query_class=label)
+    with pytest.raises(InputError, match=r"query_class = .*: is an application's label; give a text"):
+        router.remember([8, 9], [10, 20], ["chat", label])
+    assert sum(router.served.values()) == 0
+
+
 @pytest.mark.parametrize("field", ["output_tokens", "classes", "times_s"])
 def test_columns_of_different_lengths_are_not_remembered(policy: RoutingPolicy, field: str) -> None:
     columns = {"input_tokens": [8, 9], "output_tokens": [10, 20]}

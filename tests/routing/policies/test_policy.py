@@ -57,6 +57,13 @@ def test_the_argmin_gives_the_plan_back(models: Models, accuracy: dict[str, floa
     assert [model.share for model in policy.models] == list(plan.shares.values())
 
 
+@pytest.mark.parametrize("tokens", [-1, np.nan, np.inf, "many"])
+def test_a_length_that_cannot_be_is_no_choice(policy: RoutingPolicy, tokens: Any) -> None:
+    for lengths in (([8, tokens], 10), (10, [8, tokens])):
+        with pytest.raises(InputError, match=r"put_tokens = .*must be a number"):
+            policy.choose(*lengths)
+
+
 def test_share_ranges_are_what_was_asked_for(policy: RoutingPolicy) -> None:
     ranges = {model.name: model.share_range for model in policy.models}
     assert ranges == {"large": (0.1, 0.3), "medium": (0, 1), "small": (0.2, 0.2)}

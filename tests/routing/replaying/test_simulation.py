@@ -80,8 +80,10 @@ def test_a_policy_alone_is_enough_to_begin_with(policy: RoutingPolicy, trace: Tr
         ({"period": 0}, "period = 0"),
         ({"servers": {"tiny": 1}}, "--servers = tiny"),
         ({"servers": {"small": 0}}, "--servers = small=0"),
+        ({"servers": {"small": 1.5}}, "--servers = small=1.5"),
+        ({"period": 1.5}, "period = 1.5"),
     ],
-    ids=["history", "period", "unknown model", "no server"],
+    ids=["history", "period", "unknown model", "no server", "half a server", "half a query"],
 )
 def test_what_cannot_be_simulated_is_refused(
     policy: RoutingPolicy, trace: Trace, options: dict[str, object], error: str
