@@ -168,7 +168,7 @@ def plan_steps(
     costs = predict_costs(
         models, workload, accuracy, only=only, weighting=weighting, max_runtime_s=max_runtime_s, weigh=weigh
     )
-    limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
+    limits = query_limits(shares, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
     tradeoff = Tradeoff(costs, limits)
     front = list(reversed(tradeoff.front(TOLERANCE)))

@@ -238,7 +238,7 @@ def predict_costs(
     if weighting not in WEIGHTINGS:
         raise InputError("--accuracy-weighting", weighting, f"unknown; use one of {', '.join(WEIGHTINGS)}")
     choices = candidates(models, only)
-    table = AccuracyTable(accuracy) if isinstance(accuracy, Mapping) else accuracy
+    table = accuracy if accuracy is None or isinstance(accuracy, AccuracyTable) else AccuracyTable(dict(accuracy))
     if table is not None and not only:
         known = {known for choice in choices for known in (choice.name, choice.model.model_name)}
         for name in table.models:

@@ -35,6 +35,7 @@ from llmpower.routing.solving.solver import solve
 from llmpower.routing.tradeoffs.dominance import never_chosen
 from llmpower.routing.tradeoffs.goals import KNEE, Bound, Chosen, Goal, check_goal, choose, pursued
 from llmpower.routing.tradeoffs.tradeoff import Tradeoff
+from llmpower.tables import whole_number
 
 
 def route(
@@ -104,7 +105,11 @@ def route(
         >>> plan.optimality_gap
         0.0
     """
-    check_goal(zeta, accuracy)
+    zeta = check_goal(zeta, accuracy)
+    if not isinstance(workload, Workload):
+        raise InputError("workload", type(workload).__name__, "is no workload; make one by Workload.from_frame(table)")
+    if (times := whole_number(draws, 0)) is None:
+        raise InputError("draws", draws, "is how often to plan again; give 0 or more")
     if gpu_seconds is not None and allow_unload:
         raise InputError("--gpu-seconds", "with --allow-unload", "limits hold for loaded models; leave one out")
     if not 0 <= max_extrapolation <= 1:
@@ -121,9 +126,9 @@ def route(
         gpu_seconds=gpu_seconds,
         weigh=pursued(zeta, weigh, workload.rates),
     )
-    limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
+    limits = query_limits(shares, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
-    plan = make_plan(costs, limits, choose(costs, limits, zeta), draws, solved)
+    plan = make_plan(costs, limits, choose(costs, limits, zeta), times, solved)
     if max(plan.extrapolated_share, plan.extrapolated_energy_share) > max_extrapolation:
         advice = (
             f"{100 * plan.extrapolated_share:.3g} % of the queries with {100 * plan.extrapolated_energy_share:.3g} % of"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, nan
 
 import numpy as np
 
 from llmpower.exceptions import InfeasibleError, InputError
 from llmpower.phrases import plural
 from llmpower.routing.problem.workload import IntArray
+from llmpower.tables import number_of
 
 Share = float | tuple[float, float]
 
@@ -44,14 +45,16 @@ def parse_shares(pairs: Iterable[str]) -> dict[str, Share]:
     return shares
 
 
-def query_limits(shares: Mapping[str, Share], model_names: Sequence[str], n_queries: int) -> tuple[IntArray, IntArray]:
+def query_limits(
+    shares: Mapping[str, Share] | None, model_names: Sequence[str], n_queries: int
+) -> tuple[IntArray, IntArray]:
     """Lowest and highest number of queries of each model, each of shape (n_models,); 0 and N where it has no share.
 
     Raises:
         InputError: a share is no fraction, a band is upside down, or a model is unknown.
         InfeasibleError: no division of the queries meets every share.
     """
-    bands = {name: _band(name, share) for name, share in shares.items()}
+    bands = {} if shares is None else {name: _band(name, share) for name, share in shares.items()}
     for name in bands:
         if name not in model_names:
             known = ", ".join(model_names)
@@ -76,12 +79,13 @@ def query_limits(shares: Mapping[str, Share], model_names: Sequence[str], n_quer
 
 
 def _band(name: str, share: Share) -> tuple[Fraction, Fraction]:
-    low, high = share if isinstance(share, tuple) else (share, share)
+    ends = share if isinstance(share, tuple | list) else (share,)
+    low, high = (number_of(end) for end in (ends[0], ends[-1])) if len(ends) in (1, 2) else (nan, nan)
     if not 0 <= low <= high <= 1:
-        shown = f"{low}:{high}" if isinstance(share, tuple) else share
+        shown = ":".join(map(str, ends))
         raise InputError("--share", f"{name}={shown}", "shares are fractions from 0 to 1, and LOW is at most HIGH")
     # repr is the shortest decimal that reads back as the same float: what was written, not its binary neighbour.
-    return Fraction(repr(float(low))), Fraction(repr(float(high)))
+    return Fraction(repr(low)), Fraction(repr(high))
 
 
 def _refuse_impossible(bands: Mapping[str, tuple[Fraction, Fraction]], model_names: Sequence[str]) -> None:

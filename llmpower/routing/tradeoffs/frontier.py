@@ -68,7 +68,7 @@ def trace_frontier(
     costs = predict_costs(
         models, workload, accuracy, only=only, weighting=accuracy_weighting, max_runtime_s=max_runtime_s, weigh=weigh
     )
-    limits = query_limits(shares or {}, costs.model_names, workload.n_queries)
+    limits = query_limits(shares, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
     if (limits[0] <= 0).all() and (limits[1] >= workload.n_queries).all():
         corners = CornerFront(costs, limits)

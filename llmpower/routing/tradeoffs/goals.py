@@ -23,6 +23,7 @@ from llmpower.routing.problem.rates import UNITS, Rates, Weigh
 from llmpower.routing.problem.workload import IntArray
 from llmpower.routing.solving.solver import Solution, proven
 from llmpower.routing.tradeoffs.tradeoff import Point, Tradeoff, walk
+from llmpower.tables import number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,16 @@ class Chosen:
     bound: Bound | None = None
 
 
-def check_goal(zeta: float | Goal, accuracy: Mapping[str, float] | AccuracyTable | None) -> None:
-    """Refuse what is no ζ, and any goal but ζ = 1 where there are no accuracies to weigh against energy."""
+def check_goal(zeta: float | Goal, accuracy: Mapping[str, float] | AccuracyTable | None) -> float | Goal:
+    """The goal, a ζ of any kind of number as a float.
+
+    Raises:
+        InputError: it is no ζ, or not ζ = 1 where there are no accuracies to weigh against energy.
+    """
+    if not isinstance(zeta, Goal):
+        if not 0 <= (number := number_of(zeta)) <= 1:
+            raise InputError("--zeta", zeta, "is from 0 (accuracy alone) to 1 (energy alone)")
+        zeta = number
     match zeta:
         case EnergyBudget(joules) if not 0 < joules < float("inf"):
             raise InputError("--energy-budget", joules, "is a number of joules above 0")
@@ -114,13 +123,12 @@ def check_goal(zeta: float | Goal, accuracy: Mapping[str, float] | AccuracyTable
             raise InputError("--accuracy-floor", floor, "is a fraction from 0 to 1; write 0.51 for 51 %")
         case JoulesPerPoint(joules) if not 0 <= joules < float("inf"):
             raise InputError("--joules-per-point", joules, "is a number of joules from 0 up")
-        case float() | int() if not 0 <= zeta <= 1:
-            raise InputError("--zeta", zeta, "is from 0 (accuracy alone) to 1 (energy alone)")
         case _:
             pass
     if accuracy is None and zeta != 1:
         weighs = f"ζ = {zeta} weighs accuracy" if isinstance(zeta, float | int) else "a trade-off needs accuracies"
         raise InputError("--accuracy", "none given", f"{weighs}; give a file, or --zeta 1")
+    return zeta
 
 
 def pursued(goal: float | Goal, weigh: Weigh | None, rates: Rates) -> Weigh | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,6 +144,32 @@ def test_extrapolation_is_counted(models: Models, accuracy: Accuracy) -> None:
     plan = route(models, workload, accuracy)
     assert plan.extrapolated_queries == 7
     assert plan.to_json()["extrapolated_share"] == 0.7
+
+
+def test_arguments_may_be_of_any_kind_of_number_and_table(models: Models, accuracy: Accuracy) -> None:
+    plain = route(models, WORKLOAD, accuracy, zeta=1, shares={"medium": (0.2, 0.5)}, draws=2)
+    for zeta in (np.int64(1), np.float32(1), Fraction(1)):
+        options: Any = {"zeta": zeta, "shares": pd.Series({"medium": [0.2, 0.5]}), "draws": np.int64(2)}
+        found = route(models, WORKLOAD, pd.Series(accuracy), **options)
+        assert (found.objective, found.shares, found.bootstrap) == (plain.objective, plain.shares, plain.bootstrap)
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"workload": pd.DataFrame()}, r"workload = DataFrame: is no workload; make one by Workload\.from_frame"),
+        ({"zeta": None}, "--zeta = None: is from 0"),
+        ({"zeta": "knee"}, "--zeta = knee: is from 0"),
+        ({"draws": -1}, "draws = -1: is how often"),
+        ({"draws": 2.5}, "draws = 2.5: is how often"),
+    ],
+    ids=["table", "no zeta", "word", "negative", "half a draw"],
+)
+def test_what_is_no_argument_is_refused(
+    models: Models, accuracy: Accuracy, changed: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        route(**({"models": models, "workload": WORKLOAD, "accuracy": accuracy} | changed))
 
 
 def test_more_extrapolation_than_allowed_is_refused(models: Models, accuracy: Accuracy) -> None:

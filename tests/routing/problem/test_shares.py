@@ -77,7 +77,9 @@ def test_what_cannot_be_met(shares: dict[str, Share], n_queries: int, complaint:
     assert str(caught.value).startswith(complaint)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), (0.5, 0.4), (0.5, float("inf"))])
+@pytest.mark.parametrize(
+    "share", [-0.1, 1.1, float("nan"), (0.5, 0.4), (0.5, float("inf")), None, "half", (), (0.1, 0.2, 0.3)]
+)
 def test_what_is_no_share(share: Share) -> None:
     with pytest.raises(InputError, match="shares are fractions from 0 to 1"):
         limits({"a": share}, 10)
