@@ -205,7 +205,7 @@ def add_phases(board: dashboard.Dashboard) -> dashboard.Dashboard:
 def add_drift(board: dashboard.Dashboard) -> dashboard.Dashboard:
     """Whether models still say what requests cost."""
     ratio, tolerance = (f"llmpower_model_energy_ratio{suffix}{{{MODELS}}}" for suffix in ("", "_tolerance"))
-    of = "{{instance}} {{model_name}} ({{sharing}})"
+    of = "{{instance}} {{model_name}} ({{sharing}}) {{system}}"
     return (
         board.with_row(dashboard.Row("Do the models still hold?"))
         .with_panel(
