@@ -17,6 +17,7 @@ import logging
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,7 +64,7 @@ class Monitor:
         self,
         *,
         backend: Backend = "auto",
-        nvml_library: str | None = None,
+        nvml_library: str | PathLike[str] | None = None,
         powercap_root: Path | None = POWERCAP_ROOT,
         rate_hz: float = 100.0,
     ) -> None:

@@ -11,6 +11,7 @@ reads are sparse. ``rate_hz`` is how many reads a second each field gets on aver
 from __future__ import annotations
 
 import weakref
+from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -60,7 +61,7 @@ class Sampler:
         self,
         *,
         backend: Backend = "auto",
-        nvml_library: str | None = None,
+        nvml_library: str | PathLike[str] | None = None,
         powercap_root: Path | None = POWERCAP_ROOT,
         rate_hz: float = 100.0,
         ring_capacity: int = RING_CAPACITY,
@@ -81,7 +82,9 @@ class Sampler:
                 ring_capacity=ring_capacity,
             )
 
-        library = nvml_library or (str(simulated_library()) if backend == "simulated" else NVML_LIBRARY)
+        library = str(simulated_library()) if backend == "simulated" else NVML_LIBRARY
+        if nvml_library is not None:
+            library = fspath(nvml_library)
         handle, failure, explanation = open_with(library)
         if failure == low_level.NO_LIBRARY and backend == "auto" and nvml_library is None:
             library = str(simulated_library())

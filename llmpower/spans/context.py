@@ -119,8 +119,8 @@ class OpenSpan:
             return
         span = Span(
             span_id=self.span_id,
-            model_name=self.model_name,
-            device_uuids=self.device_uuids,
+            model_name=_plain_text(self.model_name),
+            device_uuids=None if self.device_uuids is None else tuple(map(_plain_text, self.device_uuids)),
             start_ns=self.start_ns,
             first_token_ns=self.first_token_ns,
             end_ns=end_ns,
@@ -241,11 +241,19 @@ def span(
 
 
 def _plain(count: int) -> int:
-    """A count as Python's own int, where it came as NumPy's or a tensor's; anything else is the wire's to refuse."""
+    """A count as Python's own int, where it came as NumPy's, a tensor's or, of a table with gaps, as a whole float.
+
+    Anything else is the wire's to refuse.
+    """
     try:
         return int(operator.index(count))
     except TypeError:
-        return count
+        return int(count) if isinstance(count, float) and float(count).is_integer() else count
+
+
+def _plain_text(text: str) -> str:
+    """A text as Python's own, where it came as NumPy's; anything else is the wire's to refuse."""
+    return str(text) if isinstance(text, str) else text
 
 
 @cache

@@ -22,6 +22,7 @@ nothing else. The bounds are stated once, as types that msgspec holds each packe
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -219,7 +220,7 @@ def _packet_of(message: Message) -> Struct:
             message.batch_size,
             message.hostname,
             message.pid,
-            dict(message.attributes),
+            _as_dict(message.attributes),
         )
     if isinstance(message, Begin):
         return _BeginPacket(WIRE_VERSION, message.span_id, message.start_ns)
@@ -230,6 +231,11 @@ def _packet_of(message: Message) -> Struct:
     if isinstance(message, MeasurementRequest):
         return _MeasurementPacket(WIRE_VERSION, message.span_id, message.wait_ms)
     return _HelloPacket(WIRE_VERSION, message.boot_id, message.utc_offset_ns, message.namespace_offset_ns)
+
+
+def _as_dict(attributes: Mapping[str, str]) -> dict[str, str]:
+    """As JSON has them; what is no mapping is left for the bounds to refuse."""
+    return dict(attributes) if isinstance(attributes, Mapping) else attributes
 
 
 def _check(fields: _SpanPacket) -> None:

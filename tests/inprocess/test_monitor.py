@@ -128,6 +128,9 @@ def test_a_span_that_cannot_be_is_not_measured_and_nobody_waits_for_it(
     assert call.measurement(30.0) is None
     assert time.monotonic() - before_s < 10
     assert "output_tokens = 'many'" in caplog.text
+    with monitor.span(model_name="llama") as call:
+        call.attributes = None  # type: ignore[assignment]
+    assert "attributes = None" in caplog.text
     now_ns = time.monotonic_ns()
     future = Span("future", "llama", None, now_ns, None, now_ns + 10**12, 1, 1, 1, "host", 1)
     monitor.finish(future)
@@ -241,7 +244,7 @@ def test_the_latest_one_open_is_where_spans_go_and_one_that_nobody_holds_ends(mo
 
 def test_a_simulated_card_that_nobody_asked_for_is_said_loudly(caplog: pytest.LogCaptureFixture) -> None:
     with simulation(load="constant:100") as library, caplog.at_level(logging.WARNING, "llmpower"):
-        Monitor(nvml_library=str(library), powercap_root=None).close()
+        Monitor(nvml_library=Path(library), powercap_root=None).close()
         assert "SIMULATED" in caplog.text
         caplog.clear()
         Monitor(backend="simulated", powercap_root=None).close()

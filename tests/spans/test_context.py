@@ -39,6 +39,14 @@ def test_a_device_may_be_named_without_a_list(client: SpanClient, receiver: Any)
     assert receiver.wait(2)[1].device_uuids == ("GPU-1",)
 
 
+def test_values_may_be_of_numpy_and_of_tables_with_gaps(client: SpanClient, receiver: Any) -> None:
+    names: Any = np.array(["llama", "GPU-1"])
+    with span(model_name=names[0], input_tokens=12.0, device_uuids=names[1:], client=client) as call:  # type: ignore[arg-type]
+        call.output_tokens = np.float64(7.0)  # type: ignore[assignment]
+    sent = receiver.wait(2)[1]
+    assert (sent.model_name, sent.input_tokens, sent.device_uuids, sent.output_tokens) == ("llama", 12, ("GPU-1",), 7)
+
+
 def test_an_exception_withdraws_the_span_and_goes_on(client: SpanClient, receiver: Any) -> None:
     with pytest.raises(KeyboardInterrupt), span(model_name="llama", client=client):
         raise KeyboardInterrupt
@@ -78,9 +86,15 @@ def test_a_forgotten_generator_is_withdrawn_wherever_the_collector_runs(receiver
     client.close()
 
 
-def test_a_count_that_is_none_costs_the_span_and_not_the_program(client: SpanClient, receiver: Any) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("output_tokens", "many"), ("output_tokens", 1.5), ("attributes", None), ("attributes", "chat")],
+)
+def test_a_value_that_is_none_costs_the_span_and_not_the_program(
+    client: SpanClient, receiver: Any, field: str, value: Any
+) -> None:
     with span(model_name="llama", client=client) as call:
-        call.output_tokens = "many"  # type: ignore[assignment] # what the test is about
+        setattr(call, field, value)
     begin, cancel = receiver.wait(2)
     assert cancel == Cancel(begin.span_id)
 

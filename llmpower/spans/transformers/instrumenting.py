@@ -115,7 +115,7 @@ def _settings_of(model: Any) -> Settings | None:
 
 
 def _measured_on(model: Any) -> MeasuredGenerate | None:
-    measured = getattr(vars(model).get("generate"), "__func__", None)
+    measured = getattr(getattr(model, "__dict__", {}).get("generate"), "__func__", None)
     return measured if isinstance(measured, MeasuredGenerate) else None
 
 

@@ -134,6 +134,9 @@ def test_a_generate_that_someone_put_on_the_model_stays_there(
 def test_what_cannot_generate_is_refused(client: SpanClient) -> None:
     with pytest.raises(InputError, match=r"Linear.*generate"):
         instrument(torch.nn.Linear(1, 1), client=client)
+    with pytest.raises(InputError, match="model = str: it has no generate"):
+        instrument("gpt2", client=client)
+    uninstrument("gpt2")
 
 
 def test_an_exception_goes_through_and_withdraws_the_span(tiny_llama: Any, client: SpanClient, receiver: Any) -> None:
