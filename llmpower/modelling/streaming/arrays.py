@@ -15,6 +15,7 @@ from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.rows.frames import Array, Rows
 from llmpower.modelling.rows.measurements import LEAST, MOST, MOST_COUNT, bounds_of, flags
 from llmpower.modelling.rows.tally import Key
+from llmpower.tables import NO_NUMBERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,8 +122,8 @@ class Batch:
     def _found_impossible(self, energies: Sequence[str]) -> NDArray[np.intp] | None:
         names, values = self.words("model_name")
         wrong = np.zeros(len(self), dtype=bool)
-        if None in values:
-            wrong |= names == values.index(None)
+        for nameless in {None, ""}.intersection(values):
+            wrong |= names == values.index(nameless)
         for name in ("input_tokens", "output_tokens"):
             counts = self.counts(name)
             possible = counts.min() >= 0 and counts.max() < MOST_COUNT
@@ -225,4 +226,7 @@ def _floats(column: pa.ChunkedArray) -> FloatArray:
         return np.asarray(column.to_numpy(), dtype=np.float64)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-    return np.asarray(pd.to_numeric(column.to_pandas(), errors="coerce"), dtype=np.float64)
+    values = column.to_pandas()
+    if values.dtype.kind in NO_NUMBERS:
+        return np.full(len(values), np.nan)
+    return np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)

@@ -195,6 +195,7 @@ def test_devices_draw_what_they_may_in_a_table(says: dict[str, float], make: Mak
         ("batch_size", 0, "requests at the same time are a number ≥ 1"),
         ("concurrency", -2.0, "requests at the same time are a number ≥ 1"),
         ("model_name", None, "every row needs a model's name"),
+        ("model_name", "", "every row needs a model's name"),
     ],
 )
 def test_a_row_that_cannot_be_stops_the_fit_and_is_named(
@@ -207,6 +208,15 @@ def test_a_row_that_cannot_be_stops_the_fit_and_is_named(
     assert caught.value.field == column
     assert "row 8 of " in caught.value.advice
     assert "host=node-1/date=2026-01-01/1.parquet" in caught.value.advice
+
+
+@pytest.mark.parametrize("column", ["runtime_s", "gpu_energy_j"])
+def test_durations_are_no_numbers(column: str, make: Make, write: Write) -> None:
+    rows = make(300)
+    rows[column] = pd.to_timedelta(rows[column], unit="s")
+    with pytest.raises(FitError, match="is no plain number; give seconds, joules or tokens") as caught:
+        fit_datasets([str(write(rows))])
+    assert caught.value.field == column
 
 
 def test_of_several_models_that_mix_the_files_are_those_of_the_one_that_is_named(make: Make, write: Write) -> None:
