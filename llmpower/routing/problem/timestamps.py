@@ -13,6 +13,9 @@ from llmpower.routing.pointers import IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
+END_S = 253_402_300_800
+"""The year 10000 in seconds since 1970. A number beyond is in milliseconds, or in less."""
+
 
 def check_times(frame: pd.DataFrame, why: str) -> None:
     """Refuse a workload that does not say when its queries came."""
@@ -57,21 +60,21 @@ def _times(column: pd.Series, what: str = "the time of arrival") -> pd.Series[An
         times, wrong = column, np.ones(len(column), dtype=bool)
     elif pd.api.types.is_numeric_dtype(column):
         times = column.astype(np.float64)
-        wrong = ~np.isfinite(times.to_numpy())
+        wrong = ~(np.abs(times.to_numpy()) < END_S)
     else:
         times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         wrong = times.isna().to_numpy()
         if wrong.any() and column.dtype.kind != "M":
             # One cell that is no number makes texts of a column of seconds.
             seconds = pd.to_numeric(column.where(wrong), errors="coerce").astype(np.float64)
-            if (numbers := np.isfinite(seconds.to_numpy())).any():
+            if (numbers := np.abs(seconds.to_numpy()) < END_S).any():
                 if not wrong.all():
                     raise _mixed(column, int(np.argmin(wrong)), int(np.argmax(numbers)))
                 times, wrong = seconds, ~numbers
     if wrong.any():
         row = int(np.argmax(wrong))
         shown = "empty" if column.isna().iloc[row] else column.iloc[row]
-        advice = f"row {row + 1} needs {what}, as an ISO date or in seconds; correct it or leave it out"
+        advice = f"row {row + 1} needs {what}, as an ISO date or in seconds since 1970; correct it or leave it out"
         raise InputError("timestamp", shown, advice)
     return times
 

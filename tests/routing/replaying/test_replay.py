@@ -99,11 +99,23 @@ def test_a_trace_comes_in_time_order_whatever_its_rows_do() -> None:
         ([1.0, float("nan")], "timestamp = empty: row 2"),
         ([1.0, float("inf")], "timestamp = inf: row 2"),
         (["1.5", "soon"], "timestamp = soon: row 2 needs"),
+        ([1.7e12, 1.7e12], r"timestamp = 1700000000000.0: row 1 needs .* in seconds since 1970"),
+        (["1700000000000", "soon"], "timestamp = 1700000000000: row 1 needs"),
         (pd.to_timedelta([0, 1], unit="s"), "timestamp = 0 days 00:00:00: row 1 needs"),
         (pd.to_datetime(["2023-11-16", None]), "timestamp = empty: row 2 needs"),
         (["2023-11-16", "1.5"], r"timestamp = 1.5: row 2 is in seconds, and row 1 a date \(2023-11-16\); write all"),
     ],
-    ids=["word", "empty", "infinite", "word among seconds", "durations", "empty date", "seconds among dates"],
+    ids=[
+        "word",
+        "empty",
+        "infinite",
+        "word among seconds",
+        "milliseconds",
+        "milliseconds as texts",
+        "durations",
+        "empty date",
+        "seconds among dates",
+    ],
 )
 def test_a_row_without_a_time_is_named(timestamps: list[object], error: str) -> None:
     frame = pd.DataFrame({"timestamp": timestamps, "input_tokens": [1, 2], "output_tokens": [1, 2]})
