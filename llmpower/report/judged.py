@@ -72,7 +72,7 @@ def labels_of(models: Sequence[WorkloadModel]) -> list[str]:
 
 
 def judge(
-    models: Sequence[WorkloadModel], measurements: pd.DataFrame, group_by: Sequence[str] | None = None
+    models: Sequence[WorkloadModel], measurements: pd.DataFrame, group_by: str | Sequence[str] | None = None
 ) -> list[Judged]:
     """Both targets of every model that there are rows of, energy first.
 
@@ -118,7 +118,7 @@ def expected(
 
 
 def _groups(
-    models: Sequence[WorkloadModel], measurements: pd.DataFrame, group_by: Sequence[str] | None
+    models: Sequence[WorkloadModel], measurements: pd.DataFrame, group_by: str | Sequence[str] | None
 ) -> Iterator[tuple[str | None, Group]]:
     """The rows of each name that models of a boundary have, with joules of that, and it."""
     boundaries = list(dict.fromkeys(model.boundary for model in models))

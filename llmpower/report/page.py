@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,13 @@ FOLDER = Path(__file__).parent
 
 
 def make_figures(
-    models: Sequence[WorkloadModel],
+    models: Iterable[WorkloadModel],
     measurements: pd.DataFrame | None = None,
     plans: Plans | None = None,
-    group_by: Sequence[str] | None = None,
+    group_by: str | Sequence[str] | None = None,
 ) -> list[Figure]:
     """All figures that these make possible, in the order of the page."""
+    models = list(models)
     figures = [] if plans is None else list(plan_figures(plans))
     if measurements is not None and len(measurements):
         judged = judge(models, measurements, group_by)
@@ -55,12 +56,12 @@ def make_figures(
 
 
 def render(
-    models: Sequence[WorkloadModel],
+    models: Iterable[WorkloadModel],
     measurements: pd.DataFrame | None = None,
     plans: Plans | None = None,
     *,
     figures: Sequence[Figure] | None = None,
-    group_by: Sequence[str] | None = None,
+    group_by: str | Sequence[str] | None = None,
     screening: Mapping[str, Any] | None = None,
     factors: Factors | None = None,
     title: str = "Energy per request",
@@ -87,6 +88,7 @@ def render(
     except ImportError as error:
         raise LlmpowerError(MISSING) from error
 
+    models = list(models)
     made = make_figures(models, measurements, plans, group_by) if figures is None else figures
     factors = factors or Factors()
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)

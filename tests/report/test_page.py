@@ -96,6 +96,13 @@ def test_what_was_copied_is_announced_without_plans_too(models: list[WorkloadMod
     assert [a["id"] for _, a in parsed(render(models)).found if a.get("role") == "status"] == ["live"]
 
 
+def test_models_may_come_of_a_generator(models: list[WorkloadModel], measurements: pd.DataFrame) -> None:
+    found = parsed(render(iter(models), measurements, group_by="model_name"))
+    whole = parsed(render(models, measurements, group_by=["model_name"]))
+    assert [a["id"] for a in found.all("figure")] == [a["id"] for a in whole.all("figure")]
+    assert found.text == whole.text
+
+
 def test_every_section_and_figure_is_there(page: str) -> None:
     figures = [a["id"] for a in parsed(page).all("figure")]
     assert figures == [
