@@ -158,10 +158,10 @@ int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_who
     whole_lanes left = {0}, too_far = {0};
     for (size_t k = 0; k < n; k++) n_free += is_free[k] = !whole->non_negative || beta[k] > 0;
     if (n_free < n) {
-        if (llmpower_inverse(n, whole->gram, inverse)) return -1;
+        if (llmpower_inverse(n, whole->gram, inverse)) return 0;
         if (!all_spared(cells, inverse, limits->singular)) return 0;
     }
-    if (inverse_of(n, whole->gram, is_free, inverse)) return -1;
+    if (inverse_of(n, whole->gram, is_free, inverse)) return 0;
     rises(cells, whole->gram, limits->steep, rise);
     for (size_t c = 0; c < cells->m; c += LANES) {
         struct pair of;
@@ -176,14 +176,14 @@ int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_who
         put(fold, n, cells->m - c, folds + c * n);
         if (!any(&left) || any(&too_far)) continue;
         for (size_t l = 0; l < LANES && c + l < cells->m; l++)
-            if (left[l] && solve_without(cells, whole, c + l, folds + (c + l) * n)) return -1;
+            if (left[l] && solve_without(cells, whole, c + l, folds + (c + l) * n)) return 0;
     }
     return !any(&too_far);
 }
 
-int llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
-                   const struct llmpower_limits *limits, const int64_t *part, size_t n_parts, double *gram,
-                   double *moment, double *folds) {
+void llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
+                    const struct llmpower_limits *limits, const int64_t *part, size_t n_parts, double *gram,
+                    double *moment, double *folds) {
     size_t n = cells->n_terms;
     for (size_t c = 0; c < cells->m; c++) {
         double *G = gram + (size_t)part[c] * n * n, *g = moment + (size_t)part[c] * n, x[LLMPOWER_TERMS];
@@ -198,12 +198,9 @@ int llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_who
         for (size_t k = 0; k < n * n; k++) G[k] = whole->gram[k] - G[k];
         for (size_t k = 0; k < n; k++) g[k] = whole->moment[k] - g[k];
         llmpower_eigenvalues(n, G, whole->gram, ends);
-        if (!(ends[0] >= limits->singular))
+        if (!(ends[0] >= limits->singular) || llmpower_solve(1, n, G, g, whole->non_negative, fold))
             for (size_t k = 0; k < n; k++) fold[k] = NAN;
-        else if (llmpower_solve(1, n, G, g, whole->non_negative, fold))
-            return -1;
     }
-    return 0;
 }
 
 void llmpower_predict(size_t m, size_t n_terms, const double *design, const double *coefficients, double *predicted) {

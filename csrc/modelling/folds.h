@@ -37,17 +37,16 @@ struct llmpower_missed {
 /* G (n_terms × n_terms), g (n_terms), and the least and the greatest eigenvalue of G, its columns of unit length. */
 void llmpower_gram(const struct llmpower_cells *cells, double *gram, double *moment, double *ends);
 
-/* β without each cell into folds (m × n_terms); 1 where all can be spared, 0 where one cannot, and -1 where a fold that
- * was to be solved for is singular. */
+/* β without each cell into folds (m × n_terms); 1 where all can be spared, and 0 where one cannot. */
 int llmpower_folds(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
                    const struct llmpower_limits *limits, double *folds);
 
 /* β without the cells of each part into folds (n_parts × n_terms), NaN where the others do not determine it; ``part``
  * numbers that of each cell. gram (n_parts × n_terms × n_terms) and moment (n_parts × n_terms) come as zeros, and leave
- * as those of the rest. 0, or -1 where one is singular. */
-int llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
-                   const struct llmpower_limits *limits, const int64_t *part, size_t n_parts, double *gram,
-                   double *moment, double *folds);
+ * as those of the rest. */
+void llmpower_parts(const struct llmpower_cells *cells, const struct llmpower_whole *whole,
+                    const struct llmpower_limits *limits, const int64_t *part, size_t n_parts, double *gram,
+                    double *moment, double *folds);
 
 /* φ·β of each cell by its own β. */
 void llmpower_predict(size_t m, size_t n_terms, const double *design, const double *coefficients, double *predicted);

@@ -13,6 +13,7 @@ hardly matters to what is said of c', and the fits without c' alone serve, which
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +62,10 @@ def _without_two(candidate: Candidate, group: Group, y: FloatArray) -> tuple[Flo
         return np.broadcast_to(without_one[0], (m, m)), np.broadcast_to(without_one[1], (m, m))
     predicted = np.full((m, m), np.nan)
     for c in range(m):
-        held_out = predict_held_out(regression.without(c))
-        if held_out is not None:
-            predicted[c] = held_out[0]
+        with suppress(np.linalg.LinAlgError):  # weights so far apart that nothing but c told the terms apart
+            held_out = predict_held_out(regression.without(c))
+            if held_out is not None:
+                predicted[c] = held_out[0]
     of_rows = np.abs(predicted[:, group.cells] / y - 1)
     places = np.arange(m)[:, np.newaxis] * m + group.cells
     return predicted, by_cell(of_rows.ravel(), places.ravel()).reshape(m, m)

@@ -82,27 +82,19 @@ def inverse(G: FloatArray) -> FloatArray:
 
 
 def folds(cells: Cells, β: FloatArray, *, non_negative: bool, singular: float, steep: float) -> FloatArray | None:
-    """β without each cell (m, n_terms), ``None`` where one cannot be spared; limits are those of C.
-
-    Raises:
-        LinAlgError: what is left without a cell is singular.
-    """
+    """β without each cell (m, n_terms), ``None`` where one cannot be spared; limits are those of C."""
     found = np.empty(cells.columns.shape[::-1])
     whole, limits = _whole(cells, β, non_negative=non_negative), _limits(singular, steep)
     of_cells = _cells(cells.columns, cells.w, cells.wy)
-    return found if _solved(lib.llmpower_folds(of_cells, whole, limits, _double(found, found.shape))) else None
+    return found if lib.llmpower_folds(of_cells, whole, limits, _double(found, found.shape)) else None
 
 
 def parts(cells: Cells, part: Codes, n_parts: int, *, non_negative: bool, singular: float) -> FloatArray:
-    """β without the cells of each part (n_parts, n_terms), NaN where the others do not determine it.
-
-    Raises:
-        LinAlgError: what is left without a part is singular.
-    """
+    """β without the cells of each part (n_parts, n_terms), NaN where the others do not determine it."""
     n = len(cells.columns)
     assert below(part, n_parts)
     G, g, found = np.zeros((n_parts, n, n)), np.zeros((n_parts, n)), np.empty((n_parts, n))
-    status = lib.llmpower_parts(
+    lib.llmpower_parts(
         _cells(cells.columns, cells.w, cells.wy),
         _whole(cells, None, non_negative=non_negative),
         _limits(singular, 0.0),
@@ -112,7 +104,6 @@ def parts(cells: Cells, part: Codes, n_parts: int, *, non_negative: bool, singul
         _double(g, g.shape),
         _double(found, found.shape),
     )
-    _solved(status)
     return found
 
 
@@ -171,10 +162,9 @@ def _fits(n_terms: int) -> int:
     return n_terms
 
 
-def _solved(status: int) -> bool:
+def _solved(status: int) -> None:
     if status < 0:
         raise np.linalg.LinAlgError("Singular matrix")
-    return status > 0
 
 
 def _double(array: FloatArray, shape: tuple[int, ...]) -> Any:

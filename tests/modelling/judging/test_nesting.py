@@ -148,3 +148,22 @@ def test_what_was_said_does_not_outlive_an_update() -> None:
     models = fit(rows)
     assert models[0].energy.nested is not None
     assert update(models, rows)[0].energy.nested is None
+
+
+def test_cells_that_others_cannot_do_without_are_no_failure() -> None:
+    """Joules known to 1 in 100,000 beside some known to half: what two cells leave cannot be solved in floats."""
+    columns = ("input_tokens", "output_tokens", "gpu_energy_j", "runtime_s", "gpu_energy_std_j")
+    rows = [
+        (3, 68, 0.0005, 0.000706, 9e-08),
+        (11, 4668, 0.03, 0.0347, 0.0006),
+        (40, 130, 0.003, 0.00377, 0.0004),
+        (6, 1, 0.0003, 0.000431, 6e-07),
+        (40, 1, 0.002, 0.00283, 3e-08),
+        (6, 130, 0.001, 0.00137, 0.001),
+        (11, 4668, 0.03, 0.0347, 7e-07),
+        (6, 1, 0.0003, 0.000431, 1e-08),
+        (11, 4668, 0.03, 0.0347, 0.001),
+    ]
+    (model,) = fit(pd.DataFrame(rows, columns=columns).assign(model_name="m"))
+    assert np.isfinite(model.energy.coefficients).all()
+    assert model.energy.heldout.mape is None or np.isfinite(model.energy.heldout.mape)
