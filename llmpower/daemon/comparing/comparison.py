@@ -182,8 +182,8 @@ class Comparison:
     def _note(self, pair: _Pair, log_ratio: float) -> None:
         found = self._charts.get(pair.key)
         if found is None:
-            # Names are the file's, so there are as many as somebody wrote there; metrics have a bound all the same.
-            if len({key[0] for key in self._charts} | {pair.key[0]}) > MAX_MODEL_NAMES:
+            # Models are the file's, so there are as many as somebody wrote there; metrics have a bound all the same.
+            if len({key[:2] for key in self._charts} | {pair.key[:2]}) > MAX_MODEL_NAMES:
                 self._outcomes["too_many_models"] += 1
                 return
             found = self._charts[pair.key] = (pair.model, Chart(tolerance_of(pair.model.energy)))

@@ -141,6 +141,13 @@ def test_there_is_a_bound_to_what_metrics_tell_of(tmp_path: Path, make_measureme
     assert len(comparison.state().charts) == MAX_MODEL_NAMES
 
 
+def test_a_model_on_many_systems_counts_as_many(tmp_path: Path, make_measurement: Make) -> None:
+    systems = [f"{number}× card" for number in range(1, MAX_MODEL_NAMES + 6)]
+    file = write_models(tmp_path, *(make_model(system=system) for system in systems))
+    comparison = compare(file, *(make_measurement(n, system=system) for n, system in enumerate(systems)))
+    assert outcomes(comparison) == {"compared": MAX_MODEL_NAMES, "too_many_models": 5}
+
+
 def test_every_request_has_one_outcome(tmp_path: Path, make_measurement: Make) -> None:
     comparison = compare(write_models(tmp_path), *(make_measurement(n, input_tokens=n) for n in range(20)))
     assert sum(comparison.state().outcomes.values()) == 20
