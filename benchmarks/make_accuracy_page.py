@@ -18,8 +18,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 
 HEAD = """# Accuracy
 
-Written by `python benchmarks/make_accuracy_page.py` from the results in `benchmarks/results/`. Every figure here is of
-the **simulated** NVML, whose true joules are known, unless a section says otherwise.
+Written by `python benchmarks/make_accuracy_page.py` from the results in `benchmarks/results/`. Every figure here is
+from the **simulated** NVML, whose true joules are known, unless a section says otherwise.
 """
 
 METHOD = """## How it was measured
@@ -32,7 +32,7 @@ closed form.
   back); `llm` is a prefill and a decode at 87 % and 43 % of the card's range. Power flickers by 2 % every 50 ms.
 - **Isolated** windows hold one piece of work, with 0.4 to 0.6 s of idle time on both sides. **Back to back**, one
   window follows the other without a pause; for `llm` each is one request.
-- **Span** is nominal; windows last that ± 10 %, so that they are no whole numbers of counter periods.
+- **Span** is nominal; windows last that ± 10 %, so that they are not whole numbers of counter periods.
 - **Tools** see a window as they would in a program: a call, the work, a call. llmpower sees samples at the daemon's
   default rate and the times of spans, through the same `Timeline` and `Ledger` as the daemon; for `llm` also the moment
   of the first token.
@@ -42,14 +42,14 @@ closed form.
   (2 · 1.96 · rmse). **/ Zeus** and **/ best** are llmpower's error over ZeusMonitor's and over the best peer's.
 """
 
-CHANCE = """A share of 400 windows is known to about one point, of 800 to 0.8. Apart from chance, requests of 30 ms with
-a prefill and a decode are more accurate than they state where the counter moves every 100 ms. Several of them fall into
-one tick, whose total does not show how their flicker is correlated; the deviation assumes that it is not."""
+CHANCE = """A share of 400 windows is known to about one point, of 800 to 0.8. Beyond sampling error, requests of 30 ms
+with a prefill and a decode are more accurate than they state where the counter moves every 100 ms. Several of them fall
+into one tick, whose total does not show how their flicker is correlated; the deviation assumes that it is not."""
 
 LIMITS = """## What this does not show
 
 - Gain and offset of the simulated sensors are perfect. A real card's own gain error, −8 % to +13 % in published
-  comparisons with external meters, comes on top for every tool here.
+  comparisons with external meters, adds to this for every tool here.
 - The presets follow published measurements of sensors. What one real card showed, whose true joules are not known, is
   on [a page of its own](h100.md): its counter is less exact than these.
 - llmpower read at its full rate throughout. From two seconds after the last span on the daemon reads counters a quarter
@@ -165,7 +165,7 @@ def _tools(tools: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _thread(found: Mapping[str, Any]) -> str:
-    head = ["sampler", "beside", "time", "ticks held", "late p50", "p99", "longest", "samples/s", "CPU a sample"]
+    head = ["sampler", "alongside", "time", "ticks held", "late p50", "p99", "longest", "samples/s", "CPU a sample"]
     head += ["samples lost", "stolen", "bare timer", "program"]
     lines = [head, ["---"] * 2 + ["--:"] * (len(head) - 2)]
     for row in found["rows"]:
@@ -184,9 +184,9 @@ def _thread(found: Mapping[str, Any]) -> str:
     where = f"{found['date']}, {found['machine']}"
     heading = f"## The sampling thread\n\n`benchmarks/sampling_thread.py`: {found['what']}. {where}."
     said = (
-        "*Stolen* is what the host gave to others, *bare timer* what a thread without reads held beside ours. *Program*"
-        " is its pace beside the sampler, by turns of a second beside turns without it: the median of 20, and the"
-        " quartiles."
+        "*Stolen* is what the host gave to others, *bare timer* what a thread without reads held next to ours."
+        " *Program* is its pace with the sampler, in alternating seconds with and without it: the median of 20, and"
+        " the quartiles."
     )
     return f"{heading} {said}\n\n{table}\n"
 

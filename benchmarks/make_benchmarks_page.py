@@ -32,8 +32,8 @@ HEAD = """# Benchmarks
 
 Written by `python benchmarks/make_benchmarks_page.py` from `benchmarks/results/*.json`. Each section is one program and
 one run, with its peers in the same minutes on the same machine: two shared processors of a virtual machine without a
-GPU. So ratios within a section mean something; seconds on your machine are yours to measure, by `make bench`. Bars that
-are missed are named. [Accuracy](accuracy.md), [allocation](allocation.md), [drift](drift.md) and [the paper's
+GPU. So ratios within a section are meaningful; measure seconds on your own machine with `make bench`. Bars that are
+missed are named. [Accuracy](accuracy.md), [allocation](allocation.md), [drift](drift.md) and [the paper's
 case](paper_case.md) have pages of their own.
 """
 

@@ -32,7 +32,7 @@ WEIGHTS = """The counter is no exact integral. The table has what a burst of 5 m
 began, as a multiple of the mean over all 250. The driver's samples of power come {spacing:.0f} ms apart, but now and
 then 10 or 30, and what falls where they are irregular may count for more. Over a whole tick it evens out."""
 
-REPEATED = """## Equal work, again and again
+REPEATED = """## Equal work, repeated
 
 No card tells its true joules. But equal work costs equal joules, so the differences between single measurements of it
 are their errors, which can be compared with the deviations that they state. The work was matrix products of one kind,
@@ -42,27 +42,28 @@ are standard deviations over the mean. **Covers** is the share of single measure
 mean. ZeusMonitor measured the same work. `examples/h100-reads.npz` has the reads, and a test settles them again.
 """
 
-LEARNT = """## What it taught
+LEARNT = """## What was learnt
 
-- **Dear reads are glances** ([decision 090](decisions/090-glances-at-a-dear-counter.md)). Two per cent of the time pays
-  for three to eight reads a second. As long as these looked closely for edges, they saw one tick a second, and requests
-  in between had no joules. Now nearly every read tells of a tick.
-- **A counter's habits are part of the uncertainty** ([decision 091](decisions/091-habits-of-a-counter.md)). A step of
-  power shows 6.5 ms late, and scattered by 2 ms. Before both were allowed for, single measurements of equal work
-  strayed by five of their stated deviations. Both were found on bursts of two earlier runs; the work above was measured
-  after that.
+- **Expensive reads come midway between two updates** ([decision
+  090](decisions/090-mid-interval-reads-of-a-slow-counter.md)). Two per cent of the time pays for three to eight reads a
+  second. As long as these were spent on locating edges closely, they saw one tick a second, and requests in between had
+  no joules. Now nearly every read gives a tick's energy.
+- **A counter's lag and jitter are part of the uncertainty** ([decision
+  091](decisions/091-lag-and-jitter-of-a-counter.md)). A step of power shows 6.5 ms late, and scattered by 2 ms. Before
+  both were allowed for, single measurements of equal work were off by five of their stated deviations. Both were found
+  on bursts of two earlier runs; the work above was measured after that.
 - The simulated card can be this one, except for the lag and the uneven weights of its counter:
   `LLMPOWER_SIM_PRESET=h100-sxm LLMPOWER_SIM_LATENCY=preset`.
 
 ## What this does not show
 
-- This is one card of one host, in a virtual machine, under one driver. Other cards are taken to have the same habits
-  until somebody measures one; `benchmarks/gpu/counter.py` takes a minute and a half.
-- No external meter was at hand, so an error that all of these joules share is not known.
+- This is one card of one host, in a virtual machine, under one driver. Other cards are assumed to behave alike until
+  somebody measures one; `benchmarks/gpu/counter.py` takes a minute and a half.
+- No external meter was available, so an error common to all of these joules is not known.
 - `generate()` of one sequence is bound by Python here, and took from 2.0 to 2.9 s for the same 128 tokens. So a cost of
   sampling below a tenth cannot be seen. At 100 and 1,000 reads a second it was no slower than without.
 - Driver samples every 20 ms (`nvmlDeviceGetSamples`) are cheap. They are not used yet: single bursts measured by their
-  sum strayed more than by the counter.
+  sum deviated more than by the counter.
 """
 
 
@@ -109,7 +110,7 @@ def _counter(counter: dict[str, Any], fields: dict[str, Any]) -> str:
         ["one read of the power takes", f"{instant['latency_p50_s'] * 1e6:.1f} µs"],
         ["the power moves every", f"{instant['period_s'] * 1e3:.1f} ms"],
         ["500 ms of the driver's own samples take", _times(counter["driver_samples"]["call_ms"])],
-        ["equal bursts stray by (standard deviation, ms of its ms)", bursts],
+        ["equal bursts vary by (standard deviation, ms of its ms)", bursts],
     ]
     return table(["", "measured"], rows)
 

@@ -18,7 +18,7 @@ HEAD = """# The paper's case study, planned per query
 
 Written by `python benchmarks/make_paper_case_page.py` from `benchmarks/results/paper_case.json`, which
 `python benchmarks/paper_case.py` computes from the published measurements. The joules are those of GPUs in the
-published grid; nothing was measured anew.
+published grid; nothing was measured again.
 
 Llama-2 7B, 13B and 70B with accuracies 0.5097, 0.5569 and 0.6452; the thesis's figure routes a few hundred queries to
 them with shares 0.05/0.20/0.75. The published script weighs every query alike, so its plans cannot depend on the query.
@@ -30,14 +30,14 @@ saves. **s** is the mean runtime of a query, **%** the accuracy over tokens.
 ![Energy against accuracy: the thesis's plans, plans per query, and blind mixes](../benchmarks/results/paper_case.svg)
 """
 
-NOTES = """## What this shows, and what not
+NOTES = """## What this shows, and what it does not
 
-- **The form decides more than the router.** On the published case the published form says {ratio:.1f} times the joules
-  of the form that held-out error prefers: its coefficients were decided by the longest cells of the grid, and these
-  queries are short. The figure's kilowatt-hours are the form's, not a meter's.
-- **ζ is not an even dial.** Nearly everything may happen between two neighbouring rows, because one query sets the
+- **The form decides more than the router.** On the published case the published form predicts {ratio:.1f} times the
+  joules of the form that held-out error prefers: its coefficients were decided by the longest cells of the grid, and
+  these queries are short. The figure's kilowatt-hours are the form's, not a meter's.
+- **ζ is not an even scale.** Nearly everything may happen between two neighbouring rows, because one query sets the
   scale of ê. `llmpower route` finds plans by budget, floor or knee instead.
-- **Shares are dear.** With three quarters of the queries bound to the largest model, little is left to choose.
+- **Shares are expensive.** With three quarters of the queries bound to the largest model, little is left to choose.
 - **The figure's cheap end is not reached** under the stated shares: with lengths like these the cheapest plan that
   sends 75 % of the queries to 70B takes {least:.2f} kWh under the published form, the figure has {figure_least:.2f}.
   Either its lengths scatter far more, or its plans keep other shares; its energies also rise and fall along ζ, which

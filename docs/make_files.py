@@ -1,4 +1,4 @@
-"""Writes docs/files.md: what stands in every file that llmpower reads or writes.
+"""Writes docs/files.md: what is in every file that llmpower reads or writes.
 
 Columns and keys are the program's own records. One that has no meaning here fails, as does a meaning of none.
 """
@@ -36,7 +36,7 @@ COLUMNS = {
     "quality": "`measured` (10 or more ticks of the counter), `interpolated` (2 to 9), `modelled`, `unavailable`",
     "method": "`counter`, `power` (reconstructed, where there is no counter) or `none`",
     "allocated": "whether others ran on the device at the same time, so that this is a share",
-    "simulated": "whether the device is a model of one",
+    "simulated": "whether the device is simulated",
     "gpu_idle_energy_j": "the part of `gpu_energy_j` that the GPUs would have drawn with nothing to do, J",
     "cpu_idle_energy_j": "the same of `cpu_energy_j`, J",
 }
@@ -44,7 +44,7 @@ COLUMNS = {
 MODEL = {
     "model_name": "the language model",
     "system": "the devices that it was measured on",
-    "simulated": "whether these are a model of some",
+    "simulated": "whether these are simulated",
     "energy": "a FIT, of joules",
     "runtime": "a FIT, of seconds",
     "boundary": "what the joules are of: `gpu`, `cpu`, `gpu+cpu`, or one of these less its idle share",
@@ -92,12 +92,12 @@ POLICY = {
     "zeta": "ζ, from 0 (accuracy alone) to 1 (energy alone)",
     "accuracy_weighting": "`tokens` or `queries`",
     "scaling": "the energy and the accuracy by which ê and â are divided",
-    "simulated": "whether the models' joules are of a model of a device",
+    "simulated": "whether the models' joules are of a simulated device",
     "boundary": "what they are of",
     "models": "the choices, see below, in the order in which ties go to the first",
     "output_lengths": "moments of the output lengths, by class of query and input length",
     "max_runtime_s": "the longest that a query is to be expected to take, where another model is quicker; may be null",
-    "tariff": "by what joules are weighed, where the plan pursues money or carbon; may be null",
+    "tariff": "by what joules are weighted, where the plan pursues money or carbon; may be null",
 }
 
 POLICY_TARIFF = {
@@ -135,18 +135,18 @@ HEAD = """# Files
 Written by `python docs/make_reference.py` from the program's own records. Outputs are written under another name and
 renamed, so whoever reads one finds it whole; one that would take the place of an input is refused. A value that is not
 known is an empty cell or `null`, never 0.
-Suffixes decide: `.csv`, `.parquet`, `.jsonl`. Headers of other names are told by `--column NAME=HEADER`.
+Suffixes decide: `.csv`, `.parquet`, `.jsonl`. Headers with other names are given by `--column NAME=HEADER`.
 
 ## Measurements
 
-What `export` gives and `fit` takes; a row a span. A fit needs `model_name`, `input_tokens`, `output_tokens`,
+What `export` gives and `fit` takes; one row per span. A fit needs `model_name`, `input_tokens`, `output_tokens`,
 `runtime_s`, and `gpu_energy_j` or `energy_j`; it also knows `concurrency`, and the columns that
 [screening](screening.md) asks for.
 """
 
 WORKLOAD = """## Workload
 
-What `route` and `simulate` take; a row a query.
+What `route` and `simulate` take; one row per query.
 
 | column | meaning |
 |---|---|
@@ -171,7 +171,7 @@ Whatever else a row has, such as `query_id`, goes through to the plan.
 ## tariff.csv
 
 What a kWh costs and emits, by hour: `route --tariff` ([why so](decisions/079-price-and-carbon-by-hour.md)). Each hour
-at which a query came needs a row; another column is refused.
+at which a query came needs a row; other columns are refused.
 
 | column | meaning |
 |---|---|
@@ -182,7 +182,7 @@ at which a query came needs a row; another column is refused.
 
 ## plan.csv, plan.parquet
 
-The workload's rows in their order and a column `model_name`; with `--cells` a row a cell: `input_tokens`,
+The workload's rows in their order and a column `model_name`; with `--cells` one row per cell: `input_tokens`,
 `output_tokens`, `model_name`, the tariff's rates where there is one, `count`.
 """
 

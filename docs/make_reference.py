@@ -48,17 +48,17 @@ to the increase of its energy counter.
 
 SETTINGS_HEAD = """# Settings
 
-Written by `python docs/make_reference.py` from the options of `llmpower daemon`. A key stands in a TOML file
+Written by `python docs/make_reference.py` from the options of `llmpower daemon`. A key is set in a TOML file
 (`/etc/llmpower/llmpower.toml`, or what `--config` names), as an option `--KEY` on the command line, or in the
 environment. The command line beats the environment, which beats the file. An unknown key is refused. An empty variable
-is as none, so what an empty value turns off is turned off in the file or on the command line.
+counts as unset, so what an empty value turns off is turned off in the file or on the command line.
 
 | key | default | meaning | environment |
 |---|---|---|---|
 """
 
-CONFIG_HEAD = """# Settings of the llmpower daemon, each with its default. Take the # of a line away and change it,
-# then 'systemctl restart llmpower'; 'systemctl status llmpower' names a mistake. A key that means nothing is refused.
+CONFIG_HEAD = """# Settings of the llmpower daemon, each with its default. Remove the # of a line and change it,
+# then 'systemctl restart llmpower'; 'systemctl status llmpower' names a mistake. An unknown key is refused.
 # What is set in /etc/default/llmpower beats this file.
 """
 

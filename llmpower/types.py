@@ -1,4 +1,4 @@
-"""The records that pass between the stations: frozen, with the unit in every name.
+"""The records that pass between the stages: frozen, with the unit in every name.
 
 A reading that is not there is ``None``, never 0. Times that order events are nanoseconds of ``CLOCK_MONOTONIC``
 on the machine that measured; wall-clock time appears once, in :attr:`Measurement.started_at`, for people.

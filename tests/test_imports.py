@@ -1,4 +1,4 @@
-"""The house stands: floors are kept, there is no circle, and light parts load nothing heavy."""
+"""The architecture holds: layers are kept, there are no cycles, and light parts load nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import llmpower
 
 PACKAGE = Path(llmpower.__file__).parent
 
-# Each floor may import those below it; packages of one floor do not import each other.
+# Each layer may import those below it; packages of one layer do not import each other.
 FLOORS = (
     ("exceptions", "phrases", "units", "types"),
     ("documents", "files", "places", "serving"),
@@ -131,7 +131,7 @@ def test_there_is_no_circle() -> None:
         for _, path in modules()
     }
     for name, path in names.items():
-        # A package's face hands on what its modules define: it is not a station of its own.
+        # A package's __init__ re-exports what its modules define: it is not a stage of its own.
         edges[name] = {
             target
             for target, at_run_time in imported(path)

@@ -37,8 +37,8 @@ def daemon(found: dict[str, Any]) -> str:
     return section(
         "The daemon",
         "benchmarks/daemon.py",
-        "A simulated node of 8 GPUs at the default rate. At rest, beside nvitop-exporter, which reads no counter and"
-        " measures no request:",
+        "A simulated node of 8 GPUs at the default rate. At rest, compared with nvitop-exporter, which reads no"
+        " counter and measures no request:",
         table(("at rest", "of a processor", "memory", "a scrape, p50"), idle),
         table(("sending", "spans", "lost", "a program waits, p99", "daemon: of a processor", "most memory"), load),
         bars({BARS[name]: (of["figure"], of["bar"], of["holds"]) for name, of in found["bars"].items()}),
@@ -120,8 +120,8 @@ def allocation(found: dict[str, Any]) -> str:
     return section(
         "Allocation",
         "benchmarks/allocation.py",
-        f"Mean error of {found['requests']:,} requests' energies where nine laws say what each truly cost"
-        " ([the page](allocation.md) says how), by how many run at a time. The other rules are given the card's true"
+        f"Mean error of {found['requests']:,} requests' energies where nine laws say what each truly cost ([the"
+        " page](allocation.md) says how), by number of concurrent requests. The other rules are given the card's true"
         " energy.",
         table(("at a time", *rules, "interval covers"), rows),
     )

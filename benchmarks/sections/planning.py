@@ -25,7 +25,7 @@ def fitting(found: dict[str, Any]) -> str:
     return section(
         "Fitting",
         "benchmarks/fitting.py",
-        f"{found['rows']:,} rows of {found['models']} models, all forms, one cell held out at a time, beside"
+        f"{found['rows']:,} rows of {found['models']} models, all forms, one cell held out at a time, compared with"
         " `pandas.read_parquet` of the same file. In `traffic` almost every row has lengths of its own. The bars are 2"
         f" and 3; {_missed((of['time_ratio'] > 2) + (of['memory_ratio'] > 3) for of in map(found.get, KINDS))}.",
         table(("table", "read", "fit", "ratio", "peak memory by the table's"), rows),
@@ -54,10 +54,9 @@ def fleet(found: dict[str, Any]) -> str:
     return section(
         "A fleet's data set",
         "benchmarks/fleet.py",
-        f"Parquet of {found['models']} models fitted batch by batch, beside pyarrow's scan of the same columns; then on"
-        " two local Dask workers, beside one process. Seconds are medians, and ratios those of each turn's, with their"
-        " quartiles. The bars are 3 times the scan, 2 GB, and 1;"
-        f" {_missed(misses)}.{note}",
+        f"Parquet of {found['models']} models fitted batch by batch, compared with pyarrow's scan of the same columns;"
+        " then on two local Dask workers, compared with one process. Seconds are medians, and ratios those of each"
+        f" turn, with their quartiles. The bars are 3 times the scan, 2 GB, and 1; {_missed(misses)}.{note}",
         table(("data set", "rows", "scan", "fit", "ratio", "peak memory", "two workers by one process"), rows),
     )
 
@@ -91,14 +90,14 @@ def campaign(found: dict[str, Any]) -> str:
         "Chosen cells",
         "benchmarks/campaign.py",
         "Held-out error of energy over all cells, each predicted by a fit without it: with a quarter of the trials, on"
-        f" chosen cells; with the whole grid; and with as many cells drawn by chance ({found['seeds']} times).",
-        table(("model", "form", "trials", "chosen", "whole grid", "more, points", "by chance, points"), rows),
+        f" chosen cells; with the whole grid; and with as many cells drawn at random ({found['seeds']} times).",
+        table(("model", "form", "trials", "chosen", "whole grid", "more, points", "at random, points"), rows),
         paragraph(
             "Campaigns that were run ([their trials](../examples/README.md)): `random-llama-1b` on a real H100, the"
-            " others on the SIMULATED card. Those in turns stand amid the trials of the grid that they are compared"
-            " with. Those apart from it show what drifted in between, and are not judged. The standard error is of the"
-            " difference, cell by cell. New cells are those that the campaign has not measured: its error there, and"
-            " the grid's. Noise is that of one trial."
+            " others on the SIMULATED card. Interleaved ones alternate with the trials of the grid that they are"
+            " compared with. Separate ones show what drifted in between, and are not judged. The standard error is of"
+            " the difference, cell by cell. New cells are those that the campaign has not measured: its error there,"
+            " and the grid's. Noise is that of one trial."
         ),
         table(
             (
@@ -120,7 +119,7 @@ def campaign(found: dict[str, Any]) -> str:
 def _for_real(of: dict[str, Any]) -> tuple[str, ...]:
     return (
         of["model_name"],
-        "in turns" if of["together"] else "apart",
+        "interleaved" if of["together"] else "separate",
         f"{of['trials']} of {of['grid_trials']}",
         f"{percent(of['error'])} %",
         f"{percent(of['grid_error'])} %",
@@ -158,18 +157,17 @@ def routing(found: dict[str, Any]) -> str:
     return section(
         "Plans",
         "benchmarks/routing.py",
-        f"10,000 queries to 3 models with shares: {pulp['ours_s']:.3f} s; PuLP and CBC with a binary a query and model:"
-        f" {pulp['pulp_cbc_s']:.1f} s for the same objective (within {pulp['objective_difference']:.0e}). To 7"
-        " models with exact"
-        " shares, beside OR-Tools' network simplex over the cells alone:",
-        table(("queries", "cells", "solved in", "OR-Tools", "from tokens to a model a query", "gap"), rows),
+        f"10,000 queries to 3 models with shares: {pulp['ours_s']:.3f} s; PuLP and CBC with one binary per query and"
+        f" model: {pulp['pulp_cbc_s']:.1f} s for the same objective (within {pulp['objective_difference']:.0e}). To 7"
+        " models with exact shares, compared with OR-Tools' network simplex over the cells alone:",
+        table(("queries", "cells", "solved in", "OR-Tools", "from tokens to a model per query", "gap"), rows),
         paragraph(
             f"`llmpower route` from Parquet to Parquet, {file['rows']:,} rows: {file['route_s']:.1f} s, which is"
-            f" {file['ratio']:.1f} times what pandas takes to read and write them, the best of both; the runs in turns"
-            f" were {', '.join(f'{ratio:.1f}' for ratio in file['ratios'])}. {found['frontier']['points']} points of"
-            f" the frontier over {found['frontier']['cells']:,} cells: {found['frontier']['s']:.2f} s. Two models of 7"
-            " held to 60 % of the GPU-seconds that they would take, in whole queries, beside HiGHS on the same cells,"
-            " which may divide them:"
+            f" {file['ratio']:.1f} times what pandas takes to read and write them, the best of both; the alternating"
+            f" runs were {', '.join(f'{ratio:.1f}' for ratio in file['ratios'])}. {found['frontier']['points']} points"
+            f" of the frontier over {found['frontier']['cells']:,} cells: {found['frontier']['s']:.2f} s. Two models of"
+            " 7 held to 60 % of the GPU-seconds that they would take, in whole queries, compared with HiGHS on the"
+            " same cells, which may divide them:"
         ),
         table(("queries", "cells", "solved in", "gap", "HiGHS"), limited),
     )
@@ -196,8 +194,8 @@ def online(found: dict[str, Any]) -> str:
         "One query at a time",
         "benchmarks/online.py",
         "Conversations of the Azure trace in time order. How much of the distance from random to the clairvoyant"
-        " optimum is closed, with lengths known and learnt, beside an optimum that knows of lengths what their bucket"
-        " says in hindsight:",
+        " optimum is closed, with lengths known and learnt, next to an optimum that knows of lengths what their"
+        " bucket says in hindsight:",
         table(("models", "ζ", "lengths known", "learnt", "optimum, same information"), rows),
         "A decision; the bar is 20 µs at p99, which "
         + (f"{sum(slow)} of {len(slow)} **missed**:\n" if any(slow) else "all hold:\n"),

@@ -1,6 +1,6 @@
 """``llmpower demo``: the whole chain on this machine, by the same commands that a user would type.
 
-Every station runs as its own process: the daemon, the campaigns, and each command on the way from spans to a plan.
+Every stage runs as its own process: the daemon, the campaigns, and each command on the way from spans to a plan.
 What is printed before each step is the command itself, so the demo doubles as a tour.
 """
 

@@ -22,7 +22,7 @@ def test_it_runs_and_finds_a_large_shift(benchmarks: Path, tmp_path: Path) -> No
 def test_the_page_has_the_figures(benchmarks: Path) -> None:
     result = json.loads((benchmarks / "results" / "drift.json").read_text())
     page = (DOCS / "drift.md").read_text(encoding="utf-8")
-    assert f"{result['courses']} courses of {result['blocks']:,} blocks each" in " ".join(page.split())
+    assert f"{result['courses']} runs of {result['blocks']:,} blocks each" in " ".join(page.split())
     alarms = re.findall(r"^\| ([\d.]+) \| (\d+) of 200 \| (?:over|about)? ?([\d,]+) blocks", page, re.MULTILINE)
     for row, (correlation, courses, blocks) in zip(result["false_alarms"], alarms, strict=True):
         assert (row["correlation"], row["courses_with_an_alarm"]) == (float(correlation), int(courses))
