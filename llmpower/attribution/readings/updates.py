@@ -77,10 +77,10 @@ class Updates:
             last_ns, last_w = self._read
             period_ns = round(self.period_s * 1e9)
             if power_w == last_w:
-                if time_ns - self.shown_ns[-1] >= 2 * period_ns:
-                    self._add(self.shown_ns[-1] + period_ns, last_w)
+                self._confirm(time_ns - 2 * period_ns, period_ns, last_w)
             else:
                 update_ns = (last_ns + time_ns) // 2
+                self._confirm(update_ns - 3 * period_ns, period_ns, last_w)
                 if update_ns - self.shown_ns[-1] > 1.5 * period_ns:
                     self._add(update_ns - period_ns, last_w)
                 self._add(update_ns, power_w)
@@ -88,6 +88,11 @@ class Updates:
                     self._periods_s.append((update_ns - self._changes_ns[-1]) / 1e9)
                 self._changes_ns.append(update_ns)
         self._read = (time_ns, power_w)
+
+    def _confirm(self, until_ns: int, period_ns: int, power_w: float) -> None:
+        """Count the updates since the latest one up to a moment, however many passed between two reads."""
+        while self.shown_ns[-1] <= until_ns:
+            self._add(self.shown_ns[-1] + period_ns, power_w)
 
     def _add(self, shown_ns: int, power_w: float) -> None:
         self.most_w = max(self.most_w, power_w)

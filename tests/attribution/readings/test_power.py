@@ -179,3 +179,22 @@ def test_power_that_steps_is_told_from_power_that_flickers() -> None:
     _, slow_w2, fast_w2 = flicker.course(sensor, 0.1, 45.0)
     # Readings show less of flicker than there is.
     assert fast_w2 > 45.0 > 10 * slow_w2
+
+
+@pytest.mark.parametrize("apart_s", [0.04, 0.4, 0.9])
+def test_a_reading_that_stays_the_same_is_known_however_sparsely_it_is_read(apart_s: float) -> None:
+    """As at rest, of a card whose sensor is faster than that: it flickers, stands still for a minute, and goes on."""
+    times_s = np.concatenate([np.arange(0.0, 4.0, 0.005), np.arange(4.0, 64.0, apart_s), np.arange(64.0, 67.0, 0.005)])
+    still = (times_s >= 4.0) & (times_s < 64.0)
+    times_ns = (times_s * SECOND).astype(np.int64)
+    power_w = np.where(still, 100.0, 97.0 + (times_s / 0.02).astype(int) % 7)
+    series = PowerSeries()
+    series.readings([SECOND], [])
+    series.extend(times_ns[times_s < 64.0], times_ns[times_s < 64.0], power_w[times_s < 64.0])
+    assert series.known_until_ns is not None
+    assert series.known_until_ns > (64.0 - apart_s - 0.1) * SECOND
+    series.extend(times_ns[times_s >= 64.0], times_ns[times_s >= 64.0], power_w[times_s >= 64.0])
+    begin, end = series.readings([2 * SECOND, 66 * SECOND], [IDLE])
+    assert begin is not None
+    assert end is not None
+    assert end.energy_j - begin.energy_j == pytest.approx(6400.0, rel=0.01)
