@@ -23,6 +23,9 @@ from llmpower.types import Span
 AGREE_NS = 100_000_000
 """Two readings of one clock are within this: a process may have to wait between the calls. No boot takes so short."""
 
+MOST_APART_NS = 1 << 62
+"""146 years. What a clock further away times is no moment, nor does it fit into 64 bits."""
+
 _Timed = TypeVar("_Timed")
 
 
@@ -36,6 +39,8 @@ def shift_ns(sender: SenderClock, own: SenderClock) -> int:
     by_utc_ns = sender.utc_offset_ns - own.utc_offset_ns
     told = sender.namespace_offset_ns is not None and own.namespace_offset_ns is not None
     by_kernel_ns = (own.namespace_offset_ns or 0) - (sender.namespace_offset_ns or 0) if told else 0
+    if max(abs(by_utc_ns), abs(by_kernel_ns)) > MOST_APART_NS:
+        raise WireError("other_clock", "what it says of its clock cannot be")
     if abs(by_utc_ns - by_kernel_ns) <= AGREE_NS:
         return by_kernel_ns
     if sender.boot_id != own.boot_id:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from llmpower.daemon.receiving.shifting import AGREE_NS, shift_ns, shifted
 from llmpower.spans.packets import WireError
-from llmpower.spans.wire import Begin, Cancel, SenderClock
+from llmpower.spans.wire import MAX_NS, Begin, Cancel, SenderClock
 
 S = 1_000_000_000
 OWN = SenderClock("boot", 100 * S, 0)
@@ -46,6 +46,22 @@ def test_another_boot_is_placed_by_the_time_of_day() -> None:
 def test_a_clock_that_differs_and_nobody_knows_why_is_refused(own: SenderClock) -> None:
     with pytest.raises(WireError, match="have /proc mounted") as caught:
         shift_ns(SenderClock("boot", OWN.utc_offset_ns - 5 * S, None), own)
+    assert caught.value.reason == "other_clock"
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        SenderClock("another", -MAX_NS, None),
+        SenderClock("another", MAX_NS, 0),
+        SenderClock("boot", 100 * S, MAX_NS),
+        SenderClock("boot", 100 * S, -MAX_NS),
+    ],
+)
+def test_a_clock_that_none_can_be_is_refused(sender: SenderClock) -> None:
+    """Times by it would not fit into the integers that spans are reckoned with."""
+    with pytest.raises(WireError, match="cannot be") as caught:
+        shift_ns(sender, OWN)
     assert caught.value.reason == "other_clock"
 
 
