@@ -164,7 +164,8 @@ def _scrape(out: Path, port: int) -> None:
     """Ask for the metrics as Prometheus does, keep them, and show a few."""
     url = f"http://127.0.0.1:{port}/metrics"
     click.echo(f"\n# What Prometheus would scrape\n$ curl {url}")
-    with urllib.request.urlopen(url, timeout=10) as reply:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before this machine
+    with opener.open(url, timeout=10) as reply:
         text = reply.read().decode()
     write_text(out / "metrics.txt", text)
     shown = ("llmpower_gpu_info", "llmpower_gpu_energy_joules_total", "llmpower_inference_energy_joules_total")

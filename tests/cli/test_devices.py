@@ -97,7 +97,10 @@ def test_doctor_asks_for_the_metrics(text: str | None, ok: bool, found: str, rec
     receiver.status = {"version": "0", "pid": 7, "uptime_s": 61.0, "metrics_url": server.url}
     if text == "away":
         server.close()
-    done = run("doctor", "--nvml-library", str(tmp_path / "none.so"), "--socket", str(receiver.path), "--json")
+    done = run(
+        *("doctor", "--nvml-library", str(tmp_path / "none.so"), "--socket", str(receiver.path), "--json"),
+        http_proxy="http://127.0.0.1:9",  # what leaves the machine goes by it
+    )
     (metrics,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "metrics"]
     assert metrics["ok"] is ok
     assert metrics["found"].startswith(f"{server.url} {found}")
