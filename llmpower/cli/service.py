@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ import click
 
 from llmpower.cli.layout import UNCUT, aligned, echo_lines
 from llmpower.cli.options import json_option
-from llmpower.exceptions import InputError
+from llmpower.exceptions import InputError, LlmpowerError
 from llmpower.phrases import plural
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def show(root: Path, program: str | None, name: str | None, as_json: bool) -> No
         print(content(found[0], runs), end="")
         return
     installation = look(root, runs)
-    unit = _unit() if root == Path("/") else None
+    unit, silence = _unit() if root == Path("/") else (None, "")
     if as_json:
         print(json.dumps(_document(installation, unit), indent=2))
         return
@@ -147,6 +146,8 @@ def show(root: Path, program: str | None, name: str | None, as_json: bool) -> No
         restarts = plural(int(unit["NRestarts"] or 0), "restart")
         print(f"{unit['ActiveState']} ({unit['SubState']}), {enabled}, {restarts}")
         print(unit["StatusText"] or "no status")
+    elif silence:
+        print(f"\nsystemd does not say whether it runs: {silence}")
 
 
 def _carry_out(steps: Sequence[Step], root: Path, dry_run: bool, yes: bool) -> bool:
@@ -170,19 +171,19 @@ def _carry_out(steps: Sequence[Step], root: Path, dry_run: bool, yes: bool) -> b
     return True
 
 
-def _unit() -> dict[str, str] | None:
-    """What systemd says of the unit; ``None`` where it does not run or does not answer."""
+def _unit() -> tuple[dict[str, str] | None, str]:
+    """What systemd says of the unit; ``None`` where it does not run or does not answer, and then what it said."""
+    from llmpower.service import call
+
     if shutil.which("systemctl") is None:
-        return None
-    words = ["systemctl", "show", f"--property={','.join(_PROPERTIES)}", "llmpower.service"]
+        return None, "no systemctl here"
+    words = ("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "llmpower.service")
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        return None
-    if done.returncode != 0:
-        return None
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    return {name: found.get(name, "") for name in _PROPERTIES}
+        lines = call(*words, timeout_s=PATIENCE_S).splitlines()
+    except LlmpowerError as error:
+        return None, str(error)
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    return {name: found.get(name, "") for name in _PROPERTIES}, ""
 
 
 def _headline(installation: Installation) -> str:

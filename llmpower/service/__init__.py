@@ -5,6 +5,7 @@ operator has edited is never overwritten. The files themselves are those of syst
 Debian package installs too.
 """
 
+from llmpower.service.commands import call
 from llmpower.service.files import SHIPPED, UNIT, Shipped, content
 from llmpower.service.installing import check_permission, default_program, plan_install
 from llmpower.service.state import FileState, Installation, look
@@ -18,6 +19,7 @@ __all__ = [
     "Installation",
     "Shipped",
     "Step",
+    "call",
     "check_permission",
     "content",
     "default_program",

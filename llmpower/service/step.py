@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llmpower.exceptions import InputError, LlmpowerError
+from llmpower.exceptions import InputError
 from llmpower.files import write_text
+from llmpower.service.commands import call
 
 Verb = Literal["write", "keep", "move", "remove", "run"]
 _TIMEOUT_S = 120.0
@@ -98,14 +98,6 @@ def run(*words: str, why: str, timeout_s: float = _TIMEOUT_S) -> Step:
     """Run a command of the system, and end it if it takes longer than ``timeout_s``."""
 
     def action() -> None:
-        try:
-            done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout_s
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LlmpowerError(f"{' '.join(words)} did not end within {timeout_s:g} s") from error
-        if done.returncode != 0:
-            said = " ".join((done.stderr or done.stdout).split())
-            raise LlmpowerError(f"{' '.join(words)} failed with {done.returncode}: {said}")
+        call(*words, timeout_s=timeout_s)
 
     return Step("run", " ".join(words), why, action)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,15 +90,43 @@ def test_what_cannot_be_done_is_one_line(
     assert done.stderr.startswith(f"llmpower: error: {told}")
 
 
-def test_what_systemd_would_say_is_unknown_where_systemctl_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exec sleep 600", r"systemctl show \S+ llmpower\.service did not end within 0\.2 s"),
+        (
+            "echo 'System has not been booted' >&2; exit 1",
+            r"systemctl show \S+ .* failed with 1: System has not been booted",
+        ),
+    ],
+)
+def test_where_systemctl_does_not_answer_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    (tmp_path / "systemctl").write_text("#!/bin/sh\nexec sleep 600\n")
-    (tmp_path / "systemctl").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    be_systemctl(script, tmp_path, monkeypatch)
     monkeypatch.setattr(service, "PATIENCE_S", 0.2)
+    shown = CliRunner().invoke(service.command, ["show"], catch_exceptions=False)
+    assert re.fullmatch(f"systemd does not say whether it runs: {said}", shown.stdout.splitlines()[-1])
     shown = CliRunner().invoke(service.command, ["show", "--json"], catch_exceptions=False)
     assert json.loads(shown.stdout)["unit"] is None
+
+
+def test_a_child_that_systemctl_leaves_behind_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    be_systemctl(f"sleep 600 & echo $! > {pid}; echo ActiveState=active", tmp_path, monkeypatch)
+    try:
+        shown = CliRunner().invoke(service.command, ["show", "--json"], catch_exceptions=False)
+        assert json.loads(shown.stdout)["unit"]["ActiveState"] == "active"
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def be_systemctl(script: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "systemctl").write_text(f"#!/bin/sh\n{script}\n")
+    (directory / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
 
 
 def test_only_root_may_install_and_only_where_systemd_runs(run_cli: RunCli) -> None:
