@@ -173,8 +173,12 @@ def make_policy(plan: RoutingPlan, tariff: Tariff | None = None) -> RoutingPolic
     """What the plan leaves to those who decide one query at a time; ``tariff`` is the one that it was made with.
 
     Raises:
-        InputError: the plan pursues money or carbon, and no tariff says what they cost at other times.
+        InputError: the plan pursues money or carbon, and no tariff says what they cost at other times; or GPU-seconds
+            were limited, of which a policy knows nothing.
     """
+    if plan.second_limits is not None:
+        advice = "a policy knows no limits on sums of seconds; make the plan without them, or give its models shares"
+        raise InputError("--gpu-seconds", ", ".join(plan.second_limits), advice)
     models = []
     for column, choice in enumerate(plan.choices):
         if choice.name in plan.unloaded:

@@ -28,6 +28,7 @@ from llmpower.routing import (
 from llmpower.routing.policies.document import dump_policy
 from llmpower.routing.policies.policy import output_lengths
 from llmpower.routing.policies.tariff import PolicyTariff
+from llmpower.routing.problem.gpu_seconds import GpuSeconds
 from llmpower.routing.problem.tariff import Tariff
 
 Models = list[WorkloadModel]
@@ -67,6 +68,13 @@ def test_a_length_that_cannot_be_is_no_choice(policy: RoutingPolicy, tokens: Any
 def test_share_ranges_are_what_was_asked_for(policy: RoutingPolicy) -> None:
     ranges = {model.name: model.share_range for model in policy.models}
     assert ranges == {"large": (0.1, 0.3), "medium": (0, 1), "small": (0.2, 0.2)}
+
+
+def test_limits_that_a_policy_cannot_keep_are_refused(models: Models, accuracy: dict[str, float]) -> None:
+    limits = GpuSeconds({"large": 100.0}, {"small": 1, "medium": 1, "large": 4})
+    plan = route(models, WORKLOAD, accuracy, zeta=0.1, gpu_seconds=limits, draws=0)
+    with pytest.raises(InputError, match="--gpu-seconds = large: a policy knows no limits on sums of seconds"):
+        make_policy(plan)
 
 
 def test_round_trip(policy: RoutingPolicy, tmp_path: Path) -> None:
