@@ -105,8 +105,9 @@ def _represented(costs: Costs, limits: tuple[IntArray, IntArray]) -> tuple[Costs
         runtime_s=None if costs.runtime_s is None else costs.runtime_s[cells],
         extrapolated=costs.extrapolated[cells],
     )
-    low, high = limits
-    return represented, (low * QUERIES // N, -(-high * QUERIES // N))
+    # In Python's own numbers, as 64 bits do not hold 5,000 times any number of queries.
+    low, high = ([int(limit) * QUERIES for limit in ends] for ends in limits)
+    return represented, (np.array([end // N for end in low]), np.array([-(-end // N) for end in high]))
 
 
 def _nearly(

@@ -44,8 +44,9 @@ TOKENS_END = 2**31
 BITMAP_END = 2**32
 BITS_PER_ROW = 2**10
 KEY_END = 2**63
-# Sums of queries and of tokens stay exact in float64 up to here.
+# Sums of queries stay exact in float64 up to here, and those of their tokens in 64 bits up to there.
 QUERIES_END = 2**53
+TOKENS_IN_ALL_END = 2**63
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +120,9 @@ class Workload:
         if rate_of_row is not None and rates.number > 1:
             kind = rate_of_row if class_of_row is None else class_of_row * rates.number + rate_of_row
         found = _collapse(tokens_in, tokens_out, kind, row_counts)
+        in_all = found.count.astype(np.float64) @ (found.input_tokens + found.output_tokens)
+        if in_all >= TOKENS_IN_ALL_END:
+            raise InputError("count", f"{in_all:.3g} tokens in all", "that many cannot be counted; scale them down")
         cell_class, cell_rate = found.cell_class, None
         if rates.number:
             cell_class, cell_rate = np.divmod(found.cell_class, rates.number)

@@ -121,3 +121,14 @@ def test_a_large_workload_is_represented(monkeypatch: pytest.MonkeyPatch) -> Non
     assert part.bootstrap.reassigned_share == pytest.approx(whole.bootstrap.reassigned_share, abs=0.05)
     shared = route(models, WORKLOAD, ACCURACY, zeta=0.3, shares={"small": 1 / 3, "large": 2 / 3}, draws=3)
     assert 0 <= shared.bootstrap.reassigned_share < 0.5
+
+
+def test_plans_of_any_number_of_queries_are_drawn_alike() -> None:
+    generator = np.random.default_rng(8)
+    lengths = generator.integers(8, 900, (2, 6000))
+    few, many = (
+        route(measured(0.3, 1.1), Workload.from_tokens(*lengths, np.full(6000, n)), ACCURACY, zeta=0.3, shares=shares)
+        for n, shares in ((1, {"large": 0.4}), (10**12, {"large": 0.4}))
+    )
+    assert few.bootstrap.reassigned_share > 0.01
+    assert many.bootstrap == few.bootstrap

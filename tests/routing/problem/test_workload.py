@@ -75,6 +75,7 @@ def test_foreign_headers_and_formats(tmp_path: Path, suffix: str) -> None:
         ("input_tokens,output_tokens,count\n1,2,1\n1,2,0\n", "count = 0: row 2 needs a whole number from 1"),
         ("input_tokens,output_tokens,count\n1,2,\n", "count = empty: row 1 needs"),
         ("input_tokens,output_tokens,count\n1,2,5e15\n1,2,5e15\n", "count = 1e+16 in all: "),
+        ("input_tokens,output_tokens,count\n2000,2000,5e15\n", "count = 2e+19 tokens in all: "),
         ("ContextTokens,output_tokens\n1,2\n", "column = input_tokens: "),
     ],
 )
