@@ -195,12 +195,8 @@ def _predicted_chart(points: _Points, place: int) -> Any:
     p95 = points.j.fit.heldout.p95_ape
     layers = []
     if p95 is not None:
-        band = [
-            {"predicted": at, "least": max(at * (1 - p95), low), "most": min(at * (1 + p95), high)}
-            for at in np.geomspace(low, high, 30).tolist()
-        ]
         layers.append(
-            alt.Chart(values(band))
+            alt.Chart(values(_within(p95, low, high)))
             .mark_area(color=BAND, aria=False, clip=True)
             .encode(x=x, y=alt.Y("least:Q", title=f"measured [{unit}]", scale=log), y2="most:Q")
         )
@@ -216,6 +212,16 @@ def _predicted_chart(points: _Points, place: int) -> Any:
         data.mark_point(filled=True, size=20, color=colour, opacity=0.85).encode(x=x, y=y, description="tip:N")
     )
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT + 40)
+
+
+def _within(ape: float, low: float, high: float) -> list[dict[str, float]]:
+    """What may have been measured where predictions are off by at most ``ape``, a part of what was measured: from
+    ŷ/(1 + ape) to ŷ/(1 − ape), and without end where that is all of it.
+    """
+    return [
+        {"predicted": at, "least": max(at / (1 + ape), low), "most": min(at / (1 - ape), high) if ape < 1 else high}
+        for at in np.geomspace(low, high, 30).tolist()
+    ]
 
 
 def _residual_chart(points: _Points, place: int, x: str, title: str) -> Any:

@@ -54,3 +54,23 @@ def test_many_rows_become_few_points_and_none_is_lost() -> None:
     assert f"({len(points):,} points of 9,000 rows)" in energy.caption
     # The form is the truth here, so each point's measured median is what is predicted.
     np.testing.assert_allclose([point[5] for point in points], [point[8] for point in points], rtol=1e-6)  # type: ignore[arg-type]
+
+
+def test_the_band_is_where_errors_are_within_the_limit() -> None:
+    random = np.random.default_rng(5)
+    rows = rows_of("a", n=400)
+    rows["gpu_energy_j"] *= random.lognormal(0, 0.4, len(rows))
+    (model,) = fit(rows, form="cached")
+    energy, _ = judge([model], rows)
+    chart = next(predicted_figures([energy])).panels[0].chart.to_dict()
+    band = pd.DataFrame(chart["datasets"][chart["layer"][0]["data"]["name"]])
+    p95 = model.energy.heldout.p95_ape
+    assert p95 is not None
+    assert 0.5 < p95 < 1
+    least, most = (np.interp(energy.predicted, band["predicted"], band[end]) for end in ("least", "most"))
+    drawn = (least <= energy.measured) & (energy.measured <= most)
+    # Of the ends of the band the picture shows a part.
+    whole = (least > band["least"].min()) & (most < band["most"].max())
+    assert whole.sum() > 100
+    within = np.abs(energy.predicted - energy.measured) / energy.measured <= p95
+    np.testing.assert_array_equal(drawn[whole], within[whole])

@@ -31,8 +31,9 @@ class Prediction:
     """Joules or seconds, each array of the shape of the token counts.
 
     ``low`` and ``high`` bound the mean over such queries with the confidence asked for, NaN where the fit left no
-    degree of freedom; a single query varies more: 95 % of the held-out ones lay within ``p95_ape`` (a fraction) of
-    their prediction, ``None`` where that is not known. ``outside`` marks lengths or batch sizes beyond the fitted ones.
+    degree of freedom; a single query varies more: for 95 % of the held-out ones the prediction was off by at most
+    ``p95_ape``, a fraction of what was measured, ``None`` where that is not known. ``outside`` marks lengths or batch
+    sizes beyond the fitted ones.
     """
 
     mean: FloatArray
