@@ -10,6 +10,7 @@ import numpy as np
 from llmpower import phrases
 from llmpower.cli.layout import ABSENT, aligned, compact, covered, energy_unit, in_percent
 from llmpower.cli.route_amounts import amount_columns, pursued, rates_line, saved, worth_words
+from llmpower.modelling.fitted.models import SHORT
 from llmpower.routing import Outcome, RoutingPlan
 from llmpower.routing.problem.gpu_seconds import ROUNDING
 from llmpower.routing.problem.rates import UNITS
@@ -100,6 +101,12 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
             f"{100 * plan.extrapolated_share:.3g} % of the queries, with {100 * plan.extrapolated_energy_share:.3g} %"
             " of the energy, lie outside what at least one model was fitted on; there its figures are extrapolations"
         )
+    for choice in plan.choices:
+        if (fit := choice.model.energy).shortfall > SHORT:
+            yield (
+                f"joules of {choice.name} add up to {in_percent(fit.shortfall)} % less than was measured, held out, which"
+                " no interval here allows for; for plans fit with --match-total"
+            )
     if plan.saving.inside_noise:
         yield (
             f"the saving of {100 * plan.saved_share:.2g} % is inside the noise of the models: measured again, it"

@@ -164,3 +164,22 @@ def test_predicting_needs_neither_pandas_nor_statsmodels(models: Path) -> None:
         timeout=120,
     )
     assert done.stdout == "set()\n"
+
+
+def test_what_the_interval_does_not_allow_for_is_said(run_cli: Run, tmp_path: Path) -> None:
+    path = tmp_path / "models.json"
+    short, near = (replace(ENERGY, heldout=replace(ENERGY.heldout, bias=bias)) for bias in (-0.25, -0.01))
+    save_models(
+        [
+            WorkloadModel("short", "", False, short, RUNTIME, "gpu"),
+            WorkloadModel("near", "", False, near, RUNTIME, "gpu"),
+        ],
+        path,
+    )
+    text = run_cli(*query(path, "short", 128, 64)).stdout
+    assert text.splitlines()[-1] == (
+        "Held out, predictions add up to less than was measured, by 25.0 % of energy: more than FROM and TO allow for;"
+        " fit with --match-total."
+    )
+    assert json.loads(run_cli(*query(path, "short", 128, 64), "--json").stdout)["energy_bias"] == -0.25
+    assert "add up" not in run_cli(*query(path, "near", 128, 64)).stdout

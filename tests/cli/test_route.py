@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from route_options import COLUMNS, TIMED
 
 from llmpower.cli.route import WEIGHTINGS
 from llmpower.cli.tariffs import WEIGHS
-from llmpower.modelling import load_models
+from llmpower.modelling import load_models, save_models
 from llmpower.routing import Workload, load_policy, read_accuracy, route
 from llmpower.routing.problem.accuracy import WEIGHTINGS as KNOWN_WEIGHTINGS
 from llmpower.routing.problem.rates import WEIGHS as KNOWN_WEIGHS
@@ -166,6 +167,18 @@ def test_what_is_dominated_uncertain_and_idle_is_said(run_route: Run) -> None:
     assert line.startswith("llmpower: warning: no ζ ever chooses large: others are as good for fewer joules on every")
     assert "measured again, 0 % of the queries would go elsewhere (95 % of 5 draws: at most 0 %)" in done.stdout
     assert "of the plan's energy, 29.00 kJ are charged for loaded models that wait" in done.stdout
+
+
+def test_fits_that_fall_short_of_what_was_measured_are_said(run_cli: Run, route_files: Path, tmp_path: Path) -> None:
+    low, whole = load_models(route_files / "models.json")
+    biased = replace(low, energy=replace(low.energy, heldout=replace(low.energy.heldout, bias=-0.25)))
+    save_models([biased, whole], tmp_path / "models.json")
+    inputs = ("--models", tmp_path / "models.json", "--workload", route_files / "queries.csv", *COLUMNS)
+    done = run_cli("route", *inputs, "--zeta", "1")
+    assert done.stderr.splitlines() == [
+        f"llmpower: warning: joules of {low.model_name} add up to 25.0 % less than was measured, held out, which no"
+        " interval here allows for; for plans fit with --match-total"
+    ]
 
 
 def test_who_is_late_is_said(run_route: Run, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from llmpower.modelling.rows.moments import FitMoments
 LEAVE_ONE_CELL_OUT = "leave_one_cell_out"
 LEAVE_ONE_LENGTH_OUT = "leave_one_length_out"
 NESTED = "leave_one_cell_out, form chosen without it"
+SHORT = 0.05
+"""A shortfall that is said wherever joules are added up: of what is billed or planned, a twentieth is missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,15 @@ class Fit:
         return self._form().formula
 
     @property
+    def shortfall(self) -> float:
+        """By what fraction of it predictions fell short of a total, held out.
+
+        Relative error is drawn to the cheaper of rows that vary (:mod:`~llmpower.modelling.regressing.totals`), and no
+        :meth:`interval` knows of it. 0 where they did not, and for the form ``paper``, which is not drawn.
+        """
+        return max(0.0, -(self.heldout.bias or 0.0)) if self._form().non_negative else 0.0
+
+    @property
     def degrees_of_freedom(self) -> int:
         """What was independent, m of :meth:`interval`, less the terms that were estimated; may be none or negative."""
         independent = self.n_obs if self.n_cells is None or not self._form().non_negative else self.n_cells
@@ -140,7 +151,7 @@ class Fit:
         x is a row of the design matrix, C the coefficients' covariance, p the number of terms not held at zero;
         terms held there count as known. m counts what was independent: the cells, or the rows where ``n_cells`` is
         not known and for the form ``paper``, whose errors are those of ordinary least squares. NaN where the data left
-        no degree of freedom.
+        no degree of freedom. Of the mean where predictions are unbiased: see :attr:`shortfall`.
 
         Raises:
             InputError: ``confidence`` is no fraction.

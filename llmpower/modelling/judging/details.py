@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmpower.modelling.fitted.models import Fit
+from llmpower.modelling.fitted.models import SHORT, Fit
 from llmpower.modelling.forms import Batched, FloatArray, Form, Phases
 from llmpower.modelling.judging.choosing import Candidate
 from llmpower.modelling.judging.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
@@ -19,9 +19,6 @@ from llmpower.modelling.regressing.totals import MATCHED
 from llmpower.modelling.rows.groups import Group, Target
 from llmpower.modelling.rows.moments import FitMoments
 from llmpower.modelling.rows.strata import LENGTHS, Codes
-
-# Held-out errors of a total below this are said: of what is billed or planned, a twentieth is missed.
-LOW = -0.05
 
 
 def detailed(
@@ -117,7 +114,7 @@ def _doubts(group: Group, candidate: Candidate) -> list[str]:
         doubts.append(
             f"{n} of {group.n_cells} held-out cells predicted at or below zero: not to be trusted on short queries"
         )
-    if heldout.bias is not None and heldout.bias < LOW and candidate.regression.form.non_negative:
+    if heldout.bias is not None and heldout.bias < -SHORT and candidate.regression.form.non_negative:
         doubts.append(
             f"predictions add up to {-100 * heldout.bias:.1f} % less than was measured, as relative error is drawn to"
             " the cheaper of rows that vary; for totals fit with --match-total"

@@ -12,7 +12,8 @@ better than either energy. The interval is E ± t·√Var at the degrees of free
 :meth:`~llmpower.modelling.Fit.interval`; a model whose data left no degree of freedom leaves the plan without interval.
 
 This is the error of the coefficients: of the mean over such queries, if the form is right and the system is the one
-measured. It knows nothing of a form that bends elsewhere or of a card that reads 5 % high.
+measured. It knows nothing of a form that bends elsewhere, of a card that reads 5 % high, or of how far relative error
+draws a fit below the mean of trials that vary (:mod:`~llmpower.modelling.regressing.totals`).
 """
 
 from __future__ import annotations

@@ -132,3 +132,18 @@ def test_a_matched_model_does_not_learn() -> None:
     rows = measured(0.1)
     with pytest.raises(InputError, match="fit again from all measurements"):
         update(fit(rows, form="cached", match_total=True), rows)
+
+
+@pytest.mark.parametrize("match_total", [False, True])
+def test_intervals_hold_the_mean_of_trials_where_fits_add_up(match_total: bool) -> None:
+    τin, τout = np.array([16, 100, 1000]), np.array([16, 50, 700])
+    truth = Cached().design(τin, τout) @ COSTS
+    held, missing = [], []
+    for seed in range(40):
+        (model,) = fit(measured(0.15, trials=10, seed=seed), form="cached", match_total=match_total)
+        low, high = model.energy.interval(τin, τout)
+        held.append((low <= truth) & (truth <= high))
+        missing.append(model.energy.shortfall)
+    # 120 intervals of 95 %, which take no note of what relative error is drawn down by.
+    assert np.mean(missing) < 0.005 if match_total else np.mean(missing) > 0.02
+    assert np.mean(held) > 0.88 if match_total else np.mean(held) < 0.7
