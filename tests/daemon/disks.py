@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
 
 
 def _run(*command: object) -> None:
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"there is no {command[0]} (Debian: apt-get install mount e2fsprogs)")
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         pytest.skip(f"cannot {' '.join(map(str, command))}: {done.stderr.strip()}")

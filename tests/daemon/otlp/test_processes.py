@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def test_a_container_s_first_process_calls_itself_as_the_machine_s_does() -> Non
         assert inner.own_pid == 1
         assert 1 not in [each.pid for each in found], "the machine's own is no server"
         assert processes_called(inner.pid, 0) == [], "it does not know itself by the machine's number"
-        subprocess.run(["kill", "-9", str(inner.pid)], check=True)
+        os.kill(inner.pid, signal.SIGKILL)
 
 
 def test_threads_of_the_kernel_are_nobody_s(tmp_path: Path) -> None:
