@@ -28,7 +28,7 @@ from llmpower.modelling.forms import make_form
 from llmpower.modelling.judging.details import fitted_ranges
 from llmpower.modelling.judging.estimators import weighted_statistics
 from llmpower.modelling.judging.heldout import compare, with_quantiles
-from llmpower.modelling.linear import FloatArray, Form, is_covariance
+from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.regressing.designs import Designs
 from llmpower.modelling.regressing.parts import Part, moments_of, parts_of
 from llmpower.modelling.regressing.solving import inverse, solve
@@ -59,8 +59,7 @@ def update(
 
     Raises:
         InputError: models of several boundaries, one without sums, or one that was matched to its total.
-        FitError: rows that cannot be, simulated ones for a model of real ones, or sums of lengths so near each other
-            that the form's terms cannot be told apart by them.
+        FitError: rows that cannot be, or simulated ones for a model of real ones.
     """
     models = list(models)
     boundaries = {model.boundary for model in models}
@@ -125,9 +124,6 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     )
     β = solve(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
     covariance = _covariance(old, form, moments, β, list(parts_of(designs, target, form, sums)))
-    if not is_covariance(covariance):
-        advice = f"{model.model_name}: its sums do not tell the form's terms apart; fit again from all measurements"
-        raise FitError("form", form.label, advice)
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
     heldout = with_quantiles(*compare(asked, target.y, group.cells, PROSPECTIVE, asked_rows))
@@ -164,14 +160,14 @@ def _covariance(old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts
     chosen = np.ix_(free, free)
     inverted = inverse(moments.estimate.gram[chosen])
     if form.non_negative:
-        G = old.moments.estimate.gram
-        spread = G @ np.nan_to_num(old.covariance) @ G
-        known = np.zeros_like(G)
+        # Products in this order, and not G·C·G first: where lengths lie close together it cancels all but a few digits.
+        A = inverted @ old.moments.estimate.gram[free]
+        C = A @ np.nan_to_num(old.covariance) @ A.T
+        known = np.zeros_like(covariance)
         known[chosen] = inverted
         for part in parts:
-            scores = _scores(part, β[part.terms], known[part.terms, part.terms])
-            spread[part.terms, part.terms] += scores.T @ scores
-        C = inverted @ spread[chosen] @ inverted
+            moved = _scores(part, β[part.terms], known[part.terms, part.terms]) @ known[part.terms][:, free]
+            C += moved.T @ moved
         covariance[chosen] = (C + C.T) / 2  # symmetric but for rounding
     elif moments.raw.n > len(β):
         covariance[chosen] = moments.raw.residual(β) / (moments.raw.n - len(β)) * inverted

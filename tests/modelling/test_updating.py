@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import Fit, WorkloadModel, fit, load_models, save_models, update
 from llmpower.modelling.forms import Cached, make_form
+from llmpower.modelling.linear import FloatArray
 from llmpower.modelling.updating import PROSPECTIVE
 
 LENGTHS = [8, 64, 256, 1024]
@@ -148,14 +151,33 @@ def test_a_term_at_zero_may_come_alive() -> None:
     np.testing.assert_allclose(updated.energy.predict(64, 64), whole.energy.predict(64, 64), rtol=1e-6)
 
 
-def test_sums_of_lengths_too_near_each_other_are_refused() -> None:
-    τin, τout = (grid.reshape(-1) for grid in np.meshgrid(range(1000, 1004), range(1000, 1004)))
-    energy = Cached().design(τin, τout) @ [60.0, 0.2, 1e-5, 15.0, 0.01]
+@pytest.mark.parametrize("apart", [2, 3, 8, 100])
+def test_standard_errors_are_right_where_lengths_lie_close_together(apart: int) -> None:
+    """Against the formula in fractions: C = G⁻¹·G_old·C_old·G_old·G⁻¹, as the new rows are just what was predicted."""
+    lengths = list(range(1000, 1000 + 4 * apart, apart))
+    first = rows(1, lengths=lengths)
+    exact = Cached().design(first["input_tokens"], first["output_tokens"]) @ [60.0, 0.2, 1e-5, 15.0, 0.01]
+    first["gpu_energy_j"] = exact * np.random.default_rng(1).lognormal(sigma=1e-9, size=len(exact))
+    (old,) = fit(first, form="cached")
+    (new,) = update([old], first.assign(gpu_energy_j=old.energy.predict(first["input_tokens"], first["output_tokens"])))
+    assert old.energy.moments is not None
+    assert new.energy.moments is not None
+    kept, grown = (fractions(each.moments.estimate.gram) for each in (old.energy, new.energy))
+    weighed = inverse(grown) @ kept
+    variances = np.diag(weighed @ fractions(old.energy.covariance) @ weighed.T)
+    np.testing.assert_allclose(new.energy.std_errors, np.sqrt(variances.astype(float)), rtol=0.01)
 
-    def measured(seed: int) -> pd.DataFrame:
-        noisy = energy * np.random.default_rng(seed).lognormal(sigma=1e-9, size=len(energy))
-        tokens = {"input_tokens": τin, "output_tokens": τout}
-        return pd.DataFrame({"model_name": "a", **tokens, "runtime_s": noisy / 300, "gpu_energy_j": noisy})
 
-    with pytest.raises(FitError, match="a: its sums do not tell the form's terms apart; fit again"):
-        update(fit(measured(1), form="cached"), measured(2))
+def fractions(values: FloatArray) -> NDArray[np.object_]:
+    return np.array([[Fraction(value) for value in row] for row in values.tolist()], dtype=object)
+
+
+def inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
+    """By Gauss and Jordan; a positive definite matrix needs no pivots."""
+    n = len(matrix)
+    both = np.hstack([matrix, fractions(np.eye(n))])
+    for k in range(n):
+        both[k] /= both[k, k]
+        others = np.arange(n) != k
+        both[others] -= np.outer(both[others, k], both[k])
+    return both[:, n:]
