@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import Any
 
@@ -261,4 +262,11 @@ def test_of_our_own_grids_those_have_a_beginning_that_a_busy_host_had() -> None:
         "SmolLM2-135M-Instruct-2": 0,
         "random-llama-1b-h100": 10,
         "random-llama-34M": 4,
+    }
+    # As the page tells its readers to look.
+    page = (Path(__file__).parents[3] / "docs" / "screening.md").read_text(encoding="utf-8")
+    own = page.partition("## What it finds in this project's own trials")[2]
+    assert """`--where "campaign == 'grid'"`""" in own
+    assert {name: int(n) for name, n in re.findall(r"`together-(\S+)\.csv`.*? (\d+) of ", own)} == {
+        name: n for name, n in found.items() if n
     }
