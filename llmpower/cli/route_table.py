@@ -104,8 +104,8 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
     for choice in plan.choices:
         if (fit := choice.model.energy).shortfall > SHORT:
             yield (
-                f"joules of {choice.name} add up to {in_percent(fit.shortfall)} % less than was measured, held out, which"
-                " no interval here allows for; for plans fit with --match-total"
+                f"joules of {choice.name} add up to {in_percent(fit.shortfall)} % less than was measured, held out,"
+                " which no interval here allows for; for plans fit with --match-total"
             )
     if plan.saving.inside_noise:
         yield (

@@ -168,13 +168,14 @@ def _best(
         raise next(iter(refused.values()))
     chosen, others, reason = choose(candidates, group.cells)
     said = detailed(group, target, chosen, designs, bands, robust=robust)
+    served = () if isinstance(chosen.regression.form, Batched) else group.served
     left_aside = (
         f"form {label} left aside: {error.advice if error.field == 'form' else error}"
         for label, error in refused.items()
     )
     return replace(
         said,
-        warnings=(*target.warnings, *left_aside, *said.warnings),
+        warnings=(*target.warnings, *served, *left_aside, *said.warnings),
         alternatives=tuple(Alternative(other.label, other.heldout) for other in others),
         choice=reason,
         nested=nested(candidates, group, target.y),

@@ -24,7 +24,7 @@ import numpy as np
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.fitted.models import Fit, HeldOut, WorkloadModel
 from llmpower.modelling.fitting import AUTO, fit_group, forms_of
-from llmpower.modelling.forms import make_form
+from llmpower.modelling.forms import Batched, make_form
 from llmpower.modelling.judging.details import fitted_ranges
 from llmpower.modelling.judging.estimators import weighted_statistics
 from llmpower.modelling.judging.heldout import compare, with_quantiles
@@ -127,6 +127,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
     heldout = with_quantiles(*compare(asked, target.y, group.cells, PROSPECTIVE, asked_rows))
+    served = () if isinstance(form, Batched) else group.served
     return replace(
         old,
         coefficients=β,
@@ -144,7 +145,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         batch_range=None if batch is None else _union(old.batch_range, batch),
         # Which of the new cells are old ones, sums do not say; counting none of them as further is on the safe side.
         n_cells=max(old.n_cells or 0, group.n_cells),
-        warnings=tuple(dict.fromkeys((*old.warnings, *target.warnings, _news(heldout, group.n_obs)))),
+        warnings=tuple(dict.fromkeys((*old.warnings, *target.warnings, *served, _news(heldout, group.n_obs)))),
         moments=moments,
         nested=None,
     )

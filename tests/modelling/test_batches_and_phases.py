@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from grids import measured, refusal
 
-from llmpower.modelling import fit
+from llmpower.modelling import fit, update
 from llmpower.modelling.forms import Batched, Phases
 
 
@@ -61,6 +61,30 @@ def test_concurrent_requests_share_steps_as_a_batch_does() -> None:
 def test_a_form_of_batches_needs_batches() -> None:
     error = refusal(measured(batch_size=8), form="batched")
     assert (error.field, error.value) == ("batch_size", "8")
+
+
+def test_what_was_served_together_is_said_unless_the_form_says_it() -> None:
+    of_batches, among = (
+        f"every {what}: predictions are of {of}"
+        for what, of in (
+            ("row says it is a batch of 8", "such a batch, by all its tokens"),
+            ("request was served among 8", "requests so served, not alone"),
+        )
+    )
+    for columns, said in (
+        ({"batch_size": 8}, (of_batches,)),
+        ({"batch_size": 8, "concurrency": 2}, (of_batches,)),
+        ({"concurrency": 8}, (among,)),
+        ({"batch_size": 1, "concurrency": 1}, ()),
+        ({}, ()),
+    ):
+        (model,) = fit(measured(**columns), form="cached")
+        assert model.energy.warnings == model.runtime.warnings == said
+    pools = "pools batch_size 1, 4, 16; separate them with --group-by model_name,batch_size"
+    for form, is_said in (("batched", False), ("cached", True)):
+        (model,) = fit(batches(), form=form)
+        (updated,) = update([model], batches())
+        assert [pools in each.energy.warnings for each in (model, updated)] == [is_said] * 2
 
 
 def test_a_fit_of_another_form_is_the_same_at_any_batch_size() -> None:

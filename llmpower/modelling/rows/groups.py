@@ -29,7 +29,7 @@ from llmpower.modelling.rows.strata import (
     Strata,
     token_digits,
 )
-from llmpower.modelling.rows.tally import MOST_NAMES, POOLED, Counts, Key, Tallied, Tally
+from llmpower.modelling.rows.tally import MOST_NAMES, Counts, Key, Tallied, Tally
 from llmpower.phrases import plural
 
 # Watts outside these say that a header lies about its unit: no server runs a model on less or on more.
@@ -86,7 +86,8 @@ class Group:
     these are means, ``cell_spread`` (2, n_cells) has the standard deviations of both token counts, and ``row_lengths``
     the four of each judged row; where cells are exact both are ``None``. ``ranges`` has the lowest and highest of each
     of :data:`~llmpower.modelling.rows.strata.SPANNED`. ``boundary`` is what the energy covers, ``None`` when the
-    measurements bring a sum of unknown parts.
+    measurements bring a sum of unknown parts. ``served`` is what should be said of requests served together, but for
+    the form ``batched``, which says it itself.
     """
 
     model_name: str
@@ -106,6 +107,7 @@ class Group:
     ranges: dict[str, tuple[float, float]]
     energy: Target
     runtime: Target
+    served: tuple[str, ...]
 
     @property
     def n_cells(self) -> int:
@@ -184,7 +186,10 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
         warnings.append(
             f"errors are judged by {len(row_strata):,} of its {counts.rows:,} rows, drawn by their own digits"
         )
-    warnings += _pooled(counts, values)
+    warnings += _pooled(counts, values, ("system",))
+    ranges = {
+        column: (float(low), float(high)) for column, low, high in zip(SPANNED, counts.low, counts.high, strict=True)
+    }
     energy, runtime = (_target(target, unit, strata, rows) for target, unit in (("energy", "J"), ("runtime", "s")))
     squares = np.stack([strata.sums[f"{column}²"] for column in TOKENS]) / n
     return Group(
@@ -202,12 +207,10 @@ def _group(values: dict[str, object], part: Tallied, boundary: Boundary) -> Grou
         cell_sharing=lengths[3],
         cell_spread=np.sqrt(np.maximum(0, squares - np.square(lengths[:2]))) if banded else None,
         row_lengths=np.stack([rows[column] for column in LENGTHS]) if banded else None,
-        ranges={
-            column: (float(low), float(high))
-            for column, low, high in zip(SPANNED, counts.low, counts.high, strict=True)
-        },
+        ranges=ranges,
         energy=replace(energy, warnings=(*warnings, *_doubts(counts, rows))),
         runtime=replace(runtime, warnings=tuple(warnings)),
+        served=(*_pooled(counts, values, ("batch_size", "concurrency")), *_alike(ranges)),
     )
 
 
@@ -268,12 +271,21 @@ def _relative(strata: Strata, name: str) -> Sums:
     return Sums(n, w, wy, n, np.stack([sums[f"{name}/wτin"], wτout]))
 
 
-def _pooled(counts: Counts, values: dict[str, object]) -> Iterator[str]:
-    for column in POOLED:
+def _pooled(counts: Counts, values: dict[str, object], columns: Sequence[str]) -> Iterator[str]:
+    for column in columns:
         names = sorted(value for value in counts.values.get(column, ()) if value == value)  # type: ignore[type-var]
         if column not in values and len(names) > 1:
             found = ", ".join([*map(_word, names[:MOST_NAMES]), *(["…"] if len(names) > MOST_NAMES else [])])
             yield f"pools {column} {found}; separate them with --group-by model_name,{column}"
+
+
+def _alike(ranges: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Where all requests were served alike, but not alone."""
+    (few, many), (least, most) = ranges["batch_size"], ranges["sharing"]
+    if 1 < few == many:
+        yield f"every row says it is a batch of {many:,.0f}: predictions are of such a batch, by all its tokens"
+    elif 1 < least == most:
+        yield f"every request was served among {most:,.0f}: predictions are of requests so served, not alone"
 
 
 def _doubts(counts: Counts, rows: Mapping[str, FloatArray]) -> Iterator[str]:
