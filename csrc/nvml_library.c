@@ -22,7 +22,8 @@ int nvml_library_open(struct nvml_library *library, const char *path, char *erro
         const char *reason = dlerror();
         snprintf(error, error_size, "%s", reason);
         /* A file that is there and cannot be loaded is the wrong one; glibc says which it was only in words. */
-        return strstr(reason, "No such file") ? LLMPOWER_NO_LIBRARY : LLMPOWER_WRONG_LIBRARY;
+        bool absent = strstr(reason, "No such file") || strstr(reason, "Not a directory");
+        return absent ? LLMPOWER_NO_LIBRARY : LLMPOWER_WRONG_LIBRARY;
     }
     bool whole = bind(library, "nvmlInit_v2", &library->init) && bind(library, "nvmlShutdown", &library->shutdown) &&
                  bind(library, "nvmlErrorString", &library->error_string) &&
@@ -36,6 +37,7 @@ int nvml_library_open(struct nvml_library *library, const char *path, char *erro
         return LLMPOWER_WRONG_LIBRARY;
     }
     library->simulated = dlsym(library->handle, "llmpowerSimTrueEnergy") != NULL;
+    bind(library, "llmpowerSimCheckSettings", &library->check_settings);
     bind(library, "nvmlDeviceGetHandleByUUID", &library->handle_by_uuid);
     bind(library, "nvmlSystemGetDriverVersion", &library->driver_version);
     bind(library, "nvmlDeviceGetPciInfo_v3", &library->pci_info);

@@ -8,8 +8,9 @@
 #include "nvml_abi.h"
 
 struct nvml_library {
-    void *handle;   /* of dlopen */
-    bool simulated; /* it says of itself that its cards are not real */
+    void *handle;                                         /* of dlopen */
+    bool simulated;                                       /* it says of itself that its cards are not real */
+    nvmlReturn_t (*check_settings)(char *, unsigned int); /* of the simulated ones; NULL where they are real */
     nvmlReturn_t (*init)(void);
     nvmlReturn_t (*shutdown)(void);
     const char *(*error_string)(nvmlReturn_t);

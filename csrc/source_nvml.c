@@ -192,9 +192,11 @@ int source_nvml_open(struct power_source *source, const char *path, char *error,
         free(nvml);
         return failure;
     }
-    nvmlReturn_t code = nvml->library.init();
+    bool wrong = nvml->library.check_settings && nvml->library.check_settings(error, error_size) != NVML_SUCCESS;
+    nvmlReturn_t code = wrong ? NVML_ERROR_INVALID_ARGUMENT : nvml->library.init();
     if (code != NVML_SUCCESS) {
-        snprintf(error, error_size, "nvmlInit answers '%s' (code %d)", nvml->library.error_string(code), code);
+        if (!wrong)
+            snprintf(error, error_size, "nvmlInit answers '%s' (code %d)", nvml->library.error_string(code), code);
         nvml_library_close(&nvml->library);
         free(nvml);
         return LLMPOWER_DRIVER;

@@ -38,6 +38,10 @@ class DeviceError(InputError):
     """A power source cannot be opened: no library, the wrong library, or one that refuses to start."""
 
 
+class NoDriverError(DeviceError):
+    """The library that a driver brings is not there."""
+
+
 class StoreError(InputError):
     """The measurements database cannot be used: another program's, from a newer version, out of reach."""
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -181,7 +182,10 @@ nvmlReturn_t driver_start(struct driver *driver) {
         driver->references++;
         return NVML_SUCCESS;
     }
-    if (!settings_read(&settings)) return NVML_ERROR_INVALID_ARGUMENT;
+    if (!settings_read(&settings)) {
+        fprintf(stderr, "simulated NVML: %s\n", settings.refusal);
+        return NVML_ERROR_INVALID_ARGUMENT;
+    }
     if (faults_has(&settings.faults, FAULT_INIT, 0)) {
         settings_close(settings.loads);
         return NVML_ERROR_DRIVER_NOT_LOADED;

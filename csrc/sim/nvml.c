@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "driver.h"
+#include "settings.h"
 
 static nvmlReturn_t copy_text(const char *text, char *out, unsigned int size) {
     if (!out) return NVML_ERROR_INVALID_ARGUMENT;
@@ -25,6 +26,17 @@ EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned int flags) {
 EXPORT nvmlReturn_t nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 EXPORT nvmlReturn_t nvmlInit(void) { return nvmlInitWithFlags(0); }
 EXPORT nvmlReturn_t nvmlShutdown(void) { return driver_leave(driver_stop(driver_enter(CALL_OTHER))); }
+
+/* Why nvmlInit would refuse to start, for a client that would rather say itself which setting is wrong. */
+EXPORT nvmlReturn_t llmpowerSimCheckSettings(char *why, unsigned int size) {
+    struct settings settings;
+    if (settings_read(&settings)) {
+        settings_close(settings.loads);
+        return NVML_SUCCESS;
+    }
+    snprintf(why, size, "%s", settings.refusal);
+    return NVML_ERROR_INVALID_ARGUMENT;
+}
 
 EXPORT const char *nvmlErrorString(nvmlReturn_t code) {
     switch (code) {

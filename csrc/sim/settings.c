@@ -10,24 +10,26 @@ static const char *text_of(const char *name, const char *otherwise) {
     return value && *value ? value : otherwise;
 }
 
-static bool refuse(const char *name, const char *why) {
-    fprintf(stderr, "simulated NVML: %s = %s: %s\n", name, text_of(name, ""), why);
+static bool refuse(struct settings *settings, const char *name, const char *why) {
+    snprintf(settings->refusal, sizeof settings->refusal, "%s = %s: %s", name, text_of(name, ""), why);
     return false;
 }
 
-static bool number(const char *name, double otherwise, double low, double high, double *value) {
+static bool number(struct settings *settings, const char *name, double otherwise, double low, double high,
+                   double *value) {
     const char *text = text_of(name, NULL);
     char *end = NULL, why[64];
     *value = text ? strtod(text, &end) : otherwise;
     if (!text || (*end == '\0' && *value >= low && *value <= high)) return true;
     snprintf(why, sizeof why, "want a number from %g to %g", low, high);
-    return refuse(name, why);
+    return refuse(settings, name, why);
 }
 
-static bool integrator(bool *part_time) {
+static bool integrator(struct settings *settings) {
     const char *text = text_of("LLMPOWER_SIM_INTEGRATOR", "full");
-    *part_time = strcmp(text, "part_time") == 0;
-    return *part_time || strcmp(text, "full") == 0 || refuse("LLMPOWER_SIM_INTEGRATOR", "want full or part_time");
+    settings->part_time = strcmp(text, "part_time") == 0;
+    return settings->part_time || strcmp(text, "full") == 0 ||
+           refuse(settings, "LLMPOWER_SIM_INTEGRATOR", "want full or part_time");
 }
 
 bool settings_read(struct settings *settings) {
@@ -36,23 +38,23 @@ bool settings_read(struct settings *settings) {
     *settings = (struct settings){0};
     settings->preset = preset_find(text_of("LLMPOWER_SIM_PRESET", "a100"));
     if (!settings->preset)
-        return refuse("LLMPOWER_SIM_PRESET", "want one of v100, a100, rtx4090, h100, h100-sxm, h200, b200");
-    if (!number("LLMPOWER_SIM_GPUS", 1, 1, MAX_GPUS, &count) ||
-        !number("LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed) ||
-        !number("LLMPOWER_SIM_GAIN", 1, 0.1, 10, &settings->gain) ||
-        !number("LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &settings->offset_w) ||
-        !number("LLMPOWER_SIM_THERMAL_S", 20, 0.01, 1000, &settings->thermal_s) || !integrator(&settings->part_time))
+        return refuse(settings, "LLMPOWER_SIM_PRESET", "want one of v100, a100, rtx4090, h100, h100-sxm, h200, b200");
+    if (!number(settings, "LLMPOWER_SIM_GPUS", 1, 1, MAX_GPUS, &count) ||
+        !number(settings, "LLMPOWER_SIM_SEED", 1, 0, 4294967295.0, &seed) ||
+        !number(settings, "LLMPOWER_SIM_GAIN", 1, 0.1, 10, &settings->gain) ||
+        !number(settings, "LLMPOWER_SIM_OFFSET_W", 0, -1000, 1000, &settings->offset_w) ||
+        !number(settings, "LLMPOWER_SIM_THERMAL_S", 20, 0.01, 1000, &settings->thermal_s) || !integrator(settings))
         return false;
     settings->gpu_count = (unsigned int)count;
     settings->seed = (uint64_t)seed;
     if (!faults_parse(&settings->faults, text_of("LLMPOWER_SIM_FAULT", ""), why, sizeof why))
-        return refuse("LLMPOWER_SIM_FAULT", why);
+        return refuse(settings, "LLMPOWER_SIM_FAULT", why);
     if (!latency_parse(&settings->latency, text_of("LLMPOWER_SIM_LATENCY", ""), settings->preset->call_s, why,
                        sizeof why))
-        return refuse("LLMPOWER_SIM_LATENCY", why);
+        return refuse(settings, "LLMPOWER_SIM_LATENCY", why);
     const char *processes = text_of("LLMPOWER_SIM_PROCESSES", "");
     if (strlen(processes) >= sizeof settings->processes)
-        return refuse("LLMPOWER_SIM_PROCESSES", "the path is too long");
+        return refuse(settings, "LLMPOWER_SIM_PROCESSES", "the path is too long");
     strcpy(settings->processes, processes);
     const char *load = text_of("LLMPOWER_SIM_LOAD", "cpu");
     for (unsigned int gpu = 0; gpu < settings->gpu_count; gpu++) {
@@ -61,7 +63,7 @@ bool settings_read(struct settings *settings) {
                                                                        settings->preset->max_w, why, sizeof why);
         if (settings->loads[gpu]) continue;
         settings_close(settings->loads);
-        return refuse("LLMPOWER_SIM_LOAD", why);
+        return refuse(settings, "LLMPOWER_SIM_LOAD", why);
     }
     return true;
 }

@@ -18,7 +18,7 @@
 #include "load.h"
 #include "preset.h"
 
-enum { MAX_GPUS = 8, MAX_PATH_BYTES = 512 };
+enum { MAX_GPUS = 8, MAX_PATH_BYTES = 512, MAX_REFUSAL_BYTES = 1024 };
 
 struct settings {
     const struct preset *preset;
@@ -30,9 +30,10 @@ struct settings {
     uint64_t seed;
     double gain, offset_w, thermal_s;
     bool part_time;
+    char refusal[MAX_REFUSAL_BYTES];
 };
 
-/* False, with one line on stderr, when a setting makes no sense; then no load is open. */
+/* False, with one line in refusal, when a setting makes no sense; then no load is open. */
 bool settings_read(struct settings *settings);
 void settings_close(struct load *const loads[MAX_GPUS]);
 

@@ -199,6 +199,8 @@ static void test_failures(void) {
     struct llmpower_sampler *sampler = NULL;
     struct llmpower_options missing = options_with("libllmpower-none.so", NULL);
     CHECK(llmpower_open(&missing, &sampler, error, sizeof error) == LLMPOWER_NO_LIBRARY);
+    struct llmpower_options nowhere = options_with("/dev/null/libllmpower-none.so", NULL);
+    CHECK(llmpower_open(&nowhere, &sampler, error, sizeof error) == LLMPOWER_NO_LIBRARY);
     struct llmpower_options wrong = options_with("libm.so.6", NULL);
     CHECK(llmpower_open(&wrong, &sampler, error, sizeof error) == LLMPOWER_WRONG_LIBRARY);
     setenv("LLMPOWER_SIM_FAULT", "init", 1);

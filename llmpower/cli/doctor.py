@@ -14,7 +14,7 @@ import click
 from llmpower import __version__
 from llmpower.cli.layout import echo_labelled
 from llmpower.cli.options import json_option, powercap_option, socket_option
-from llmpower.exceptions import DaemonUnreachableError, DeviceError
+from llmpower.exceptions import DaemonUnreachableError, DeviceError, NoDriverError
 from llmpower.phrases import duration
 
 EXTRAS = {
@@ -69,7 +69,9 @@ def _gpus(library: str) -> Iterator[Finding]:
     try:
         sampler = Sampler(backend="nvml", nvml_library=library, powercap_root=None)
     except DeviceError as error:
-        fix = "install the NVIDIA driver; until then the simulated GPU serves: llmpower daemon --backend simulated"
+        fix = "nvidia-smi; dmesg -T | grep -i nvrm"
+        if isinstance(error, NoDriverError):
+            fix = "install the NVIDIA driver; until then the simulated GPU serves: llmpower daemon --backend simulated"
         yield Finding("NVML", ok=False, found=f"{error.value}: {error.advice}", fix=fix)
         return
     devices = sampler.devices

@@ -19,7 +19,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.exceptions import DeviceError, LlmpowerError
+from llmpower.exceptions import DeviceError, LlmpowerError, NoDriverError
 from llmpower.sampling import low_level
 from llmpower.sampling.low_level import SAMPLE_DTYPE, monotonic_ns
 from llmpower.sampling.simulator import PREFIX, simulated_library
@@ -238,10 +238,11 @@ def _open_error(library: str, failure: int, explanation: str) -> DeviceError:
         low_level.NO_LIBRARY: "install the NVIDIA driver, give --nvml-library PATH, or use --backend simulated",
         low_level.WRONG_LIBRARY: "not an NVML library; give the driver's libnvidia-ml.so.1 with --nvml-library PATH",
         low_level.TOO_MANY: "--powercap-root= leaves the CPU packages out",
-        low_level.DRIVER: "the driver does not answer; check nvidia-smi and dmesg, or use --backend simulated",
+        low_level.DRIVER: "the driver does not answer; check nvidia-smi and dmesg, reboot where it was upgraded, "
+        "or use --backend simulated",
     }.get(failure, "it cannot be opened")
     if failure == low_level.DRIVER and library == str(simulated_library()):
-        # Which one, and what may stand there, the library has said on stderr.
-        advice = f"the simulated GPU does not start; correct or unset the {PREFIX}… that is named above"
+        advice = f"the simulated GPU does not start; correct or unset {PREFIX}…"
     # The loader begins with the library's name, which is said already.
-    return DeviceError("NVML library", library, f"{explanation.removeprefix(f'{library}: ')}; {advice}")
+    kind = NoDriverError if failure == low_level.NO_LIBRARY else DeviceError
+    return kind("NVML library", library, f"{explanation.removeprefix(f'{library}: ')}; {advice}")

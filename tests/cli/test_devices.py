@@ -67,6 +67,13 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
         assert findings[check]["fix"]
 
 
+def test_doctor_tells_a_driver_that_refuses_from_one_that_is_not_there() -> None:
+    done = run("doctor", "--nvml-library", str(simulated_library()), "--json", LLMPOWER_SIM_FAULT="init")
+    (nvml,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "NVML"]
+    assert "Driver Not Loaded" in nvml["found"]
+    assert nvml["fix"] == "nvidia-smi; dmesg -T | grep -i nvrm"
+
+
 def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any, tmp_path: Path) -> None:
     problem = {"what": "card (GPU-a) has been stalled for 5 s", "fix": "dmesg"}
     receiver.status = {"version": "0.0.1", "pid": 7, "uptime_s": 61.0, "simulated": False, "problems": [problem]}
