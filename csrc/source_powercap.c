@@ -2,8 +2,10 @@
  *
  * Top-level zones called "package-N" are taken, and their "dram" children beside them. Core and uncore are parts of
  * their package and are left alone; psys overlaps with everything. The counter wraps at max_energy_range_uj, in under
- * four minutes on a large EPYC: it is unwrapped here, so what leaves this file only ever grows. AMD's zones bear the
- * same names; those of "intel-rapl-mmio" are the same packages once more, by another path, and are left alone too.
+ * four minutes on a large EPYC: it is unwrapped here, so what leaves this file only ever grows. Where nobody has read
+ * it for so long that it may have wrapped twice (a stopped process, a permission that was taken away), a new epoch
+ * begins. AMD's zones bear the same names; those of "intel-rapl-mmio" are the same packages once more, by another path,
+ * and are left alone too.
  *
  * A zone that could not be read is opened again before the next attempt: a module that is loaded again brings a new
  * file, and with it a new epoch; a permission that is given shows at once. */
@@ -22,6 +24,8 @@
 
 enum { MAX_ZONES = 32 };
 
+static const int64_t WRAPS_UNSEEN_NS = 60000000000; /* the smallest range, 65.5 kJ, at 1.1 kW */
+
 struct zone {
     char path[PATH_MAX]; /* of energy_uj */
     int descriptor;      /* of it, or -1 */
@@ -30,6 +34,7 @@ struct zone {
     ino_t file;
     int64_t range_uj;
     int64_t last_uj; /* as read; -1 before the first read */
+    int64_t last_ns; /* when */
     int64_t total_uj;
 };
 
@@ -83,7 +88,7 @@ static int32_t read_counter(struct zone *zone, int64_t *now_uj) {
 static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64_t *value) {
     struct powercap *powercap = state;
     struct zone *zone = &powercap->zones[device];
-    int64_t now_uj = 0;
+    int64_t now_uj = 0, now_ns = llmpower_monotonic_ns();
     (void)field; /* a zone has one: its counter */
     int32_t status = zone->failed ? open_counter(powercap, device) : 0;
     if (!status) status = read_counter(zone, &now_uj);
@@ -91,13 +96,14 @@ static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64
     if (status) return status;
     if (zone->last_uj >= 0) {
         int64_t step = now_uj - zone->last_uj;
-        if (step < 0) step += zone->range_uj; /* it wrapped; at our rate it cannot have done so twice */
-        if (step < 0)
-            powercap->epochs[device]++; /* by more than its range, or that is not known: it has begun anew */
+        if (step < 0) step += zone->range_uj; /* it wrapped */
+        if (step < 0 || now_ns - zone->last_ns > WRAPS_UNSEEN_NS)
+            powercap->epochs[device]++; /* by more than its range, or nobody knows how often: it has begun anew */
         else
             zone->total_uj += step;
     }
     zone->last_uj = now_uj;
+    zone->last_ns = now_ns;
     *value = zone->total_uj;
     return 0;
 }
