@@ -15,6 +15,7 @@ enum { NO_CLOCK = CLOCK_REALTIME }; /* zero, and never that of a thread */
 
 static const int64_t SECOND_NS = 1000000000;
 static const int64_t SUSPENDED_NS = 500000000;   /* clocks that part by more have been parted by sleep */
+static const int64_t HANGING_NS = 10000000;      /* the slowest calls of a sound driver take 7 ms */
 static const int64_t CLOCKS_READ_NS = 100000000; /* two clocks read further apart than this say nothing */
 
 int64_t llmpower_monotonic_ns(void) {
@@ -25,10 +26,17 @@ int64_t llmpower_monotonic_ns(void) {
 
 /* --- One read --------------------------------------------------------------------------------------------------- */
 
+/* What a read takes, of which the next ones are foreseen. One that hung says nothing of them, or hardly any would be
+ * made for hours; its cost is the budget's to pay back. Where one after the other takes long, that counts soon. */
+static int64_t smoothed_ns(const struct channel *channel, int64_t took_ns) {
+    int64_t before_ns = worker_get(&channel->latency_ns);
+    int64_t most_ns = 4 * before_ns > HANGING_NS ? 4 * before_ns : HANGING_NS;
+    if (took_ns > most_ns) took_ns = most_ns;
+    return channel->reads ? before_ns + (took_ns - before_ns) / 16 : took_ns;
+}
+
 static void note_latency(struct worker *worker, struct channel *channel, int64_t took_ns) {
-    int64_t smoothed_ns = worker_get(&channel->latency_ns);
-    smoothed_ns = channel->reads ? smoothed_ns + (took_ns - smoothed_ns) / 16 : took_ns;
-    worker_set(&channel->latency_ns, smoothed_ns);
+    worker_set(&channel->latency_ns, smoothed_ns(channel, took_ns));
     if (!channel->reads || took_ns < channel->fastest_ns) {
         worker->fastest_sum_ns += took_ns - channel->fastest_ns;
         channel->fastest_ns = took_ns;

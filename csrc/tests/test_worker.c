@@ -15,6 +15,7 @@ static struct {
     int64_t value;
     uint32_t epochs[2];
     bool closed;
+    long sleep_ns;
 } script;
 
 static struct llmpower_device devices[2] = {{.kind = LLMPOWER_GPU}, {.kind = LLMPOWER_CPU_PACKAGE}};
@@ -22,6 +23,7 @@ static struct llmpower_device devices[2] = {{.kind = LLMPOWER_GPU}, {.kind = LLM
 static int32_t scripted_read(void *state, uint32_t device, uint32_t field, int64_t *value) {
     (void)state, (void)device, (void)field;
     *value = script.value;
+    if (script.sleep_ns) nanosleep(&(struct timespec){.tv_nsec = script.sleep_ns}, NULL);
     return script.status;
 }
 
@@ -137,12 +139,30 @@ static void test_a_channel_says_how_its_reads_go(void) {
     worker_free(&worker, false);
 }
 
+static void test_a_call_that_hung_says_little_of_the_next_and_many_say_it_all(void) {
+    set_up(64);
+    for (int i = 0; i < 8; i++) read_and_drain(0, 0, i);
+    script.sleep_ns = 900000000;
+    read_and_drain(0, 0, 8);
+    CHECK(worker_get(&worker.channels[0].latency_ns) < 5000000);
+    script.sleep_ns = 50000000;
+    for (int i = 0; i < 24; i++) read_and_drain(0, 0, 9 + i);
+    CHECK(worker_get(&worker.channels[0].latency_ns) > 25000000);
+    worker_free(&worker, false);
+    set_up(64);
+    script.sleep_ns = 900000000;
+    read_and_drain(0, 0, 1); /* the first of all may be the one that hangs */
+    CHECK(worker_get(&worker.channels[0].latency_ns) <= 10000000);
+    worker_free(&worker, false);
+}
+
 int main(void) {
     test_each_field_is_marked_when_the_device_is_back();
     test_sleep_parts_the_clocks();
     test_a_mark_that_found_no_room_is_made_up_for();
     test_failures_are_told_apart_by_kind_and_code();
     test_a_channel_says_how_its_reads_go();
+    test_a_call_that_hung_says_little_of_the_next_and_many_say_it_all();
     puts("worker: ok");
     return 0;
 }
