@@ -26,6 +26,7 @@ that is what there is to be had, and nothing to fix."""
 
 REFUSED_SHARE = 0.01
 LATE_SHARE = 0.01
+STRANGERS_SHARE = 0.01
 NOBODYS_SHARE = 0.05
 _MIN_ENERGY_J = 1000.0  # below that, a share of it says nothing
 
@@ -128,7 +129,16 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
         yield Problem(
             f"{snapshot.spans_late / taken:.0%} of the requests have no joules, because their time was already "
             f"accounted for when they were reported, {duration(snapshot.settle_delay_s)} behind the present",
-            "set otlp.hold to more than your longest request takes: docs/otlp.md",
+            "set otlp.hold to more than your longest request takes: docs/otlp.md"
+            if snapshot.otlp.spans.get("accepted")
+            else "they ran while no daemon did, which journalctl -u llmpower tells, or for longer than hold: "
+            "docs/settings.md",
+        )
+    if snapshot.spans_of_strangers > STRANGERS_SHARE * taken:
+        yield Problem(
+            f"{plural(snapshot.spans_of_strangers, 'request')} without all GPU joules: what they name, such as "
+            f"{ascii(snapshot.latest_stranger)[:80]}, is the UUID of no card that is sampled here",
+            "nvidia-smi -L has the UUIDs; a card or MIG instance that is newer than the daemon needs a restart of it",
         )
     gpus = [state.device for state in snapshot.devices if state.device.kind == "gpu"]
     if snapshot.otlp.unplaced and len(gpus) > 1 and not all(gpu.simulated for gpu in gpus):

@@ -186,7 +186,8 @@ class Snapshot:
     Of the spans, those ``running`` have begun, those ``pending`` have ended and wait to be measured, and those
     ``stored`` are rows in the store since the daemon began. ``store_waiting`` counts the measured ones that the store
     could not take yet, ``store_lost`` those given up because too many waited. ``spans_late`` came when their time was
-    settled, which stays ``settle_delay_s`` behind the present. ``taken_ns`` is when all this was so (CLOCK_MONOTONIC).
+    settled, which stays ``settle_delay_s`` behind the present. ``spans_of_strangers`` name a GPU that is not sampled
+    here, the latest ``latest_stranger``. ``taken_ns`` is when all this was so (CLOCK_MONOTONIC).
     """
 
     version: str
@@ -199,6 +200,8 @@ class Snapshot:
     spans_pending: int = 0
     spans_stored: int = 0
     spans_late: int = 0
+    spans_of_strangers: int = 0
+    latest_stranger: str = ""
     settle_delay_s: float = 0.0
     spool_waiting_bytes: int = 0
     store_errors: int = 0

@@ -37,6 +37,15 @@ def test_when_all_is_well_there_is_nothing_to_say() -> None:
     assert problems_of(Snapshot(version="1", backend="nvml")) == [], "as before the first look"
 
 
+def test_requests_that_name_no_card_of_this_machine_are_told_of() -> None:
+    """By a number, as CUDA_VISIBLE_DEVICES may have it, by another host's UUID, or a new instance of MIG."""
+    problem = only(replace(WELL, spans_of_strangers=7, latest_stranger="0"))
+    assert problem.what == (
+        "7 requests without all GPU joules: what they name, such as '0', is the UUID of no card that is sampled here"
+    )
+    assert "nvidia-smi -L" in problem.fix
+
+
 def test_a_stalled_card_is_named_with_since_when() -> None:
     problem = only(with_card(stalled_s=130.0, silent_s=130.0))
     assert problem.what == "card (GPU-a) has been stalled for 2 min 10 s: a driver call does not return"
@@ -110,9 +119,11 @@ def test_requests_that_were_told_of_too_late_are_said() -> None:
     accounts = ModelAccounts()
     accounts.book("m", "decode", "gpu", 1.0)
     models = {"m": replace(accounts.freeze()["m"], requests={"measured": 60, "unavailable": 40})}
-    problem = only(replace(WELL, models=models, spans_late=40, settle_delay_s=120.0))
+    late = replace(WELL, models=models, spans_late=40, settle_delay_s=120.0)
+    problem = only(late)
     assert problem.what.startswith("40% of the requests have no joules")
-    assert "otlp.hold" in problem.fix
+    assert "while no daemon" in problem.fix
+    assert "otlp.hold" in only(replace(late, otlp=OtlpState(spans={"accepted": 100}))).fix
     assert problems_of(replace(WELL, models=models, spans_late=1)) == []
 
 

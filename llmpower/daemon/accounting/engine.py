@@ -252,6 +252,8 @@ class Engine:
             spans_pending=self._admission.pending,
             spans_stored=outbox.stored,
             spans_late=self._late,
+            spans_of_strangers=self._host.strangers,
+            latest_stranger=self._host.latest_stranger,
             settle_delay_s=self._settle_delay_s,
             spool_waiting_bytes=self.spool_waiting_bytes,
             store_errors=outbox.errors + self._store.errors,

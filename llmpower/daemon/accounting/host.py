@@ -35,6 +35,10 @@ class Host:
         self._cpu_name = cpu_name
         self._device_of = device_of
         self._systems: dict[tuple[str, ...], str] = {}
+        self.strangers = 0
+        """Spans that name a GPU which is not sampled here."""
+        self.latest_stranger = ""
+        """What the latest of them named."""
 
     def resolve(self, span: Span) -> Span:
         """The span with the GPUs that its energy is to be taken from.
@@ -42,12 +46,16 @@ class Host:
         The simulated card stands for this machine's processor, so a span that ran on no GPU ran on it. With real
         ones, a span that does not know where it ran can only have run on the one GPU there is; where there are
         several, or where it knows that it used none, it has no GPU energy. Instances of a MIG have no power of their
-        own: a span on some of them ran on their parent, once.
+        own: a span on some of them ran on their parent, once. A UUID may be cut short, as CUDA allows, where it is
+        still that of one card only.
         """
         if span.device_uuids:
             if len(span.device_uuids) == 1 and span.device_uuids[0] in self._devices:
                 return span
             uuids = tuple(dict.fromkeys(map(self._own_uuid, span.device_uuids)))
+            if (stranger := next((uuid for uuid in uuids if uuid not in self._devices), None)) is not None:
+                self.strangers += 1
+                self.latest_stranger = stranger
             return span if uuids == span.device_uuids else replace(span, device_uuids=uuids)
         if self._gpus and all(gpu.simulated for gpu in self._gpus):
             return replace(span, device_uuids=tuple(gpu.uuid for gpu in self._gpus))
@@ -75,6 +83,9 @@ class Host:
         if uuid in self._devices:
             return uuid
         device = self._device_of(uuid)
+        if device is None and uuid.startswith("GPU-"):
+            meant = [gpu for gpu in self._gpus if gpu.uuid.startswith(uuid)]
+            device = meant[0] if len(meant) == 1 else None
         return uuid if device is None else device.uuid
 
     def _name(self, uuid: str) -> str:

@@ -38,6 +38,10 @@ def simulated(device: Device) -> Device:
         ([PACKAGE], None, None),
         ([GPU, SECOND], ("GPU-b",), ("GPU-b",)),
         ([GPU], ("GPU-elsewhere",), ("GPU-elsewhere",)),
+        # CUDA takes a UUID that is cut short, where one card only is meant.
+        ([replace(GPU, uuid="GPU-8932f937"), replace(SECOND, uuid="GPU-8d07")], ("GPU-89",), ("GPU-8932f937",)),
+        ([replace(GPU, uuid="GPU-8932f937"), replace(SECOND, uuid="GPU-8d07")], ("GPU-8",), ("GPU-8",)),
+        ([GPU, SECOND], ("GPU-",), ("GPU-",)),
         # Simulated cards stand for the processor that the span ran on.
         ([simulated(GPU), PACKAGE], None, ("GPU-a",)),
         ([simulated(GPU), simulated(SECOND)], None, ("GPU-a", "GPU-b")),
@@ -50,6 +54,13 @@ def test_which_gpus_a_span_ran_on(
     devices: list[Device], told: tuple[str, ...] | None, resolved: tuple[str, ...] | None
 ) -> None:
     assert Host(devices).resolve(structs.replace(SPAN, device_uuids=told)).device_uuids == resolved
+
+
+def test_spans_on_cards_that_are_not_here_are_counted() -> None:
+    host = Host([GPU, SECOND])
+    for uuids in (("GPU-a",), ("GPU-a", "GPU-b"), (), None, ("1",), ("GPU-a", "GPU-elsewhere")):
+        host.resolve(structs.replace(SPAN, device_uuids=uuids))
+    assert (host.strangers, host.latest_stranger) == (2, "GPU-elsewhere")
 
 
 @pytest.mark.parametrize(
