@@ -104,7 +104,7 @@ POLICY_TARIFF = {
     "weighs": "`money` or `carbon`",
     "rates": "in ascending order: `hour` of the day (0 to 23) or `timestamp` (ISO) from which it holds, for an hour at"
     " most, and `per_kwh`, EUR or g CO₂; at a moment without one [their mean](decisions/071-policies-by-the-hour.md)",
-    "dearest_per_kwh": "f_max, the dearest at which a query of the plan came: e counts times f/f_max of the moment",
+    "highest_per_kwh": "f_max, the highest rate at which a query of the plan came: e counts times the current f/f_max",
     "zone": "the IANA name of the place whose hours they are; null is UTC",
 }
 

@@ -41,7 +41,7 @@ class AmountColumn:
         return f"{self.of(outcome) / self.divisor:,.{self.decimals}f}"
 
     def saved(self, plan: RoutingPlan) -> str:
-        """What the plan saves, with its unit and as a part of what it is held against."""
+        """What the plan saves, with its unit and as a fraction of what it is compared with."""
         against = self.of(plan.baselines[plan.saving.against])
         amount = f"{(against - self.of(plan)) / self.divisor:z,.{self.decimals}f} {self.unit}"
         return f"{amount}{' CO₂' if self.kind == 'carbon' else ''} ({saved(self.of(plan), against)} %)"
@@ -65,7 +65,7 @@ def saved(plan: float, other: float) -> str:
 
 
 def pursued(plan: RoutingPlan, weighed_j: float) -> str:
-    """So many joules as the objective counts them, in the unit of what is pursued."""
+    """This many joules as the objective counts them, in the unit of what is pursued."""
     rate = plan.workload.rates.by_kind.get(plan.weighs)
     return amount_words(plan.weighs, weighed_j if rate is None else rate.amount(weighed_j))
 
@@ -87,7 +87,7 @@ def amount_words(kind: Weigh, amount: float) -> str:
 def rates_line(plan: RoutingPlan) -> str:
     """What is pursued, and between which rates queries came."""
     ranges = " and ".join(
-        f"{rate.per_kwh.min():.4g} to {rate.dearest:.4g} {UNITS[kind].name}{' CO₂' if kind == 'carbon' else ''}"
+        f"{rate.per_kwh.min():.4g} to {rate.highest:.4g} {UNITS[kind].name}{' CO₂' if kind == 'carbon' else ''}"
         for kind, rate in plan.workload.rates.by_kind.items()
     )
     return f"pursued is {plan.weighs}; queries came while a kWh was {ranges}"

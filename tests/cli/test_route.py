@@ -249,7 +249,7 @@ def test_a_policy_takes_the_rates_along(run_route: Run, tmp_path: Path) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["tariff"] == {
         "weighs": "money",
-        "dearest_per_kwh": 0.3,
+        "highest_per_kwh": 0.3,
         "zone": None,
         "rates": [{"hour": 3, "per_kwh": 0.1}, {"hour": 12, "per_kwh": 0.3}],
     }

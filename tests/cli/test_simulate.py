@@ -93,7 +93,7 @@ def test_a_policy_of_money_is_replayed_at_its_rates(run_cli: Run, run_simulate: 
     single = document["strategies"]["single:large"]
     assert single["cost_eur"] == pytest.approx(single["energy_j"] / 3.6e6 * 0.2)
     assert single["carbon_g"] is None
-    tariff = {"weighs": "money", "dearest_per_kwh": 0.4, "rates": [{"hour": 1, "per_kwh": 0.4}]}
+    tariff = {"weighs": "money", "highest_per_kwh": 0.4, "rates": [{"hour": 1, "per_kwh": 0.4}]}
     policy.write_text(json.dumps(json.loads(policy.read_text()) | {"tariff": tariff}))
     refused = run_simulate("--policy", str(policy))
     assert refused.returncode == 2

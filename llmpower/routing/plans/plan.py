@@ -1,4 +1,4 @@
-"""The plan: which model every cell goes to, what that comes to, and what it is held against.
+"""The plan: which model every cell goes to, what that comes to, and what it is compared with.
 
 A plan carries its own proof (``optimality_gap``), its prices, and everything that a reader needs to doubt it: the
 scaling, the queries beyond the fitted ranges, whether the joules are simulated. :mod:`~llmpower.routing.plans.planning`
@@ -118,7 +118,7 @@ class RoutingPlan(Outcome):
             "prices": dict(self.prices),
             "scaling": asdict(self.scaling),
             "rates": {
-                UNITS[kind].column: {"dearest": rate.dearest, "mean": rate.mean_per_kwh}
+                UNITS[kind].column: {"highest": rate.highest, "mean": rate.mean_per_kwh}
                 for kind, rate in self.workload.rates.by_kind.items()
             },
             "boundary": self.boundary,

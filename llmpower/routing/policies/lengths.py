@@ -34,7 +34,7 @@ HALF_LIFE = 200.0
 """Answers of a cell after which an earlier one counts half. One of 50 to 300 does as well on those conversations."""
 
 STALE = 256
-"""A law is made anew when an answer of its own narrowest cell comes, or this many of any."""
+"""A law is rebuilt when an answer of its own narrowest cell comes, or this many of any."""
 
 MOST_LABELS = 1000
 """Labels beyond these count as none: what clients send must not fill the memory."""

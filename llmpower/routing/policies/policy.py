@@ -6,8 +6,8 @@ An optimal plan sends each query to the least of its cost and the price of the m
 
 and a policy is all that the argmin needs: coefficients, accuracies, scaling, ζ and prices λ. A price is positive where
 a share holds queries off a model and negative where it draws them in. Where the plan pursues money or carbon, e is
-weighed by the part f/f_max that the rate of the moment has of the dearest (:mod:`~llmpower.routing.policies.tariff`).
-As policy.json it goes to a gateway in any language.
+weighted by f/f_max, the current rate as a fraction of the highest (:mod:`~llmpower.routing.policies.tariff`). As
+policy.json it goes to a gateway in any language.
 
 Who decides does not know τout yet. Forms without a kink are polynomials in it, of the third degree at most, so their
 expectation needs the moments E[τout], E[τout²], E[τout³] of queries like this one: ``output_lengths`` has them by class
@@ -137,7 +137,7 @@ class RoutingPolicy:
         than ``max_runtime_s``, unless every other model takes longer still.
 
         Raises:
-            InputError: a token count is no number ≥ 0.
+            InputError: a token count is not a number ≥ 0.
         """
         input_tokens = at_least("input_tokens", input_tokens, 0)
         output_tokens = at_least("output_tokens", output_tokens, 0)
@@ -219,7 +219,7 @@ def _tariff(plan: RoutingPlan, tariff: Tariff | None) -> PolicyTariff | None:
         raise InputError("tariff", "none", f"the plan pursues {plan.weighs}; give the tariff that it was made with")
     column = UNITS[plan.weighs].column
     pursued = replace(tariff, per_kwh={column: tariff.per_kwh[column]})
-    return PolicyTariff(plan.weighs, pursued, plan.workload.rates.by_kind[plan.weighs].dearest)
+    return PolicyTariff(plan.weighs, pursued, plan.workload.rates.by_kind[plan.weighs].highest)
 
 
 def allowed(runtime_s: FloatArray, most_s: float) -> NDArray[np.bool_]:

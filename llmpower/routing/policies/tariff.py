@@ -1,10 +1,10 @@
-"""What a joule counts while a policy decides: the rate of the moment, as a part of the dearest that its plan knew.
+"""What a joule counts while a policy decides: the current rate, as a fraction of the highest that its plan knew.
 
 A plan that pursues money or carbon weighs each query's joules by f/f_max of the rate at which it came
 (:mod:`~llmpower.routing.problem.rates`). Who decides one query at a time takes the rate of now, over the same f_max,
 since that is what the scaling and the prices of the plan are in.
 
-A tariff of timestamps ends. What comes when there is no rate is weighed at the tariff's mean: a request must be
+A tariff of timestamps ends. What comes when there is no rate is weighted by the tariff's mean: a request must be
 answered, and the mean is what is right of an hour of which nothing is known.
 """
 
@@ -44,11 +44,11 @@ ALWAYS = Stretch(1.0, -inf, inf)
 
 @dataclass(frozen=True, eq=False)
 class PolicyTariff:
-    """The rates of what is pursued: ``rates`` has that column alone; ``dearest_per_kwh`` is f_max."""
+    """The rates of what is pursued: ``rates`` has that column alone; ``highest_per_kwh`` is f_max."""
 
     weighs: Weigh
     rates: Tariff
-    dearest_per_kwh: float
+    highest_per_kwh: float
 
     @cached_property
     def per_kwh(self) -> FloatArray:
@@ -58,7 +58,7 @@ class PolicyTariff:
     @cached_property
     def mean_part(self) -> float:
         """Where no rate is known."""
-        return float(self.per_kwh.mean() / self.dearest_per_kwh)
+        return float(self.per_kwh.mean() / self.highest_per_kwh)
 
     def stretch(self, at_s: float) -> Stretch:
         """What holds at a moment, in seconds since 1970 of UTC, and for how long it is sure to."""
@@ -71,7 +71,7 @@ class PolicyTariff:
         next_s = starts[row + 1] if row + 1 < len(starts) else inf
         ends_s = starts[row] + HOUR_S if row >= 0 else -inf
         if at_s < ends_s:
-            return Stretch(float(self.per_kwh[row]) / self.dearest_per_kwh, starts[row], min(ends_s, next_s))
+            return Stretch(float(self.per_kwh[row]) / self.highest_per_kwh, starts[row], min(ends_s, next_s))
         return Stretch(self.mean_part, ends_s, next_s)
 
     def parts(self, times_s: Iterable[float | None]) -> list[float]:
@@ -93,11 +93,11 @@ class PolicyTariff:
             rates, of_row = self.rates.rates(times_s)
         except InputError as error:
             raise InputError(error.field, error.value, f"{error.advice}, and make the policy again") from error
-        return rates.by_kind[self.weighs].per_kwh[of_row] / self.dearest_per_kwh
+        return rates.by_kind[self.weighs].per_kwh[of_row] / self.highest_per_kwh
 
     def amount(self, weighed_j: float) -> float:
-        """Euros or grams of joules that are weighed so."""
-        return weighed_j * self.dearest_per_kwh / J_PER_KWH
+        """Euros or grams of joules that are weighted so."""
+        return weighed_j * self.highest_per_kwh / J_PER_KWH
 
     @cached_property
     def _starts(self) -> list[float]:
@@ -105,5 +105,5 @@ class PolicyTariff:
 
     @cached_property
     def _of_hour(self) -> list[float]:
-        parts = dict(zip(self.rates.start.tolist(), (self.per_kwh / self.dearest_per_kwh).tolist(), strict=True))
+        parts = dict(zip(self.rates.start.tolist(), (self.per_kwh / self.highest_per_kwh).tolist(), strict=True))
         return [parts.get(hour, self.mean_part) for hour in range(24)]

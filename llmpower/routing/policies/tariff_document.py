@@ -1,4 +1,4 @@
-"""The key ``tariff`` of policy.json: which rates joules are weighed by, and when each of them holds."""
+"""The key ``tariff`` of policy.json: which rates joules are weighted by, and when each of them holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dump_tariff(tariff: PolicyTariff) -> dict[str, Any]:
     begins = "hour" if rates.day else "timestamp"
     return {
         "weighs": tariff.weighs,
-        "dearest_per_kwh": tariff.dearest_per_kwh,
+        "highest_per_kwh": tariff.highest_per_kwh,
         "zone": None if rates.zone is None else rates.zone.key,
         "rates": [
             {begins: start, "per_kwh": per_kwh} for start, per_kwh in zip(starts, tariff.per_kwh.tolist(), strict=True)
@@ -31,9 +31,9 @@ def dump_tariff(tariff: PolicyTariff) -> dict[str, Any]:
 
 def load_tariff(node: Node) -> PolicyTariff:
     """What :func:`dump_tariff` writes; errors name the key."""
-    node.only("weighs", "dearest_per_kwh", "rates", optional=("zone",))
+    node.only("weighs", "highest_per_kwh", "rates", optional=("zone",))
     weighs = _weighs(node.at("weighs"))
-    dearest, zone = _above_0(node.at("dearest_per_kwh")), node.get("zone")
+    highest, zone = _above_0(node.at("highest_per_kwh")), node.get("zone")
     rows = node.at("rates").items()
     if not rows:
         raise node.at("rates").refuse(f"holds no rate; {node.remedy}")
@@ -54,7 +54,7 @@ def load_tariff(node: Node) -> PolicyTariff:
             where = zone_of(zone.text())
         except InputError as error:
             raise zone.refuse(error.advice) from error
-    return PolicyTariff(weighs, Tariff(day, start, {UNITS[weighs].column: per_kwh}, where), dearest)
+    return PolicyTariff(weighs, Tariff(day, start, {UNITS[weighs].column: per_kwh}, where), highest)
 
 
 def _iso(start_s: int) -> str:

@@ -1,9 +1,9 @@
-"""What a kWh costs and emits, and joules weighed by it.
+"""What a kWh costs and emits, and joules weighted by it.
 
 Where the price of electricity, or the carbon of the grid, differs from hour to hour, a plan can pursue euros or grams
-in place of joules. A query that came while a kWh cost f is then weighed
+in place of joules. A query that came while a kWh cost f is then weighted
 
-    w = e·f / f_max      [J at the dearest rate]
+    w = e·f / f_max      [J at the highest rate]
 
 and w takes the place of e in the objective, in its scaling and along the frontier. Dividing by f_max changes no plan
 and keeps the unit of a joule, so that everything downstream is what it is without a tariff; and where all queries came
@@ -58,27 +58,27 @@ class Rate:
     mean_per_kwh: float
 
     @property
-    def dearest(self) -> float:
+    def highest(self) -> float:
         """f_max, a kWh."""
         return float(self.per_kwh.max())
 
     @property
     def part(self) -> FloatArray:
         """f/f_max of each rate (n_rates,)."""
-        return self.per_kwh / self.dearest
+        return self.per_kwh / self.highest
 
     @property
     def mean_part(self) -> float:
-        """What a joule that is drawn all the time is weighed."""
-        return self.mean_per_kwh / self.dearest
+        """The weight of a joule that is drawn all the time."""
+        return self.mean_per_kwh / self.highest
 
     def amount(self, weighed_j: float) -> float:
-        """Euros or grams of so many weighed joules."""
-        return weighed_j * self.dearest / J_PER_KWH
+        """Euros or grams of this many weighted joules."""
+        return weighed_j * self.highest / J_PER_KWH
 
     def joules(self, amount: float) -> float:
-        """The weighed joules that come to so many euros or grams."""
-        return amount * J_PER_KWH / self.dearest
+        """The weighted joules that come to this many euros or grams."""
+        return amount * J_PER_KWH / self.highest
 
     def total(self, energy_j: FloatArray, waiting_j: float) -> float:
         """Euros or grams of joules by rate (n_rates, n_choices) and of joules of models that wait."""

@@ -99,7 +99,7 @@ def test_rows_of_a_market_end_and_then_the_mean_holds() -> None:
 def test_the_argmin_at_each_hour_gives_the_plan_back(models: list[WorkloadModel], accuracy: dict[str, float]) -> None:
     plan = route(models, Workload.from_frame(PAST, DAY), accuracy, zeta=0.4, shares={"small": 0.3}, draws=0)
     policy = make_policy(plan, DAY)
-    assert (policy.weighs, policy.tariff and policy.tariff.dearest_per_kwh) == ("money", pytest.approx(0.33))
+    assert (policy.weighs, policy.tariff and policy.tariff.highest_per_kwh) == ("money", pytest.approx(0.33))
     assert policy.tariff is not None
     parts = policy.tariff.parts_of_trace(PAST["timestamp"].to_numpy())
     costs = policy.costs(PAST["input_tokens"], PAST["output_tokens"], part=parts)
@@ -127,7 +127,9 @@ def test_a_router_decides_by_its_clock(make: Make, known: bool) -> None:
                 assert model is policy.models[int(policy.choose(τin, 3000.0 / τin, part=part))]
         differ += chosen[0] != chosen[1]
         order = [model.name for model in policy.models]
-        assert order.index(chosen[0]) <= order.index(chosen[1])  # large, medium, small: the dear hour takes the smaller
+        assert order.index(chosen[0]) <= order.index(
+            chosen[1]
+        )  # large, medium, small: the costly hour takes the smaller
     assert differ
 
 
@@ -201,7 +203,7 @@ def test_round_trip(hourly: RoutingPolicy, tariff: Tariff, tmp_path: Path) -> No
     ("place", "value", "message"),
     [
         (("weighs",), "energy", "tariff.weighs = .*: unknown; use one of money, carbon"),
-        (("dearest_per_kwh",), 0, "tariff.dearest_per_kwh = 0: is not above 0"),
+        (("highest_per_kwh",), 0, "tariff.highest_per_kwh = 0: is not above 0"),
         (("zone",), "Europe/Bonn", "tariff.zone = .*: no time zone of this name"),
         (("rates",), [], r"tariff.rates = \[\]: holds no rate"),
         (("rates", 3, "hour"), 24, r"tariff.rates\[3\].hour = 24: is no hour of the day"),

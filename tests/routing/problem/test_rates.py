@@ -137,7 +137,7 @@ def test_order_changes_nothing(models: Models, accuracy: Accuracy, rows: list[in
     assert (other.prices, other.cost_eur, other.carbon_g) == (one.prices, one.cost_eur, one.carbon_g)
 
 
-def test_dear_hours_get_the_frugal_model(models: Models, accuracy: Accuracy) -> None:
+def test_expensive_hours_get_the_frugal_model(models: Models, accuracy: Accuracy) -> None:
     # The same query in all hours: money goes to the large model where a kWh is cheapest, carbon where it is cleanest.
     workload = workload_of([300] * 4, [100] * 4, np.arange(4))
     by_hour = [
@@ -249,8 +249,8 @@ def test_tables_have_rates_and_amounts(models: Models, accuracy: Accuracy) -> No
     assert document["cost_per_point_eur"] > 0
     assert document["baselines"]["random"]["carbon_g"] > 0
     assert document["rates"] == {
-        "eur_per_kwh": {"dearest": 0.5, "mean": 0.25},
-        "g_co2_per_kwh": {"dearest": 400.0, "mean": pytest.approx(192.5)},
+        "eur_per_kwh": {"highest": 0.5, "mean": 0.25},
+        "g_co2_per_kwh": {"highest": 400.0, "mean": pytest.approx(192.5)},
     }
 
 
