@@ -7,8 +7,8 @@ their power flickers and in the moments of their updates; the full run has two s
 are defined in accuracy/figures.py, the tools' settings stand in the output. What llmpower sampled is settled once more
 from power alone, as if no card had a counter.
 
-    python benchmarks/accuracy.py             800 windows a cell, 400 of 5 s; about 30 minutes
-    python benchmarks/accuracy.py --quick     64 windows a cell, 32 of 5 s; about 5 minutes
+    python benchmarks/accuracy.py             800 windows per cell, 400 of 5 s; about 30 minutes
+    python benchmarks/accuracy.py --quick     64 windows per cell, 32 of 5 s; about 5 minutes
     python benchmarks/accuracy.py --keep DIR  and replay.py can settle the same samples again, in seconds
 
 The peers need an environment of their own:

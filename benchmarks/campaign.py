@@ -1,41 +1,41 @@
 """Whether cells chosen for a form do for it what the whole grid does, with a quarter of the trials.
 
-**What is compared**: the held-out errors of both over all cells of the grid, each foretold by a fit without it. The
+**What is compared**: the held-out errors of both over all cells of the grid, each predicted by a fit without it. The
 cells that a campaign has measured are left out of its fit in turn, the ends of the lengths among them, and there it has
 less to go by than the grid: the stricter figure. On the cells that it has not measured, its error is shown beside the
-grid's own on the same ones (``error_new``, ``grid_error_new``). It is not to be held against the grid's on all, as this
-benchmark once did: those cells are not like the rest, easier where a form is stretched at the ends of the lengths, as
-on the paper's grids, or harder, as on ours.
+grid's own on the same ones (``error_new``, ``grid_error_new``). It is not to be compared with the grid's on all, as
+this benchmark once did: those cells are not like the rest, easier where a form is stretched at the ends of the lengths,
+as on the paper's grids, or harder, as on ours.
 
 Where trials are noisy, a campaign's own are a small sample to judge by, and it has chosen its form by them. So its
 error on every trial of the grid, most of which it has not seen, is shown too (``anew_excess``), and on the same that
 of somebody who knows the grid's model but for one factor and has the campaign's trials to find it by
 (``factor_excess``): the price of noise where there is one number to learn, and a form has several.
 
-A campaign is fitted as a user should fit it (`llmpower fit --robust`, form auto): of twenty trials one odd one is a
+A campaign is fitted as a user should fit it (`llmpower fit --robust`, form auto): of twenty trials one outlier is a
 twentieth, and the paper's grids have a first call in their shortest cell, at twice its price. The grid is fitted with
 `--robust` or without it, whichever is better. Beside them are the same trials without `--robust` (``plain_excess``),
-and as many trials on cells drawn by chance.
+and as many trials on cells drawn at random.
 
 **Replayed**: a campaign that asks for a cell of a grid that was measured in full is given one of that cell's trials, in
-an order drawn by the seed. The grids are the paper's (seven models on A100s without a KV cache, one trial a cell,
-energy by the NVML counter), where the reference data is at hand, and this project's own (examples/, SIMULATED joules).
-They are read in place. A grid of which a quarter of the trials reaches every cell is not replayed, since nothing would
-be new to the campaign.
+an order drawn by the seed. The grids are the paper's (seven models on A100s without a KV cache, one trial per cell,
+energy by the NVML counter), where the reference data is available, and this project's own (examples/, SIMULATED
+joules). They are read in place. A grid of which a quarter of the trials reaches every cell is not replayed, since
+nothing would be new to the campaign.
 
-**For real**: a campaign that chose its cells by what it had measured itself, and a grid beside it. A campaign of one
-minute held against a grid of another tells how the machine has changed in between, not what its cells were worth: on
-the same machine the same trial has taken half and twice as long. So both are made in one sitting, trial by trial in
-turns (campaigns/together.py), each a quarter of the way through when the other is, and whatever drifts does so under
-both. Every sitting that was begun is kept and judged, with the noise of one trial and the standard error of the
-difference beside it. Campaigns that were run apart from their grid are shown with how far their model lies from the
-grid's trials on average (``drift``), and are not judged.
+**In real runs**: a campaign that chose its cells by what it had measured itself, and a grid alongside it. A campaign of
+one minute compared with a grid of another shows how the machine has changed in between, not what its cells were worth:
+on the same machine the same trial has taken half and twice as long. So both are made in one session, interleaved trial
+by trial (campaigns/together.py), each a quarter of the way through when the other is, so that drift affects both. Every
+session that was begun is kept and judged, with the noise of one trial and the standard error of the difference beside
+it. Campaigns that were run apart from their grid are shown with how far their model lies from the grid's trials on
+average (``drift``), and are not judged.
 
     python benchmarks/campaign.py            50 seeds (6 minutes)
     python benchmarks/campaign.py --quick    5 seeds
 
 Fails (exit code 1) where the bar does: a quarter of the trials at most, and the campaigns of each model, as their mean
-over the seeds and as that over the sittings, at most a point worse than its grid.
+over the seeds and as that over the sessions, at most a point worse than its grid.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
         print(
             f"{source}: {points['median_excess']} points against the grid as the median over models, "
             f"{points['worst_excess']} as the worst (without --robust {points['worst_plain_excess']}); "
-            f"{summary['within']:.0%} of all campaigns within a point, by chance {summary['chance_within']:.0%}; "
+            f"{summary['within']:.0%} of all campaigns within a point, at random {summary['chance_within']:.0%}; "
             f"on cells not measured {points['median_excess_new']} and {points['worst_excess_new']}"
         )
     real = [judge(each) for each in read_real()]
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def as_text(outcomes: Sequence[Outcome]) -> str:
-    """A line a model, in percent and points."""
+    """One line per model, in percent and points."""
     head = (
         f"{'model':28} {'trials':>13} {'grid':>6} {'chosen':>7} {'excess':>7} {'worst':>6} {'within':>7}"
         f" {'chance':>7} {'worst':>6} {'within':>7} {'anew':>6} {'factor':>6}"
@@ -126,7 +126,9 @@ def as_text(outcomes: Sequence[Outcome]) -> str:
 
 def real_text(of: Judged) -> str:
     """What became of one campaign that was run."""
-    where = "in turns with its grid" if of.together else f"apart from its grid, {of.drift:+.1%} by drift (not judged)"
+    where = (
+        "interleaved with its grid" if of.together else f"apart from its grid, {of.drift:+.1%} by drift (not judged)"
+    )
     return (
         f"for real, {of.model_name}, {where}: {of.trials} of {of.grid_trials} trials, {of.error:.1%}, the grid"
         f" {of.grid_error:.1%}: {100 * of.excess:+.2f} ± {100 * of.excess_std:.2f} points; where it has not measured"

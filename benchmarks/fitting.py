@@ -124,7 +124,7 @@ def table(kind: str, rows: int, models: int) -> pd.DataFrame:
 
 
 def times_of(path: Path, runs: int) -> dict[str, float]:
-    """Medians of reading and of fitting, in turns; the first of each warms up."""
+    """Medians of reading and of fitting, alternating; the first of each warms up."""
     seconds: dict[str, list[float]] = {"read_s": [], "fit_s": []}
     for run in range(runs + 1):
         start_s = time.perf_counter()

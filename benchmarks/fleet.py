@@ -1,7 +1,7 @@
 """How long a data set takes to fit, beside how long pyarrow takes to read the same columns of it.
 
 A data set of Parquet files, 20 models, with every column that a fit looks at (no ids, names of hosts or times), is made
-once and kept where ``--data`` says. Then, each in a process of its own and in turns: pyarrow scans the columns and
+once and kept where ``--data`` says. Then, each in a process of its own and alternating: pyarrow scans the columns and
 throws them away; ``fit_datasets`` fits them in one process, and on two local Dask workers (whose start is not counted).
 All three have imported pyarrow, and pandas with it, before the clock starts. Peak memory is that of the fitting
 process, all of it.
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def measured(root: Path, runs: int) -> dict[str, Any]:
-    """Medians over runs, in turns: the first of each warms up the page cache alone."""
+    """Medians over alternating runs: the first of each only warms up the page cache."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in DONE}
     run_apart("scan", root)
     for number in range(runs):
@@ -179,7 +179,7 @@ DONE: dict[str, Callable[[Path], dict[str, float]]] = {"scan": scan, "fit": fit,
 
 
 def make(kind: str, rows: int, root: Path) -> None:
-    """Files of so many rows in all, models in no order."""
+    """Files of this many rows in all, models in no order."""
     for number, start in enumerate(range(0, rows, FILE_ROWS)):
         n = min(FILE_ROWS, rows - start)
         directory = root / f"host=node-{number % 10}" / f"date=2026-01-{1 + number // 10:02d}"

@@ -6,8 +6,8 @@ arm changes anything between calls (costs/arms.py). "plain again" is a second pl
 benchmark's own noise, and where that is wider than a bar the run says that it has resolved nothing.
 
 Calls of one new token show what a call costs, those of 64 what a usual one does. What llmpower executes is also timed
-by itself, without generate() (costs/path.py): that resolves a microsecond a token where calls do not. A bar holds when
-the upper end of the interval is below it.
+by itself, without generate() (costs/path.py): that resolves a microsecond per token where calls do not. A bar holds
+when the upper end of the interval is below it.
 
 Zeus runs in the same process, from the packages of .venv-bench, against the same simulated NVML, and reads its counter
 in begin_window() and end_window(). The simulated driver answers at once, so Zeus' figure is without the milliseconds

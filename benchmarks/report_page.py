@@ -42,7 +42,7 @@ EMPTY = "<!doctype html><html lang=en><meta charset=utf-8><title>Empty</title><l
 
 
 def main() -> None:
-    """Make the page, open both in turns, print and write the figures."""
+    """Make the page, open both alternately, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=15)

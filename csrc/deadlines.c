@@ -7,7 +7,7 @@ static const int64_t MAX_BACKOFF_NS = 1000000000; /* a device that keeps failing
 static const int64_t SLOWEST_SEARCH_NS = 5000000; /* finds periods from 10 ms on */
 static const int64_t FASTEST_SEARCH_NS = 1000000;
 static const int64_t SEARCH_COST = 10; /* a search passes a tenth of its time inside reads at most */
-static const double REST = 4;          /* so much longer are intervals at rest, and so much less they may cost */
+static const double REST = 4;          /* factor by which intervals are longer at rest, and may cost less */
 static const double LOOK_NS = 250e6;   /* or so long, for what is only looked at */
 
 struct channel *deadlines_earliest(struct worker *worker) {
@@ -75,7 +75,7 @@ static double wanted_interval_ns(const struct worker *worker, const struct chann
 }
 
 /* Loads, latency / interval, are cut at one level, so a channel whose calls are cheap does not pay for one whose calls
- * are dear. */
+ * are expensive. */
 void deadlines_throttle(struct worker *worker, int64_t now_ns) {
     double bound = budget_share(&worker->budget, now_ns, worker_get(&worker->statistics.read_ns));
     if (atomic_load_explicit(&worker->resting, memory_order_relaxed)) bound /= REST;

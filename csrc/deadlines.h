@@ -4,7 +4,7 @@
  * deadlines: a late read never shifts that grid.
  *
  * Reads cost driver time that the workload needs too, so the share of wall time spent in them is bounded: when the
- * channels together would pass the bound, the dearest ones are read less often. */
+ * channels together would pass the bound, the most expensive ones are read less often. */
 #ifndef LLMPOWER_DEADLINES_H
 #define LLMPOWER_DEADLINES_H
 

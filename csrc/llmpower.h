@@ -49,7 +49,7 @@ enum {
     LLMPOWER_MAX_PROCESSES = 256,
     LLMPOWER_LATENESS_BUCKETS = 12,
     LLMPOWER_ERROR_SLOTS = 32,
-    LLMPOWER_DEAR_NS = 1000000 /* whose reads take longer on average is glanced at, see phase.c */
+    LLMPOWER_SLOW_READ_NS = 1000000 /* beyond it, on average, most reads come midway, see phase.c */
 };
 
 /* One read of one field of one device: kept whether it succeeded or not, and even if the value is the same again. */
@@ -79,7 +79,7 @@ struct llmpower_channel {
     uint32_t device;
     uint32_t field;
     int64_t requested_interval_ns;
-    int64_t interval_ns; /* in effect; longer than requested when reads are dear */
+    int64_t interval_ns; /* in effect; longer than requested when reads are expensive */
     uint64_t reads;
     uint64_t errors;
     int64_t latency_ns; /* smoothed time of one read */

@@ -4,12 +4,10 @@
  * (the growing-memory filter): after edge k, of which r is the distance from its prediction,
  *     phase  += r * 2 (2 k - 1) / (k (k + 1))
  *     period += r * 6 / (k (k + 1)),    k <= MEMORY.
- * When the phase was lost and the period was not, k starts again for the phase alone.
- * The window that is polled finely reaches three standard deviations of r to either side of the prediction.
- *
- * Glances go on for as many updates as have been followed, up to MOST_UNSEEN: until then the line is off by no more
- * than the edges that it rests on. Where calls are cheap, and few because few were asked for, there are none: edges
- * that are seen closely tell more. */
+ * When the phase was lost and the period was not, k starts again for the phase alone. The window that is polled finely
+ * reaches three standard deviations of r to either side of the prediction. Midway reads go on for as many updates as
+ * have been followed, up to MOST_UNSEEN: until then the line is off by no more than the edges that it rests on. Where
+ * calls are cheap, and few because few were asked for, there are none: edges that are seen closely are worth more. */
 #include "phase.h"
 
 #include <math.h>
@@ -113,7 +111,7 @@ static void recognise(struct phase *phase) {
 /* An edge while there is no lock. */
 static void collect(struct phase *phase, double middle_ns, double width_ns) {
     if (phase->period_ns > 0) {
-        /* The period is known of old, so one edge gives the phase. */
+        /* The period is known already, so one edge gives the phase. */
         if (width_ns < phase->period_ns / 2) lock(phase, middle_ns, width_ns * width_ns / 12, 2);
         return;
     }
@@ -127,8 +125,8 @@ static void collect(struct phase *phase, double middle_ns, double width_ns) {
     if (phase->edges == PHASE_EDGES) recognise(phase);
 }
 
-/* Whether calls take so long that most of them are glances. */
-static bool is_dear(const struct phase *phase) { return phase->call_ns > LLMPOWER_DEAR_NS; }
+/* Whether calls take so long that most of them come midway. */
+static bool is_slow(const struct phase *phase) { return phase->call_ns > LLMPOWER_SLOW_READ_NS; }
 
 /* An edge under lock, and its residual r. Of a wide one r is the least that explains it: an interval around the
  * prediction teaches nothing. */
@@ -137,7 +135,7 @@ static void follow(struct phase *phase, double low_ns, double high_ns) {
     double middle_ns = (low_ns + high_ns) / 2;
     /* Ticks between the edges that we mean to see show in the first read of the window. */
     if (phase->stride > 1 && width_ns > 2.5 * half_ns && high_ns < phase->predicted_ns) return;
-    if (width_ns > period_ns) return; /* it hides whole updates and tells nothing of the phase */
+    if (width_ns > period_ns) return; /* it hides whole updates and says nothing about the phase */
 
     double nearest_ns = phase->predicted_ns + period_ns * round((middle_ns - phase->predicted_ns) / period_ns);
     double r = middle_ns - nearest_ns;
@@ -152,8 +150,8 @@ static void follow(struct phase *phase, double low_ns, double high_ns) {
     double l = phase->learnt < MEMORY ? ++phase->learnt : MEMORY;
     double phase_gain = 2 * (2 * k - 1) / (k * (k + 1)), period_gain = 6 / (l * (l + 1)) / phase->stride;
     double passed = round((nearest_ns - phase->closely_ns) / period_ns);
-    if (is_dear(phase) && passed > 2 * phase->stride) {
-        /* After glances: the line through the edges before, whose middle lies half of their span back. */
+    if (is_slow(phase) && passed > 2 * phase->stride) {
+        /* After midway reads: the line through the edges before, whose middle lies half of their span back. */
         phase_gain = 1;
         period_gain = 1 / (passed + phase->span / 2);
     }
@@ -190,17 +188,17 @@ int64_t phase_jitter_ns(const struct phase *phase) { return phase->locked ? (int
 
 /* --- Saying when ------------------------------------------------------------------------------------------------ */
 
-/* The middle between two updates, such that glances come interval_ns apart on average; 0 when an edge is to be seen
- * closely. */
-static int64_t glance(struct phase *phase, double now_ns, double interval_ns) {
+/* The middle between two updates, such that midway reads come interval_ns apart on average; 0 when an edge is to be
+ * seen closely. */
+static int64_t midway(struct phase *phase, double now_ns, double interval_ns) {
     double period_ns = phase->period_ns;
-    if (phase->stride == 1 || !is_dear(phase) || now_ns - phase->closely_ns > phase->span * period_ns) return 0;
+    if (phase->stride == 1 || !is_slow(phase) || now_ns - phase->closely_ns > phase->span * period_ns) return 0;
     if (3 * sqrt(phase->variance_ns2) > period_ns * 3 / 8) return 0; /* it would not be known which update it shows */
-    phase->glance_ns += interval_ns;
-    if (phase->glance_ns < now_ns || phase->glance_ns > now_ns + 2 * interval_ns)
-        phase->glance_ns = now_ns + interval_ns;
+    phase->midway_ns += interval_ns;
+    if (phase->midway_ns < now_ns || phase->midway_ns > now_ns + 2 * interval_ns)
+        phase->midway_ns = now_ns + interval_ns;
     double middle_ns = phase->predicted_ns - period_ns / 2;
-    middle_ns += period_ns * round((phase->glance_ns - middle_ns) / period_ns);
+    middle_ns += period_ns * round((phase->midway_ns - middle_ns) / period_ns);
     if (middle_ns <= now_ns) middle_ns += period_ns * ceil((now_ns - middle_ns) / period_ns);
     phase->predicted_ns = middle_ns + period_ns / 2; /* the next edge that could be seen closely */
     return (int64_t)middle_ns;
@@ -219,8 +217,8 @@ int64_t phase_next(struct phase *phase, int64_t now_ns, int64_t interval_ns, int
      * edges are passed over, that others can be seen closely. */
     double reads = phase->period_ns / interval;
     phase->stride = reads < PHASE_FEWEST_READS - 0.5 ? (uint32_t)ceil(PHASE_FEWEST_READS / reads) : 1;
-    int64_t glance_ns = glance(phase, now, interval);
-    if (glance_ns) return glance_ns;
+    int64_t midway_ns = midway(phase, now, interval);
+    if (midway_ns) return midway_ns;
     /* Half of the window is polled before the edge comes, on average; a read and a half go to its ends, one to the
      * middle between windows if there is one. What is left when it is polled as finely as need be goes into a wider
      * window. */

@@ -1,15 +1,13 @@
-/* phase.h - when to read a value that moves at intervals of its own, so that few reads tell closely when it moved.
+/* phase.h - when to read a value that moves at intervals of its own, so that few reads locate its moves closely.
  *
  * An edge is the interval from just before the last read that still showed the old value to just after the first that
  * showed the new one. Edges on a regular grid can be foreseen: poll finely around the next one, sparsely elsewhere. The
- * same number of reads a second that find an edge to within 10 ms by uniform polling then find it to within 1 ms.
- *
- * Where calls are so dear that edges have to be passed over, a read in the middle between two updates tells as much as
- * an edge to whoever knows the grid. So most reads are such glances, and edges are seen closely as often as need be for
- * the grid to stay known.
- *
- * Pure: it is told of reads and says when to read next. It knows no clock, no thread and no NVML. Without a lock (the
- * value does not move, or on no grid, or its updates froze) it has no opinion, and the caller polls uniformly. */
+ * same number of reads a second that find an edge to within 10 ms by uniform polling then find it to within 1 ms. Where
+ * calls are so slow that edges have to be passed over, a read midway between two updates says as much as an edge to
+ * whoever knows the grid. So most reads come midway, and edges are located closely as often as needed for the grid to
+ * stay known. Pure: it is given reads and says when to read next. It knows no clock, no thread and no NVML. Without a
+ * lock (the value does not move, or on no grid, or its updates froze) it has no opinion, and the caller polls
+ * uniformly. */
 #ifndef LLMPOWER_PHASE_H
 #define LLMPOWER_PHASE_H
 
@@ -41,7 +39,7 @@ struct phase {
     uint32_t stride;                /* periods from one edge that we mean to see to the next */
     uint32_t followed, learnt;      /* edges that the phase and the period rest on */
     double closely_ns, span;        /* the latest edge that was seen closely; updates from the first to it */
-    double glance_ns;               /* when the latest glance was due */
+    double midway_ns;               /* when the latest midway read was due */
     double call_ns;                 /* what a read takes, smoothed */
     uint32_t misses, doubt;         /* predictions in a row that nothing came of; evidence against the period */
 };

@@ -5,7 +5,7 @@
  *
  * A GPU that is lost has a handle that no longer means anything, and after a reload of the driver all have. Each read
  * of such a GPU looks it up again by its UUID, and starts NVML again if that is what is missing. When it answers, a new
- * epoch begins: its counter may have started anew while nobody looked. */
+ * epoch begins: its counter may have started over while nobody looked. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -58,7 +58,7 @@ static int read_line(const char *root, const char *zone, const char *file, char 
     return read;
 }
 
-/* Open the zone's counter anew. 0 or a negative errno: -EACCES where only root may read. */
+/* Open the zone's counter again. 0 or a negative errno: -EACCES where only root may read. */
 static int32_t open_counter(struct powercap *powercap, uint32_t device) {
     struct zone *zone = &powercap->zones[device];
     struct stat status;
@@ -67,7 +67,7 @@ static int32_t open_counter(struct powercap *powercap, uint32_t device) {
     if (zone->descriptor < 0 || fstat(zone->descriptor, &status)) return -errno;
     if (zone->file == status.st_ino && zone->filesystem == status.st_dev) return 0;
     if (zone->file) {
-        powercap->epochs[device]++; /* another file: its counter has begun anew */
+        powercap->epochs[device]++; /* another file: its counter has started over */
         zone->last_uj = -1;
     }
     zone->file = status.st_ino;
@@ -98,7 +98,7 @@ static int32_t powercap_read(void *state, uint32_t device, uint32_t field, int64
         int64_t step = now_uj - zone->last_uj;
         if (step < 0) step += zone->range_uj; /* it wrapped */
         if (step < 0 || now_ns - zone->last_ns > WRAPS_UNSEEN_NS)
-            powercap->epochs[device]++; /* by more than its range, or nobody knows how often: it has begun anew */
+            powercap->epochs[device]++; /* by more than its range, or nobody knows how often: it has started over */
         else
             zone->total_uj += step;
     }

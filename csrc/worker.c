@@ -96,7 +96,7 @@ void worker_note_clocks(struct worker *worker, int64_t offset_ns) {
 
 /* --- The thread ------------------------------------------------------------------------------------------------- */
 
-/* Sleep until deadline_ns, or until the plan is to be made anew. False when the worker is to stop, which ends the sleep
+/* Sleep until deadline_ns, or until the plan is to be rebuilt. False when the worker is to stop, which ends the sleep
  * at once. */
 static bool sleep_until(struct worker *worker, int64_t deadline_ns) {
     /* A thread that is late takes no lock: taking it again at once, time after time, it would keep out whoever wants

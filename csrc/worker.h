@@ -43,7 +43,7 @@ struct worker {
     struct channel channels[LLMPOWER_MAX_CHANNELS];
     uint32_t channel_count;
     struct budget budget;         /* of time inside reads */
-    _Atomic bool resting, replan; /* fewer reads will do; the plan of reads is to be made anew at once */
+    _Atomic bool resting, replan; /* fewer reads will do; the plan of reads is to be rebuilt at once */
     int64_t fastest_sum_ns;       /* of all channels: what one round of reads costs at least */
     int64_t clock_offset_ns;      /* CLOCK_BOOTTIME less CLOCK_MONOTONIC; INT64_MIN before the first look */
     uint32_t suspends;
@@ -85,11 +85,11 @@ int worker_start(struct worker *worker);
 void worker_tell_to_stop(struct worker *worker);
 bool worker_join(struct worker *worker, const struct timespec *limit);
 
-/* Whether fewer reads will do for now. When they no longer do, everything is read at once and the plan made anew. */
+/* Whether fewer reads will do for now. When they no longer do, everything is read at once and the plan rebuilt. */
 void worker_rest(struct worker *worker, bool resting);
 
 /* Take note of CLOCK_BOOTTIME less CLOCK_MONOTONIC. When the machine has slept since the last note, counters may have
- * gone on or started anew: every channel enters a new epoch. */
+ * gone on or started over: every channel enters a new epoch. */
 void worker_note_clocks(struct worker *worker, int64_t offset_ns);
 
 /* One read of one channel now, as the thread makes it. */

@@ -40,7 +40,7 @@ html_theme_options = {"navigation_with_keys": True}
 
 # Headings may be linked to as on GitHub: page.md#a-heading.
 myst_heading_anchors = 4
-highlight_language = "none"  # a block without a language is no program
+highlight_language = "none"  # a block without a language is not a program
 
 autodoc_mock_imports = ["torch", "transformers"]  # ten seconds for the docstrings of two functions
 autodoc_typehints = "signature"

@@ -97,7 +97,7 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(
             lines(
                 "Reads per second",
-                "In effect, by source; fewer than asked for when the driver's calls are dear.",
+                "In effect, by source; fewer than asked for when the driver's calls are slow.",
                 [(f"llmpower_sampler_effective_hertz{{{HOSTS}}}", "{{instance}} {{source}}")],
                 units.Hertz,
                 8,

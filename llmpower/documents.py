@@ -131,7 +131,7 @@ def read_document(path: str | PathLike[str], schema: str, *, option: str, author
     ``option`` is where the path was given, ``author`` the command that writes such files.
 
     Raises:
-        InputError: the file cannot be read, is no JSON, says something else, or is of another version.
+        InputError: the file cannot be read, is not JSON, says something else, or is of another version.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ def joules(energy_j: float, std_j: float | None) -> str:
 
 
 def number(value: float, digits: int = 4, *, zeros: bool = False) -> str:
-    """``0.01234``, ``12.34``, ``1,234``, ``1.234e-07``: so many digits that count, and all before the point.
+    """``0.01234``, ``12.34``, ``1,234``, ``1.234e-07``: this many significant digits, and all before the point.
 
     With ``zeros`` those at the end too, by which a column shows how far each of its figures is known: ``1.500``.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 EXTRA = "pip install 'llmpower[fleet]'"
-# Libraries of fsspec's file systems whose errors are none of OSError: no credentials, no answer.
+# Libraries of fsspec's file systems whose errors are not OSErrors: no credentials, no answer.
 _OF_THEIR_OWN = {"botocore.exceptions": "BotoCoreError", "google.auth.exceptions": "GoogleAuthError"}
 
 

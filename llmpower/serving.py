@@ -1,4 +1,4 @@
-"""An HTTP server that no peer can hold up: a thread and a deadline for each connection, and so many at most.
+"""An HTTP server that no peer can hold up: a thread and a deadline for each connection, and this many at most.
 
 A peer that says nothing, or one letter at a time, costs a thread until its deadline and nobody else's time.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from llmpower.exceptions import InputError
 
 PEER_TIMEOUT_S = 10.0
-"""How long a peer may be silent. It begins anew with every byte; the deadline of a connection does not."""
+"""How long a peer may be silent. It starts over with every byte; the deadline of a connection does not."""
 
 
 class HttpServer(ThreadingHTTPServer):

@@ -107,11 +107,12 @@ def _read_lines(path: Path) -> pd.DataFrame:
     try:
         return pd.read_json(path, lines=True)
     except (TypeError, AttributeError) as error:  # what pandas does of lines that have no keys
-        raise ValueError("a line is no JSON object") from error
+        raise ValueError("a line is not a JSON object") from error
 
 
 def read_records(path: Path, *, required: Sequence[str] = (), what: str = "table") -> list[dict[str, object]]:
-    """A small table as a dict a row, ``None`` where a cell is empty; a CSV's cells are text, and pandas is not loaded.
+    """A small table as one dict per row, ``None`` where a cell is empty; a CSV's cells are text, and pandas is not
+    loaded.
 
     Raises:
         InputError: as :func:`read_table`.
@@ -241,11 +242,11 @@ def write_rows(header: Sequence[str], rows: Iterable[Sequence[object]], path: Pa
 
 
 def check_frame(frame: object, what: str, required: Sequence[str] = ()) -> None:
-    """Refuse what is no table of pandas, and one that has a column twice or lacks a ``required`` one."""
+    """Refuse what is not a pandas table, and one that has a column twice or lacks a ``required`` one."""
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(what, type(frame).__name__, "is no table of pandas; give a DataFrame")
+        raise InputError(what, type(frame).__name__, "is not a pandas table; give a DataFrame")
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise InputError("column", twice[0], f"stands twice in the {what}; keep the one that is meant")
     if missing := [name for name in required if name not in frame.columns]:
@@ -255,7 +256,7 @@ def check_frame(frame: object, what: str, required: Sequence[str] = ()) -> None:
 def number_of(value: object) -> float:
     """A cell's number, or NaN where it holds none."""
     try:
-        return float(value)  # type: ignore[arg-type]  # whatever is no number raises, which is the question
+        return float(value)  # type: ignore[arg-type]  # whatever is not a number raises, which is the question
     except (OverflowError, TypeError, ValueError):
         return nan
 

@@ -37,10 +37,10 @@ class Field(enum.IntEnum):
 
 
 EPOCH_STATUS = -100_000
-"""Status of a sample that is no read: what the device counted before has no connection to what it counts from here."""
+"""Status of a sample that is not a read: counts before it and after it have no connection."""
 
-DEAR_NS = 1_000_000
-"""A read that takes longer is dear: the sampler then reads a counter seldom, and mostly far from its updates."""
+SLOW_READ_NS = 1_000_000
+"""A read that takes longer is slow: the sampler then reads a counter rarely, and mostly far from its updates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,4 +183,4 @@ MEASUREMENT_COLUMNS = (
     "gpu_idle_energy_j",
     "cpu_idle_energy_j",
 )
-"""Columns of every measurements file (CSV, Parquet, JSON lines), in order; one row a span."""
+"""Columns of every measurements file (CSV, Parquet, JSON lines), in order; one row per span."""

@@ -1,4 +1,4 @@
-"""Policies for the online router: servers with a KV cache whose dearer models are better, over a workload by chance."""
+"""Policies for the online router: servers with a KV cache whose costlier models are better, over random workloads."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Workload:
     parts: tuple[tuple[float, float, float, float], ...]
 
     def lengths(self, count: int, chance: np.random.Generator) -> tuple[Floats, Floats]:
-        """Input and output tokens of so many requests."""
+        """Input and output tokens of this many requests."""
         part = np.array(self.parts)[chance.integers(len(self.parts), size=count)]
         inputs = np.exp(chance.normal(np.log(part[:, 0]), part[:, 1]))
         outputs = np.exp(chance.normal(np.log(part[:, 2]), part[:, 3]))
@@ -62,7 +62,7 @@ class Request:
 @dataclass
 class Played:
     """What was played: of every step its beginning, duration, energy and running requests; the requests; and, where it
-    was asked for, who was in each step, as what, and by how much the energy strayed from the law.
+    was asked for, who was in each step, as what, and by how much the energy deviated from the law.
     """
 
     start_s: list[float]

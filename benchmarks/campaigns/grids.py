@@ -35,9 +35,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Real:
-    """A campaign with chosen cells that was run, and the grid that it is held against.
+    """A campaign with chosen cells that was run, and the grid that it is compared with.
 
-    ``together``: their trials were made in turns (:mod:`.together`), so that a machine that drifts does so under both.
+    ``together``: their trials were interleaved (:mod:`.together`), so that drift of the machine affects both.
     """
 
     grid: Grid
@@ -70,7 +70,7 @@ def read_grids() -> Iterator[Grid]:
 
 
 def read_real() -> Iterator[Real]:
-    """Those that were run in turns with their grid, and those that were run apart from it."""
+    """Those that were interleaved with their grid, and those that were run apart from it."""
     for path in sorted(EXAMPLES.glob("together-*.csv")):
         rows = pd.read_csv(path)
         (name,) = rows["model_name"].unique()

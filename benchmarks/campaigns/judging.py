@@ -21,7 +21,7 @@ from llmpower.modelling.regressing.weights import huber
 class Judged:
     """A campaign that was run for real, on the trials of its grid, none of which it has seen.
 
-    Every trial of the grid is foretold without its cell, by the campaign's other trials (``error``) and by the grid's
+    Every trial of the grid is predicted without its cell, by the campaign's other trials (``error``) and by the grid's
     (``grid_error``); ``excess`` is the difference and ``excess_std`` its standard error, cell by cell. ``error_new``
     and ``grid_error_new`` are those on the cells that the campaign has not measured. ``noise`` is that of one trial
     about its cell's mean; ``drift`` by how much the campaign's model predicts more than the grid's trials cost, on

@@ -1,8 +1,8 @@
-r"""A whole grid and a campaign with chosen cells, of one model in one sitting, trial by trial in turns.
+r"""A whole grid and a campaign with chosen cells, of one model in one session, interleaved trial by trial.
 
 Both are campaigns as `llmpower profile` runs them, over the same cells and with the same loaded model; the next trial
-is always of the one that has done the smaller part of its own, so each of the chosen ones stands amid the grid's. They
-share a name in the daemon's store. Which trial was whose is known by the journals, and stands in the column
+is always of the one that has done the smaller part of its own, so each of the chosen ones lies among the grid's.
+They share a name in the daemon's store. Which trial was whose is known by the journals, and stands in the column
 ``campaign`` of the file that is written at the end: ``grid`` or ``chosen``.
 
     llmpower daemon --backend simulated --store spans.db --socket /tmp/llmpower.sock &
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--output-tokens", default="4,8,16,32")
     parser.add_argument("--trials", type=int, default=3, help="of each cell of the grid")
     parser.add_argument("--pause", type=float, default=0.25, help="before each trial, seconds")
-    parser.add_argument("--settle", type=float, default=10.0, help="work first for so many seconds at most")
+    parser.add_argument("--settle", type=float, default=10.0, help="work first for this many seconds at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--socket", type=Path, required=True, help="the daemon's")
     parser.add_argument("--store", type=Path, required=True, help="the daemon's")

@@ -1,4 +1,4 @@
-"""Two campaigns over the same cells, trial by trial in turns."""
+"""Two campaigns over the same cells, interleaved trial by trial."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORM = "cached"
 
 
 def orders(cells: Sequence[Cell], trials: int, seed: int) -> dict[str, Order]:
-    """Every cell so many times, and a quarter of that on chosen cells."""
+    """Every cell this many times, and a quarter of that on chosen cells."""
     rows = make_form(FORM).design([cell.input_tokens for cell in cells], [cell.output_tokens for cell in cells])
     return {
         "grid": EveryCell(cells, rule_of(trials), seed),
@@ -21,14 +21,14 @@ def orders(cells: Sequence[Cell], trials: int, seed: int) -> dict[str, Order]:
 
 
 def rule_of(trials: int) -> StoppingRule:
-    """So many trials of each cell, however wide their interval is."""
+    """This many trials of each cell, however wide their interval is."""
     return StoppingRule(ci_half_width_s=None, energy_precision=0.0, max_trials=trials, min_trials=trials)
 
 
 def in_turns(campaigns: Mapping[str, Campaign], workload: Workload) -> Iterator[tuple[str, Event]]:
     """The events of all campaigns; the next trial is of the one that has the smaller part of its own behind it."""
     plans = {name: campaign.plan() for name, campaign in campaigns.items()}
-    # What is over was not planned at all; half a trial more puts each of the few amid its part of the many.
+    # What is over was not planned at all; half a trial more puts each of the few in the middle of its part of the many.
     planned = {name: plan.done + max(plan.expected_trials, 1) for name, plan in plans.items()}
     running = {name: campaign.run(workload) for name, campaign in campaigns.items()}
     while running:

@@ -73,7 +73,7 @@ class Arms:
             self._monitor = ZeusMonitor(gpu_indices=[0], cpu_indices=[])
 
     def calls(self, tokens: int) -> dict[str, Callable[[Any], Any]]:
-        """A call of so many new tokens for each arm, to be given a logits processor."""
+        """A call of this many new tokens for each arm, to be given a logits processor."""
         return {arm: self._call(arm, model, tokens) for arm, model in self._models.items()}
 
     def check(self) -> None:

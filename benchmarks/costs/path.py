@@ -28,7 +28,7 @@ WARM_ROUNDS = 5
 
 
 def measure_path(arms: Arms, tokens: int, seconds: float, shuffled: random.Random) -> dict[str, Any]:
-    """Microseconds that each part takes, for a call of so many tokens."""
+    """Microseconds that each part takes, for a call of this many tokens."""
     bare, watched = _hollow(arms, tokens, watched=False), _hollow(arms, tokens, watched=True)
     generate = arms.calls(COOLING_TOKENS)[PLAIN]
 

@@ -3,7 +3,7 @@
 The raw driver and none of llmpower, as in fields.py: the counter is read as fast as calls return beside bursts of equal
 work that begin at any time, and the driver's own buffer of power samples twice a second. Then
 
-- the moments at which the counter moved are held against a line, once as if a call returned the value of its beginning
+- the moments at which the counter moved are compared with a line, once as if a call returned the value of its beginning
   and once as if that of its end: how far some moment must lie off the best line at least;
 - what the counter adds up to over the ticks around a burst, less what the card draws at rest, is shown by where in a
   tick the burst began, as a multiple of its mean over all.

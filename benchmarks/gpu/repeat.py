@@ -1,8 +1,9 @@
-"""The same work again and again, with rests between: how far single measurements stray, and what they say of it.
+"""The same work again and again, with rests between: how far single measurements deviate, and what they say of it.
 
 No card tells its true joules. But equal work costs equal joules, so what single measurements of it differ by is their
-error, to be held against the uncertainty that they state; and their mean is to be held against what the card's counter
-adds up to over all of them, less what the rests cost. ZeusMonitor is asked about the same work where it is installed.
+error, to be compared with the uncertainty that they state; and their mean is to be compared with what the card's
+counter adds up to over all of them, less what the rests cost. ZeusMonitor is asked about the same work where it is
+installed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Repeated(NamedTuple):
 
 
 def repeat(sampler: Sampler, unit: Callable[[], None], times: int, *, peer: bool) -> Repeated:
-    """Do ``unit`` so many times; it returns when its work is done. With ``peer`` ZeusMonitor is asked as well."""
+    """Do ``unit`` this many times; it returns when its work is done. With ``peer`` ZeusMonitor is asked as well."""
     chance = random.Random(times)
     zeus = _zeus() if peer else None
     zeus_j: list[float] = []

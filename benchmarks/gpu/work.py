@@ -104,7 +104,7 @@ def make_llama(size: str, cuda: bool) -> Any:
 
 
 def generate(model: Any, batch_size: int, input_tokens: int, output_tokens: int) -> None:
-    """One greedy call of exactly so many tokens."""
+    """One greedy call of exactly this many tokens."""
     import torch
 
     ids = torch.randint(10, model.config.vocab_size, (batch_size, input_tokens), device=model.device)

@@ -1,4 +1,4 @@
-"""Who is routed where: chats to seven servers with a KV cache, each dearer than the one before, at exact shares."""
+"""The problem: chats to seven servers with a KV cache, each costlier than the one before, at exact shares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARES = dict(zip(ACCURACY, (0.1, 0.1, 0.2, 0.15, 0.15, 0.1, 0.2), strict=True))
 
 
 def make_models(n_models: int = 7) -> list[WorkloadModel]:
-    """Servers with a KV cache, each dearer than the one before, by other factors in τin and τout."""
+    """Servers with a KV cache, each costlier than the one before, by other factors in τin and τout."""
     rows = [
         (f"m{number}", τin, τout, p1 * τin + d0 * τout + 1e-5 * d0 * τin * τout, (p1 * τin + d0 * τout) / 300)
         for number, (p1, d0) in enumerate(SERVERS[:n_models])

@@ -1,4 +1,4 @@
-"""A program that serves requests: so many spans a second, and how long each call that reports one takes.
+"""A program that serves requests: a given number of spans a second, and how long each call that reports one takes.
 
 Spans begin on a schedule that does not wait for anything and last some 20 ms, so that several run on each GPU at any
 time. The time of every ``begin()`` and ``finish()`` is kept; at its end the program prints one JSON line.

@@ -25,7 +25,7 @@ uint64_t judged_number(const struct llmpower_judged *row) {
     return number;
 }
 
-/* The least bound that so many of the numbers do not exceed, one digit after another: of those that begin as it does,
+/* The least bound that `most` of the numbers do not exceed, one digit after another: of those that begin as it does,
  * how many have each value of the next eight bits. */
 static uint64_t smallest(const uint64_t *numbers, size_t n, size_t most) {
     uint64_t begin = 0, known = 0; /* the bound's digits so far, and which they are */

@@ -1,4 +1,4 @@
-/* judged.h - rows of a model that errors are judged by: at most so many, the same whatever order they came in. */
+/* judged.h - rows of a model that errors are judged by: at most this many, the same whatever order they came in. */
 #ifndef LLMPOWER_JUDGED_H
 #define LLMPOWER_JUDGED_H
 
@@ -12,7 +12,7 @@ struct judged {
     int full;
 };
 
-/* The number of a row, as if drawn by chance. */
+/* The number of a row, as if drawn at random. */
 uint64_t judged_number(const struct llmpower_judged *row);
 
 /* Whether a row of that number may stay; hardly any may where many were seen. */

@@ -25,7 +25,7 @@ struct llmpower_tally {
     struct stretch *stretch; /* NULL before rows are taken in */
 };
 
-/* Have so many models, those that are new without rows; 0, or -1 without memory. */
+/* Have this many models, those that are new without rows; 0, or -1 without memory. */
 int tally_models(struct llmpower_tally *tally, size_t n_models);
 
 #endif

@@ -54,7 +54,7 @@ struct llmpower_counts {
     double low[6], high[6];
 };
 
-/* How much there is of a model. Numbers of requests are kept to so many leading binary digits, tokens to
+/* How much there is of a model. Numbers of requests are kept to this many leading binary digits, tokens to
  * LLMPOWER_FINER fewer, and at least to one. */
 struct llmpower_sizes {
     size_t cells, strata, judged;
@@ -63,8 +63,8 @@ struct llmpower_sizes {
 
 struct llmpower_tally;
 
-/* An empty tally that keeps at most so many cells of a model (it rounds lengths until it does), and so many of its rows
- * to judge errors by; NULL where there is not enough memory. */
+/* An empty tally that keeps at most this many cells of a model (it rounds lengths until it does), and this many of its
+ * rows to judge errors by; NULL where there is not enough memory. */
 struct llmpower_tally *llmpower_tally_new(size_t most_cells, size_t most_judged);
 void llmpower_tally_free(struct llmpower_tally *tally);
 

@@ -2,8 +2,9 @@
  * assigned, and the exchange that ends on the optimum.
  *
  * Plain declarations: C includes this file, cffi reads it. Arrays belong to the caller; matrices are row-major, a row a
- * cell and a column a model. A cost of INFINITY forbids the pair. Nothing here allocates but llmpower_exchange, nothing
- * keeps state between calls, and nothing knows Python. csrc/build.py and llmpower/routing/pointers.py know the rest. */
+ * cell and a column per model. A cost of INFINITY forbids the pair. Nothing here allocates but llmpower_exchange,
+ * nothing keeps state between calls, and nothing knows Python. csrc/build.py and llmpower/routing/pointers.py know the
+ * rest. */
 #ifndef LLMPOWER_ROUTING_H
 #define LLMPOWER_ROUTING_H
 
@@ -80,7 +81,7 @@ void llmpower_weigh(const double *joules, double a_joule, const int64_t *input_t
                     size_t n_models, double *costs);
 
 /* Each cell's model of least cost + price, the first of equals, into choice; the second best into runner_up, and by how
- * much it is dearer into margin (INFINITY where there is none); the queries on each model into loads. */
+ * much it is costlier into margin (INFINITY where there is none); the queries on each model into loads. */
 void llmpower_price(const double *costs, const int64_t *count, size_t n_cells, size_t n_models, const double *prices,
                     uint16_t *choice, uint16_t *runner_up, double *margin, int64_t *loads);
 

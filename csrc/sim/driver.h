@@ -35,7 +35,7 @@ struct driver {
     struct sensor sensors[MAX_GPUS];
     struct thermal thermals[MAX_GPUS];
     uint64_t reads[MAX_GPUS]; /* answered, for lost_after */
-    uint64_t calls, draws;    /* numbers of what is drawn by chance */
+    uint64_t calls, draws;    /* numbers of what is drawn at random */
     char processes[MAX_PATH_BYTES];
 };
 

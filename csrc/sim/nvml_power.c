@@ -1,4 +1,4 @@
-/* nvml_power.c - the calls of the simulated NVML that tell of power, energy and temperature, and the two that tell the
+/* nvml_power.c - the calls of the simulated NVML that return power, energy and temperature, and the two that return the
  * truth. */
 #include <math.h>
 #include <time.h>

@@ -1,8 +1,8 @@
 /* nvml_processes.c - who computes on the simulated cards: whoever a file says does.
  *
- * LLMPOWER_SIM_PROCESSES names it: "GPU PID" a line, the GPU by its number. It is read anew by each call, so processes
- * come and go while the simulation runs; without a file, or before it is there, nobody computes. Graphics and MPS know
- * nobody. The layouts differ as NVML's do. */
+ * LLMPOWER_SIM_PROCESSES names it: one "GPU PID" per line, the GPU by its number. It is read again at each call, so
+ * processes come and go while the simulation runs; without a file, or before it is there, nobody computes. Graphics and
+ * MPS know nobody. The layouts differ as NVML's do. */
 #include <stdio.h>
 #include <string.h>
 

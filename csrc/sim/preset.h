@@ -1,4 +1,4 @@
-/* preset.h - the cards that the simulator can be, each with its power range and the habits of its sensor. */
+/* preset.h - the cards that the simulator can be, each with its power range and the behaviour of its sensor. */
 #ifndef LLMPOWER_SIM_PRESET_H
 #define LLMPOWER_SIM_PRESET_H
 

@@ -57,10 +57,10 @@ void sensor_init(struct sensor *sensor, const struct preset *preset, struct load
 /* Bring the power readings up to time_ns (which load_known_until has returned). Time that has passed stays passed. */
 void sensor_advance(struct sensor *sensor, int64_t time_ns);
 
-/* The update that is showing, and the one so many before it. */
+/* The update that is showing, and the one this many before it. */
 const struct sensor_update *sensor_showing(const struct sensor *sensor, uint64_t back);
 
-/* How many updates nvmlDeviceGetSamples can tell of: back is below this. */
+/* How many updates nvmlDeviceGetSamples can return: back is below this. */
 uint64_t sensor_buffered(const struct sensor *sensor);
 
 /* The counter's value at time_ns: whole millijoules since since_ns, 0 being CLOCK_MONOTONIC's own. */

@@ -2,7 +2,7 @@
  *   LLMPOWER_SIM_PRESET      v100 a100 rtx4090 h100 h100-sxm h200 b200  (a100)
  *   LLMPOWER_SIM_GPUS        1..8                                   (1)
  *   LLMPOWER_SIM_LOAD        see load.h                             (cpu)
- *   LLMPOWER_SIM_SEED        of everything drawn by chance          (1)
+ *   LLMPOWER_SIM_SEED        of everything drawn at random          (1)
  *   LLMPOWER_SIM_GAIN        systematic error of the sensor         (1.0)
  *   LLMPOWER_SIM_OFFSET_W                                           (0.0)
  *   LLMPOWER_SIM_INTEGRATOR  full part_time, see sensor.h           (full)

@@ -4,7 +4,7 @@
 
 static const int64_t SECOND = 1000000000;
 
-/* Spend what may be spent for so many seconds. */
+/* Spend what may be spent for this many seconds. */
 static int64_t spend(struct budget *budget, int64_t *now_ns, int64_t spent_ns, int seconds) {
     double share = budget_share(budget, *now_ns, spent_ns);
     for (int second = 0; second < seconds; second++) {

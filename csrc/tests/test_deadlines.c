@@ -79,26 +79,26 @@ static void test_a_value_that_moves_fast_is_read_up_to_twice_as_often(void) {
     CHECK(fast->interval_ns == 6 * MS && faster->interval_ns == 5 * MS);
 }
 
-static void test_dear_reads_become_fewer_and_cheap_ones_do_not_pay_for_them(void) {
+static void test_slow_reads_become_fewer_and_cheap_ones_do_not_pay_for_them(void) {
     set_up();
-    struct channel *cheap = add(10 * MS, 10000), *dear = add(10 * MS, 5 * MS); /* 0.1 and 50 % of wall time */
+    struct channel *cheap = add(10 * MS, 10000), *costly = add(10 * MS, 5 * MS); /* 0.1 and 50 % of wall time */
     deadlines_throttle(&worker, 1000 * MS);
     CHECK(cheap->interval_ns == 10 * MS);
-    double load = 10000.0 / (double)cheap->interval_ns + 5.0 * (double)MS / (double)dear->interval_ns;
+    double load = 10000.0 / (double)cheap->interval_ns + 5.0 * (double)MS / (double)costly->interval_ns;
     CHECK(fabs(load - 0.02) < 0.0025); /* the budget keeps a tenth of its share back */
 }
 
-static void test_dear_reads_cost_less_at_rest_as_well(void) {
+static void test_slow_reads_cost_less_at_rest_as_well(void) {
     set_up();
-    struct channel *dear = add(10 * MS, 3 * MS);
+    struct channel *costly = add(10 * MS, 3 * MS);
     deadlines_throttle(&worker, 1000 * MS);
-    int64_t busy_ns = dear->interval_ns;
+    int64_t busy_ns = costly->interval_ns;
     worker.resting = true;
     deadlines_throttle(&worker, 2000 * MS);
-    CHECK(llabs(dear->interval_ns - 4 * busy_ns) < MS);
+    CHECK(llabs(costly->interval_ns - 4 * busy_ns) < MS);
     worker.resting = false;
     deadlines_throttle(&worker, 3000 * MS);
-    CHECK(dear->interval_ns == busy_ns);
+    CHECK(costly->interval_ns == busy_ns);
 }
 
 int main(void) {
@@ -107,8 +107,8 @@ int main(void) {
     test_a_device_that_keeps_failing_is_asked_once_a_second();
     test_at_rest_a_counter_is_read_less_and_a_power_only_looked_at();
     test_a_value_that_moves_fast_is_read_up_to_twice_as_often();
-    test_dear_reads_become_fewer_and_cheap_ones_do_not_pay_for_them();
-    test_dear_reads_cost_less_at_rest_as_well();
+    test_slow_reads_become_fewer_and_cheap_ones_do_not_pay_for_them();
+    test_slow_reads_cost_less_at_rest_as_well();
     puts("deadlines: ok");
     return 0;
 }

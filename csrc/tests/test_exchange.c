@@ -14,7 +14,8 @@ static uint32_t chance(uint32_t end) {
     return (uint32_t)(state >> 33) % end;
 }
 
-/* Least cost over all assignments of one query a cell whose loads are within the limits; INFINITY if there is none. */
+/* Least cost over all assignments of one query per cell whose loads are within the limits; INFINITY if there is none.
+ * */
 static double least(const double *costs, const int64_t *low, const int64_t *high) {
     double best = INFINITY;
     for (int code = 0; code < 729; code++) {

@@ -12,11 +12,11 @@ struct card {
     int64_t period_ns, jitter_ns;
     int64_t frozen_from_ns, frozen_to_ns; /* nothing moves in between */
     int64_t slower_from_ns;               /* from here on the period is twice as long */
-    int64_t skip;                         /* every so many updates one is left out; 0 for none */
+    int64_t skip;                         /* every this many updates one is left out; 0 for none */
 };
 
 struct outcome {
-    int reads, edges, glances; /* glances: reads far from any update */
+    int reads, edges, midway; /* midway: reads far from any update */
     int64_t widths_ns[20000];
     bool locked; /* at the end */
 };
@@ -53,7 +53,7 @@ static void watch(const struct card *card, int64_t interval_ns, int64_t call_ns,
         if (before_ns >= from_ns) {
             outcome->reads++;
             int64_t into_ns = before_ns % card->period_ns; /* updates lie at multiples */
-            outcome->glances += into_ns > 20 * MS && into_ns < 80 * MS;
+            outcome->midway += into_ns > 20 * MS && into_ns < 80 * MS;
             if (value != last_value && last_value >= 0 && outcome->edges < 20000)
                 outcome->widths_ns[outcome->edges++] = after_ns - last_before_ns;
         }
@@ -104,18 +104,18 @@ static void test_a_fast_counter_is_followed_with_a_few_reads_a_period(void) {
     CHECK(median_width_ns(&outcome) <= 2 * MS);
 }
 
-static void test_of_dear_calls_nearly_each_tells_of_an_update(void) {
+static void test_of_slow_calls_nearly_each_shows_an_update(void) {
     /* 2.4 ms a call, stretched to one in 120 ms: fewer reads than updates. The search may go faster for a moment. */
     struct card card = {.period_ns = 100 * MS, .jitter_ns = MS};
     watch(&card, 120 * MS, 2400000, 10000 * MS, 130000 * MS, &phase, &outcome);
     qsort(outcome.widths_ns, (size_t)outcome.edges, sizeof *outcome.widths_ns, by_size);
     int close = 0;
     while (close < outcome.edges && outcome.widths_ns[close] < 30 * MS) close++;
-    printf("dear calls: %d reads, %d glances, %d edges, %d of them close\n", outcome.reads, outcome.glances,
+    printf("slow calls: %d reads, %d midway, %d edges, %d of them close\n", outcome.reads, outcome.midway,
            outcome.edges, close);
     CHECK(outcome.locked);
     CHECK(outcome.reads >= 900 && outcome.reads <= 1100); /* 120 s at one read in 120 ms */
-    CHECK(outcome.glances >= 750);
+    CHECK(outcome.midway >= 750);
     CHECK(close >= 8); /* the grid stays known; uniform polling: none */
 }
 
@@ -182,7 +182,7 @@ static void test_after_a_restart_one_edge_is_enough(void) {
 int main(void) {
     test_a_counter_of_100_ms_is_known_to_a_millisecond();
     test_a_fast_counter_is_followed_with_a_few_reads_a_period();
-    test_of_dear_calls_nearly_each_tells_of_an_update();
+    test_of_slow_calls_nearly_each_shows_an_update();
     test_cheap_calls_that_are_few_see_edges_closely();
     test_a_freeze_costs_the_lock_and_not_the_period();
     test_a_skipped_update_is_taken_in_stride();

@@ -12,7 +12,7 @@ static double energy[ROWS], number[ROWS];
 static uint8_t own[MOST_MODELS];
 static size_t end_of[MOST_MODELS]; /* after the last of its rows that was seen */
 
-/* Of so many models every third is another's, and some rows have no joules, or none that are known. */
+/* Of this many models every third is another's, and some rows have no joules, or none that are known. */
 static void test_rows_of_a_model_are_together_and_in_order(uint32_t n_models) {
     struct model *models = calloc(n_models, sizeof *models);
     struct stretch *s = malloc(sizeof *s);

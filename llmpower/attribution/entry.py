@@ -17,7 +17,7 @@ from llmpower.attribution.series import NO_TICK, Reading
 
 @dataclass(slots=True)
 class Entry:
-    """What a span has used of one device so far, and what is unsure about it."""
+    """What a span has used of one device so far, and what is uncertain about it."""
 
     prefill_j: float = 0.0
     decode_j: float = 0.0

@@ -183,7 +183,7 @@ class Ledger:
             if rest_j:
                 phase: Phase = "unsplit" if span.first_token_ns is None else "decode"
                 self._booked[span.model_name, phase, kind] += rest_j
-            # A span from before the device was first heard of has a part that nobody saw.
+            # A span from before the device first appeared has a part that nobody saw.
             entry.known &= span.start_ns >= low_ns or entry.seen
             entry.seen = True
             if span.end_ns <= target_ns:

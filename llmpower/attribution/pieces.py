@@ -55,7 +55,7 @@ class _Running:
         self._prefilling = 0
 
     def change(self, key: tuple[str, Phase], by: int) -> None:
-        """So many more are in a phase, or fewer."""
+        """This many more are in a phase, or fewer."""
         before = self._counts.get(key, 0)
         count = self._counts[key] = before + by
         if key[1] == "prefill":

@@ -1,4 +1,4 @@
-"""Energy up to a moment, with what is unsure about it.
+"""Energy up to a moment, with what is uncertain about it.
 
 Two kinds of series give it: the device's own energy counter (:mod:`~llmpower.attribution.ticks.counter`) and, where
 there is none, the integral of its power (:mod:`~llmpower.attribution.readings.power`). Both answer in the same terms,
@@ -40,11 +40,11 @@ NO_TICK = -1
 class Reading(Struct, frozen=True):
     """Energy of one device up to one moment, from an origin that is the same throughout an epoch.
 
-    What is unsure about it has three parts. ``boundary_var_j2`` is of this moment alone. ``path_var_j2`` gathers on the
-    way, so a difference has the difference of it. Moments within one tick of a counter err together, since the tick's
-    total is known: ``tick`` numbers it, ``before_j2`` is the prior variance of the energy from its beginning to the
-    moment and ``within_j2`` that of all of it, and a part of it of prior variance A has variance A·(V − A)/V. Readings
-    of different epochs have no difference.
+    What is uncertain about it has three parts. ``boundary_var_j2`` is of this moment alone. ``path_var_j2`` gathers on
+    the way, so a difference has the difference of it. Moments within one tick of a counter err together, since the
+    tick's total is known: ``tick`` numbers it, ``before_j2`` is the prior variance of the energy from its beginning to
+    the moment and ``within_j2`` that of all of it, and a part of it of prior variance A has variance A·(V − A)/V.
+    Readings of different epochs have no difference.
     """
 
     energy_j: float

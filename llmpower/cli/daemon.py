@@ -98,7 +98,7 @@ import click
 @click.option(
     "--models",
     type=click.Path(path_type=Path),
-    help="Compare what requests cost with this models.json and tell of drift; read again when it changes.",
+    help="Compare what requests cost with this models.json and report drift; read again when it changes.",
 )
 def command(
     config: Path | None,

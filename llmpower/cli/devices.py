@@ -43,7 +43,7 @@ def command(backend: Backend, nvml_library: str | None, powercap_root: str, seco
 
     A period is the time between two updates of a reading, and jitter how much it varies; KNOWN TO is how exactly the
     moment of an update is seen. A latency is what one read takes, and the rate how many reads a second that allows. The
-    daemon calibrates devices by itself and keeps what it finds; this command looks anew.
+    daemon calibrates devices by itself and keeps what it finds; this command measures again.
 
     \b
     Example:

@@ -95,7 +95,7 @@ def _cpus(root: Path | None) -> Iterator[Finding]:
     zones = sorted(root.glob("intel-rapl:*")) if root.is_dir() else []
     packages = [zone for zone in zones if (zone / "name").is_file() and _name(zone).startswith("package-")]
     if not packages:
-        fix = "sudo modprobe intel_rapl_msr (AMD too); inside most virtual machines there is none to be had"
+        fix = "sudo modprobe intel_rapl_msr (AMD too); most virtual machines have none"
         yield Finding("CPU energy", ok=False, found=f"no RAPL package zone in {root}", fix=fix)
     for zone in packages:
         counter = zone / "energy_uj"

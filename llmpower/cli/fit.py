@@ -29,7 +29,9 @@ BOUNDARIES = ("gpu", "cpu", "gpu+cpu", "gpu-idle", "cpu-idle", "gpu+cpu-idle")
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
-@click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="NAME=HEADER", help="The header that holds our column NAME."
+)
 @click.option("--where", metavar="EXPR", help="Fit only rows for which EXPR holds.")
 @click.option("--form", type=click.Choice(FORMS), default="auto", show_default=True, help="The form; see above.")
 @click.option("--intercept", is_flag=True, help="Give the form paper a constant; the same as paper+intercept.")
@@ -102,9 +104,10 @@ def command(
     Forms: paper is τin + τout + τin·τout by least squares; all others are fitted to relative error and stay positive.
     cached is an engine with a KV cache, batched the same with what a batch shares, phases the same with prefill and
     decode fitted apart. recompute processes its whole context at each step (no KV cache), recompute+call adds a
-    constant for each call, roofline adds dearer tokens once a step is bound by arithmetic. quadratic is a polynomial.
+    constant for each call, roofline adds costlier tokens once a step is bound by arithmetic. quadratic is a polynomial.
     auto takes the form with the least error on cells held out one at a time, or one with fewer terms that is as good
-    within one standard error. NESTED is the error if the held-out cell has no say in that choice either (–: not known).
+    within one standard error. NESTED is the error if the held-out cell plays no part in that choice either (–: not
+    known).
 
     Fits to single queries underestimate sums: where trials vary by 10 % the total is 2 % low, where they vary by 30 % a
     sixth. --match-total scales each fit, and its held-out errors, to the total.

@@ -13,7 +13,7 @@ import click
 from llmpower.cli.layout import HANGING, filled, width
 
 NARROWEST = 20
-"""A second column of fewer cells is no column: its text goes on at the margin."""
+"""A second column of fewer cells is not a column: its text goes on at the margin."""
 
 
 class FittingFormatter(click.HelpFormatter):

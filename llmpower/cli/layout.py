@@ -101,7 +101,7 @@ def _width(table: Sequence[Sequence[str]]) -> int:
 
 def _column(name: str, cells: Sequence[str], *, number: bool) -> list[str]:
     if number:
-        # As many blanks after a number as others have digits there; what is no number ends where the column ends.
+        # As many blanks after a number as others have digits there; what is not a number ends where the column ends.
         tail = max((_fraction(cell) for cell in cells if _is_number(cell)), default=0)
         cells = [cell + " " * (tail - _fraction(cell)) if _is_number(cell) else cell for cell in cells]
     wide = max(map(width, (name, *cells)))

@@ -30,5 +30,5 @@ class FiniteRange(click.FloatRange):
         """The number; refused as others outside of the range are."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number

@@ -222,7 +222,7 @@ def _warm(journal: Journal, meter: Meter, workload: Workload, cells: Sequence[Ce
         _say(f"warming up: {settled_text(settled)}")
     if settled is None:
         return
-    # A campaign that goes on warms up anew: what is kept is how its latest trials began.
+    # A campaign that goes on warms up again: what is kept is how its latest trials began.
     for name, value in settled_notes(settled).items():
         journal.note(name, value)
     if not settled.is_steady:

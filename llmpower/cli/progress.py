@@ -21,7 +21,7 @@ _Item = TypeVar("_Item")
 
 @contextmanager
 def shown(label: str) -> Iterator[Progress | None]:
-    """What is to be told of progress, for as long as the block lasts; ``None`` where stderr is no terminal."""
+    """Where to report progress, for as long as the block lasts; ``None`` where stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -55,7 +55,7 @@ def told(items: Iterable[_Item], total: int, progress: Progress, steps: int = 20
 
 
 def counted(progress: Progress | None, stages: int) -> Callable[[], None]:
-    """What is to be called after each of so many stages."""
+    """What is to be called after each of these stages."""
     done = 0
 
     def stage() -> None:

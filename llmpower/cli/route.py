@@ -27,8 +27,12 @@ WEIGHTINGS = ("tokens", "queries")
 @click.option(
     "--models", "models_path", type=click.Path(path_type=Path), required=True, help="What llmpower fit wrote."
 )
-@click.option("--workload", "workload_source", type=click.Path(), required=True, help="A row a query; or a data set.")
-@click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
+@click.option(
+    "--workload", "workload_source", type=click.Path(), required=True, help="One row per query; or a data set."
+)
+@click.option(
+    "--column", "columns", multiple=True, metavar="NAME=HEADER", help="The header that holds our column NAME."
+)
 @click.option("--accuracy", "accuracy_path", type=click.Path(path_type=Path), help="model_name, accuracy from 0 to 1.")
 @click.option(
     "--only",
@@ -58,7 +62,7 @@ WEIGHTINGS = ("tokens", "queries")
     help="At most S GPU-seconds for all queries of the model.",
 )
 @click.option("--zeta", type=float, help="0 is accuracy alone, 1 energy alone. Give one of --zeta to --knee.")
-@click.option("--energy-budget", type=float, metavar="J", help="The most accuracy for at most so many joules.")
+@click.option("--energy-budget", type=float, metavar="J", help="The most accuracy for at most J joules.")
 @click.option("--accuracy-floor", type=float, metavar="A", help="The least energy at a mean accuracy of at least A.")
 @click.option("--joules-per-point", type=float, metavar="J", help="What a point of accuracy (1 %) is worth.")
 @click.option("--cost-budget", type=float, metavar="EUR", help="As --energy-budget, in euros by the --tariff.")
@@ -104,7 +108,7 @@ WEIGHTINGS = ("tokens", "queries")
     help="Count queries on the workers of this Dask scheduler (tcp://HOST:8786), or on processes of this machine.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the plan: FILE.csv, .parquet or .jsonl.")
-@click.option("--cells", is_flag=True, help="With -o: a row a cell and model instead of a row a query.")
+@click.option("--cells", is_flag=True, help="With -o: one row per cell and model instead of one row per query.")
 @click.option("--policy", "policy_path", type=click.Path(path_type=Path), help="Write prices for gateways: FILE.json.")
 @click.option(
     "--plot", "plot_path", type=click.Path(path_type=Path), help="Draw plan, frontier and baselines: FILE.png or .svg."
@@ -168,8 +172,8 @@ def command(
     memory, with --dask by many workers, and the plan is written by cells (docs/fleet.md).
 
     With a --tariff the workload needs timestamps, and ê is euros or grams of CO₂ in place of joules, at the rate of the
-    hour in which each query comes. The table has all three. Queries are not moved to other hours. A --policy carries
-    the rates along and decides by the clock.
+    hour in which each query comes. The table has all three. Queries are not moved to other hours. A --policy includes
+    the rates and decides by the clock.
 
     \b
     Example:

@@ -41,7 +41,7 @@ def begin_reading(
 ) -> Future[Read]:
     """Open a file, and have it read until ``context`` ends; errors wait for who asks for the result.
 
-    ``out`` is where a row a query will be written, if anywhere.
+    ``out`` is where the rows, one per query, will be written, if anywhere.
     """
     pool = ThreadPoolExecutor(1)
     # What is wrong with an option is said at once, and not when all rows are read.

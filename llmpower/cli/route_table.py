@@ -128,7 +128,7 @@ def policy_warnings(plan: RoutingPlan, tariff: Tariff | None) -> Iterator[str]:
         return
     if not tariff.day:
         last = np.datetime64(int(tariff.start[-1]), "s")
-        yield f"the policy has rates until {last}Z and an hour at most; what comes later is weighed at their mean"
+        yield f"the policy has rates until {last}Z and an hour at most; what comes later is weighted by their mean"
     elif tariff.zone is None:
         yield "the policy takes the tariff's hours for hours of UTC; name --tariff-zone where they are local ones"
 

@@ -13,7 +13,7 @@ from llmpower.exceptions import InputError
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--model-name", metavar="N", help="Name that the spans bear; by default what the model was loaded from.")
+@click.option("--model-name", metavar="N", help="Name on the spans; by default what the model was loaded from.")
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="The daemon's socket.")
 @click.option(
     "--synchronise/--no-synchronise",

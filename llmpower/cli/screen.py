@@ -1,6 +1,6 @@
 """A screen of lines that changes, by the standard library's curses: the terminal is as it was when it is left.
 
-curses knows every terminal by its description, draws only what has changed, hears of new sizes, and gives the terminal
+curses knows every terminal by its description, draws only what has changed, notices new sizes, and gives the terminal
 back on the way out, whichever way that is; see docs/decisions/061-top.md for what else there would be.
 """
 
@@ -53,7 +53,7 @@ class Screen:
         self._window.refresh()
 
     def key(self, wait_s: float) -> int | None:
-        """What was typed within so many seconds, :data:`RESIZED` where the terminal's size has changed."""
+        """What was typed within this many seconds, :data:`RESIZED` where the terminal's size has changed."""
         self._window.timeout(max(round(wait_s * 1e3), 0))
         typed = self._window.getch()
         if typed == RESIZED:

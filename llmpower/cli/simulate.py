@@ -27,14 +27,20 @@ if TYPE_CHECKING:
     "--policy", "policy_path", type=click.Path(path_type=Path), required=True, help="What llmpower route wrote."
 )
 @click.option(
-    "--workload", "workload_path", type=click.Path(path_type=Path), required=True, help="A row a query, timestamped."
+    "--workload",
+    "workload_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="One row per query, timestamped.",
 )
-@click.option("--column", "columns", multiple=True, metavar="NAME=HEADER", help="Our column NAME stands under HEADER.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="NAME=HEADER", help="The header that holds our column NAME."
+)
 @click.option(
     "--history", type=float, default=0.2, show_default=True, help="Fraction of the trace to learn from, not routed."
 )
 @click.option(
-    "--period", type=int, metavar="QUERIES", help="Shares are kept over so many; by default over all that are routed."
+    "--period", type=int, metavar="QUERIES", help="Shares are kept over this many; by default over all that are routed."
 )
 @click.option(
     "--servers",

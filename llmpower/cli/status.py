@@ -93,7 +93,7 @@ def _problems(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _models(models: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What each model costs, the dearest first."""
+    """What each model costs, the most expensive first."""
     if not models:
         return
     yield ""

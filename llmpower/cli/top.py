@@ -51,7 +51,7 @@ HELP = "q: leave   a: since the daemon began, or lately"
     help="Rates, shares and costs are of the last S seconds.",
 )
 @click.option("--once", is_flag=True, help="Print one frame, of all since the daemon began, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line at each tick; with --once, one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line at each tick; with --once, one.")
 def command(socket: Path | None, interval_s: float, window_s: float, once: bool, as_json: bool) -> None:
     """Watch watts, requests and joules per token as they come.
 
@@ -65,7 +65,7 @@ def command(socket: Path | None, interval_s: float, window_s: float, once: bool,
       OF PREDICTED  what requests cost beside their model's prediction (docs/drift.md)
 
     A figure that is not there is a dash. When the daemon goes away it says so, and goes on when it is back. Where
-    output is no terminal it prints one frame, as with --once.
+    output is not a terminal it prints one frame, as with --once.
 
     \b
     Example:

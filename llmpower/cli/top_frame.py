@@ -10,7 +10,7 @@ from llmpower.cli.watching import Tick
 from llmpower.phrases import SIMULATED_GPU, duration, plural
 
 GAUGE_WIDTH = 100
-"""From so many columns on there is room for a gauge of each device's power."""
+"""From this many columns on there is room for a gauge of each device's power."""
 
 GAUGE_CELLS, EIGHTHS = 16, ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 FEWEST_MODELS = 4
@@ -23,7 +23,7 @@ def frame(tick: Tick, *, columns: int, rows: int | None = None, note: str = "") 
 
     Args:
         tick: of :class:`~llmpower.cli.watching.Watch`.
-        columns: no line is wider than so many cells.
+        columns: no line is wider than this many cells.
         rows: there are no more lines than this; ``None``: as many as it takes.
         note: said of the daemon's absence, above figures that are not of now.
     """

@@ -3,7 +3,7 @@
 The daemon's sums only grow, so the difference of two answers over the time between is what happened then: no figure is
 averaged twice, and none is lost between ticks. Joules are booked when they are certain, which while a request runs may
 be seconds behind the present; every device says up to when it has booked, and its mean power is over that time and not
-over the clock's. Where the daemon has begun anew, so do the differences.
+over the clock's. Where the daemon has restarted, the differences start over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from llmpower.exceptions import DaemonUnreachableError, InputError
 
 MAX_MODELS, MAX_CHART_CHARS = 10, 60
-"""How many models a daemon tells of, and how much of their names beside their charts."""
+"""How many models a daemon reports, and how much of their names beside their charts."""
 
 Status = Mapping[str, Any]
 Tick = dict[str, Any]
@@ -175,7 +175,7 @@ def _device(now: Status, before: Status | None, taken_ns: int) -> Tick:
 
 def _model(now: Status, before: Status | None, since_s: float, *, crowded: bool) -> Tick:
     if before is None and crowded:
-        # It may have been there, and not been told of among dearer ones: what it did meanwhile is not known.
+        # It may have existed unreported behind more expensive ones: what it did meanwhile is not known.
         before, since_s = now, 0.0
     requests, known, tokens = (_delta(now, before, name) for name in ("requests", "known_requests", "output_tokens"))
     return {

@@ -127,7 +127,7 @@ def powercap_root_of(name: str, value: object) -> Path | None:
         return None
     root = _path(name, value)
     if root != POWERCAP_ROOT and not root.is_dir():
-        raise InputError(name, root, "is no directory; check the path, or leave it empty to take no CPU energy")
+        raise InputError(name, root, "is not a directory; check the path, or leave it empty to take no CPU energy")
     return root
 
 
@@ -239,7 +239,7 @@ def _rate(value: object) -> float:
 
 def _hold(name: str, value: object, least_s: float, most_s: float, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least_s <= value <= most_s:
-        advice = f"is no number of seconds from {least_s:g} to {most_s:g}, {what}; give one"
+        advice = f"is not a number of seconds from {least_s:g} to {most_s:g}, {what}; give one"
         raise InputError(name, value, advice)
     return float(value)
 
@@ -247,7 +247,7 @@ def _hold(name: str, value: object, least_s: float, most_s: float, what: str) ->
 def _otlp(settings: Mapping[str, Any]) -> OtlpConfig:
     address, name = settings["otlp.listen-address"], settings["otlp.model-name"]
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= MAX_STRING_CHARS):
-        raise InputError("otlp.model-name", name, f"is no name of a model; give 1 to {MAX_STRING_CHARS} characters")
+        raise InputError("otlp.model-name", name, f"is not a name of a model; give 1 to {MAX_STRING_CHARS} characters")
     # A span may arrive when nearly all of this time has passed, and its samples must still be there.
     most_s = settings["hold"] / 2
     return OtlpConfig(
@@ -265,7 +265,7 @@ def _listen_address(name: str, value: object, example: str) -> tuple[str, int]:
     bare = host.removeprefix("[").removesuffix("]")
     # int() also takes other scripts' digits, and no more than 4,300 of them.
     if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535 or (":" in bare and bare == host):
-        raise InputError(name, value, f"is no address; write HOST:PORT, such as {example}")
+        raise InputError(name, value, f"is not an address; write HOST:PORT, such as {example}")
     return bare or "0.0.0.0", int(port)
 
 

@@ -15,14 +15,14 @@ from llmpower.metrics import DeviceState, Snapshot
 from llmpower.phrases import duration, plural
 
 SILENT_S = 10.0
-"""A card that shows nothing for so long is lost, and not just being polled sparsely."""
+"""A card that shows nothing for this long is lost, and not just being polled sparsely."""
 
 SLOWED = 0.5
 """Of the rate asked for; less makes the joules of short requests noticeably less certain."""
 
-GLANCES_HZ = 2.0
-"""So many reads of a counter whose updates are followed tell of one in five at least: on an H100, whose calls are dear,
-that is what there is to be had, and nothing to fix."""
+MIDWAY_HZ = 2.0
+"""This many reads a second of a counter whose updates are followed show one in five at least: on an H100, whose calls
+are slow, no more is possible, and there is nothing to fix."""
 
 REFUSED_SHARE = 0.01
 LATE_SHARE = 0.01
@@ -93,7 +93,7 @@ def _rates(name: str, state: DeviceState) -> Iterator[Problem]:
         f"{field} {reading.effective_hz:.3g} instead of {reading.requested_hz:.3g} times a second"
         for field, reading in state.fields.items()
         if reading.effective_hz < SLOWED * reading.requested_hz
-        and not (reading.locked and reading.effective_hz >= GLANCES_HZ)
+        and not (reading.locked and reading.effective_hz >= MIDWAY_HZ)
     ]
     if slowed:
         yield Problem(f"{name} is read less often than asked for: {', '.join(slowed)}", "llmpower devices")

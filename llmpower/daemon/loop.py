@@ -160,7 +160,7 @@ class Loop:
                 key.data()
             now_s = time.monotonic()
             if intake.knocks > knocks:
-                # Somebody has something to say; however often, it is looked at no oftener than at work.
+                # A program has something to send; the loop steps no more often for it than under load.
                 knocks, next_step_s = intake.knocks, min(next_step_s, stepped_s + STEP_S)
             if now_s >= next_step_s:
                 stepped_s, next_step_s = now_s, now_s + (RESTING_STEP_S if self._resting else STEP_S)

@@ -55,6 +55,6 @@ def _watchdog_s(environ: Mapping[str, str]) -> float:
     if not text or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     if not re.fullmatch("[0-9]{1,19}", text) or not int(text):
-        logger.warning("WATCHDOG_USEC = %s is no number of microseconds: taken as no watchdog", text)
+        logger.warning("WATCHDOG_USEC = %s is not a number of microseconds: taken as no watchdog", text)
         return 0.0
     return int(text) / 1e6

@@ -19,7 +19,7 @@ MAX_WORK = 4
 MAX_CHARTS = 5
 MAX_CHART_CHARS = 60
 MAX_PATH_CHARS = 200
-"""How much is told, of the dearest, the worst and the best known: an answer must fit in a packet."""
+"""How much is reported, of the most expensive, the worst and the best known: an answer must fit in a packet."""
 
 NOT_TOLD: Mapping[str, float | None] = {}
 
@@ -46,7 +46,7 @@ def status_of(
     come with the moments that they are of, ``taken_ns`` and a device's ``booked_ns``, so that who asks twice can tell
     what has passed between.
     """
-    dearest = sorted(snapshot.models.items(), key=lambda model: -sum(model[1].energy_j.values()))[:MAX_MODELS]
+    costliest = sorted(snapshot.models.items(), key=lambda model: -sum(model[1].energy_j.values()))[:MAX_MODELS]
     return {
         "version": snapshot.version,
         "pid": os.getpid(),
@@ -80,7 +80,7 @@ def status_of(
             }
             for state in snapshot.devices
         ],
-        "models": [{"model_name": name, **_model(state)} for name, state in dearest],
+        "models": [{"model_name": name, **_model(state)} for name, state in costliest],
         "work": _work(snapshot),
         "drift": _drift(snapshot),
         "spans": {

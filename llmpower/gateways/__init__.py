@@ -1,1 +1,1 @@
-"""The online router inside gateways that are not ours: one file a gateway, and what all of them need in ``desk.py``."""
+"""The online router inside existing gateways: one file per gateway, and what all of them need in ``desk.py``."""

@@ -1,7 +1,7 @@
 """What stands between a gateway and the router: requests in characters, work in the background, a state file.
 
-A gateway has a prompt, not its tokens, and a tokenizer for every model would be dear for what is wanted. Characters are
-counted, and how many of them make a token is learnt from the usage that servers report.
+A gateway has a prompt, not its tokens, and a tokenizer for every model would be expensive for what is needed.
+Characters are counted, and how many of them make a token is learnt from the usage that servers report.
 
 Choosing and observing take microseconds and are done at once. Solving for prices and saving the state are done by
 threads of the desk's own.
@@ -60,7 +60,7 @@ class Desk:
             atexit.register(self.close)
 
     def choose(self, characters: int, label: str | None = None, at_most: float | None = None) -> str:
-        """The name of the model for a request of so many characters; see :meth:`OnlineRouter.choose`.
+        """The name of the model for a request of this many characters; see :meth:`OnlineRouter.choose`.
 
         A client's limit that allows no answer, or any, is none: -1 asks some servers for an answer of any length.
         """

@@ -1,7 +1,7 @@
 """LiteLLM's proxy routed by a policy: in its config, ``callbacks: ["llmpower.gateways.litellm.routing"]``.
 
 The proxy asks every callback before it calls a model, and lets it change the request; a request for the model
-``llmpower`` leaves here for one of the policy's. When the answer is complete, streamed or not, the proxy tells of its
+``llmpower`` leaves here for one of the policy's. When the answer is complete, streamed or not, the proxy reports its
 usage, which the router learns from. Everything else (keys, retries, fallbacks, budgets) stays LiteLLM's.
 
 A fault here must not cost a request that another could have answered: what cannot be decided goes to the policy's first
@@ -67,7 +67,7 @@ class Routing(CustomLogger):  # type: ignore[misc]  # LiteLLM is not there when 
 
 
 def count_characters(data: dict[str, Any]) -> int:
-    """Of all text of a chat's messages, a completion's prompt, or an input; what is no text counts nothing."""
+    """Of all text of a chat's messages, a completion's prompt, or an input; what is not text counts nothing."""
     return _characters([data.get("messages"), data.get("prompt"), data.get("input"), data.get("instructions")])
 
 

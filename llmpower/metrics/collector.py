@@ -80,7 +80,7 @@ def _inference(snapshot: Snapshot) -> Iterator[Metric]:
 def _sampler(sampler: SamplerState) -> Iterator[Metric]:
     rate = GaugeMetricFamily(
         "llmpower_sampler_effective_hertz",
-        "Reads per second of each field, at most; fewer than asked for when calls are dear or no span runs.",
+        "Reads per second of each field, at most; fewer than asked for when calls are slow or no span runs.",
         labels=("source",),
     )
     for source, hertz in sorted(sampler.effective_hz.items()):

@@ -48,7 +48,7 @@ def drift_families(drift: DriftState) -> Iterator[Metric]:
         spans.add_metric(labels, chart.spans)
     outcomes = CounterMetricFamily(
         "llmpower_model_comparisons",
-        "Spans held against the models of --models, by what came of it: compared, or why not.",
+        "Spans compared with the models of --models, by outcome: compared, or why not.",
         labels=("outcome",),
     )
     for outcome, count in drift.outcomes.items():

@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             asked = urlsplit(self.path)
         except ValueError:  # such as http://[
-            self._send(400, _PLAIN, b"That is no path.\n")
+            self._send(400, _PLAIN, b"That is not a path.\n")
             return
         match asked.path:
             case "/metrics":

@@ -106,7 +106,7 @@ def _parse(file: Path) -> Mapping[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(OPTION, file, "is no table of settings; it begins with a key such as tls_server_config:")
+        raise InputError(OPTION, file, "is not a table of settings; it begins with a key such as tls_server_config:")
     return content
 
 
@@ -126,19 +126,19 @@ class _Table:
     def table(self, key: str, keys: tuple[str, ...] | None) -> _Table:
         value = self.content.get(key)
         if value is not None and not isinstance(value, dict):
-            raise self.wrong(key, "is no table; indent its keys below it")
+            raise self.wrong(key, "is not a table; indent its keys below it")
         return _Table(self.file, f"{self.path}{key}.", value or {}, keys)
 
     def text(self, key: str) -> str | None:
         value = self.content.get(key)
         if value is not None and not (isinstance(value, str) and value):
-            raise self.wrong(key, "is no text; write it in quotes")
+            raise self.wrong(key, "is not text; write it in quotes")
         return value
 
     def texts(self, key: str) -> list[str]:
         value = self.content.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise self.wrong(key, "is no list of texts; write one a line, after a dash")
+            raise self.wrong(key, "is not a list of strings; write one per line, after a dash")
         return value or []
 
     def boolean(self, key: str) -> bool:
@@ -240,7 +240,7 @@ def _hash(users: _Table, name: str) -> bytes:
     if not isinstance(value, str) or not _BCRYPT.fullmatch(value):
         raise users.wrong(name, "is no bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
     if not name or ":" in name:
-        raise users.wrong(name, "is no user name; it must not be empty or hold a colon")
+        raise users.wrong(name, "is not a user name; it must not be empty or hold a colon")
     return value.encode("ascii")
 
 

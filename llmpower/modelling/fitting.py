@@ -45,7 +45,7 @@ def fit(
     """Fit energy and runtime of every model in ``measurements``.
 
     Args:
-        measurements: one row a span, with ``model_name``, ``input_tokens``, ``output_tokens``, ``runtime_s`` [s]
+        measurements: one row per span, with ``model_name``, ``input_tokens``, ``output_tokens``, ``runtime_s`` [s]
             and ``gpu_energy_j`` or ``energy_j`` [J]. Rows whose energy is empty are left out and counted in the
             fits' warnings. ``gpu_energy_std_j`` [J], where there is such a column, says how sure each row is;
             ``batch_size`` and ``concurrency`` matter to the form ``batched``; ``prefill_energy_j``,

@@ -105,7 +105,7 @@ class Quadratic(Form):
 
 @dataclass(frozen=True)
 class Cached(Form):
-    """Decoding with a KV cache, as every serving engine does it: prefill once, then one token a step.
+    """Decoding with a KV cache, as every serving engine does it: prefill once, then one token per step.
 
         E = p0 + p1·τin + p2·τin² + d0·τout + d1·(τin·τout + τout(τout−1)/2)
 
@@ -137,7 +137,7 @@ class Batched(Form):
         E = p0/B + p1·τin + p2·τin² + d0·τout/B + d2·τout + d1·(τin·τout + τout(τout−1)/2)
 
     Joules of **one** request of τin and τout tokens that is served in a batch, or at a concurrency, of B such
-    requests; the batch as a whole takes B times that, and so many seconds. d0 a step (reading the weights), d2 a
+    requests; the batch as a whole takes B times that, in joules as in seconds. d0 a step (reading the weights), d2 a
     decoded token in it. Unless told otherwise a prediction is for a request alone, B = 1.
     """
 

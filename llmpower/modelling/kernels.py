@@ -43,7 +43,7 @@ HELD_ROWS = 1 << 16
 """Of a model: their sums take about as long as what is made of them. Of more, all threads had better sum."""
 
 MORE_TALLIES = 4
-"""Beyond a first one: the more, the sooner are first sums there, and the oftener are rows looked through."""
+"""Beyond a first one: the more, the sooner the first sums are ready, and the more often rows are looked through."""
 
 assert (len(LENGTHS), len(PHASES)) == (lib.LLMPOWER_LENGTHS, lib.LLMPOWER_PHASES)
 assert (len(SPANNED), len(SUMS)) == (lib.LLMPOWER_SPANNED, lib.LLMPOWER_SUMS)
@@ -135,7 +135,7 @@ class Summer:
         self.n_models = max(self.n_models, n_models)
 
     def _plan(self, n_models: int) -> None:
-        """Which of about so many models are summed after others."""
+        """Which of about this many models are summed after others."""
         threads = len(self._pools) - 1
         if threads and 0 < self._held_rows <= HELD_ROWS * n_models:
             turns = 1 + MORE_TALLIES // threads

@@ -29,7 +29,7 @@ RIDGE_TOKENS = 256
 
 @dataclass(frozen=True)
 class Recompute(Form):
-    """A step costs a constant, something a token of its context, and something a pair of them.
+    """A step costs a constant, something per token of its context, and something per pair of them.
 
     E = Σ_{k<τout} (e0 + a·c + b·c²),   c = τin + k
     """
@@ -43,7 +43,7 @@ class Recompute(Form):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """e0 a step, a a token of context, b a pair of tokens of context."""
+        """e0 per step, a per token of context, b per pair of tokens of context."""
         return ("e0", "a", "b")
 
     @property
@@ -58,7 +58,7 @@ class Recompute(Form):
 
 @dataclass(frozen=True)
 class RecomputeCall(Recompute):
-    """The same, and a constant a call: tokenizing, launching, what the device draws before the first step.
+    """The same, and a constant per call: tokenizing, launching, what the device draws before the first step.
 
     E = p0 + Σ_{k<τout} (e0 + a·c + b·c²),   c = τin + k
     """

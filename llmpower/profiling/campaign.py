@@ -228,7 +228,7 @@ class Campaign:
 
 
 def _shapes(cells: Iterable[Cell]) -> list[Cell]:
-    """One cell for each shape of prompt: a first call of a shape is many times dearer than the next.
+    """One cell for each shape of prompt: a first call of a shape costs many times as much as the next.
 
     The one with the fewest output tokens, since a warm-up need not be long.
     """

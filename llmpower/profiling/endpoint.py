@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's API: how to make it read and write so many tokens, and what it says it did.
+"""A server that speaks OpenAI's API: how to make it read and write an exact number of tokens, and what it says it did.
 
 The API counts tokens in ``usage`` and takes text. A prompt here is a row of single letters, drawn at random: a letter
 after a space is one token to nearly every tokenizer, and prompts that share no beginning are served by no prefix cache.
@@ -107,7 +107,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise InputError(OPTION, self.url, "is no address of a server; write http://HOST:PORT")
+            raise InputError(OPTION, self.url, "is not an address of a server; write http://HOST:PORT")
         self._base = self.url.rstrip("/")
         if not self._base.endswith("/v1"):
             self._base += "/v1"
@@ -117,7 +117,7 @@ class Endpoint:
         self.dialect, self.is_exact = self._agree()
 
     def complete(self, letters: int, output_tokens: int, on_first_token: Callable[[], object] = lambda: None) -> Usage:
-        """Have a prompt of so many letters answered with so many tokens; may be called by several threads.
+        """Have a prompt of this many letters answered with this many tokens; may be called by several threads.
 
         Raises:
             EndpointRefusedError: the server says no, or breaks off.

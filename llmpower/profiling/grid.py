@@ -42,7 +42,7 @@ def parse_lengths(option: str, text: str) -> tuple[int, ...]:
     """``"8,16,32"`` as written, ``"8..2048"`` by doubling; both may be mixed. Ascending, each once.
 
     Raises:
-        InputError: a part is no positive integer, or a range that doubling does not end exactly.
+        InputError: a part is not a positive integer, or a range that doubling does not end exactly.
     """
     lengths: set[int] = set()
     for part in text.split(","):

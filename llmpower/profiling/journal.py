@@ -43,7 +43,7 @@ class Journal:
     """A journal that is open for appending. ``trials`` (by span id), ``skipped`` and ``notes`` are what it held
     when it was opened.
 
-    Without ``resume`` a complete journal is started anew, and an incomplete one is not touched. ``asked`` is what the
+    Without ``resume`` a complete journal is started over, and an incomplete one is not touched. ``asked`` is what the
     campaign is asked for from here on, JSON types by name, for :func:`asked_before`.
 
     Raises:

@@ -110,7 +110,7 @@ def load_model(source: Source, *, device: str = "auto", dtype: str = "auto") -> 
 def quieten_transformers() -> None:
     """Keep libraries' advice on decoding and downloads out of a campaign's own words, for the whole process.
 
-    The hub's client would tell of every request that it tries again; the last one's failure is an error of ours.
+    The hub's client would log every request that it retries; the last one's failure is reported as our own error.
     """
     set_verbosity_error()  # type: ignore[no-untyped-call] # transformers leaves it untyped
     quieten_hub()  # type: ignore[no-untyped-call] # the same

@@ -2,7 +2,7 @@
 
 One request must be one span. A server under ``llmpower run``, or vLLM that exports OpenTelemetry, tells the daemon of
 each request by itself, with the moments at which the model really ran; a second span around the same time would take
-half of its joules. So one request is sent in silence first: if the daemon hears of it (:func:`is_heard`), trials are
+half of its joules. So one request is sent alone first: if the daemon learns of it (:func:`is_heard`), trials are
 :class:`ServerSpans`, looked up in the daemon's store. If it does not, they are :class:`ClientSpans`.
 """
 
@@ -28,7 +28,7 @@ from llmpower.store import iter_rows
 from llmpower.types import Span
 
 HEARD_S = 8.0
-"""How long the daemon may take to hear of a request: OpenTelemetry's senders wait 5 s for more."""
+"""How long the daemon may take to learn of a request: OpenTelemetry's senders wait 5 s for more."""
 
 _POLL_S = 0.2
 _CLOCKS_S = 0.1
@@ -39,7 +39,7 @@ _ENERGIES = ("gpu_energy_j", "cpu_energy_j", "gpu_energy_std_j", "cpu_energy_std
 
 
 def is_heard(status: Callable[[], Mapping[str, Any]], endpoint: Endpoint, within_s: float = HEARD_S) -> bool:
-    """Whether the daemon hears of a request by itself, in so many seconds, while nobody else is measured."""
+    """Whether the daemon learns of a request by itself, within this many seconds, while nobody else is measured."""
     before = _spans(status())
     endpoint.complete(8, _WARM_UP_TOKENS)
     deadline_s = time.monotonic() + within_s

@@ -103,7 +103,7 @@ class Meter:
 
 
 def idle_power_w(meter: Meter, seconds: float) -> float | None:
-    """Mean power of all GPUs over so many seconds of doing nothing; ``None`` for none."""
+    """Mean power of all GPUs over this many seconds of doing nothing; ``None`` for none."""
     if seconds <= 0:
         return None
     time.sleep(CALM_S)

@@ -41,9 +41,9 @@ class Factors:
                 raise InputError(option, value, f"is a number from {least} up")
 
     def cost(self, energy_j: float) -> float:
-        """Euros of so many joules of the servers' devices."""
+        """Euros of this many joules of the servers' devices."""
         return energy_j / J_PER_KWH * self.pue * self.price_per_kwh
 
     def carbon_g(self, energy_j: float) -> float:
-        """Grams of CO₂ equivalents of so many joules."""
+        """Grams of CO₂ equivalents of this many joules."""
         return energy_j / J_PER_KWH * self.pue * self.carbon_g_per_kwh

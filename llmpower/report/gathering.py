@@ -2,7 +2,7 @@
 
 A page of 50,000 dots is slow to open and shows a blot. Rows of like lengths become one point: trials of one cell where
 a campaign measured a grid, and else all rows within the same fraction of an octave in either length. The median and the
-tenth and ninetieth percentile of what was measured stay; nothing is drawn by chance, so the same rows give the same
+tenth and ninetieth percentile of what was measured stay; nothing is drawn at random, so the same rows give the same
 picture.
 """
 

@@ -165,7 +165,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Where there is no clipboard to be had, what is selected can still be copied.
+      // Where no clipboard is available, what is selected can still be copied.
       const area = document.createElement("textarea");
       area.value = text;
       document.body.append(area);

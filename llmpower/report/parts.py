@@ -54,7 +54,7 @@ def _figure(
     title: str,
     caption: str,
 ) -> Iterator[Figure]:
-    """A bar a model, all bars of the same length; none where no row tells both parts."""
+    """One bar per model, all of the same length; none where no row has both parts."""
     if not {"model_name", *columns} <= set(measurements.columns):
         return
     first, second = (floats(measurements, column) for column in columns)

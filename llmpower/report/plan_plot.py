@@ -50,7 +50,7 @@ def check_plot(path: Path, option: str = "--plot") -> None:
 
 
 def save_plan_plot(plan: RoutingPlan, points: pd.DataFrame, path: Path, option: str = "--plot") -> None:
-    """Draw ``plan`` on the frontier ``points`` (``energy_j`` and the plan's accuracy, a row a point) into ``path``.
+    """Draw ``plan`` on the frontier ``points`` (``energy_j`` and the plan's accuracy, one row per point) into ``path``.
 
     Raises:
         InputError: ``path`` cannot be written, or the plan has no accuracy to be drawn against.

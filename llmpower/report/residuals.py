@@ -31,7 +31,7 @@ TITLES = {"energy": "Energy", "runtime": "Runtime"}
 
 
 def predicted_figures(judged: Sequence[Judged]) -> Iterator[Figure]:
-    """Measured against predicted with intervals, for energy and for runtime; a panel a model."""
+    """Measured against predicted with intervals, for energy and for runtime; one panel per model."""
     for target in ("energy", "runtime"):
         ours = [j for j in judged if j.target == target]
         if not ours:
@@ -41,7 +41,7 @@ def predicted_figures(judged: Sequence[Judged]) -> Iterator[Figure]:
         yield Figure(
             name=f"predicted-{target}",
             title=f"{TITLES[target]}: measured against predicted",
-            alt=f"Measured against predicted {target} in {unit} on logarithmic axes, a panel a model: "
+            alt=f"Measured against predicted {target} in {unit} on logarithmic axes, one panel per model: "
             + "; ".join(f"{points.j.label} {points.verdict()}" for points in drawn)
             + ".",
             caption=f"A point is {_gathered(drawn)}: upwards from the 10th to the 90th percentile of what was measured,"

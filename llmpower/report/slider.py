@@ -96,7 +96,7 @@ def saved(plans: Plans, step: Step) -> str:
     text = f"{percent(less)} less {aim} than the most accurate plan, for {points}"
     if step.flat is None:
         return text
-    # Of equal plans the one may be the dearer by a sum's rounding.
+    # Of equal plans one may be the costlier by a sum's rounding.
     by_hours = max(0.0, 1 - amount / plans.amount(step.flat))
     return f"{text}; {percent(by_hours)} less than at the same accuracy without a look at the hours"
 

@@ -61,7 +61,7 @@ THEME: dict[str, Any] = {
 
 
 def colour(names: Sequence[str]) -> alt.Color:
-    """The models' colours, by their place among ``names``; beyond eight they begin anew, and names remain."""
+    """The models' colours, by their place among ``names``; beyond eight they start over, and names remain."""
     import altair as alt
 
     return alt.Color("model:N", title=None).scale(domain=list(names), range=[drawn for _, drawn in legend(names)])

@@ -1,7 +1,7 @@
 """Calibrates devices while they are sampled, and keeps what it finds across restarts.
 
 A device is known by its UUID, its name and its driver's version: a new driver may have another cadence, so it is
-watched anew. The file is JSON, is replaced whole, and is a cache: one that cannot be read costs three seconds.
+watched again. The file is JSON, is replaced whole, and is a cache: one that cannot be read costs three seconds.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _entries(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        logger.warning("%s cannot be used (%s: %s); the devices are calibrated anew", path, type(error).__name__, error)
+        logger.warning("%s cannot be used (%s: %s); devices are calibrated again", path, type(error).__name__, error)
         return {}
     return entries
 

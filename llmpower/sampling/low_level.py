@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.sampling import _sampler  # type: ignore[attr-defined]  # compiled from csrc/llmpower.h
-from llmpower.types import DEAR_NS, EPOCH_STATUS, Field
+from llmpower.types import EPOCH_STATUS, SLOW_READ_NS, Field
 
 ffi: Any = _sampler.ffi
 lib: Any = _sampler.lib
@@ -45,7 +45,7 @@ SAMPLE_DTYPE = np.dtype(
 )
 assert list(Field) == [lib.LLMPOWER_ENERGY, lib.LLMPOWER_POWER_INSTANT, lib.LLMPOWER_POWER_AVERAGE]
 assert EPOCH == EPOCH_STATUS, "a mark in C is none to those who read samples"
-assert lib.LLMPOWER_DEAR_NS == DEAR_NS, "the sampler glances where nobody takes it for glances"
+assert lib.LLMPOWER_SLOW_READ_NS == SLOW_READ_NS, "the sampler reads midway where nobody expects it to"
 assert SAMPLE_DTYPE.itemsize == ffi.sizeof("struct llmpower_sample"), "the layout in llmpower.h has changed"
 
 

@@ -181,7 +181,7 @@ class Sampler:
     def drain(self) -> NDArray[np.void]:
         """What was read since the last drain: an array of :data:`SAMPLE_DTYPE`, shape (n,), GPUs before CPU packages.
 
-        Of each device the oldest comes first. A row with status :data:`~llmpower.sampling.EPOCH` is no read but a
+        Of each device the oldest comes first. A row with status :data:`~llmpower.sampling.EPOCH` is not a read but a
         mark: values of that device and field before and after it cannot be compared.
         """
         handle = self._open_handle()

@@ -17,7 +17,7 @@ KINDS: tuple[DeviceKind, ...] = ("gpu", "cpu_package", "dram")
 class Channel:
     """One polled (device, field) pair and how its reads go.
 
-    ``effective_hz`` is the rate in effect, lower than ``requested_hz`` when calls are dear. ``locked`` says that reads
+    ``effective_hz`` is the rate in effect, lower than ``requested_hz`` when calls are slow. ``locked`` says that reads
     come when updates are due; then ``period_s`` and ``jitter_s`` are those of the updates. ``edge_width_s`` is how
     closely the latest updates are known, ``None`` before the first. ``in_call_s`` is how long the read that has not
     come back has taken so far, ``None`` between reads; ``silent_s`` is the time since one came back.

@@ -54,7 +54,7 @@ class SpanSink(Protocol):
 
 
 class SpanClient:
-    """A lazy connection to the daemon, shared by all threads of a process and made anew in a forked child.
+    """A lazy connection to the daemon, shared by all threads of a process and rebuilt in a forked child.
 
     ``socket_path`` ``None`` means :func:`default_socket_path`, looked up at each attempt to connect, so that a
     daemon started later is found. Attempts are at least ``retry_after_s`` apart.
@@ -139,7 +139,7 @@ class SpanClient:
             return None
 
     def _keep(self, packet: bytes | None, *, spans: int = 0) -> bool:
-        """Whether it, so many finished spans, is in the spool. After a failure it is tried again after a while."""
+        """Whether it, this many finished spans, is in the spool. After a failure it is tried again after a while."""
         if packet is None:
             return False
         with self._lock:

@@ -144,7 +144,7 @@ class OpenSpan:
     def measurement(self, timeout_s: float = WAIT_S) -> Measurement | None:
         """All that was measured of the span, once it is; ``None`` before its end, and where that is not known in time.
 
-        Whoever measures is asked anew by each call, until there is an answer; it is kept.
+        Whoever measures is asked again by each call, until there is an answer; it is kept.
         """
         if self._measurement is None and self._span is not None and isinstance(self._client, MeasuringSink):
             self._measurement = self._client.measurement(self._span, timeout_s)
@@ -183,7 +183,7 @@ class OpenSpan:
     def _waited_for(self) -> Measurement | None:
         if self._span is None:
             return None
-        # Where it was waited for in vain, the next property does not wait again.
+        # Where waiting brought nothing, the next property does not wait again.
         timeout_s, self._patience_s = self._patience_s, 0.0
         return self.measurement(timeout_s)
 

@@ -68,7 +68,7 @@ class SpoolWriter:
         self._max_segments = max_segments
         self._max_bytes = max_bytes
         self.segments = 0
-        """So many were begun."""
+        """This many were begun."""
         self._program = program or uuid.uuid4().hex
         self._descriptor = -1
         self._size_bytes = 0

@@ -234,7 +234,7 @@ def _packet_of(message: Message) -> Struct:
 
 
 def _as_dict(attributes: Mapping[str, str]) -> dict[str, str]:
-    """As JSON has them; what is no mapping is left for the bounds to refuse."""
+    """As JSON has them; what is not a mapping is left for the bounds to refuse."""
     return dict(attributes) if isinstance(attributes, Mapping) else attributes
 
 

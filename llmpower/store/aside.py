@@ -37,7 +37,7 @@ def set_aside(path: Path, now: datetime) -> Path:
 
 
 def _free_name(path: Path) -> Path:
-    """The path, or with a number from 2 on behind it, that is no file's and no log's name yet."""
+    """The path, or with a number from 2 on behind it, that is not a file's and no log's name yet."""
     found, number = path, 1
     while any(_beside(found, suffix).exists() for suffix in SUFFIXES):
         number += 1

@@ -6,7 +6,7 @@ at once. What is new it knows from the data set itself, and nothing else is kept
 - A file is called after its first and last row, and the last one's span: ``17-2301-5f3a90c1.parquet``. Rows get their
   numbers in the order in which they are stored, so where a day's last row has its file, the day is complete.
 - Where it has none, the spans of that day's files are read, and rows that are not among them make another file. So a
-  store that was made anew, whose rows count from 1 again, or a second store of the same host loses nothing.
+  store that was recreated, whose rows count from 1 again, or a second store of the same host loses nothing.
 
 A file is written under a name that readers pass over, and renamed when it is whole.
 """
@@ -42,7 +42,7 @@ _REALS = re.compile(r"_(s|j)$")
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What a run added: so many ``rows`` in so many ``files``."""
+    """What a run added: this many ``rows`` in this many ``files``."""
 
     rows: int
     files: int

@@ -22,7 +22,7 @@ Row = tuple[object, ...]
 
 
 def insert(rows: int) -> str:
-    """The statement that inserts so many rows; a span that is there already stays as it is."""
+    """The statement that inserts this many rows; a span that is there already stays as it is."""
     row = f"({', '.join('?' * len(COLUMNS))})"
     values = ", ".join([row] * rows)
     return f"INSERT INTO measurements ({', '.join(COLUMNS)}) VALUES {values} ON CONFLICT (span_id) DO NOTHING"

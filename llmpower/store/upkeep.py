@@ -45,7 +45,7 @@ def sizes(store: Store) -> Sizes:
 
 
 def delete_before(store: Store, moment: datetime, rows: int) -> int:
-    """Delete at most so many spans that began before ``moment``, the oldest first; return how many it were.
+    """Delete at most this many spans that began before ``moment``, the oldest first; return how many it were.
 
     Raises:
         StoreError: none was deleted.
@@ -56,7 +56,7 @@ def delete_before(store: Store, moment: datetime, rows: int) -> int:
 
 
 def delete_first(store: Store, rows: int) -> int:
-    """Delete at most so many spans, those stored first; return how many it were.
+    """Delete at most this many spans, those stored first; return how many it were.
 
     Raises:
         StoreError: none was deleted.
@@ -67,7 +67,7 @@ def delete_first(store: Store, rows: int) -> int:
 
 
 def give_back(store: Store, pages: int) -> None:
-    """Cut at most so many empty pages off the file; it shrinks once the log is folded in.
+    """Cut at most this many empty pages off the file; it shrinks once the log is folded in.
 
     Raises:
         StoreError: nothing was given back.
@@ -99,7 +99,7 @@ def gives_back(store: Store) -> bool:
 
 
 def rewrite(store: Store) -> None:
-    """Write the file anew so that it gives pages back; takes as long as copying it, and as much room twice over.
+    """Rewrite the file so that it gives pages back; takes as long as copying it, and twice the room.
 
     Raises:
         StoreError: it stays as it was.

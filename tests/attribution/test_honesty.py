@@ -78,7 +78,7 @@ def settled(script: Script, *, counter: bool = True) -> Iterator[tuple[float, fl
 
 
 def taught(idle_s: float, count: int, gap_s: float, span_s: float) -> tuple[Script, int]:
-    """A script of so many requests, and how many there are before them.
+    """A script of this many requests, and how many there are before them.
 
     What the device has done before teaches what its phases draw.
     """
@@ -135,5 +135,5 @@ def test_a_step_amid_windows_is_placed_where_the_ticks_beside_it_say(step_s: flo
     script.run(IDLE_W, 1.0)
 
     measured_j, _, true_j = np.array(list(settled(script))).T
-    amid = slice(5, 13)
-    assert np.max(np.abs(measured_j - true_j)[amid] / true_j[amid]) < 0.02
+    middle = slice(5, 13)
+    assert np.max(np.abs(measured_j - true_j)[middle] / true_j[middle]) < 0.02

@@ -1,4 +1,4 @@
-"""A campaign and its grid in turns: a machine that grows slower while they are measured does so under both."""
+"""A campaign and its grid, interleaved: a machine that becomes slower while they are measured affects both."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def test_who_knows_the_grids_model_but_for_one_factor_is_off_by_what_the_trials_
         ],
         columns=["model_name", "input_tokens", "output_tokens", "runtime_s", "gpu_energy_j"],
     )
-    grid, dear = grids.Grid("test", "m", "cached", rows), list(rows.index[2::9])
+    grid, costly = grids.Grid("test", "m", "cached", rows), list(rows.index[2::9])
     off = [abs(1.1 / by - 1) for by in factors]
-    assert judging.one_factor(grid, dear) == pytest.approx(np.mean(off), rel=1e-6)
-    assert judging.anew(grid, dear) == pytest.approx(np.mean(off), rel=1e-6)
+    assert judging.one_factor(grid, costly) == pytest.approx(np.mean(off), rel=1e-6)
+    assert judging.anew(grid, costly) == pytest.approx(np.mean(off), rel=1e-6)
 
 
 def real(grids: ModuleType, rows: pd.DataFrame, *, together: bool) -> Any:

@@ -131,7 +131,7 @@ def test_doctor_finds_a_card_and_a_package(tmp_path: Path) -> None:
 def test_a_powercap_root_that_is_not_there_is_refused(command: str, tmp_path: Path) -> None:
     done = run(command, "--powercap-root", str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"powercap-root = {tmp_path / 'none'}: is no directory; check the path" in done.stderr
+    assert f"powercap-root = {tmp_path / 'none'}: is not a directory; check the path" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -135,7 +135,7 @@ def test_a_daemons_store_is_a_source(
     [
         (["none.csv"], "llmpower: error: SOURCE = none.csv: no such file; check the path"),
         (["{grid}", "--form", "recompute", "--intercept"], "--intercept = recompute: only the form paper"),
-        (["{grid}", "--where", "tokens > 3"], "--where = tokens > 3: tokens is no column here"),
+        (["{grid}", "--where", "tokens > 3"], "--where = tokens > 3: tokens is not a column here"),
         (["{grid}", "--where", "output_tokens == 8"], "output_tokens = 8: every row of large has this"),
         (["{grid}", "--boundary", "cpu"], "column = cpu_energy_j: is missing"),
         (["{grid}", "--group-by", "host"], "--group-by = host: must contain model_name"),

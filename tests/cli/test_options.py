@@ -1,4 +1,4 @@
-"""Numbers on the command line, in every command: what is no finite number of its range is refused by Click already."""
+"""Numbers on the command line, in every command: what is not a finite number in range is refused by Click already."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Measurements with a first call that is too dear, models of the others, queries and accuracies."""
+    """Measurements with a first call that is too expensive, models of the others, queries and accuracies."""
     path = tmp_path_factory.mktemp("report")
     rows = [
         {

@@ -26,7 +26,7 @@ def ticked(*answers: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def crowd(devices: int, models: int, **changes: Any) -> dict[str, Any]:
-    """A tick of a machine with so many of each."""
+    """A tick of a machine with this many of each."""
     status = answer(**changes)
     status["devices"] = [status["devices"][0] | {"uuid": f"GPU-{number}"} for number in range(devices)]
     status["models"] = [status["models"][0] | {"model_name": f"model-{number}"} for number in range(models)]

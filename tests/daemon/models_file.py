@@ -11,7 +11,7 @@ from llmpower.modelling import Fit, HeldOut, WorkloadModel, save_models
 
 
 def make_fit(per_output_token: float, **changes: Any) -> Fit:
-    """Of the form ``cached``: so many joules or seconds an output token, and nothing else."""
+    """Of the form ``cached``: this many joules or seconds an output token, and nothing else."""
     values: dict[str, Any] = {
         "form": "cached",
         "terms": ("p0", "p1", "p2", "d0", "d1"),

@@ -32,7 +32,7 @@ def test_a_watchdog_that_is_none_is_said_and_no_reason_not_to_measure(
     text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert Notifier({"WATCHDOG_USEC": text}).watchdog_s == 0
-    assert f"WATCHDOG_USEC = {text} is no number of microseconds" in caplog.text
+    assert f"WATCHDOG_USEC = {text} is not a number of microseconds" in caplog.text
     caplog.clear()
     assert Notifier({"WATCHDOG_USEC": text, "WATCHDOG_PID": "1"}).watchdog_s == 0
     assert caplog.text == "", "it is another's"

@@ -96,17 +96,17 @@ def test_the_answer_of_the_largest_node_on_its_worst_day_fits_in_a_packet(
     assert len(told["work"]) == MAX_WORK
 
 
-def test_what_a_model_costs_is_told_dearest_first(make_measurement: Callable[..., Measurement]) -> None:
+def test_what_a_model_costs_is_told_most_expensive_first(make_measurement: Callable[..., Measurement]) -> None:
     accounts = ModelAccounts()
     accounts.add(make_measurement(1, model_name="cheap", gpu_energy_j=10.0))
     accounts.book("cheap", "decode", "gpu", 10.0)
-    accounts.add(make_measurement(2, model_name="dear", gpu_energy_j=60.0))
-    accounts.add(make_measurement(3, model_name="dear", gpu_energy_j=20.0))
-    accounts.book("dear", "decode", "gpu", 80.0)
+    accounts.add(make_measurement(2, model_name="costly", gpu_energy_j=60.0))
+    accounts.add(make_measurement(3, model_name="costly", gpu_energy_j=20.0))
+    accounts.book("costly", "decode", "gpu", 80.0)
     accounts.add(make_measurement(4, model_name="unknown", gpu_energy_j=None, quality="unavailable", output_tokens=0))
     assert status(Snapshot(version="1", backend="nvml", models=accounts.freeze()))["models"] == [
         {
-            "model_name": "dear",
+            "model_name": "costly",
             "requests": 2,
             "energy_j": 80.0,
             "known_requests": 2,

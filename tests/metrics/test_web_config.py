@@ -86,13 +86,13 @@ def test_without_a_word_on_versions_tls_1_2_is_the_oldest(authority: Authority) 
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("- a\n- b", "is no table of settings"),
+        ("- a\n- b", "is not a table of settings"),
         ("tls_server_config: [", "is not YAML (line 1)"),
         ("tls_sever_config: {}", "tls_sever_config means nothing here; the keys are tls_server_config"),
-        ("tls_server_config: yes", "tls_server_config is no table"),
+        ("tls_server_config: yes", "tls_server_config is not a table"),
         ("tls_server_config: {cert: x}", "tls_server_config.cert means nothing here"),
         ("tls_server_config: {cert_file: server.pem}", "tls_server_config.cert_file and key_file are both needed"),
-        ("tls_server_config: {cert_file: 7, key_file: server.key}", "tls_server_config.cert_file is no text"),
+        ("tls_server_config: {cert_file: 7, key_file: server.key}", "tls_server_config.cert_file is not text"),
         ("tls_server_config: {cert_file: none.pem, key_file: server.key}", "cannot be read (No such file"),
         ("tls_server_config: {cert_file: server.key, key_file: server.key}", "are no matching PEM pair"),
         ("tls_server_config: {cert_file: server.pem, key_file: other.key}", "are no matching PEM pair"),
@@ -102,7 +102,7 @@ def test_without_a_word_on_versions_tls_1_2_is_the_oldest(authority: Authority) 
         ("tls_server_config: {SERVER, client_auth_type: RequireAndVerifyClientCert}", "client_ca_file and a client_"),
         ("tls_server_config: {SERVER, client_ca_file: server.pem}", "client_ca_file and a client_auth_type"),
         ("tls_server_config: {SERVER, client_allowed_sans: [a]}", "client_allowed_sans needs client_ca_file"),
-        ("tls_server_config: {SERVER, client_allowed_sans: a}", "client_allowed_sans is no list of texts"),
+        ("tls_server_config: {SERVER, client_allowed_sans: a}", "client_allowed_sans is not a list of strings"),
         ("tls_server_config: {SERVER, cipher_suites: [TLS_ECDHE_RSA_WITH_ROT13]}", "has none that OpenSSL offers"),
         (
             "tls_server_config: {SERVER, cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_A_WITH_B]}",
@@ -113,7 +113,7 @@ def test_without_a_word_on_versions_tls_1_2_is_the_oldest(authority: Authority) 
         ("http_server_config: {http2: perhaps}", "http_server_config.http2 is neither true nor false"),
         ("http_server_config: {headers: {Server: x}}", "http_server_config.headers.Server means nothing here"),
         ('http_server_config: {headers: {X-Frame-Options: "a\\r\\nb"}}', "is no header value"),
-        ('basic_auth_users: {"a:b": "HASH"}', "is no user name"),
+        ('basic_auth_users: {"a:b": "HASH"}', "is not a user name"),
         ("basic_auth_users: {1: x}", "basic_auth_users.1 means nothing here"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_table_read_in_stretches_is_one_table(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("group_by", "complaint"), [(["model_name", "host"], "host: is no column"), (["system"], "must contain")]
+    ("group_by", "complaint"), [(["model_name", "host"], "host: is not a column"), (["system"], "must contain")]
 )
 def test_group_by_refusals(group_by: list[str], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):

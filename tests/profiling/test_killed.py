@@ -34,7 +34,7 @@ def trials_in(journal: Path) -> list[dict[str, object]]:
 
 
 def kill_after(campaign: Program, journal: Path, trials: int) -> None:
-    """Kill it once there are so many trials."""
+    """Kill it once there are this many trials."""
     wait_until(lambda: len(trials_in(journal)) >= trials or not campaign.runs, "some trials are done", 120)
     assert campaign.runs, campaign.log
     campaign.process.send_signal(signal.SIGKILL)

@@ -60,7 +60,7 @@ def plans(models: list[WorkloadModel]) -> Plans:
 
 @pytest.fixture(scope="session")
 def tariff() -> Tariff:
-    """Prices that are dear in the evening, and carbon that is low at noon."""
+    """Prices that are high in the evening, and carbon that is low at noon."""
     hour = np.arange(24)
     per_kwh = {"eur_per_kwh": 0.1 + 0.2 * (hour >= 17), "g_co2_per_kwh": np.where(abs(hour - 12) < 4, 50.0, 400.0)}
     return Tariff(True, hour, per_kwh)

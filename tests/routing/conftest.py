@@ -1,4 +1,4 @@
-"""Models to route to, and the published formulation (one binary a query and model) as an oracle."""
+"""Models to route to, and the published formulation (one binary per query and model) as an oracle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Oracle = Callable[..., float]
 
 @pytest.fixture(scope="session")
 def models() -> list[WorkloadModel]:
-    """Three servers with a KV cache, each dearer than the one before but by different factors in τin and τout."""
+    """Three servers with a KV cache, each costlier than the one before but by different factors in τin and τout."""
     rows = [
         (name, τin, τout, p1 * τin + d0 * τout, (p1 * τin + d0 * τout) / 300)
         for name, p1, d0 in (("small", 0.1, 4.0), ("medium", 0.3, 6.0), ("large", 0.5, 40.0))

@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_used_is_reported_and_redone(
     file.write_text(content, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
         assert read_calibrations(file, [GPU]) == {}
-    assert "calibrated anew" in caplog.text
+    assert "calibrated again" in caplog.text
     assert str(file) in caplog.text
     write_calibrations(file, [GPU], kept)
     assert read_calibrations(file, [GPU]) == kept

@@ -332,7 +332,7 @@ def test_at_rest_it_reads_less_and_at_the_end_of_it_everything_at_once() -> None
         wait_for(sampler, 25.0)
         assert rates(sampler)[Field.POWER_INSTANT] == pytest.approx(4.0), "on which nothing but eyes depends"
         requested = {channel.field: channel.requested_hz for channel in sampler.channels()}
-        assert requested == pytest.approx(rates(sampler)), "nobody is to be told that calls are dear"
+        assert requested == pytest.approx(rates(sampler)), "nobody is to be told that calls are slow"
         sampler.drain()
         time.sleep(0.5)
         sampler.rest(False)

@@ -98,7 +98,7 @@ def test_a_reader_that_does_not_end_keeps_the_log_and_is_noticed(store: Store, m
     assert upkeep.sizes(store).log_bytes > 10 << 20
     rows.close()  # type: ignore[attr-defined] # a generator
     assert upkeep.checkpoint(store)
-    # With the next row the log begins anew, and is cut.
+    # With the next row the log starts over, and is cut.
     store.append([make_measurement(1_000_000)])
     assert upkeep.sizes(store).log_bytes <= 8 << 20
     store.close()

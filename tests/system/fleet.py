@@ -73,7 +73,7 @@ class Fleet:
         random_llama({**TINY, "max_position_embeddings": 2048}).save_pretrained(self._model)
 
     def generate(self, model_name: str, tokens: int) -> None:
-        """Start a program that answers on the busy host, each time with so many tokens, until the fleet ends."""
+        """Start a program that answers on the busy host, each time with this many tokens, until the fleet ends."""
         command = [*LLMPOWER, "run", f"--model-name={model_name}", f"--socket={self.busy.socket}", "--"]
         program = [sys.executable, str(Path(__file__).with_name("generate.py")), str(self._model), str(tokens)]
         self._start(Program(model_name, self.directory, command + program, HF_HUB_OFFLINE="1"))
@@ -165,7 +165,7 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
         # Beside others, on cards whose watts come and go as they are told to, a request's share is a guess.
         fleet.generate("long-writer", 1000)
         wait_until(
-            lambda: ask('llmpower_model_energy_ratio{sharing="alone"}'), "a request is held against its model", 240
+            lambda: ask('llmpower_model_energy_ratio{sharing="alone"}'), "a request is compared with its model", 240
         )
         fleet.generate("small-chat", 24)
         for model_name in ("small-chat", "long-writer"):
@@ -183,7 +183,7 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
 
 
 def _models(directory: Path) -> Path:
-    """Of the two models that answer: so many joules a token, on whatever simulated system."""
+    """Of the two models that answer: this many joules a token, on whatever simulated system."""
 
     def fit(per_token: float) -> Fit:
         return Fit(

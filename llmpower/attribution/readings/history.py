@@ -14,7 +14,7 @@ PAST_S = 3.0
 """For how long it is remembered."""
 
 MOST_CHANGES = 200
-"""Changes that are told of at once."""
+"""Changes that are reported at once."""
 
 
 class History:

@@ -1,4 +1,4 @@
-"""What a reconstruction says of the energy between cuts, and how unsure that is.
+"""What a reconstruction says of the energy between cuts, and how uncertain that is.
 
 Neighbouring parts err oppositely, because readings tell their sum, and so do those next to a cut that the sensor saw
 blurred. A ledger that adds up parts needs to know that, so the covariance Σ of their energies is stated as variances
@@ -44,7 +44,7 @@ def parts(seen: Reconstruction, bounds_s: Floats, cuts_s: Floats, caution: float
         seen: the power of stretches.
         bounds_s: of these, ascending; they begin before the first cut and end behind the last.
         cuts_s: ascending, among the bounds.
-        caution: by how much squares of surprises exceed what was foretold, on average.
+        caution: by how much squares of surprises exceed what was predicted, on average.
     """
     lengths_s = np.diff(bounds_s)
     at = np.searchsorted(bounds_s, cuts_s)
@@ -64,7 +64,7 @@ def parts(seen: Reconstruction, bounds_s: Floats, cuts_s: Floats, caution: float
 
 
 def mixed(weights: Floats, opinions: Sequence[Parts]) -> Parts:
-    """Several opinions of the same parts, by their probabilities; what they differ by is unsure too."""
+    """Several opinions of the same parts, by their probabilities; what they differ by is uncertain too."""
     used_j, edge_j2, own_j2 = (weights @ np.array(column) for column in zip(*opinions, strict=True))
     pieces_j = np.diff([each.energy_j for each in opinions], axis=1)
     apart_j2 = weights @ (pieces_j - weights @ pieces_j) ** 2

@@ -2,8 +2,8 @@
 
 Time is settled from one moment to the next, in chunks that stay small. Of each the course of the power is reconstructed
 (:mod:`~llmpower.attribution.readings.reconstruction`) from the readings in it and around it and from what ran then,
-through the sensor that has foretold the readings best so far (:mod:`~llmpower.attribution.readings.view`). The running
-integral begins anew in each epoch.
+through the sensor that has predicted the readings best so far (:mod:`~llmpower.attribution.readings.view`). The running
+integral starts over in each epoch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STRETCH_S = 0.025
 """Power is taken to be even over so long at most."""
 
 CHUNK_S, DENSE_S, MOST_CUTS = 2.0, 0.25, 250
-"""What is settled at once: at most so long, or, where there are many cuts, so many; but that long at least."""
+"""What is settled at once: at most so long, or, where there are many cuts, this many; but that long at least."""
 
 TELLING_S = 1.2
 """For how long after a change of work readings tell sensors apart."""

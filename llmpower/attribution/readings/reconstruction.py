@@ -1,19 +1,19 @@
 """The course of a device's power, from a sensor that shows little of it and from what work of each kind draws.
 
 Time is cut into short stretches. What is known beforehand of the power x of a stretch in which regime r runs: it is
-μ_r, unsure by V_r in common for all time of that regime, and strays from it by S_r², which is the same for stretches
-close together and forgets itself over a time θ, and by F_r² of flicker, which forgets itself at once,
+μ_r, uncertain by V_r in common for all time of that regime, and deviates from it by S_r², which is the same for
+stretches close together and decorrelates over a time θ, and by F_r² of flicker, which is uncorrelated,
 
     C_ij = V_r + S_r²·exp(−∫ dt/θ) + F_r²·exp(−∫ dt/25 ms)   from i to j of one regime, V alone if another ran between
 
 A reading is H·x + ε, with H what the sensor shows of each stretch (:mod:`~llmpower.attribution.readings.sensor`) and R
-the variance of ε, of what is unsure about the reading itself and of the moment of its update. Both being Gaussian,
+the variance of ε, of what is uncertain about the reading itself and of the moment of its update. Both being Gaussian,
 
     x | readings  ~  N(μ + K·(readings − H·μ), C − K·H·C),   K = C·Hᵀ·(H·C·Hᵀ + R)⁻¹
 
 which is kriging (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, eq. 2.22 to 2.24). Work of
-which the sensor showed nothing keeps what its kind has shown before, and how unsure that is; a step amid long work is
-placed by the readings on either side; lag and window are undone as far as that goes.
+which the sensor showed nothing keeps what its kind has shown before, and how uncertain that is; a step within long work
+is placed by the readings on either side; lag and window are undone as far as that goes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 READ_STD, LEAST_STD_W = 0.001, 0.05
-"""How unsure a reading is by itself: relative, and at least."""
+"""How uncertain a reading is by itself: relative, and at least."""
 
 TIMED_STD_S = 0.005
-"""How unsure the moment of an update is: reads are 10 ms apart, and errors of updates in a row are alike."""
+"""How uncertain the moment of an update is: reads are 10 ms apart, and errors of updates in a row are alike."""
 
 
 class Known(NamedTuple):
@@ -51,7 +51,7 @@ class Known(NamedTuple):
 class Reconstruction:
     """Mean power of n stretches and its covariance, shapes (n,) and (n, n); and k readings beside it.
 
-    ``surprises``, shape (k,), are what each reading differed by from what those before it foretold, in standard
+    ``surprises``, shape (k,), are what each reading differed by from what those before it predicted, in standard
     deviations, and ``log_std`` the logarithms of these: a reading's log-likelihood is −surprise²/2 − log_std.
     ``shares``, shape (k, n), are H.
     """
@@ -85,7 +85,7 @@ def reconstruct(
     ch = c @ h.T
     foretold_w2 = h @ ch
     power_w = known.mean_w
-    for _ in range(2):  # steps amid work of one kind show in the first answer only
+    for _ in range(2):  # steps within work of one kind show in the first answer only
         r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (rates @ power_w * TIMED_STD_S) ** 2
         root = np.linalg.cholesky(foretold_w2 + np.diag(r))
         surprises = np.linalg.solve(root, read_w - h @ known.mean_w)
@@ -95,7 +95,7 @@ def reconstruct(
 
 
 def _alike(passed: Floats) -> Floats:
-    """How far stretches correlate of which each lasts so many times what it takes to forget."""
+    """How far stretches correlate of which each lasts this many times what it takes to forget."""
     middles = np.cumsum(passed) - passed / 2
     found: Floats = np.exp(-np.abs(middles[:, None] - middles))
     return found

@@ -9,7 +9,7 @@ a to b has the share G(u − a) − G(u − b) in it, with
     h(x) = G'(x)
 
 What cards have (arXiv 2312.02741) is not asked of the card's name, which may be one that nobody measured:
-:data:`SENSORS` are compared by how well each foretells the readings.
+:data:`SENSORS` are compared by how well each predicts the readings.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Updates:
         del self._changes_ns[: bisect_left(self._changes_ns, before_ns)]
 
     def _take(self, time_ns: int, power_w: float) -> None:
-        """Find the updates that one read tells of: none, a confirmation of the reading before, a new reading, both."""
+        """Find the updates that one read reveals: none, a confirmation of the reading before, a new reading, both."""
         if self._read is None or self._broken or time_ns - self._read[0] > GAP_S * 1e9:
             self._epoch += bool(self.shown_ns)
             self._broken = False

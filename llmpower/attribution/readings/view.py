@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 UNSEEN, UNSEEN_STD, UNSTEADY = 0.75, 0.5, 0.25
-"""What work draws whose kind was never seen, how unsure, and how unsteadily, of the most that the device has shown."""
+"""What work of an unseen kind draws, how uncertain and how unsteady, as parts of the most the device has shown."""
 
 WHOLE = 0.99
 """Share of a reading from which it shows one kind of work alone."""
@@ -33,7 +33,7 @@ SMOOTHNESS = 0.5
 """How flicker averages out over part of a reading, from white noise (0) to none (1)."""
 
 MOST_DEVIATIONS = 4.0
-"""A surprise counts as so many deviations at most: one reading shall not decide which sensor this is."""
+"""A surprise counts as this many deviations at most: one reading shall not decide which sensor this is."""
 
 _LEARN = 1 / 40
 
@@ -42,7 +42,7 @@ class View:
     """What a device's work draws and how steadily, if its sensor is this one.
 
     ``log_likelihood`` is that of the readings it was judged by. ``caution`` is by how much squares of surprises exceed
-    what was foretold, on average.
+    what was predicted, on average.
     """
 
     def __init__(self, sensor: Sensor) -> None:
@@ -92,7 +92,7 @@ class View:
         return self.log_likelihood - float((seen.surprises[new] ** 2 / 2 + seen.log_std[new]).sum())
 
     def judge(self, seen: Reconstruction, new: NDArray[np.bool_]) -> None:
-        """Take how well new readings were foretold, each of them within bounds."""
+        """Take how well new readings were predicted, each of them within bounds."""
         squares = np.minimum(seen.surprises[new] ** 2, MOST_DEVIATIONS**2)
         self.log_likelihood -= float((squares / 2 + seen.log_std[new]).sum())
         for square in np.minimum(squares, MOST_SURPRISE).tolist():

@@ -50,7 +50,7 @@ class Asked:
         return np.repeat(np.arange(len(lengths)) // 2, lengths), piece, np.maximum(share, 0.0)
 
     def std_j(self, energy_j: Floats) -> Floats:
-        """Standard deviation of each span's energy for what is unsure about the coefficients.
+        """Standard deviation of each span's energy for what is uncertain about the coefficients.
 
         With s_i = m_i/M the gradient is Σ E/M·(∂m_i − s_i·∂M) over the pieces; the variance is its square under the
         coefficients' covariance.

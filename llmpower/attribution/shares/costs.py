@@ -15,8 +15,8 @@ evidence takes over where there is some, a coefficient that nothing has moved ye
 only ever comes together share it by the prior. The covariance (XᵀX/σ² + prior)⁻¹ knows all that.
 
 What no coefficient explains is that requests differ. If each costs what its tokens say times 1 ± ε, then an observation
-in which spans had shares s_i strays by ε·√(Σ s_i²) of its energy E; so ε² = Σ (r·d/E)²/Σ Σ s_i², over observations that
-spans shared.
+in which spans had shares s_i deviates by ε·√(Σ s_i²) of its energy E; so ε² = Σ (r·d/E)²/Σ Σ s_i², over observations
+that spans shared.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ FIRST_STD = 0.1
 
 USUAL_S = 0.1
 FEW = 10.0
-"""So many usual observations tell σ."""
+"""This many usual observations determine σ."""
 
 CORRELATED = 4.0
 """How many observations in a row err together: what disturbs one lasts."""
@@ -70,7 +70,7 @@ SPREAD = (0.02, 0.2, 1.0)
 """Least, first and most ε believed; the first counts for :data:`FEW` observations."""
 
 SOLVE_SHARE, SOLVE_EVERY = 0.05, 100
-"""A new solution waits for so many new observations, relative to all before, and for no more than so many."""
+"""A new solution waits for this many new observations, relative to all before, and for no more than this many."""
 
 MAX_MODELS = 4
 OTHERS = MAX_MODELS - 1

@@ -57,7 +57,7 @@ def share_out(
         readings: of the device at the cuts; ``None`` where nothing is known.
         idle_w: what the device would draw with nothing to do, in watts, if that is known.
         costs: of the device; they learn from this.
-        told: what the device itself has told of its energy between the cuts.
+        told: what the device itself has said about its energy between the cuts.
     """
     if not spans or len(cuts_ns) < 2:
         return Shared(np.zeros(len(spans)), np.zeros(len(spans)))

@@ -18,9 +18,9 @@ have come (L. S. Shapley, "A value for n-person games", 1953). The value of a su
 What only i causes is i's; what is the same however many take part is shared equally by those who do, as the airport
 game has it for equal demands (S. C. Littlechild and G. Owen, "A simple expression for the Shapley value in a special
 case", Management Science 20, 1973): each of N sequences pays step/N of a step. So i's demand is the sum's part with i
-in it. The players are sequences, and a span of a batch is so many of them: whether a batch decodes as one span or as
-many changes nobody's share. The piece's energy is divided in proportion to the demands, so it is conserved whatever the
-coefficients, and what they do not explain follows what they do.
+in it. The players are sequences, and a span of a batch is as many of them as it has: whether a batch decodes as one
+span or as many changes nobody's share. The piece's energy is divided in proportion to the demands, so it is conserved
+whatever the coefficients, and what they do not explain follows what they do.
 
 When a sequence decodes is found out by :mod:`~llmpower.attribution.shares.pace`. Where the moment of the first token is
 unknown, prompt and decoded tokens are both spread over the whole span.

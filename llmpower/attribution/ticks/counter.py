@@ -39,7 +39,7 @@ VAGUE = 0.075
 
 
 class _Whole(NamedTuple):
-    """A tick in which one thing ran; ``end_timing_w`` is what its last edge has in the unsure timing."""
+    """A tick in which one thing ran; ``end_timing_w`` is what its last edge has in the uncertain timing."""
 
     start_ns: int
     end_ns: int
@@ -189,7 +189,8 @@ class CounterSeries:
             regime = asked.regime(cut)
             duration_s = (bounds_ns[number + 1] - bounds_ns[number]) / 1e9
             if 0 < number < last and regime != IDLE:
-                # No tick beside it tells of it; of such there are a hundred to a tick at thousands of spans a second.
+                # No tick beside it says anything about it; of such there are a hundred to a tick at thousands of spans
+                # a second.
                 pieces.append(Piece(duration_s, regime, self._levels.get(regime) if mixed else flat))
                 continue
             near: list[Shown] = []

@@ -14,14 +14,14 @@ has h = 1). The total is a constraint that the pieces meet together:
 
 which is the mean of independent Gaussians given their sum. The energy up to a cut is the sum over the pieces before
 it, with variance A·(V − A)/V, A the prior variance before the cut. Pieces of which nothing is known share what the
-others leave, in the proportions that the ticks around suggest. A total further off than foretold, R² > V, says that
+others leave, in the proportions that the ticks around suggest. A total further off than predicted, R² > V, says that
 something was less sure than was thought: variances of work then count R²/V times, and those of idle time, which many
 ticks of nothing else have told, only where nothing works. No piece gets less than the device is known to draw at
 least, or gives energy back: where the mean asks for that, what is above the least is scaled down to the total.
 
 All that assumes that power steps at the cuts if anywhere. Where the same kind of work goes on across them it may step
 elsewhere: then power was a at the tick's beginning and b at its end, and a·u + b·(Δ − u) = T says when. How often it
-does is experience too; with it both hypotheses are weighed by how well they foretold T, and the answer is their
+does is experience too; with it both hypotheses are weighted by how well they predicted T, and the answer is their
 mixture, its variance holding their disagreement, unless one of them is hardly likely.
 """
 
@@ -51,7 +51,7 @@ class Division(NamedTuple):
     """How a tick is divided, and what that teaches.
 
     ``surprise`` is R²/V where pieces of several regimes all had a level: 1 on average if the variances are right.
-    ``elsewhere`` is the probability that the power stepped elsewhere than at a cut, where it changed amid the
+    ``elsewhere`` is the probability that the power stepped elsewhere than at a cut, where it changed within the
     same work.
     """
 
@@ -147,7 +147,7 @@ def _expected(
             own_j2 += (energy_j / piece.duration_s * piece.edge_width_s) ** 2 / 12
         energies_j.append(energy_j)
         variances_j2.append(max(own_j2, least_j2))
-    # What the known pieces are unsure of, the unknown ones have to take up, whatever they claim.
+    # What the known pieces are uncertain of, the unknown ones have to take up, whatever they claim.
     sure_j2 = sum(each for each, piece in zip(variances_j2, pieces, strict=True) if piece.level)
     unsure_j2 = sum(variances_j2) - sure_j2
     if 0 < unsure_j2 < TAKE_UP * sure_j2:

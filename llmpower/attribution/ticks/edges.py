@@ -1,9 +1,9 @@
 """The moments at which an energy counter moved, and the ticks between them.
 
 A counter that is updated every 100 ms says nothing about the time of an update except that it lies between the last
-read that still showed the old value and the first that showed the new one. Such an *edge* is an interval, from the
-old read's ``before`` to the new read's ``after``; its midpoint stands for it and its width becomes uncertainty. Where
-reads are dear, and so few, a line through the edges that were seen closely says more than each of them
+read that still showed the old value and the first that showed the new one. Such an *edge* is an interval, from the old
+read's ``before`` to the new read's ``after``; its midpoint stands for it and its width becomes uncertainty. Where reads
+are slow, and so few, a line through the edges that were seen closely says more than each of them
 (:mod:`~llmpower.attribution.ticks.grid`).
 
 A counter that goes back has been reset (the driver was reloaded, the card was replaced): a new epoch begins.
@@ -22,10 +22,10 @@ import numpy as np
 from llmpower.attribution.series import Nanoseconds, Told, Values
 from llmpower.attribution.ticks.grid import Grid
 from llmpower.attribution.ticks.tick import Shown
-from llmpower.types import DEAR_NS
+from llmpower.types import SLOW_READ_NS
 
 WIDTHS = 33
-"""How many of the latest edges tell how wide they usually are."""
+"""How many of the latest edges say how wide they usually are."""
 
 WIDE = 4.0
 """An edge this many times as wide as edges usually are came when the sampler was held up."""
@@ -88,11 +88,11 @@ class Edges:
             self._epoch = int(epochs[-1])
 
     def _add(self, low_ns: int, before_ns: int, high_ns: int, energy_j: float, epoch: int) -> None:
-        """Keep an edge, unless a moment so unsure would tell less than the edges beside it tell without it."""
+        """Keep an edge, unless a moment so uncertain would tell less than the edges beside it tell without it."""
         if not self._is_connected(epoch):
             self._grid.forget()
         # Few reads, and edges as wide as they: only then is a line worth its doubts.
-        if self._call_ns > DEAR_NS:
+        if self._call_ns > SLOW_READ_NS:
             if self._latch_ns is not None:
                 high_ns = min(high_ns, before_ns + self._latch_ns)
             placed = self._grid.place(low_ns, before_ns, high_ns)
@@ -156,7 +156,7 @@ class Edges:
         )
 
     def shown(self, tick: int) -> Shown:
-        """The same with how far it is unsure because the tick's edges are."""
+        """The same with how far it is uncertain because the tick's edges are."""
         power_w = self.power_w(tick)
         first_ns, second_ns = self.width_ns[tick], self.width_ns[tick + 1]
         duration_ns = self.middle_ns[tick + 1] - self.middle_ns[tick]

@@ -55,7 +55,7 @@ class Levels:
         Args:
             shares: of the tick that each regime had, summing to 1.
             mean_w: its mean power.
-            timing_w: what of that is unsure because its edges are.
+            timing_w: what of that is uncertain because its edges are.
             h: how flicker averages out, as in :mod:`~llmpower.attribution.ticks.division`.
         """
         new = [regime for regime in shares if regime not in self._known]

@@ -1,7 +1,7 @@
-"""The grid on which an energy counter moves, so that any read of it tells the energy at a known moment.
+"""The grid on which an energy counter moves, so that any read of it gives the energy at a known moment.
 
 An H100's counter moved every 100.0014 ms, each time within 0.1 ms of a straight line, while one read of it took 2.4 to
-17 ms (driver 580.159): within a bearable share of time an edge is seen closely now and then only. Each of the latest
+17 ms (driver 580.159): within an acceptable share of time an edge is seen closely only now and then. Each of the latest
 edges is known to lie between l_k and h_k, jitter included, so that of the line a + p·k
 
     max over i < j of (l_j − h_i)/(j − i)  ≤  p  ≤  min over i < j of (h_j − l_i)/(j − i)
@@ -22,19 +22,19 @@ from typing import NamedTuple
 import numpy as np
 
 MEMORY = 32
-"""How many of the latest edges tell the line."""
+"""How many of the latest edges define the line."""
 
 FEWEST = 8
-"""Edges in a row that tell the period at first."""
+"""Edges in a row that define the period at first."""
 
 NARROW = 0.3
-"""Of the period: edges less wide than this tell of the line, and a moment less sure than this has no number."""
+"""Of the period: edges narrower than this define the line, and a moment less certain than this has no number."""
 
 BESIDE = 0.05
 """Of the period: edges that pass a line by more than this lie on none."""
 
 JITTER_S = 0.002
-"""How far from the line a counter may move: amid edges that are wider its jitter does not show."""
+"""How far from the line a counter may move: among edges that are wider its jitter does not show."""
 
 SURE = 3.0
 """Standard deviations that a read must be away from the moments before and after it."""
@@ -80,7 +80,7 @@ class Grid:
         return line.period_ns if line else None
 
     def forget(self) -> None:
-        """The counter begins anew, maybe at other moments."""
+        """The counter starts over, maybe at other moments."""
         self._edges.clear()
         self._period_ns, self._line, self._fitted = 0.0, None, True
 

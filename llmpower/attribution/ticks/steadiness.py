@@ -49,7 +49,7 @@ APART = 6.0
 """Powers further apart than this many standard deviations of flicker are not of one level."""
 
 TIMED_APART = 2.0
-"""The same for what of a power is unsure because its edges are: such a tick shall not speak for another level."""
+"""The same for what of a power is uncertain because its edges are: such a tick shall not speak for another level."""
 
 ALONE_STD = 0.3
 """Relative deviation of a tick's mean power from what went on at its end, when the power stepped inside."""
@@ -66,7 +66,7 @@ class Steadiness:
     """Flicker and steps, from differences between ticks close together in which the same work ran throughout.
 
     A difference d_i of two such ticks, relative to their power, has the variance 2φ² + t_i, φ the flicker of one and
-    t_i what is only the unsure timing of their edges. So φ² = Σ w_i·(d_i² − t_i) / 2Σ w_i with w_i = (2φ² + t_i)⁻².
+    t_i what is only the uncertain timing of their edges. So φ² = Σ w_i·(d_i² − t_i) / 2Σ w_i with w_i = (2φ² + t_i)⁻².
     Steps spoil the differences around them and would spoil the sum altogether, so it is taken over those that look
     like none. Which these are is found from quantiles, of the lowest quarter of all differences first: that is flicker
     as long as not three quarters of them are steps.
@@ -85,7 +85,7 @@ class Steadiness:
         self.smoothness = 0.5
         """How flicker averages out, from 0 (white noise) to 1 (constant over a tick)."""
         self.elsewhere = ELSEWHERE[1]
-        """Share of changes of power amid the same work that do not happen at a cut."""
+        """Share of changes of power during the same work that do not happen at a cut."""
 
     @property
     def flicker(self) -> float:
@@ -113,7 +113,7 @@ class Steadiness:
         return sqrt(duration_s / REFERENCE_S) if self._white else 1.0
 
     def _flicker_w(self, power_w: float, tick: Shown) -> float:
-        """How far the mean of a tick as long as this one strays from a power."""
+        """How far the mean of a tick as long as this one deviates from a power."""
         return self.flicker * power_w / self._scale(tick.duration_s)
 
     def _estimate(self) -> None:
@@ -139,7 +139,7 @@ class Steadiness:
         self._step_chance = min(max(steps / len(self._differences), STEP_CHANCE[0]), STEP_CHANCE[1])
 
     def level(self, beside: Sequence[Shown], tick: Shown) -> Level | None:
-        """What whole ticks in a row, the nearest first, tell of what goes on in the near part of a tick beside them."""
+        """What whole ticks in a row, the nearest first, say about the near part of a tick beside them."""
         if not beside:
             return None
         nearest = beside[0]
@@ -154,7 +154,7 @@ class Steadiness:
             # The tick before it holds the step up or down to it.
             return Level(nearest.power_w, hypot(flicker_w, nearest.timing_w), flicker_w)
         if len(beside) > 1:
-            # The power stepped within that tick, so its mean is no level: ours may still be what our own tick says.
+            # The power stepped within that tick, so its mean is not a level: ours may still be what our own tick says.
             stepped_w = max(abs(nearest.power_w - beside[1].power_w), abs(nearest.power_w - tick.power_w))
             return Level(nearest.power_w, hypot(stepped_w, nearest.timing_w), flicker_w)
         # One alone may hold a step of any height, for all we know; and if it is not like ours, one of the two does.
@@ -198,9 +198,9 @@ class Steadiness:
         return alike
 
     def judge(self, division: Division) -> None:
-        """Take how a tick was divided: whether what was foretold of it came true."""
+        """Take how a tick was divided: whether what was predicted of it came true."""
         if division.surprise is not None:
-            # One tick that was foretold badly, of which there are more than Gaussian ones, shall not say much.
+            # One tick that was predicted badly, of which there are more than Gaussian ones, shall not say much.
             step = _SMOOTHEN * (USUAL_SURPRISE - min(division.surprise, MOST_SURPRISE))
             self.smoothness = min(max(self.smoothness + step, 0.0), 1.0)
         if division.elsewhere is not None:

@@ -83,7 +83,7 @@ class Step:
         mean_w = self.total_j / self.tick_s
         shape = Shape(mean_w, self.before.power_w, self.after.power_w)
         self.energies_j = shape.energies_j(pieces, self.tick_s)
-        # Before the step what is unsure is the first level, behind it the second; the step itself takes up the rest.
+        # Before the step what is uncertain is the first level, behind it the second; the step itself takes up the rest.
         least_j2 = (LEAST_STD * self.total_j) ** 2 or 1e-12
         start_s, step_s, stepping = 0.0, shape.step * self.tick_s, []
         for number, piece in enumerate(pieces):

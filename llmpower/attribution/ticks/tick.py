@@ -16,7 +16,7 @@ LEAST_STD = 0.0002
 
 
 class Shown(NamedTuple):
-    """Mean power of a whole tick, and what of it is unsure because the tick's edges are, as a deviation in watts."""
+    """Mean power of a whole tick, and what of it is uncertain because the tick's edges are, as a deviation in watts."""
 
     power_w: float
     timing_w: float = 0.0
@@ -24,7 +24,7 @@ class Shown(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A power known beforehand, how unsure that is, and how far the mean of one tick strays from it, all in watts."""
+    """A prior power, its uncertainty, and how far the mean of one tick deviates from it, all in watts."""
 
     power_w: float
     std_w: float
@@ -48,7 +48,7 @@ class Around(NamedTuple):
     """What is known beside the pieces themselves.
 
     Mean power of the ticks before and after, ``None`` where not known; how far they flicker, relative; h; how often
-    a power that changes amid the same work does so elsewhere than at a cut; and what the device draws at least.
+    a power that changes during the same work does so elsewhere than at a cut; and what the device draws at least.
     """
 
     before_w: float | None = None

@@ -1,6 +1,6 @@
-"""What a driver tells of its GPUs only when asked: power limits, temperatures. For those who watch.
+"""What a driver says about its GPUs only when asked: power limits, temperatures. For those who watch.
 
-It may change at any time, so it is asked for again; but only while somebody wants to know, no oftener than it is
+It may change at any time, so it is asked for again; but only while somebody wants to know, no more often than it is
 worth, and in a thread of its own, since a driver that hangs must not hold up the loop. A daemon that nobody watches
 never asks.
 """

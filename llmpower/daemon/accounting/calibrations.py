@@ -30,7 +30,7 @@ class Calibrations:
     Args:
         path: the file.
         devices: what is sampled.
-        engine: told of what the file has at once, and of the rest when it has been seen.
+        engine: given what the file has at once, and the rest when it has been measured.
     """
 
     def __init__(self, path: Path, devices: Sequence[Device], engine: Engine) -> None:

@@ -57,7 +57,7 @@ class Engine:
         backend: ``nvml`` or ``simulated``.
         cpu_name: for the name of the system on which a span without GPU ran.
         now: CLOCK_MONOTONIC in nanoseconds.
-        device_of: the device whose power a UUID stands for that is no device's own (a MIG instance's parent).
+        device_of: the device whose power a UUID stands for that is not a device's own (a MIG instance's parent).
         store_state: what the store says of itself.
         hold_s: how long a running span holds its time open, and so how far back samples are kept.
     """
@@ -97,9 +97,9 @@ class Engine:
         self.outbox = Outbox(append, self.fail)
         """Measurements on their way to the store; tells which spans are committed."""
         self.on_measured: Callable[[Measurement], None] = lambda _: None
-        """Is told of each span that is measured, before the store has it."""
+        """Called with each span that is measured, before the store has it."""
         self.compare: Callable[[Measurement], None] = lambda _: None
-        """Is told of each too, to hold it against a model."""
+        """Called with each too, to compare it with a model."""
         self.drift_state: Callable[[], DriftState] = DriftState
         """Asked at each step for what came of that."""
         self.spool_waiting_bytes = 0

@@ -26,7 +26,7 @@ SLOWED = 0.9
 """Of the rate asked for; a lower one in effect is reported."""
 
 MIN_SLOWED_S = 60.0
-"""How long no change of rates is reported after one: on a busy machine calls are dear at one moment and cheap at the
+"""How long no change of rates is reported after one: on a busy machine calls are slow at one moment and fast at the
 next."""
 
 logger = logging.getLogger("llmpower.daemon")
@@ -142,7 +142,7 @@ class Reading:
         self._slowed, self._slowed_ns = slowed, now_ns
         if slowed:
             rates = ", ".join(f"{name} {hz:.3g} instead of {asked[name]:.3g}" for name, hz in slowed.items())
-            logger.warning("driver calls are dear, so reads a second are fewer: %s", rates)
+            logger.warning("driver calls are slow, so reads a second are fewer: %s", rates)
         else:
             logger.info("reads come at the rate asked for again")
 

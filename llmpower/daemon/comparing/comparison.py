@@ -166,7 +166,7 @@ class Comparison:
         for pairs in by_model.values():
             fit = pairs[0].model.energy
             spans = [pair.measurement.span for pair in pairs]
-            # A fit tells of one request among so many in its batch, a span of all of them.
+            # A fit is of one request in a batch of this size, a span of all of them.
             batch = np.array([span.batch_size for span in spans])
             τin = np.array([span.input_tokens for span in spans]) / batch
             τout = np.array([span.output_tokens for span in spans]) / batch

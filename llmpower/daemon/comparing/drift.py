@@ -41,10 +41,10 @@ NOISE_WEIGHT = 0.01
 """Noise is remembered five times longer than the mean."""
 
 MIN_BLOCKS = 20
-"""Before so many blocks nothing is said of drift: the noise is not known."""
+"""Before this many blocks there is no verdict on drift: the noise is not known."""
 
 MIN_NOISE_BLOCKS = 4
-"""Before so many there is no standard error."""
+"""Before this many there is no standard error."""
 
 MIN_NOISE_DIFFERENCES = 10
 OUTLIER = 3.0

@@ -1,4 +1,4 @@
-"""On which GPUs a server computes that tells of its requests by OpenTelemetry, where it does not say so itself.
+"""On which GPUs a server computes that reports its requests by OpenTelemetry, where it does not say so itself.
 
 The driver knows which processes compute on each GPU, the server's spans name a process, and the kernel knows whose
 child is whose: vLLM's engines are children of the server that tells. All three have to agree, and what is not certain
@@ -40,7 +40,7 @@ MISSED_S = 15.0
 """After so long one whose GPUs were not found is looked at again."""
 
 LISTING_S = 5.0
-"""Drivers are asked no oftener."""
+"""Drivers are asked no more often than this."""
 
 PATIENCE_S = 1.0
 """So long who sends spans waits for a driver."""

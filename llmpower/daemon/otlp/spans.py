@@ -5,10 +5,10 @@ A span counts as accepted once it stands in the spool, by the same means that pr
 The loop reads it there as it reads any other. When there is no room, the sender is told to come again, and nothing that
 was not written is called accepted. One that comes again is known by its trace and span id.
 
-A span is told of when it has ended and its batch is full or some seconds old, and nobody says that one begins. So while
-there is such a sender the loop settles :attr:`OtlpReceiver.hold_s` behind the present, and what began longer ago than
-that when it arrives has no joules. Whether there is one, a daemon that starts sees by what the one before has left in
-the spool.
+A span is reported when it has ended and its batch is full or some seconds old, and nobody says that one begins. So
+while there is such a sender the loop settles :attr:`OtlpReceiver.hold_s` behind the present, and what began longer ago
+than that when it arrives has no joules. Whether there is one, a daemon that starts sees by what the one before has left
+in the spool.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ class _Batch:
         said = list(self._shown)
         if calls := self.fates["call"]:
             said.append(
-                f"{plural(calls, 'span')} of kind CLIENT not counted: calls to a server, which tells of them itself; "
+                f"{plural(calls, 'span')} of kind CLIENT not counted: calls to a server, which reports them itself; "
                 "where it does not, set otlp.count-calls"
             )
         return "; ".join(said)[:MAX_MESSAGE_CHARS]

@@ -2,8 +2,8 @@
 
 A program asks as soon as its span has ended, which is before the counters have moved past that end: the question waits
 and is answered in the step that settles the span. For who asks a little later the latest measurements of each user are
-kept; older ones are in the store. A user is told of his own spans only, by the kernel's word on who he is, and every
-bound is a number, so that questions cost the daemon little whoever asks them.
+kept; older ones are in the store. A user gets answers about their own spans only, by the kernel's word on who they are,
+and every bound is a number, so that questions cost the daemon little whoever asks them.
 """
 
 from __future__ import annotations

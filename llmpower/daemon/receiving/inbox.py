@@ -1,4 +1,4 @@
-"""What those who hear of spans need of whoever accounts for them."""
+"""What receivers of spans need from whoever accounts for them."""
 
 from __future__ import annotations
 

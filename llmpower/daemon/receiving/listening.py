@@ -42,7 +42,7 @@ def _clear(path: Path) -> None:
     """Remove the socket of a daemon that is no more.
 
     Raises:
-        InputError: a daemon lives there, or it is no socket.
+        InputError: a daemon lives there, or it is not a socket.
     """
     try:
         mode = path.lstat().st_mode

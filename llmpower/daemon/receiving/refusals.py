@@ -7,14 +7,14 @@ is then an increase, which an alert can see. ``docs/runbook.md`` has what to do;
 from __future__ import annotations
 
 REASONS = {
-    "not_json": "the packet is no JSON object",
+    "not_json": "the packet is not a JSON object",
     "too_large": "the packet is longer than 64 KiB, or an OpenTelemetry span than 1 MiB",
     "version": "another version of the protocol",
     "type": "a kind of message that is not known",
     "missing_field": "a field is missing",
     "bad_value": "a field has a value that cannot be",
     "duplicate": "a span of this id was there already",
-    "not_otlp": "a body sent to the OpenTelemetry receiver is none of its messages",
+    "not_otlp": "a body sent to the OpenTelemetry receiver is not one of its messages",
     "before_boot": "it began before this machine did",
     "in_the_future": "it starts or ends in the future: a clock of another time namespace or boot",
     "other_clock": "its clock is another than ours, and its kernel does not tell by how much",
@@ -25,7 +25,7 @@ REASONS = {
     "abandoned": "it began and never ended",
     "unstorable": "the database refuses what it says",
     "torn_line": "a line of the spool was not written to its end",
-    "spool_file": "something in the spool is no file of spans",
+    "spool_file": "something in the spool is not a file of spans",
     "spool_size": "a file in the spool is larger than files there may be",
     "spool_quota": "a user has more files in the spool than it may",
 }

@@ -66,7 +66,7 @@ class Segment:
         return self.seen_bytes
 
     def take(self) -> Iterator[Begin | Span | Cancel | WireError]:
-        """What is seen and not taken yet, and why a line is no message; whoever stops early goes on later."""
+        """What is seen and not taken yet, and why a line is not a message; whoever stops early goes on later."""
         while not self.spoilt and (self._lines or self._read()):
             while self._lines:
                 line = self._lines.popleft()

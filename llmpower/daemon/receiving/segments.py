@@ -118,7 +118,7 @@ class Segments:
             if len(self._ignored) >= MAX_ENTRIES:
                 self._ignored.clear()
             self._ignored.add(path.name)
-            advice = f"something in {self._directory} is no file of spans and cannot be removed ({error.strerror})"
+            advice = f"something in {self._directory} is not a file of spans and cannot be removed ({error.strerror})"
             self._inbox.fail(f"{advice}; remove it, and see whose it is")
 
 

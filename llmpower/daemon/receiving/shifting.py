@@ -4,10 +4,10 @@ In a time namespace, or from another boot, CLOCK_MONOTONIC is another clock, and
 of another moment. Nothing is assumed of it: a sender names its clock (:class:`~llmpower.spans.wire.SenderClock`), and
 whose two clocks cannot be brought together is refused.
 
-What the kernel tells of a namespace is exact. UTC less either clock shows the same difference, to the noise of reading
-them, unless the wall clock was set between the two readings; so it decides only where the kernel is silent, or where
-the boot is another. A container may have a boot id of its own making (systemd-nspawn gives it one), so clocks that
-agree are one clock whatever their ids.
+What the kernel says about a namespace is exact. UTC less either clock shows the same difference, to the noise of
+reading them, unless the wall clock was set between the two readings; so it decides only where the kernel is silent, or
+where the boot is another. A container may have a boot id of its own making (systemd-nspawn gives it one), so clocks
+that agree are one clock whatever their ids.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Spool:
         self._old: list[tuple[Span, Segment]] = []
         self._asked: Future[set[Key]] | None = None
         self.on_finished: Callable[[Span], None] = lambda _: None
-        """Is told of each span that was taken."""
+        """Called with each span that was taken."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -129,7 +129,7 @@ class Spool:
         self._segments.close()
 
     def _read_user(self, segments: Sequence[Segment], most: int) -> int:
-        """Take at most so many; return how many lines it were."""
+        """Take at most this many; return how many lines it were."""
         taken = 0
         for segment in segments:
             messages = list(islice(segment.take(), most - taken))

@@ -1,6 +1,6 @@
 """Keeps the store at work through what happens to files on a real machine, and keeps it small.
 
-A database that cannot be reached is opened anew at the next attempt: the disk may have been full, read-only, unmounted
+A database that cannot be reached is reopened at the next attempt: the disk may have been full, read-only, unmounted
 or failing, the directory removed or replaced. One that is damaged is set aside whole, and a new one begun; damage is
 believed when a fresh look at the file finds it too. Nothing here waits for better times: whoever calls comes again.
 """
@@ -52,7 +52,7 @@ class Keeper:
         uptime_s: a clock that is never set.
 
     Raises:
-        StoreError: what was given is no store, or out of reach by somebody's mistake. A disk that is full, read-only
+        StoreError: what was given is not a store, or out of reach by somebody's mistake. A disk that is full, read-only
             or failing, and a database locked by another program, are no reason not to start.
     """
 
@@ -80,7 +80,7 @@ class Keeper:
         self._append_error: str | None = None
         self._said_s: dict[str, float] = {}
         self.state = StoreState()
-        """What to tell of the store; replaced whole, so any thread may read it at any time."""
+        """The store's state to report; replaced whole, so any thread may read it at any time."""
         try:
             self._sizes = self._attempt(upkeep.sizes)
         except StoreUnavailableError as error:
@@ -135,7 +135,7 @@ class Keeper:
         self._close()
 
     def _attempt(self, work: Callable[[Store], _Result]) -> _Result:
-        """Do it, if need be with the database opened anew, or with a new one in place of one that is damaged."""
+        """Do it, if need be with the database reopened, or with a new one in place of one that is damaged."""
         try:
             return work(self._opened())
         except StoreError as error:

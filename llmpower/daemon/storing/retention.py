@@ -1,8 +1,8 @@
 """How much is kept, and by which time ages are judged.
 
-Deleting by age trusts the clock, and a clock can be wrong: one that leaps a year ahead makes everything a year older.
-So a leap is not believed at once. Ages are reckoned on from the time before it, by the clock that counts since boot,
-and only a clock that has insisted for three days is right after all: a weekend, in which somebody has read the warning.
+Deleting by age trusts the clock, and a clock can be wrong: one that jumps a year ahead makes everything a year older.
+So a jump is not believed at once. Ages are counted on from the time before it, by the clock that counts since boot, and
+only a clock that has insisted for three days is right after all: a weekend, in which somebody has read the warning.
 """
 
 from __future__ import annotations

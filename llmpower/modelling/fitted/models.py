@@ -133,7 +133,7 @@ class Fit:
     def predict(self, input_tokens: ArrayLike, output_tokens: ArrayLike, batch_size: ArrayLike = 1) -> FloatArray:
         """Expected joules or seconds, of the shape of the token counts; unchecked outside the fitted range.
 
-        ``batch_size`` matters to the form ``batched``: joules of one request among so many.
+        ``batch_size`` matters to the form ``batched``: joules of one request among this many.
         """
         return np.asarray(self._form().design(input_tokens, output_tokens, batch_size) @ self.coefficients)
 
@@ -154,7 +154,7 @@ class Fit:
         no degree of freedom. Of the mean where predictions are unbiased: see :attr:`shortfall`.
 
         Raises:
-            InputError: ``confidence`` is no fraction.
+            InputError: ``confidence`` is not a fraction.
         """
         x = self._form().design(input_tokens, output_tokens, batch_size)
         free = ~np.isnan(self.std_errors)
@@ -186,7 +186,7 @@ class Fit:
         whole batch's, as seconds are. A fit of any other form is returned as it is.
 
         Raises:
-            InputError: so many cannot be served.
+            InputError: this many cannot be served.
         """
         if not 1 <= batch_size < np.inf:
             raise InputError("batch_size", batch_size, "must be a number ≥ 1")

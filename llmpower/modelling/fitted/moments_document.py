@@ -25,7 +25,7 @@ def _listed(value: Any) -> Any:
 
 
 def load_moments(node: Node, n_terms: int) -> FitMoments:
-    """Those of a fit of so many terms."""
+    """Those of a fit of this many terms."""
     node.only(*(field.name for field in fields(FitMoments)))
     return FitMoments(**{field.name: _load_sums(node.at(field.name), n_terms) for field in fields(FitMoments)})
 

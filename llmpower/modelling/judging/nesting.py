@@ -2,7 +2,7 @@
 
 The least of several held-out errors is a little less than what its form will show, because the cells that it is of have
 chosen it. So for each cell c the form is chosen once more, by the errors on all other cells, and what that form says
-without c is held against c: choice and assessment each by cells of their own (Stone 1974; Varma and Simon 2006).
+without c is compared with c: choice and assessment each by cells of their own (Stone 1974; Varma and Simon 2006).
 
     ŷ_c = x_c·β₋c of the form f(c),     f(c) chosen by the errors on all cells c' ≠ c
 

@@ -8,7 +8,7 @@ cell c leaves (Sherman and Morrison)
 
 for all cells in one pass, in C. Where coefficients must not be negative the same holds on the terms above zero as long
 as the same terms stay there, which their signs and the gradient of the others, g₋c − G₋c·β₋c, show; a fold for which
-they do not is solved for anew, a problem of the form's size.
+they do not is solved for again, a problem of the form's size.
 """
 
 from __future__ import annotations

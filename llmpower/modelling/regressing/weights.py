@@ -1,4 +1,4 @@
-"""What each row counts: the same percentage everywhere, less where its joules are unsure, less still for outliers.
+"""What each row counts: the same percentage everywhere, less where its joules are uncertain, less still for outliers.
 
 Relative least squares minimises Σ u·((y − ŷ)/y)², so a row's weight is w = u/y².
 

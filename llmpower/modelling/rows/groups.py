@@ -142,7 +142,7 @@ def group_columns(group_by: str | Sequence[str] | None, found: Sequence[str]) ->
         raise InputError("--group-by", ",".join(columns), "must contain model_name; add it")
     for column in columns:
         if column not in found and column != "system":
-            raise InputError("--group-by", column, f"is no column here; there are: {', '.join(map(str, found))}")
+            raise InputError("--group-by", column, f"is not a column here; there are: {', '.join(map(str, found))}")
     return columns
 
 

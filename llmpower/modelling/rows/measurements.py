@@ -80,7 +80,7 @@ def load_measurements(
     counted from 1 after the header, so that later complaints can name them.
 
     Raises:
-        InputError: a source cannot be read, lacks a required column, or ``where`` is no condition.
+        InputError: a source cannot be read, lacks a required column, or ``where`` is not a condition.
         FitError: no rows, or one span read twice.
     """
     import pandas as pd
@@ -193,7 +193,7 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     if frame[column].dtype in (np.dtype(np.int64), np.dtype(np.float64)):
         return frame[column]
     if frame[column].dtype.kind in NO_NUMBERS:
-        _refuse(frame, column, frame[column].notna(), "is no plain number; give seconds, joules or tokens as such")
+        _refuse(frame, column, frame[column].notna(), "is not a plain number; give seconds, joules or tokens as such")
     values = pd.to_numeric(frame[column], errors="coerce").astype("float64")
     if frame[column].dtype.kind not in "iuf":  # of those a NaN is empty, though Arrow tells it from what is missing
         _refuse(frame, column, values.isna() & frame[column].notna(), "is not a number")

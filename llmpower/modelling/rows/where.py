@@ -36,7 +36,7 @@ def select_rows(frame: pd.DataFrame, expression: str, option: str = "--where") -
     for name in names_in(expression, option):
         if name not in frame.columns:
             found = ", ".join(map(str, frame.columns))
-            raise InputError(option, expression, f"{name} is no column here; there are: {found}")
+            raise InputError(option, expression, f"{name} is not a column here; there are: {found}")
     try:
         chosen: object = frame.eval(expression.strip(), engine="python")
     except Exception as error:  # pandas raises whatever the operands' types raise

@@ -119,7 +119,7 @@ def _power(rows: Rows) -> Iterator[Checked]:
 
 
 def _unread(rows: Rows, name: str) -> Mask:
-    """Where there is something in the column that is no number."""
+    """Where there is something in the column that is not a number."""
     return np.asarray(np.isnan(rows.energies[name]) & rows.frame[name].notna(), dtype=bool)
 
 

@@ -16,7 +16,7 @@ from llmpower.phrases import plural
 ASKED = ("requested_output_tokens", "max_new_tokens")
 SHORT_SHARE = 0.01
 RETOKENISED = 4
-"""A text that was counted anew after it was written may have so many tokens fewer, and none is missing."""
+"""A text that was tokenized again after it was written may have this many fewer tokens, and none is missing."""
 
 MEASURED = "measured"
 PLACES = 6
@@ -61,7 +61,7 @@ def _ended(rows: Rows, sound: Mask) -> Iterator[Checked]:
 
 
 def _copied(rows: Rows, sound: Mask) -> Checked:
-    """Runtimes measured to the microsecond share their last six digits by chance alone, which is n²/2 in a million.
+    """Runtimes measured to the microsecond share their last six digits by chance alone in n²/2 of a million pairs.
 
     A figure that was made from another by arithmetic on its whole seconds keeps the rest. A few pairs in a few
     hundred rows are no coincidence; in many thousand rows they are.

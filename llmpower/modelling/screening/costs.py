@@ -21,8 +21,8 @@ from llmpower.modelling.screening.sessions import in_time, sessions_of
 from llmpower.modelling.screening.settling import check_settling
 from llmpower.phrases import plural
 
-DEARER = 1.2
-"""A first call is dearer by 1.2 to 17.7 in published trials."""
+COSTLIER = 1.2
+"""A first call costs 1.2 to 17.7 times as much in published trials."""
 
 DISAGREE = 1.25
 SIGMAS = 6.0
@@ -30,7 +30,7 @@ STATED_SIGMAS = 5.0
 MEDIAN_OF_PAIRS = 0.954  # √2 · 0.6745
 MIN_PAIRS = 5
 ENOUGH_PAIRS = 100_000
-"""Of more, so many or half of them, evenly chosen."""
+"""Of more, this many or half of them, evenly chosen."""
 
 MAX_CELLS = 1000
 """Each is compared with each. A grid has a hundred; what has more is traffic, which differs by more than length."""
@@ -54,7 +54,7 @@ class _Cost:
 
 @dataclass(frozen=True)
 class _Excess:
-    """Of some ``rows``, by how much (logarithm) each is dearer than what it is compared with: 0 within the limits.
+    """Of some ``rows``, by how much (logarithm) each is costlier than what it is compared with: 0 within the limits.
 
     ``than`` is the row of another cell, or −1 for the cell's own other trials; ``cost`` which of the costs it is.
     """
@@ -74,7 +74,7 @@ class _Excess:
         """The excess of one row, for people."""
         (number,) = np.flatnonzero(self.rows == at)
         cost, other = costs[int(self.cost[number])], int(self.than[number])
-        against = "the dearest other trial" if other < 0 else _lengths(rows, other)
+        against = "the most expensive other trial" if other < 0 else _lengths(rows, other)
         figure = f"{cost.values[at]:.4g} {cost.unit}"
         return (
             f"{cost.name} of {_lengths(rows, at)} is {figure}, {np.exp(self.log[number]):.2f} times that of {against}"
@@ -82,7 +82,7 @@ class _Excess:
 
 
 def check_costs(rows: Rows, sound: Mask) -> Iterator[Checked]:
-    """Beginnings, first calls, queries dearer than longer ones, replicates that disagree."""
+    """Slow starts, first calls, queries costlier than longer ones, replicates that disagree."""
     n = len(rows)
     usable = sound & ~rows.allocated
     sessions = sessions_of(rows)
@@ -150,21 +150,21 @@ def _mask(chosen: Codes, n: int) -> Mask:
 
 
 def _over_fellows(rows: Rows, costs: list[_Cost], suspects: Mask) -> _Excess:
-    """Suspects above the dearest of those trials of their cell that are no suspects themselves."""
+    """Suspects above the most expensive of those trials of their cell that are not suspects themselves."""
     at = np.flatnonzero(suspects)
     cell, group = rows.cell[at], rows.group[at]
     found = []
     for cost in costs:
         fellows = np.flatnonzero(~suspects & ~np.isnan(cost.log))
-        dearest = np.full(int(rows.cell.max()) + 1, -np.inf)
-        np.maximum.at(dearest, rows.cell[fellows], cost.log[fellows])
-        over = cost.log[at] - np.where(np.isfinite(dearest), dearest, np.nan)[cell]
-        found.append(np.where(over > cost.limit(DEARER)[group], over, 0.0))
+        highest = np.full(int(rows.cell.max()) + 1, -np.inf)
+        np.maximum.at(highest, rows.cell[fellows], cost.log[fellows])
+        over = cost.log[at] - np.where(np.isfinite(highest), highest, np.nan)[cell]
+        found.append(np.where(over > cost.limit(COSTLIER)[group], over, 0.0))
     return _largest(at, found, [np.full(len(at), -1)] * len(found))
 
 
 def _over_longer(rows: Rows, costs: list[_Cost], first: Mask) -> tuple[_Excess, int]:
-    """Above the least of those cells of a group that are at least as long both ways; first calls accuse nobody.
+    """Above the least of those cells of a group that are at least as long both ways; first calls implicate no others.
 
     A cell stands for itself by the median of its trials, a first call by its own cost. Returns too how many groups
     have too many cells to be compared.
@@ -172,18 +172,18 @@ def _over_longer(rows: Rows, costs: list[_Cost], first: Mask) -> tuple[_Excess, 
     at = first_of(rows.cell)
     counts = np.bincount(rows.group[at])
     compared = []
-    dear = np.zeros(len(at), dtype=bool)
+    costly = np.zeros(len(at), dtype=bool)
     for cost in costs:
         usual = cost.medians.of(~first)
         least, than = _cheapest_longer(rows, at, usual, np.flatnonzero((counts > 1) & (counts <= MAX_CELLS)))
         compared.append((cost, usual, least, than))
-        dear |= usual - least > cost.limit(DEARER)[rows.group[at]]
-    chosen = np.flatnonzero(dear[rows.cell] | first) if dear.any() else np.flatnonzero(first)
+        costly |= usual - least > cost.limit(COSTLIER)[rows.group[at]]
+    chosen = np.flatnonzero(costly[rows.cell] | first) if costly.any() else np.flatnonzero(first)
     cell, group = rows.cell[chosen], rows.group[chosen]
     found, others = [], []
     for cost, usual, least, than in compared:
         over = np.where(first[chosen], cost.log[chosen], usual[cell]) - least[cell]
-        found.append(np.where(over > cost.limit(DEARER)[group], over, 0.0))
+        found.append(np.where(over > cost.limit(COSTLIER)[group], over, 0.0))
         others.append(than[cell])
     return _largest(chosen, found, others), int(np.count_nonzero(counts > MAX_CELLS))
 

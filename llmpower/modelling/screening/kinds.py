@@ -40,8 +40,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             Kind("nominal_tokens", "input and output tokens do not add up to total_tokens", of_rows=False),
             Kind("duplicate_timestamp", "two trials of one model on one device began at the same time"),
             Kind("overlap", "two trials on one device ran at the same time, and are not marked as allocated"),
-            Kind("unsettled", "the first trials of a program are over 1.2 times dearer than their cells are later"),
-            Kind("warm_up", "a first call is over 1.2 times dearer than the others, or than a longer one"),
+            Kind("unsettled", "the first trials of a program cost over 1.2 times what their cells do later"),
+            Kind("warm_up", "a first call costs over 1.2 times what the others do, or a longer one"),
             Kind("dearer_than_longer", "a query costs over 1.2 times what a longer one does"),
             Kind("replicates_disagree", "a trial is over 1.25 times off the median of its cell, and 6 times its noise"),
         )

@@ -1,4 +1,4 @@
-"""The columns that screening looks at, as arrays: what is no number is NaN, and nothing is refused.
+"""The columns that screening looks at, as arrays: what is not a number is NaN, and nothing is refused.
 
 Text is read once per distinct value, so a million rows of a few systems cost what a few rows do.
 """

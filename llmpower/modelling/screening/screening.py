@@ -128,13 +128,13 @@ def screen(measurements: pd.DataFrame, *, tdp_w: float | None = None) -> Screeni
     """Look for what is wrong with measurements, and change nothing.
 
     Args:
-        measurements: one row a span, with the columns of a measurements file; those it has decide what can be looked
+        measurements: one row per span, with the columns of a measurements file; those it has decide what can be looked
             for. ``num_gpus``, ``tdp_w`` [W], ``total_tokens``, ``requested_output_tokens`` and ``provenance`` are
             read too where they are there.
         tdp_w: design power of one device [W]; by default what the column ``system`` names.
 
     Raises:
-        InputError: ``tdp_w`` is no power, or ``measurements`` no table, or one with a column twice.
+        InputError: ``tdp_w`` is not a power, or ``measurements`` is not a table or has a column twice.
 
     Example:
         >>> import pandas as pd

@@ -1,8 +1,8 @@
-"""Beginnings that are dearer than what follows: a device, a host or a library that had not settled.
+"""Slow starts, costlier than what follows: a device, a host or a library that had not settled.
 
 A first call that loads kernels is one trial, and has a check of its own. Clocks, caches and a busy host take longer:
-the first trials of a program then cost more than the same cells do later in it, and who randomises the order of trials
-has them in every part of the grid. With c the cell and k how many trials the beginning has,
+the first trials of a program then cost more than the same cells do later in it, and where the order of trials is random
+they are in every part of the grid. With c the cell and k how many trials the beginning has,
 
     ln y_i = a_c + b·[i ≤ k] + r_i     in the order of time
 
@@ -27,13 +27,13 @@ from llmpower.modelling.screening.order import Codes, Mask, by_code, first_of
 from llmpower.modelling.screening.rows import Rows, combine
 from llmpower.modelling.screening.sessions import Sessions
 
-DEARER = 1.2
+COSTLIER = 1.2
 SURE = 5.0
 FEWEST = 3
-"""Trials of a beginning: one or two may be wild."""
+"""Trials of a slow start: one or two may be outliers."""
 
 MIN_REPEATS = 9
-"""Of fewer t is large by chance."""
+"""With fewer, t can be large by chance."""
 
 
 def check_settling(rows: Rows, sessions: Sessions, usable: Mask, first: Mask, logs: Sequence[FloatArray]) -> Checked:
@@ -64,8 +64,8 @@ def check_settling(rows: Rows, sessions: Sessions, usable: Mask, first: Mask, lo
     def says(row: int) -> str:
         of = np.flatnonzero(unsettled & (session == session[row]))
         end_s = ((started_ns[of] - started_ns[of].min()) / 1e9 + rows.runtime_s[of]).max()
-        dearer = f"{times[session[row]]:.2f} times what their cells cost later"
-        return f"the first {len(of)} trials of a program, {end_s:.3g} s, cost {dearer}"
+        excess = f"{times[session[row]]:.2f} times what their cells cost later"
+        return f"the first {len(of)} trials of a program, {end_s:.3g} s, cost {excess}"
 
     return Mark("unsettled", unsettled, times[session], says)
 
@@ -98,7 +98,9 @@ def beginnings(log: FloatArray, session: Codes, cell: Codes) -> tuple[Codes, Flo
         explained = np.where((C > 0) & (X > 0.4), C**2 / X, 0.0)
         t = np.sqrt(df * explained / np.maximum(squares - explained, 0.0))
         b = C / X
-    possible = (k >= FEWEST) & (2 * k <= n[session]) & (df >= MIN_REPEATS - 1) & (explained > 0) & (b > np.log(DEARER))
+    possible = (
+        (k >= FEWEST) & (2 * k <= n[session]) & (df >= MIN_REPEATS - 1) & (explained > 0) & (b > np.log(COSTLIER))
+    )
     t = np.where(possible & (t > SURE), t, 0.0)
     best = np.zeros(len(n))
     np.maximum.at(best, session, t)

@@ -14,11 +14,11 @@ PLAUSIBLE_W = (20.0, 1500.0)
 LEAST_W = 1.0
 MOST_W = 1200.0
 MOST_DEVICES = 16
-"""Where nothing is known of the devices, no more than so many and no larger ones are taken for possible."""
+"""Where nothing is known of the devices, no more than this many and no larger ones are taken for possible."""
 
 SENSOR = 1.05
 FAR_ABOVE = 10.0
-"""So many times the design power is no excursion but another unit."""
+"""This many times the design power is not an excursion but another unit."""
 
 # Longest names first where one contains another.
 _TDP_W = (

@@ -140,7 +140,7 @@ class Batch:
         return np.flatnonzero(wrong) if wrong.any() else None
 
     def unread(self, name: str) -> NDArray[np.bool_] | None:
-        """Where a column holds something that is no number; ``None`` where its type has nothing else."""
+        """Where a column holds something that is not a number; ``None`` where its type has nothing else."""
         import pyarrow as pa
 
         column = self.table.column(name)
@@ -180,7 +180,7 @@ class Batch:
         seen = seen[: there[-1] + 1]
         places = np.unravel_index(there, [len(values) for values in parts])
         keys = [tuple(v[p] for v, p in zip(parts, place, strict=True)) for place in zip(*places, strict=True)]
-        # Two values that are the same to us, such as an empty cell and one that is no number, are one key.
+        # Two values that are the same to us, such as an empty cell and one that is not a number, are one key.
         distinct = list(dict.fromkeys(keys))
         if len(distinct) == len(seen):
             return together, distinct, seen

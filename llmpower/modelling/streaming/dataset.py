@@ -53,7 +53,7 @@ class Dataset:
         return sum(portion.rows for portion in self.portions)
 
     def split(self, rows: int) -> Iterator[list[Portion]]:
-        """Portions by about so many rows, cut between row groups of files that would be too much."""
+        """Portions by about this many rows, cut between row groups of files that would be too much."""
         some: list[Portion] = []
         held = 0
         for portion in self.portions:
@@ -138,7 +138,7 @@ def _look(name: str, fragment: Any, option: str) -> tuple[Portion, pa.Schema]:
         schema = fragment.physical_schema
         rows = fragment.metadata.num_rows
     except failures() as error:
-        advice = f"is no Parquet file that can be read ({first_line(error)}); write it again, or move it elsewhere"
+        advice = f"is not a Parquet file that can be read ({first_line(error)}); write it again, or move it elsewhere"
         raise InputError(option, name, advice) from error
     for column, value in pads.get_partition_keys(fragment.partition_expression).items():
         if column not in schema.names:

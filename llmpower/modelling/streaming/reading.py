@@ -124,7 +124,7 @@ def keeps_pages() -> bool:
 
 
 def _pool() -> Any:
-    """Memory for batches, which come and go: a pool that keeps its pages spares the kernel clearing them anew."""
+    """Memory for batches, which come and go: a pool that keeps its pages spares the kernel clearing them again."""
     import pyarrow as pa
 
     if not keeps_pages():

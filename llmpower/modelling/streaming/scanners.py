@@ -17,7 +17,7 @@ class Work(Protocol[T]):
     """What is done with rows; it goes to other processes as it is."""
 
     def scan(self, portions: Sequence[Portion], tell: Callable[[int], None] | None = None) -> T:
-        """What portions come down to; ``tell`` hears of every so many rows."""
+        """What portions reduce to; ``tell`` is called with the number of rows of each batch."""
         ...
 
     def merge(self, parts: Iterable[T]) -> T:

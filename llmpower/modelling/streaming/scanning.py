@@ -96,10 +96,10 @@ class Scanned:
 
 
 def scan(job: Job, portions: Sequence[Portion], tell: Callable[[int], None] | None = None) -> Scanned:
-    """Tally all rows of some portions; ``tell`` hears of every so many rows.
+    """Tally all rows of some portions; ``tell`` is called with the number of rows of each batch.
 
     Raises:
-        InputError: a file cannot be read, or ``where`` is no condition.
+        InputError: a file cannot be read, or ``where`` is not a condition.
         FitError: a row cannot be what it claims.
     """
     boundary = Boundary.parse(job.boundary)

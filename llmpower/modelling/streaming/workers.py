@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 LOCAL = "local"
 TASKS_A_WORKER = 4
 LEAST_ROWS = 1 << 25
-"""Of one task, some five seconds, where there are as many for each worker. A task begins its sums anew and has them
-sent and merged, which costs as much as summing a million rows or two."""
+"""Of one task, some five seconds, where there are as many for each worker. A task starts its sums from zero and has
+them sent and merged, which costs as much as summing a million rows or two."""
 
 AT_ONCE = 4
-"""Results that are merged in one go, where they are put together once and not once for every two of them."""
+"""Results that are merged together, once and not once for every two of them."""
 
 CONNECT_S = 20
 KEPT_BYTES = {"MALLOC_TRIM_THRESHOLD_": 1 << 28, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
 """Memory that the C library of a local worker does not give back between two arrays, of up to the second size. Dask has
-it give all back, and the kernel clears it anew: for sums that was a sixth of a worker's time."""
+it give all back, and the kernel clears it again: for sums that was a sixth of a worker's time."""
 
 KEPT_READS = {"ARROW_DEFAULT_MEMORY_POOL": KEEPING}
 """What files are read into comes of pyarrow's default pool, which gives back what was not asked for in 10 ms. One
@@ -83,7 +83,7 @@ def on_workers(
 
 @contextmanager
 def local_client(workers: int | None = None) -> Iterator[Client]:
-    """A client of so many processes of this machine, by default one a processor, which end with it.
+    """A client of this many processes of this machine, by default one per processor, which end with it.
 
     Dask would watch the GPUs meanwhile, this process's too, and keep NVML initialised in it ever after: a client that
     nobody asked for, which outlives all of ours.

@@ -4,7 +4,7 @@ Scaling, over all queries and choices, with the least taken as 0:
 
     ê = e / max e,   â = a / max a,   cost = ζ·ê − (1−ζ)·â
 
-so ζ = 1 is energy alone and ζ = 0 accuracy alone. Where money or carbon is pursued, e is weighed by the rate at which
+so ζ = 1 is energy alone and ζ = 0 accuracy alone. Where money or carbon is pursued, e is weighted by the rate at which
 the query came (:mod:`~llmpower.routing.problem.rates`), here and in the maximum. One query sets each maximum, so a ζ
 means another exchange of joules for accuracy in every workload. A pair of query and choice that a limit on latency
 forbids costs infinity, and still counts in the scaling, so that a ζ means the same with a limit and without.
@@ -68,7 +68,7 @@ class Costs:
 
     @property
     def rate(self) -> Rate | None:
-        """What joules are weighed by; ``None`` where they count as they are."""
+        """What joules are weighted by; ``None`` where they count as they are."""
         return self.workload.rates.by_kind.get(self.weighs)
 
     def weighed(self, values: FloatArray, cells: slice = slice(None)) -> FloatArray:
@@ -228,7 +228,8 @@ def predict_costs(
     Raises:
         InputError: no model, an unknown one in ``only`` or ``accuracy``, one without an accuracy, models that cannot
             be compared, a prediction at or below zero, models to unload that nothing is charged for, or a limit on a
-            query's predicted runtime or a model's GPU-seconds that is no positive number, or nothing to ``weigh`` by.
+            query's predicted runtime or a model's GPU-seconds that is not a positive number, or nothing to ``weigh``
+            by.
     """
     if max_runtime_s is not None and not 0 < max_runtime_s < np.inf:
         raise InputError("--max-runtime", max_runtime_s, "is the longest that a query may take, in seconds above 0")

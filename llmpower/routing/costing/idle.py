@@ -51,7 +51,7 @@ class Idle:
         """F_K [J], shape (n_choices,).
 
         Raises:
-            InputError: watts or horizon are no positive numbers, or a model lacks its watts or its GPUs.
+            InputError: watts or horizon are not positive numbers, or a model lacks its watts or its GPUs.
         """
         if not 0 < self.horizon_s < np.inf:
             raise InputError("--horizon", self.horizon_s, "is the time that models stay loaded, in seconds above 0")

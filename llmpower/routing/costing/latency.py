@@ -1,7 +1,7 @@
 """A limit on latency, ``--max-runtime S``: what to say where it forbids too much.
 
 A pair of query and model is allowed when the model's predicted runtime for the query by itself, without waiting in a
-queue, is at most S; the solver takes the other pairs as infinitely dear. Two things can go wrong, and both are found
+queue, is at most S; the solver takes the other pairs to cost infinity. Two things can go wrong, and both are found
 before anything is solved: a query that no model serves in time, and shares that what is left cannot meet. An operator
 then wants to know how far away the limit is, so the error has the least S that would do.
 

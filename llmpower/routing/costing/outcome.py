@@ -12,7 +12,7 @@ from llmpower.modelling.forms import FloatArray
 class Scaling:
     """The largest energy and accuracy of one query on one model; the least of both counts as 0.
 
-    Where money or carbon is pursued the energy is weighed by its rate, as a part of the dearest one.
+    Where money or carbon is pursued the energy is weighted by its rate, as a fraction of the highest one.
     ``accuracy_max`` is in tokens under weighting ``tokens`` (A_K·(τin + τout)) and without unit under ``queries``;
     ``None`` where no accuracy was given.
     """
@@ -26,7 +26,7 @@ class Scaling:
 class Outcome:
     """What a division of the workload comes to, over all queries.
 
-    ``objective`` is Σ ζ·ê − (1−ζ)·â, and ζ·(idle energy)/max e where that is charged, all weighed by the tariff where
+    ``objective`` is Σ ζ·ê − (1−ζ)·â, and ζ·(idle energy)/max e where that is charged, all weighted by the tariff where
     money or carbon is pursued (:mod:`llmpower.routing.problem.rates`); ``energy_j`` and ``runtime_s``
     are sums of what the models predict (seconds of all queries one after the other). ``idle_energy_j`` is what the
     loaded models are charged for waiting, ``None`` where they are not. ``accuracy_token_weighted`` is

@@ -33,7 +33,7 @@ Row = tuple[float, ...]
 
 
 class _Group(NamedTuple):
-    """The models whose fits have one form: their numbers, W_K of each, and how products of so many terms are summed.
+    """The models whose fits have one form: their numbers, W_K of each, and how products of this many terms are summed.
 
     ``rows`` are by class of query, with ``None`` for every other.
     """
@@ -93,7 +93,7 @@ class QueryCosts:
         return self._worths.get(query_class) or self._worths[None]
 
     def counted(self, tokens: float) -> float:
-        """What a query of so many tokens counts in an accuracy."""
+        """What a query of this many tokens counts in an accuracy."""
         return tokens if self._by_tokens else 1.0
 
     def _features(self, τin: float, law: Law) -> list[Sequence[float]]:

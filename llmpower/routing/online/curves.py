@@ -8,7 +8,7 @@ alone,
 through its values at both ends and the middle; what a joule counts by the hour, and what the expected tokens are worth,
 are taken in when a query comes. Every form without a kink is a polynomial of the second degree at most
 in τin, and then the curve is exact; with one, the bucket is too narrow for it to matter. A decision takes a product and
-a sum a model, where evaluating forms at both points of a law takes ten times as long.
+one sum per model, where evaluating forms at both points of a law takes ten times as long.
 
 Curves are made when an answer has come, as nobody waits for that: of its own bucket, and of one that was asked for and
 is not there yet, or else of the one that was made longest ago, if that is too long ago. Until then the old one does.
@@ -26,7 +26,7 @@ from llmpower.routing.online.costs import QueryCosts, cheapest
 from llmpower.routing.policies.lengths import STALE, WIDTHS, OutputLengthLearner, bucket
 
 OLD = 4 * STALE
-"""Answers after which a curve is made anew though none of them was of its bucket."""
+"""Answers after which a curve is rebuilt though none of them was of its bucket."""
 
 MOST_CURVES = 4096
 """Buckets and labels beyond these are computed when they are asked for."""
@@ -120,7 +120,7 @@ class ExpectedCosts:
                     self._make((label, number), lowest)
 
     def forget(self) -> None:
-        """Begin anew: all lengths have changed."""
+        """Start over: all lengths have changed."""
         self._curves.clear()
         self._wanted.clear()
 

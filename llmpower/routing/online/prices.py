@@ -3,7 +3,8 @@
 The optimum of a plan sends a query to argmin_K (c_K + λ_K), so a router needs the prices λ of queries that have not
 come yet. It takes those of queries that have (:func:`price_sample`, an exact plan for them), and corrects them as it
 goes. A step of gradient ascent on the dual adds η·(x_K − γ_K) after each query: models that get more than their share
-become dearer. Summed up, that makes a price proportional to the queries d_K by which a model is ahead of its line,
+become more expensive. Summed up, that makes a price proportional to the queries d_K by which a model is ahead of its
+line,
 
     λ = λ₀ + (κ / h)·R·d,    R = (−∂s/∂λ)⁺,    h = the queries left in the period
 
@@ -141,6 +142,6 @@ def _slope(charged: FloatArray) -> FloatArray:
             between &= np.isfinite(margin)
             at_tie = np.sort(margin[between])
             if n := min(len(at_tie), int(min(served[K], served[L])) or len(at_tie)):
-                # n queries within ± the n-th margin: so many per unit of price, of the sample.
+                # n queries within ± the n-th margin: this many per unit of price, of the sample.
                 moved[K, L] = moved[L, K] = n / (2 * max(float(at_tie[n - 1]), least)) / n_queries
     return np.asarray(np.diag(moved.sum(axis=1)) - moved)

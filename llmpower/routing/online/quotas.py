@@ -31,7 +31,7 @@ def check_period(period: int) -> int:
     """Queries over which shares are kept.
 
     Raises:
-        InputError: ``period`` is no whole number from 1 up.
+        InputError: ``period`` is not a whole number from 1 up.
     """
     if (whole := whole_number(period, 1)) is None:
         raise InputError("period", period, "shares are kept over a number of queries; give 1 or more")
@@ -47,7 +47,7 @@ class Quotas:
         open: the models that the next query may go to, as numbers; never empty.
 
     Raises:
-        InputError: ``period`` is no whole number from 1 up.
+        InputError: ``period`` is not a whole number from 1 up.
         InfeasibleError: no division of that many queries meets the shares.
     """
 

@@ -8,8 +8,9 @@ gateway knows: τin, perhaps who asks, and no answer yet. It chooses by one argm
 at the rate of the moment, where the policy pursues money or carbon (:mod:`~llmpower.routing.policies.tariff`). It
 learns the lengths from answers as they come (:mod:`~llmpower.routing.policies.lengths`), keeps the shares over periods
 (:mod:`~llmpower.routing.online.quotas`) and lets prices follow both (:mod:`~llmpower.routing.online.prices`). Deciding
-and learning from an answer take microseconds. Solving for prices anew takes longer and is :meth:`OnlineRouter.learn`'s,
-which a caller runs where it may take its time, whenever :attr:`OnlineRouter.learning_due` says so.
+and learning from an answer take microseconds. Solving for prices again takes longer and is
+:meth:`OnlineRouter.learn`'s, which a caller runs where it may take its time, whenever :attr:`OnlineRouter.learning_due`
+says so.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class OnlineRouter:
         clock: the time, in seconds since 1970, by which the rate of the moment is known.
 
     Raises:
-        InputError: ``period`` is no whole number from 1 up.
+        InputError: ``period`` is not a whole number from 1 up.
         InfeasibleError: no whole numbers of that many queries meet the shares.
 
     Example:
@@ -205,7 +206,7 @@ class OnlineRouter:
         self.learn()
 
     def learn(self) -> bool:
-        """Solve for prices anew, on the queries in memory; whether there were enough. Others may choose meanwhile."""
+        """Solve for prices again, on the queries in memory; whether there were enough. Others may choose meanwhile."""
         with self._lock:
             queries = list(self._memory)
             self._until_learning = self._quotas.remaining if len(queries) >= PLENTY else max(len(queries), ENOUGH)

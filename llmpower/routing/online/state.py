@@ -66,7 +66,7 @@ def load_state(path: Path, option: str = "--state") -> RouterState:
     Raises:
         InputError: the file cannot be read (named as ``option``), or is not of this schema.
     """
-    advice = "give a file that a router saved, or none to begin anew"
+    advice = "give a file that a router saved, or none to start over"
     try:
         state = msgspec.json.decode(path.read_bytes(), type=RouterState)
     except OSError as error:

@@ -49,7 +49,7 @@ def check_label(query_class: str) -> None:
     """Refuse an application's label that a saved state could not hold.
 
     Raises:
-        InputError: it is no text.
+        InputError: it is not text.
     """
     if not isinstance(query_class, str):
         raise InputError("query_class", query_class, "is an application's label; give a text")

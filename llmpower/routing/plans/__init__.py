@@ -1,1 +1,1 @@
-"""A plan: made, held against others, doubted, and read back into the workload's rows."""
+"""A plan: made, compared with others, given its uncertainty, and read back into the workload's rows."""

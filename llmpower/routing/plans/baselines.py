@@ -1,4 +1,4 @@
-"""What a plan is held against: dispatchers that do not look at the query, and one that looks at one of its lengths.
+"""What a plan is compared with: dispatchers that do not look at the query, and one that looks at one of its lengths.
 
 ``single:<model>`` sends everything to one model; ``round_robin`` the i-th query in input order to the i-th model in
 turn; ``random`` each query to any model with equal chance, as an expected value and not as one draw. The comparison

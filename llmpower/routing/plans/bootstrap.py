@@ -5,7 +5,7 @@ again at the same ζ, scaling and shares. What counts is the share of the querie
 the old plan would cost where the new coefficients are the truth: many queries may move and nothing be lost, when
 choices are nearly equal. Forms whose terms are costs keep them from falling below zero.
 
-A limit on latency stays as it is: it is the energy that is drawn anew.
+A limit on latency stays as it is: it is the energy that is drawn again.
 
 A large workload is represented by 5,000 of its queries, taken at equal steps through the cells in order: a share is
 then known to a fraction of a percent, and the draws take no longer for millions. The draws are the same in every run.
@@ -72,8 +72,8 @@ def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
         paid = costs.scaled(energy_j, zeta)
         best, _ = solve(paid, count, *limits, prices)
         moved[draw] = np.abs(best - plan).sum() / 2 / n_queries
-        dearest, cheapest = paid.max(axis=1, where=allowed, initial=-np.inf), paid.min(axis=1)
-        spread = float(count @ (dearest - cheapest))
+        highest, cheapest = paid.max(axis=1, where=allowed, initial=-np.inf), paid.min(axis=1)
+        spread = float(count @ (highest - cheapest))
         regrets[draw] = ((plan - best) * np.where(allowed, paid, 0)).sum() / spread if spread else 0.0
     return Bootstrap(draws, float(moved.mean()), float(np.quantile(moved, 0.95)), float(regrets.mean()))
 

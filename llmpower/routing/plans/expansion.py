@@ -36,7 +36,7 @@ def choice_per_query(plan: RoutingPlan) -> Choices:
 
 
 def choices_of_rows(workload: Workload, assigned: Assignment) -> Choices:
-    """As :func:`choice_per_query`, of an assignment that is no plan yet."""
+    """As :func:`choice_per_query`, of an assignment that is not a plan yet."""
     _, models, counts = runs(workload, assigned)
     return models if len(models) == workload.n_queries else np.repeat(models, counts)
 
@@ -61,7 +61,7 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     for column, (names, codes) in name_columns(plan).items():
         if column in table.columns:
             table[f"workload_{column}"] = table.pop(column)
-        # A few names, millions of times: categories take a byte a row in memory and in Parquet.
+        # A few names, millions of times: categories take a byte per row in memory and in Parquet.
         table[column] = pd.Categorical.from_codes(codes[models], pd.Index(names))
     return table
 

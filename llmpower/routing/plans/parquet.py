@@ -176,7 +176,7 @@ class _PlanColumns:
 def _encodings(table: pa.Table) -> dict[str, Any]:
     """Of columns as they stand: times and lengths by differences, which are quick to write; times take half the room.
 
-    What repeats gets a dictionary; measured figures seldom come twice. Differences in as few bits as they need are not
+    What repeats gets a dictionary; measured figures rarely come twice. Differences in as few bits as they need are not
     compressed once more, which would save no room; and the least and the last of a dictionary's names, which every
     row group has, tell no reader which to leave out.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """One row a query, or a row with its ``count``; ``columns`` maps our names to the file's headers.
+    """One row per query, or a row with its ``count``; ``columns`` maps our names to the file's headers.
 
     A ``tariff`` needs the column ``timestamp`` too.
     Parquet is read a row group at a time where it is written again, every other table through pandas.

@@ -17,7 +17,7 @@ MANY = 1000
 
 
 def student_t(confidence: float, degrees: float) -> float:
-    """The t with probability ``confidence``, in 0..1, within ±t of so many ``degrees`` of freedom, at least 1.
+    """The t with probability ``confidence``, in 0..1, within ±t of this many ``degrees`` of freedom, at least 1.
 
     Eight digits of it for a ``confidence`` of at most 0.95, whose angles keep away from 90°.
     """

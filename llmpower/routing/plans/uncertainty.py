@@ -66,7 +66,7 @@ class Saving:
 def saving(
     costs: Costs, plan: Outcome, against: str, other: Outcome, ΔΦ: list[FloatArray], weighed_ΔΦ: list[FloatArray]
 ) -> Saving:
-    """Of ``plan`` against ``other``; ΔΦ is Φ_K of the other less that of the plan, and the same of weighed joules."""
+    """Of ``plan`` against ``other``; ΔΦ is Φ_K of the other less that of the plan, and the same of weighted joules."""
     saved_j = other.total_energy_j - plan.total_energy_j
     waiting_j = (other.idle_energy_j or 0.0) - (plan.idle_energy_j or 0.0)
     found = pursued = interval(costs, ΔΦ, waiting_j)

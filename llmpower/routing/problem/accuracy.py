@@ -63,7 +63,7 @@ def read_accuracy(path: str | PathLike[str]) -> AccuracyTable:
     path = Path(path)
     records = read_records(path, required=("model_name", "accuracy"), what="--accuracy")
     if not records:
-        raise InputError("--accuracy", path, "holds no rows; give a row a model: model_name, accuracy")
+        raise InputError("--accuracy", path, "holds no rows; give one row per model: model_name, accuracy")
     accuracy: dict[str, float] = {}
     by_class: dict[str, dict[str, float]] = {}
     for row, record in enumerate(records, start=1):
@@ -76,7 +76,7 @@ def read_accuracy(path: str | PathLike[str]) -> AccuracyTable:
             known, key = by_class.setdefault(str(name), {}), str(query_class)
         if key in known:
             of = "" if query_class is None else f" for {query_class}"
-            raise InputError("model_name", name, f"row {row} of {path} repeats it{of}; keep one row a model")
+            raise InputError("model_name", name, f"row {row} of {path} repeats it{of}; keep one row per model")
         known[key] = _fraction("accuracy", record["accuracy"], f"row {row} of {path}")
     return AccuracyTable(
         accuracy, _of_models(records, "share", _fraction, path), by_class, _of_models(records, "num_gpus", _gpus, path)

@@ -69,7 +69,7 @@ class Counting:
         """Count the rows of portions.
 
         Raises:
-            InputError: a file cannot be read, or a row is no query.
+            InputError: a file cannot be read, or a row is not a query.
         """
         cells: Cells = {}
         for batch in batches(self.schema, self.headers, portions):
@@ -101,7 +101,7 @@ def count_datasets(
     how many.
 
     Raises:
-        InputError: a source or file cannot be used, or a row is no query; it is named with its file.
+        InputError: a source or file cannot be used, or a row is not a query; it is named with its file.
     """
     renamed = columns or {}
     dataset = open_datasets(sources, renamed, REQUIRED, WHAT)
@@ -121,7 +121,7 @@ def _add(cells: Cells, batch: Batch) -> None:
     tokens_in, tokens_out = (_whole(batch, name, 0, TOKENS_END) for name in REQUIRED)
     count = _whole(batch, "count", 1, QUERIES_END) if "count" in batch else None
     if tokens_in.min() == 0 and (without := (tokens_in | tokens_out) == 0).any():
-        advice = f"{_place(batch, without)} has no input tokens either, so it is no query; leave it out"
+        advice = f"{_place(batch, without)} has no input tokens either, so it is not a query; leave it out"
         raise InputError("output_tokens", 0, advice)
     if "query_class" not in batch:
         _collapse(cells, "", tokens_in, tokens_out, count)

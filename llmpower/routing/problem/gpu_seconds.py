@@ -33,7 +33,7 @@ class GpuSeconds:
         """The limits in the order of the choices.
 
         Raises:
-            InputError: a limit is no number above 0, or of no model that queries are routed to, or of one whose
+            InputError: a limit is not a number above 0, or of no model that queries are routed to, or of one whose
                 number of GPUs nobody said.
         """
         found = []

@@ -33,7 +33,7 @@ def collapse(
 ) -> Collapsed:
     """The distinct rows of up to three columns (n_rows,) of numbers ≥ 0 that are below their ``ends``.
 
-    ``query_class`` and ``row_counts`` may be left out: one class, one query a row.
+    ``query_class`` and ``row_counts`` may be left out: one class, one query per row.
     """
     n_rows = len(input_tokens)
     assert n_rows < CELLS_END

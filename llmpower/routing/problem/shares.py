@@ -1,6 +1,6 @@
 """Shares of the queries: what the user asks for, as whole numbers of queries that can be had.
 
-A share is a fraction F, met to the query, or a band LOW:HIGH. Fractions of N queries are seldom whole, so exact
+A share is a fraction F, met to the query, or a band LOW:HIGH. Fractions of N queries are rarely whole, so exact
 shares are apportioned by largest remainder (Hamilton's method), with everything they leave over as one more party;
 bands are rounded inwards. Fractions are taken as the decimals they are written as: 0.29 of 100 queries is 29.
 """
@@ -51,7 +51,7 @@ def query_limits(
     """Lowest and highest number of queries of each model, each of shape (n_models,); 0 and N where it has no share.
 
     Raises:
-        InputError: a share is no fraction, a band is upside down, or a model is unknown.
+        InputError: a share is not a fraction, a band is upside down, or a model is unknown.
         InfeasibleError: no division of the queries meets every share.
     """
     bands = {} if shares is None else {name: _band(name, share) for name, share in shares.items()}

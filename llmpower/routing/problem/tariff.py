@@ -7,7 +7,7 @@ alike. Contracts have hours of local time, which is another one of UTC in summer
 are those there, and a query's time is one of UTC where it does not say its offset.
 
 Rates are above 0. At a price below, the least cost is the most energy, and at 0 joules count for nothing: no plan that
-anybody wants. What a user pays for a kWh at such an hour, with the grid's fees and taxes, seldom is.
+anybody wants. What a user pays for a kWh at such an hour, with the grid's fees and taxes, rarely is.
 """
 
 from __future__ import annotations
@@ -118,13 +118,13 @@ def read_tariff(path: str | PathLike[str], zone: str | None = None) -> Tariff:
 
     Raises:
         InputError: the file cannot be read or has no rows, lacks a column or has another one, says two things of one
-            time, or holds a rate that is no number above 0; the zone is unknown, or the rows begin at timestamps.
+            time, or holds a rate that is not a number above 0; the zone is unknown, or the rows begin at timestamps.
     """
     where = None if zone is None else zone_of(zone)
     path = Path(path)
     records = read_records(path, what=OPTION)
     if not records:
-        raise InputError(OPTION, path, "holds no rows; give a row an hour")
+        raise InputError(OPTION, path, "holds no rows; give one row per hour")
     columns, known = list(records[0]), ("hour", "timestamp", *RATE_COLUMNS)
     for name in columns:
         if name not in known:

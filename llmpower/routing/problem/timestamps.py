@@ -65,7 +65,7 @@ def _times(column: pd.Series, what: str = "the time of arrival") -> pd.Series[An
         times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         wrong = times.isna().to_numpy()
         if wrong.any() and column.dtype.kind != "M":
-            # One cell that is no number makes texts of a column of seconds.
+            # One cell that is not a number makes texts of a column of seconds.
             seconds = pd.to_numeric(column.where(wrong), errors="coerce").astype(np.float64)
             if (numbers := np.abs(seconds.to_numpy()) < END_S).any():
                 if not wrong.all():

@@ -81,7 +81,7 @@ class Workload:
     ) -> Workload:
         """Collapse rows into cells; arguments have shape (n_rows,), ``count`` is 1 each by default.
 
-        ``query_class`` holds a name a row, empty (or ``None``, NaN) where a query has none; ``row_rates`` are what
+        ``query_class`` holds a name per row, empty (or ``None``, NaN) where a query has none; ``row_rates`` are what
         :meth:`~llmpower.routing.problem.tariff.Tariff.rates` says of the queries' times.
 
         Raises:
@@ -102,15 +102,15 @@ class Workload:
         further = [numbers for numbers in (class_of_row, rate_of_row) if numbers is not None]
         if len({values.shape for values in (*columns.values(), *further)}) > 1 or len(shape) != 1:
             shapes = ", ".join(f"{name} {values.shape}" for name, values in columns.items())
-            raise InputError("workload", shapes, "give one value a query in each column")
+            raise InputError("workload", shapes, "give one value per query in each column")
         if shape == (0,):
-            raise InputError("workload", "0 rows", "there is nothing to route; give a file with a row a query")
+            raise InputError("workload", "0 rows", "there is nothing to route; give a file with one row per query")
         tokens_in = _whole("input_tokens", columns["input_tokens"], 0, TOKENS_END)
         tokens_out = _whole("output_tokens", columns["output_tokens"], 0, TOKENS_END)
         row_counts = None if count is None else _whole("count", columns["count"], 1, QUERIES_END).values
         # Where every query has tokens of both kinds, or of one, none is without any.
         if tokens_in.least == tokens_out.least == 0 and (without := (tokens_in.values | tokens_out.values) == 0).any():
-            advice = f"row {np.argmax(without) + 1} has no input tokens either, so it is no query; leave it out"
+            advice = f"row {np.argmax(without) + 1} has no input tokens either, so it is not a query; leave it out"
             raise InputError("output_tokens", 0, advice)
         if row_counts is not None and (total := float(row_counts.sum(dtype=np.float64))) >= QUERIES_END:
             raise InputError("count", f"{total:.3g} in all", "that many cannot be counted exactly; scale them down")
@@ -190,7 +190,8 @@ def read_workload(
     """Read a CSV, Parquet or JSON-lines file; ``columns`` maps our names to its headers.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or holds a row that is no query or that ``tariff`` has no
+        InputError: the file cannot be read, lacks a column, or holds a row that is not a query or that ``tariff`` has
+        no
             rate for.
     """
     return Workload.from_frame(read_table(Path(path), columns=columns, required=REQUIRED, what="--workload"), tariff)

@@ -87,7 +87,7 @@ class Arena:
 
     @property
     def worth_j(self) -> float | None:
-        """Joules, weighed where rates are, that a percentage point of these queries' mean accuracy is worth: as
+        """Joules, weighted where there are rates, that a percentage point of these queries' mean accuracy is worth: as
         :meth:`~llmpower.routing.tradeoffs.tradeoff.Tradeoff.joules_per_point`. ``None`` where ζ is 0 or there is no
         accuracy.
         """

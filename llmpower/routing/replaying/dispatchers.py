@@ -68,7 +68,7 @@ class Online:
 
 
 class Resolving:
-    """Plans anew every so many queries, for what is left of the shares, on the latest queries; lengths are learnt."""
+    """Plans again every ``period`` queries, for the remaining shares, on the latest queries; lengths are learnt."""
 
     def __init__(self, policy: RoutingPolicy, period: int, history: Trace, trace: Trace) -> None:
         self._costs, self._seconds, self._most_s = QueryCosts(policy), seconds_of(policy), policy.max_runtime_s

@@ -43,7 +43,7 @@ class Trace:
         Timestamps are dates, or seconds as numbers. Rows may come in any order.
 
         Raises:
-            InputError: a column is missing, or a row is no query that arrived at some time.
+            InputError: a column is missing, or a row is not a query that arrived at some time.
         """
         workload = Workload.from_frame(frame)
         check_times(frame, "queries are replayed in time order")
@@ -73,7 +73,7 @@ class Trace:
         return np.round(self.arrival_s + self.start_s, 6)
 
     def split(self, first: int) -> tuple[Trace, Trace]:
-        """The first so many queries, and the rest."""
+        """The ``first`` queries, and the rest."""
         return self._part(slice(0, first)), self._part(slice(first, None))
 
     def _part(self, rows: slice) -> Trace:

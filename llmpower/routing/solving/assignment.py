@@ -48,7 +48,7 @@ class Assignment:
         return cls(choice, whole, divided, assigned[divided], assigned.sum(axis=0))
 
     def moved(self, cells: IntArray, assigned: IntArray) -> Assignment:
-        """With these ``cells`` (n,), in ascending order, ``assigned`` (n, n_choices) anew; none was divided."""
+        """With these ``cells`` (n,), ascending, reassigned as ``assigned`` (n, n_choices) says; none was divided."""
         assert not len(self.divided)
         changed = Assignment.of_matrix(assigned)
         choice = self.choice.copy()

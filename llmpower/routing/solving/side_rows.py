@@ -1,4 +1,4 @@
-"""Plans within sums over all cells, which whole queries seldom meet exactly: limits on GPU-seconds.
+"""Plans within sums over all cells, which whole queries rarely meet exactly: limits on GPU-seconds.
 
 The prices of such rows come from mixtures of assignments (:mod:`~llmpower.routing.solving.columns`). Those that are
 mixed in the end are optimal at the prices and differ in a few cells that tie. Those, and the cells next to a tie, are
@@ -25,7 +25,7 @@ from llmpower.routing.solving.columns import EXACT, MOST_COLUMNS, Columns
 from llmpower.routing.solving.quiet import c_output_dropped
 from llmpower.routing.solving.solver import GAP_LIMIT, solve
 
-# Cells that are divided anew into whole queries, and when they are more.
+# Cells that are divided again into whole queries, and when they are more.
 FREE_CELLS = 128
 MOST_FREE_CELLS = 2048
 GROWTH = 4
@@ -34,9 +34,9 @@ FAR_OFF = 1e-3
 # much time, which prove the best plan of a small workload. What would do needs no proof.
 NODES = 500
 NODES_OF_REFUSAL = 20
-# HiGHS's tolerances are absolute, about 1e-6: so much is all of a limit, and the dearest of the costs, to it.
+# HiGHS's tolerances are absolute, about 1e-6: limits are scaled to the first figure, the highest cost to the second.
 WHOLE_LIMIT = 1e4
-DEAREST = 1e3
+LARGEST_COST = 1e3
 # Less room, where rounding to whole queries overstepped a limit after all.
 NARROWER = 1 - 1e-6
 
@@ -147,8 +147,8 @@ class _Search(Columns):
         return None
 
     def _divide(self, start: IntArray, free: IntArray, room: float | None) -> IntArray | None:
-        """``start`` with the ``free`` cells divided anew at least cost within ``room`` of each row, ``None`` where that
-        cannot be. Without ``room``: with a small t that all rows are within.
+        """``start`` with the ``free`` cells divided again at least cost within ``room`` of each row, ``None`` where
+        that cannot be. Without ``room``: with a small t that all rows are within.
 
             variables   x_cK whole, cell by cell, and t
             rows        Σ_K x_cK = n_c,  low ≤ Σ_c x_cK ≤ high,  Σ u·x − t ≤ 0
@@ -165,7 +165,7 @@ class _Search(Columns):
         if room is None:
             objective = np.append(np.zeros(costs.size), 1.0)
         else:
-            objective = np.append(costs.ravel() * (DEAREST / (costs.max() or 1.0)), 0.0)
+            objective = np.append(costs.ravel() * (LARGEST_COST / (costs.max() or 1.0)), 0.0)
         most = np.where(self.allowed[free], self.count[free][:, np.newaxis], 0).ravel()
         of_cells = kron(eye_array(n_free), np.ones((1, n_choices)))
         of_choices = kron(np.ones((1, n_free)), eye_array(n_choices))

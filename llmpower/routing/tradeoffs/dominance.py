@@ -1,4 +1,4 @@
-"""Choices that no price of accuracy ever picks: dearer than they are good, for every single query.
+"""Choices that no price of accuracy ever picks: costlier than they are good, for every single query.
 
 At r joules for a unit of accuracy a query goes to the least e_K − r·a_K. K is picked at some r ≥ 0 when
 
@@ -47,9 +47,9 @@ def _corner(e: FloatArray, a: FloatArray, K: int) -> NDArray[np.bool_]:
         if L == K:
             continue
         with np.errstate(divide="ignore", invalid="ignore"):
-            dearer, better = e[:, K] - e[:, L], a[:, K] - a[:, L]
-            r = dearer / better
+            costlier, better = e[:, K] - e[:, L], a[:, K] - a[:, L]
+            r = costlier / better
         least_r = np.where(better > 0, np.maximum(least_r, r), least_r)
         most_r = np.where(better < 0, np.minimum(most_r, r), most_r)
-        possible &= (better != 0) | (dearer <= 0)
+        possible &= (better != 0) | (costlier <= 0)
     return possible & (least_r <= most_r)

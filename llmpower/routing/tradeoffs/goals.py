@@ -36,14 +36,14 @@ class Knee:
 
 @dataclass(frozen=True, slots=True)
 class EnergyBudget:
-    """The most accurate plan that takes at most so many joules, those of loaded models that wait among them."""
+    """The most accurate plan that takes at most this many joules, those of loaded models that wait among them."""
 
     energy_j: float
 
 
 @dataclass(frozen=True, slots=True)
 class AmountBudget:
-    """As :class:`EnergyBudget` in euros or grams: the most accurate plan at most so dear, or so dirty."""
+    """As :class:`EnergyBudget` in euros or grams: the most accurate plan that costs, or emits, at most this much."""
 
     kind: Weigh
     amount: float
@@ -66,7 +66,7 @@ class AccuracyFloor:
 
 @dataclass(frozen=True, slots=True)
 class JoulesPerPoint:
-    """The plan for which a percentage point of mean accuracy is worth so many joules."""
+    """The plan for which a percentage point of mean accuracy is worth this many joules."""
 
     joules: float
 

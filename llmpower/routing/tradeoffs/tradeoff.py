@@ -34,7 +34,7 @@ SAME_COST = 3e-13
 class Point:
     """An optimal plan at ``zeta``: joules of its queries, and the mean accuracy that is pursued, in 0..1.
 
-    Joules are weighed by their rates where money or carbon is pursued, here and all along the front.
+    Joules are weighted by their rates where money or carbon is pursued, here and all along the front.
     ``assigned`` (n_cells, n_models) is empty where only figures are kept.
     """
 
@@ -90,7 +90,7 @@ class Tradeoff:
         return least, self.at(EDGE)
 
     def chord(self, lower: Point, upper: Point) -> float | None:
-        """The ζ whose exchange rate is that from one point to the other; ``None`` where ``upper`` is not both dearer
+        """The ζ whose exchange rate is that from one point to the other; ``None`` where ``upper`` is not both costlier
         and more accurate.
         """
         energy_j, accuracy = upper.energy_j - lower.energy_j, upper.accuracy - lower.accuracy

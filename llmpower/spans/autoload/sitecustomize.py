@@ -3,7 +3,7 @@
 Python imports a module of this name from the path when it starts, so it runs in every Python that ``llmpower run``
 starts, directly or through a shell or a launcher, and in the processes that those start. It imports nothing but the
 standard library, and llmpower only once ``transformers.generation.utils`` has been executed. An environment that has
-no llmpower of its own (a service's user seldom installs into the programs' environments) takes the one that this file
+no llmpower of its own (a service's user rarely installs into the programs' environments) takes the one that this file
 belongs to and the one library that sending spans needs, and nothing else from beside it. A ``sitecustomize`` that the
 machine already had, and that this one hides, runs afterwards as if it had been found first. Nothing in here may stop
 the program: what cannot be instrumented is said in one line and runs as it would have.

@@ -3,7 +3,7 @@
 A request says how many tokens came in. vLLM's ``llm_request`` does, and so do the spans of whoever follows the
 conventions for generative AI; spans of a start-up, of HTTP, of an agent or a tool do not run a model.
 
-One request is one span. A span of kind CLIENT is by OpenTelemetry's definition a call to somebody else, who tells of
+One request is one span. A span of kind CLIENT is by OpenTelemetry's definition a call to somebody else, who reports
 it himself or runs on another machine: to count it too would count the request twice, or charge this machine's GPUs for
 what ran elsewhere. It is counted where the operator says that the servers tell nothing.
 
@@ -63,7 +63,7 @@ class Request:
 
 
 def is_request(span: OtlpSpan) -> bool:
-    """Whether it tells of a request to a model, wherever that ran."""
+    """Whether it reports a request to a model, wherever that ran."""
     attributes = span.attributes
     operation = attributes.get(_OPERATION)
     if operation in _FRAMES or _first(attributes, _INPUT_TOKENS) is None:
@@ -72,7 +72,7 @@ def is_request(span: OtlpSpan) -> bool:
 
 
 def is_call_elsewhere(span: OtlpSpan) -> bool:
-    """Whether it tells of waiting for another process that ran the model."""
+    """Whether it reports waiting for another process that ran the model."""
     return span.kind == CLIENT
 
 

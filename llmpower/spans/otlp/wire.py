@@ -137,7 +137,7 @@ def _value(value: AnyValue) -> Value | None:
 
 
 def _messages(data: memoryview, most: int = MAX_SPANS) -> Iterator[tuple[int, memoryview]]:
-    """The fields of a message that may be messages themselves, at most so many, by their numbers.
+    """The fields of a message that may be messages themselves, at most this many, by their numbers.
 
     https://protobuf.dev/programming-guides/encoding/
     """

@@ -9,7 +9,7 @@ the requests themselves:
 - *end*: it is finished, by the library's own stamp; one that failed or was cancelled is withdrawn.
 
 Start and end are the library's stamps (``GenerationOutput.lifespan``), so the span says what the caller reads there.
-A request that was thrown out of a full cache and begun anew keeps its first start. A request that was added while a
+A request that was thrown out of a full cache and started over keeps its first start. A request that was added while a
 span was open belongs to that span, as a ``generate`` call would. Nothing is synchronised: the loop waits for the
 device before it accepts a token. Requests overlap, so the daemon allocates their joules.
 
@@ -58,7 +58,7 @@ class Session:
         if state.status == _FAILED:
             span.cancel()
             return
-        # A request that was begun anew has what it had generated before in its prompt.
+        # A request that was started over has what it had generated before in its prompt.
         given = state._true_initial_tokens or len(state.initial_tokens)
         span.input_tokens = 0 if _CHILD in request_id else given
         span.output_tokens = len(state.initial_tokens) - given + len(state.generated_tokens)

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 
 _FEW = 256
-"""Values up to here are sooner read and counted one by one than by an operation of torch's on all of them."""
+"""Up to this many values are faster read and counted one by one than by one torch operation on all of them."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Prompt:
 
         Args:
             model: the one that generates.
-            inputs: its main input, a row a sequence: ids, embeddings, or what an encoder reads.
+            inputs: its main input, one row per sequence: ids, embeddings, or what an encoder reads.
             columns: tokens of each row that the result repeats.
             config: the generation config with everything merged into it.
             model_kwargs: what the forward pass gets, each row copied as often as it will be.
@@ -75,7 +75,7 @@ class Prompt:
         mask = model_kwargs.get("attention_mask")
         has_encoder = "encoder_outputs" in model_kwargs and model.config.is_encoder_decoder
         if has_encoder and _encoder_input(model) != "input_ids":
-            # Frames of sound or patches of an image, which are no tokens; the mask, if any, counts those.
+            # Frames of sound or patches of an image, which are not tokens; the mask, if any, counts those.
             mask, width = None, None
         return cls(
             rows=inputs.shape[0],

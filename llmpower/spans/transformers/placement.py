@@ -117,7 +117,7 @@ def _placement_now(model: Any) -> Placement:
 
 
 def note_move() -> None:
-    """Ask all models anew: weights have moved, or may have while nobody watched."""
+    """Ask all models again: weights have moved, or may have while nobody watched."""
     global _moves
     _moves += 1
 

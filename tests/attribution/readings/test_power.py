@@ -106,9 +106,9 @@ def test_nothing_bridges_a_hole_and_the_integral_begins_anew() -> None:
     series = PowerSeries()
     read(series, lambda _: 100.0, 0.0, 2.0)
     read(series, lambda _: 100.0, 5.0, 7.0)
-    before, amid, after, end = series.readings([SECOND, 3 * SECOND, round(5.5 * SECOND), 6 * SECOND], [IDLE] * 3)
+    before, within, after, end = series.readings([SECOND, 3 * SECOND, round(5.5 * SECOND), 6 * SECOND], [IDLE] * 3)
     assert before is not None
-    assert amid is None
+    assert within is None
     assert after is not None
     assert end is not None
     assert before.epoch != after.epoch == end.epoch

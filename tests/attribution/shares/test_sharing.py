@@ -23,7 +23,7 @@ LOW_NS, HIGH_NS = SECOND, 4 * SECOND
 
 
 def timeline(reset_s: float | None = None) -> Timeline:
-    """A card, whose counter may begin anew at a moment."""
+    """A card, whose counter may start over at a moment."""
     gpu = Timeline(make_device())
     feed_counter(gpu, lambda t: 200 * t + 5 * sin(5 * t), 0, reset_s or 6)
     if reset_s is not None:

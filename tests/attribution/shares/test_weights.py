@@ -18,7 +18,7 @@ TOKENS = st.integers(0, 5000)
 
 
 def settled(spans: list[Span], learnt: int = 0) -> dict[str, Joules]:
-    """What each span used of a card of steady power, which has seen so many lone spans before."""
+    """What each span used of a card of steady power, which has seen this many lone spans before."""
     gpu = Timeline(make_device())
     feed_counter(gpu, lambda t: 200 * t, 0, 8)
     ledger = Ledger({"GPU-0": gpu})

@@ -27,7 +27,7 @@ def test_a_span_that_begins_in_a_tick_gets_what_idle_leaves() -> None:
     first, last = used([piece(0.03, 60, IDLE), piece(0.07)], total_j)
     assert first.energy_j == pytest.approx(0.03 * idle_w, rel=0.001)
     assert last.energy_j == pytest.approx(total_j)
-    # Idle power is known to a percent or so, and the edge to a millisecond: that is all that is unsure of the span.
+    # Idle power is known to a percent or so, and the edge to a millisecond: that is all that is uncertain of the span.
     assert 0.02 < first.var_j2**0.5 < 0.1
 
 

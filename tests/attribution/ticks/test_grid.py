@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmpower.attribution.ticks.edges import Edges
 from llmpower.attribution.ticks.grid import FEWEST, JITTER_S, MEMORY, Grid
-from llmpower.types import DEAR_NS
+from llmpower.types import SLOW_READ_NS
 
 MS = 1_000_000
 PERIOD_NS = 100_001_400
@@ -33,7 +33,7 @@ def at_first(width_ms: float = 8.0) -> Grid:
     return taught([width_ms] * FEWEST, [0.3] * FEWEST, list(range(FEWEST)))
 
 
-def test_a_glance_tells_the_moment_before_it() -> None:
+def test_a_midway_read_tells_the_moment_before_it() -> None:
     grid = at_first()
     before_ns = moment_ns(12) + 50 * MS
     first_ns, last_ns = grid.place(moment_ns(8) + 50 * MS, before_ns, before_ns + 3 * MS) or (0, 0)
@@ -42,7 +42,7 @@ def test_a_glance_tells_the_moment_before_it() -> None:
 
 
 @pytest.mark.parametrize("into_ms", [0.5, 98.0])
-def test_a_glance_too_close_to_a_moment_tells_none(into_ms: float) -> None:
+def test_a_midway_read_too_close_to_a_moment_tells_none(into_ms: float) -> None:
     grid = at_first()
     before_ns = moment_ns(10) + round(into_ms * MS)
     assert grid.place(moment_ns(8) + 50 * MS, before_ns, before_ns + 3 * MS) is None
@@ -98,10 +98,10 @@ def test_what_is_told_is_true(
         assert placed[0] - slack_ns <= moment_ns(number + ahead) <= placed[1] + slack_ns
 
 
-def test_edges_of_dear_reads_lie_on_the_line() -> None:
+def test_edges_of_slow_reads_lie_on_the_line() -> None:
     edges, call_ns, energy_j = Edges(), 3 * MS, 0.0
-    assert call_ns > DEAR_NS
-    # Close looks at first, then a glance in the middle of every third tick.
+    assert call_ns > SLOW_READ_NS
+    # Close looks at first, then a read midway in every third tick.
     times_ns = [START_NS + step * 5 * MS for step in range(20 * FEWEST)]
     times_ns += [moment_ns(FEWEST + 2 + 3 * k) + PERIOD_NS // 2 for k in range(4)]
     numbers = [(time_ns - START_NS) // PERIOD_NS for time_ns in times_ns]

@@ -78,7 +78,7 @@ class Clock:
         return self.reckoning.now_s(self.utc_s, self.uptime_s)
 
     def restart(self) -> None:
-        """What a new daemon knows, on a machine booted anew."""
+        """What a new daemon knows, on a machine booted again."""
         assert self.reckoning.believed_s is not None
         self.reckoning = Reckoning(int(self.reckoning.believed_s), int(self.reckoning.doubted_s))
         self.uptime_s = 20.0

@@ -1,4 +1,4 @@
-"""What rows count: less where their joules are unsure, and less for outliers where that is asked for."""
+"""What rows count: less where their joules are uncertain, and less for outliers where that is asked for."""
 
 from __future__ import annotations
 

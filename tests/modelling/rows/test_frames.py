@@ -59,7 +59,9 @@ def test_nan_in_arrow_is_not_measured() -> None:
 def test_what_only_passes_for_a_number_is_refused(column: str, values: Callable[[Any], Any]) -> None:
     rows = measured()
     rows[column] = values(rows[column])
-    with pytest.raises(InputError, match=rf"{column} = .*row 1 .*is no plain number; give seconds, joules or tokens"):
+    with pytest.raises(
+        InputError, match=rf"{column} = .*row 1 .*is not a plain number; give seconds, joules or tokens"
+    ):
         fit(rows)
     assert all(finding.n_rows == len(rows) for finding in screen(rows).findings)
     assert screen(rows).findings
@@ -77,7 +79,7 @@ def test_a_name_is_one_whether_it_is_a_number_or_a_text() -> None:
 @pytest.mark.parametrize("table", ["rows.csv", None, {"model_name": ["a"]}, [{"model_name": "a"}]], ids=type)
 @pytest.mark.parametrize("function", [fit, screen, anova])
 def test_what_is_no_table_is_refused(function: Callable[[Any], object], table: object) -> None:
-    with pytest.raises(InputError, match=f"measurements = {type(table).__name__}: is no table of pandas"):
+    with pytest.raises(InputError, match=f"measurements = {type(table).__name__}: is not a pandas table"):
         function(table)
 
 

@@ -61,7 +61,7 @@ def test_an_unknown_comparison_is_not_true() -> None:
         ("\0", "does not parse"),
         ("not " * 100_000 + "allocated", "does not parse"),
         ("`input tokens` == 8", "does not parse"),
-        ("tokens == 8", "tokens is no column here; there are: model_name, input_tokens"),
+        ("tokens == 8", "tokens is not a column here; there are: model_name, input_tokens"),
         ("model_name > 3", "cannot be evaluated"),
         ("input_tokens + 1", "is not true or false"),
         ("1 == 1", "is not true or false"),

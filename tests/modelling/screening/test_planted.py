@@ -141,7 +141,7 @@ PLANTED: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame], Callable[[
         lambda rows: scale(rows, cells(rows, "large", 128, 8)[:1], 1.5, "runtime_s").assign(started_at=None),
         lambda rows: cells(rows, "large", 128, 8)[:1],
     ),
-    "a cell dearer than longer ones": (
+    "a cell costlier than longer ones": (
         "dearer_than_longer",
         lambda rows: scale(rows, cells(rows, "small", 32, 8), 2.0, "gpu_energy_j").assign(tdp_w=1000.0),
         lambda rows: cells(rows, "small", 32, 8),
@@ -212,7 +212,7 @@ def test_a_beginning_is_no_matter_of_the_order_in_which_a_file_has_its_rows(camp
     assert re.search(r" s, cost 1\.(3[5-9]|4[0-5]) times what their cells cost later$", finding.example)
 
 
-def test_what_grows_dearer_and_one_wild_trial_are_no_beginning(campaign: Campaign) -> None:
+def test_growing_costs_and_one_wild_trial_are_no_slow_start(campaign: Campaign) -> None:
     rows = campaign(trials=8)
     for seed, at in enumerate((first(rows, "large", 128)[64:], first(rows, "large", 3)[1:2])):
         assert "unsettled" not in screen(scale(rows, at, 1.5, "gpu_energy_j")).marks, seed
@@ -226,7 +226,7 @@ def test_other_checks_go_by_what_was_measured_when_all_was_settled(campaign: Cam
 
 
 def test_a_wrong_row_accuses_no_other(campaign: Campaign) -> None:
-    """A long query in kWh seems to cost next to nothing: no shorter one is dearer than it."""
+    """A long query in kWh seems to cost next to nothing: no shorter one is costlier than it."""
     rows = campaign(trials=1)
     longest = cells(rows, "large", 512, 512)
     assert set(screen(scale(rows, longest, 1 / 3.6e6, "gpu_energy_j")).marks) == {"impossible_unit"}

@@ -214,7 +214,7 @@ def test_a_row_that_cannot_be_stops_the_fit_and_is_named(
 def test_durations_are_no_numbers(column: str, make: Make, write: Write) -> None:
     rows = make(300)
     rows[column] = pd.to_timedelta(rows[column], unit="s")
-    with pytest.raises(FitError, match="is no plain number; give seconds, joules or tokens") as caught:
+    with pytest.raises(FitError, match="is not a plain number; give seconds, joules or tokens") as caught:
         fit_datasets([str(write(rows))])
     assert caught.value.field == column
 

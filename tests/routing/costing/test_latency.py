@@ -191,7 +191,7 @@ def test_a_model_that_is_always_late_is_never_chosen(models: Models, accuracy: A
     # 4 J a token of the small model, 40 of the large one, at 300 W.
     assert never_chosen(predict_costs(models, workload, accuracy)) == ()
     assert never_chosen(predict_costs(models, workload, accuracy, max_runtime_s=10)) == ("large",)
-    # Late rivals count for nothing: what is dearer and worse than they is chosen where they would be late.
+    # Late rivals do not count: a costlier and worse model is chosen where they would be late.
     table = AccuracyTable({"small": 0.5, "medium": 0.4, "large": 0.3})
     assert never_chosen(predict_costs(models, workload, table)) == ("large", "medium")
     costs = predict_costs(models, workload, table, max_runtime_s=10)

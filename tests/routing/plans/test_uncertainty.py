@@ -18,7 +18,7 @@ ACCURACY = {"small": 0.5, "large": 0.6}
 
 
 def measured(noise: float, factor: float = 2.0) -> Models:
-    """Two servers, one ``factor`` times as dear, with measurements that scatter."""
+    """Two servers, one ``factor`` times as expensive, with measurements that scatter."""
     scatter = np.random.default_rng(1)
     rows = [
         (name, τin, τout, (5 + p1 * τin + d0 * τout) * scatter.normal(1, noise), (p1 * τin + d0 * τout) / 300)

@@ -37,7 +37,7 @@ def assert_same(ours: Workload, theirs: Workload) -> None:
 
 
 def test_cells_are_those_of_one_table(tmp_path: Path) -> None:
-    # What some files lack, others may have: a file without counts has a query a row.
+    # What some files lack, others may have: a file without counts has one query per row.
     tables = [queries(3000, 1, query_class=["chat", None, "code"] * 1000), queries(2000, 2, query_class="code")]
     heard: list[tuple[int, int]] = []
     ours = count_datasets([write(tmp_path, *tables)], tell=lambda *told: heard.append(told))
@@ -72,7 +72,7 @@ def test_a_row_that_is_no_query_is_named_with_its_file(tmp_path: Path, column: s
 
 def test_a_row_without_tokens_and_places_without_files_are_refused(tmp_path: Path) -> None:
     nothing = queries(10).assign(input_tokens=0, output_tokens=[3, *[0] * 9])
-    with pytest.raises(InputError, match=r"row 2 of .* is no query"):
+    with pytest.raises(InputError, match=r"row 2 of .* is not a query"):
         count_datasets([write(tmp_path / "nothing", nothing)])
     with pytest.raises(InputError, match=r"--workload.*no such place"):
         count_datasets([str(tmp_path / "nowhere")])

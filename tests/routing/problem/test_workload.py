@@ -1,4 +1,4 @@
-"""Rows to cells and back, and every row that is no query."""
+"""Rows to cells and back, and every row that is not a query."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_what_only_passes_for_a_count_is_refused(kind: str) -> None:
 def test_what_is_no_table_of_queries_is_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame({"input_tokens": [1], "output_tokens": [2]})
     for table, complaint in (
-        ("queries.csv", "workload = str: is no table of pandas"),
-        (frame.to_dict("list"), "workload = dict: is no table of pandas"),
+        ("queries.csv", "workload = str: is not a pandas table"),
+        (frame.to_dict("list"), "workload = dict: is not a pandas table"),
         (frame[["input_tokens"]], r"column = output_tokens: is missing from the workload \(columns: input_tokens\)"),
         (pd.concat([frame, frame], axis=1), "column = input_tokens: stands twice in the workload"),
     ):

@@ -69,7 +69,7 @@ def by_highs(
 
 
 def by_cbc(costs: Costs, zeta: float, limits: tuple[IntArray, IntArray], seconds: dict[str, float]) -> float:
-    """A binary a query and model."""
+    """One binary per query and model."""
     assert costs.runtime_s is not None
     cells = np.repeat(np.arange(costs.workload.n_cells), costs.workload.count)
     paid, runtime_s = costs.per_query(zeta)[cells], costs.runtime_s[cells]

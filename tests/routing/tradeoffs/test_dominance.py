@@ -32,7 +32,7 @@ def test_corners_are_what_some_price_picks(drawn: tuple[list[float], list[float]
     assert {K for K in range(e.shape[1]) if _corner(e, a, K)[0]} == picked
 
 
-def test_a_dearer_and_worse_model_is_named(models: Models, accuracy: dict[str, float]) -> None:
+def test_a_costlier_and_worse_model_is_named(models: Models, accuracy: dict[str, float]) -> None:
     worse = [replace(model, model_name="worse") for model in models if model.model_name == "large"]
     workload = Workload.from_tokens([10, 1000], [500, 20])
     plan = route([*models, *worse], workload, {**accuracy, "worse": 0.65}, shares={"worse": 0.5})

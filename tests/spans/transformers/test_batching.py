@@ -1,4 +1,4 @@
-"""Continuous batching: a span a request, counted by hand, with the library's own times."""
+"""Continuous batching: one span per request, counted by hand, with the library's own times."""
 
 from __future__ import annotations
 

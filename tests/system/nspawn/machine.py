@@ -63,7 +63,7 @@ class Load:
         return self._noted("dropped")
 
     def wait_for_more(self, count: int) -> None:
-        """Wait until so many more have been acknowledged."""
+        """Wait until this many more have been acknowledged."""
         before = len(self.acknowledged)
         wait_for(lambda: len(self.acknowledged) >= before + count, f"none is acknowledged after {before}", 60)
 
