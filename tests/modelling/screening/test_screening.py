@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable
-import re
 from pathlib import Path
 from typing import Any
 
