@@ -138,7 +138,7 @@ def test_a_call_that_hangs_stops_its_card_and_not_the_cpu_packages(tmp_path: Pat
 def test_after_a_call_that_hung_reads_come_on_as_before() -> None:
     with open_with("no_energy,hang:0.5,2", rate_hz=100.0) as sampler:
         drain_until(sampler, lambda found: (found["after_ns"] - found["before_ns"] > 1e9).any())
-        time.sleep(1.5)  # the plan of reads is made anew each second
+        time.sleep(1.5)  # the plan of reads is rebuilt each second
         assert min(channel.effective_hz for channel in sampler.channels()) > 1.0
 
 
