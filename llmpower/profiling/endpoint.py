@@ -16,6 +16,7 @@ import json
 import random
 import string
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 from llmpower.exceptions import InputError, LlmpowerError
+from llmpower.serving import is_loopback
 
 OPTION = "--endpoint"
 TIMEOUT_S = 600.0
@@ -106,8 +108,10 @@ class Endpoint:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise InputError(OPTION, self.url, "is not an address of a server; write http://HOST:PORT")
+        self._opener = _opener(self.url)
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
+            advice = "has a character that no header can hold; give the key alone, in one line"
+            raise InputError("--api-key", "***", advice)
         self._base = self.url.rstrip("/")
         if not self._base.endswith("/v1"):
             self._base += "/v1"
@@ -197,7 +201,7 @@ class Endpoint:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._base}/{path}", data=data, headers=headers)
         try:
-            response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+            response: HTTPResponse = self._opener.open(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             with error:
                 said = error.read(300).decode(errors="replace").strip()
@@ -211,6 +215,26 @@ class Endpoint:
             reason = getattr(error, "reason", error)
             raise InputError(OPTION, self.url, f"nobody answers there ({reason}); start the server first") from error
         return response
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """What asks ``url``: as the environment says, but through no proxy where it is on this machine."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        if parts.scheme not in ("http", "https") or not host or not url.isprintable():
+            raise ValueError
+    except ValueError:
+        raise InputError(OPTION, url, "is not an address of a server; write http://HOST:PORT") from None
+    handlers = [urllib.request.ProxyHandler({})] if _is_here(host) else []
+    return urllib.request.build_opener(*handlers)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return is_loopback(host)
+    except ValueError:
+        return host == "localhost"
 
 
 def _events(response: HTTPResponse) -> Iterator[dict[str, Any]]:

@@ -86,10 +86,31 @@ def test_which_model_is_asked_where_there_are_several(serve: Serve) -> None:
         Endpoint(serve(models=("one", "two")).url)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "", "http://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("127.0.0.1:8000", "ftp://host", "", "http://", "http://[::1", "http://a:b", "http://a:99999", "http://a\n"),
+        "http://127.0.0.1:9",
+    ],
+)
 def test_an_address_where_nobody_answers_is_named(url: str) -> None:
     with pytest.raises(InputError, match="--endpoint"):
         Endpoint(url, "tiny")
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match=r"--api-key = \*\*\*: has a character that no header can hold"):
+        Endpoint("http://127.0.0.1:9", "tiny", "secret\n")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_on_this_machine_is_asked_through_no_proxy(
+    serve: Serve, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert Endpoint(serve().url.replace("127.0.0.1", host)).complete(4, 3) == Usage(5, 3)
+    with pytest.raises(InputError, match="nobody answers there"):
+        Endpoint("http://elsewhere.example", "tiny")
 
 
 def test_a_server_without_completions_is_refused_with_what_it_said(serve: Serve) -> None:
