@@ -16,7 +16,7 @@ def add_fleet(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(
             grid(
                 "Hosts",
-                "One row a host. Shares are of the cards' energy over the window.",
+                "One row per host. Shares are of the cards' energy over the window.",
                 "instance",
                 [
                     ("GPUs", f"count by (instance) (llmpower_gpu_info{{{HOSTS}}})", units.Short),
@@ -70,7 +70,7 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
     """Whether the figures may be believed."""
     late, commit = "llmpower_sampler_lateness_seconds", "llmpower_store_commit_seconds"
     return (
-        board.with_row(dashboard.Row("May the figures be believed?"))
+        board.with_row(dashboard.Row("Can the figures be trusted?"))
         .with_panel(
             stacked(
                 "Requests by quality",
@@ -106,7 +106,7 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(
             lines(
                 "What goes wrong with reads",
-                "Failed reads by code, samples lost, deadlines missed, a second.",
+                "Failed reads by code, samples lost, deadlines missed, per second.",
                 [
                     (
                         q.total("llmpower_sampler_read_errors_total", by="instance, source, code"),
@@ -144,7 +144,7 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(
             lines(
                 "Spans refused",
-                "A second, by reason.",
+                "Per second, by reason.",
                 [(q.total("llmpower_spans_rejected_total", by="instance, reason"), "{{instance}} {{reason}}")],
                 units.Short,
                 8,

@@ -235,8 +235,8 @@ def add_drift(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(
             stacked(
                 "What requests are compared with",
-                "Requests a second, by whether they were compared with a model, or why not: simulated means that only "
-                "one of model and card is.",
+                "Requests per second, by whether they were compared with a model, or why not: simulated means that"
+                " only one of model and card is.",
                 [(q.total("llmpower_model_comparisons_total", by="outcome"), "{{outcome}}")],
                 units.RequestsPerSecond,
                 8,

@@ -48,7 +48,7 @@ class Node:
                 raise InputError(self._path(name), "missing", f"the key is required; {self.remedy}")
         for name in self.value:
             if name not in (*names, *optional):
-                raise InputError(self._path(name), "unknown", f"no key of {self.schema}; remove it")
+                raise InputError(self._path(name), "unknown", f"not a key of {self.schema}; remove it")
 
     def at(self, name: str) -> Node:
         """The value of a key that :meth:`only` has found."""

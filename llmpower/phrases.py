@@ -10,7 +10,7 @@ PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
 SIMULATED = "SIMULATED: joules of a simulated device. They say nothing about real hardware."
 """Above any table whose joules are none."""
 
-SIMULATED_GPU = "SIMULATED: the GPU is a model of one, and none of its joules is real"
+SIMULATED_GPU = "SIMULATED: the GPU is simulated, and none of its joules are real"
 """Wherever somebody looks at what is measured now."""
 
 

@@ -248,7 +248,7 @@ def check_frame(frame: object, what: str, required: Sequence[str] = ()) -> None:
     if not isinstance(frame, pd.DataFrame):
         raise InputError(what, type(frame).__name__, "is not a pandas table; give a DataFrame")
     if twice := frame.columns[frame.columns.duplicated()].tolist():
-        raise InputError("column", twice[0], f"stands twice in the {what}; keep the one that is meant")
+        raise InputError("column", twice[0], f"appears twice in the {what}; keep the one that is meant")
     if missing := [name for name in required if name not in frame.columns]:
         raise InputError("column", missing[0], f"is missing from the {what} (columns: {_listed(list(frame.columns))})")
 

@@ -94,7 +94,7 @@ def test_a_checkout_that_was_not_built_says_how(command: list[str], tmp_path: Pa
     done = subprocess.run(
         [sys.executable, "-m", "llmpower", *command], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    told = f"{tmp_path} = not built: its part in C is not there; pip install -e {tmp_path} builds it"
+    told = f"{tmp_path} = not built: its C extension is missing; pip install -e {tmp_path} builds it"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"llmpower: error: {told}\n")
 
 

@@ -137,7 +137,7 @@ def idle_text(before_w: float | None, after_w: float | None) -> str | None:
     if before_w is None or after_w is None:
         return f"idle power {before_w or after_w:.1f} W {'after' if before_w is None else 'before'} the trials"
     drift = after_w / before_w - 1
-    word = "" if abs(drift) <= DIFFERENT else ": not the same conditions, or somebody else was there"
+    word = "" if abs(drift) <= DIFFERENT else ": conditions changed, or something else ran"
     return f"idle power {before_w:.1f} W before and {after_w:.1f} W after ({drift:+.1%}){word}"
 
 

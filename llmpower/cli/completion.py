@@ -39,5 +39,5 @@ def command(shell: str | None) -> None:
 def _own_shell() -> str:
     name = Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:
-        raise InputError("SHELL", name or "not set", f"is none that is completed; name one of {', '.join(SHELLS)}")
+        raise InputError("SHELL", name or "not set", f"has no completion; name one of {', '.join(SHELLS)}")
     return name

@@ -200,6 +200,6 @@ def _step(title: str, arguments: Sequence[str]) -> None:
     # The models are on disk, and a look at the hub without a network would only wait.
     status = subprocess.run(_llmpower(arguments), env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False).returncode
     if status:
-        error = LlmpowerError(f"'llmpower {arguments[0]}' failed; what it said stands above")
+        error = LlmpowerError(f"'llmpower {arguments[0]}' failed; its output is above")
         error.exit_code = status
         raise error

@@ -26,7 +26,7 @@ def _moment(_: click.Context, param: click.Parameter, text: str | None) -> datet
             return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError) as error:
-        advice = "is no time; write 2026-01-31T12:00 or, for so long ago, 30m, 2h, 7d"
+        advice = "is not a time; write 2026-01-31T12:00 or, for that long ago, 30m, 2h, 7d"
         raise InputError(param.opts[0], text, advice) from error
 
 
@@ -69,7 +69,7 @@ def command(
     from llmpower.types import MEASUREMENT_COLUMNS
 
     if since is not None and until is not None and until <= since:
-        advice = f"must come after --since = {since.isoformat(timespec='seconds')}; exchange them, or leave one out"
+        advice = f"must come after --since = {since.isoformat(timespec='seconds')}; swap them, or leave one out"
         raise InputError("--until", until.isoformat(timespec="seconds"), advice)
     store = store or find_store_path()
     if partition:

@@ -169,7 +169,7 @@ def main() -> None:
         from pathlib import Path
 
         checkout = str(Path(__file__).parents[2])
-        advice = f"its part in C is not there; pip install -e {shlex.quote(checkout)} builds it"
+        advice = f"its C extension is missing; pip install -e {shlex.quote(checkout)} builds it"
         print(f"llmpower: error: {checkout} = not built: {advice}", file=sys.stderr)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):

@@ -89,7 +89,7 @@ BEGAN = "began_unix_s"
     type=FiniteRange(min=0),
     default=5.0,
     show_default=True,
-    help="Measure idle power for so long before and after the trials; 0 does not.",
+    help="Measure idle power for this long before and after the trials; 0 does not.",
 )
 @click.option(
     "--settle",
@@ -97,7 +97,7 @@ BEGAN = "began_unix_s"
     type=FiniteRange(min=0),
     default=60.0,
     show_default=True,
-    help="Work unmeasured until power is steady, and temperature where it is told, for so long at most; 0 does not.",
+    help="Work unmeasured until power is steady, and temperature if reported, for at most this long; 0 does not.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order and the prompts.")
 @click.option(
@@ -194,7 +194,7 @@ def command(
         lines = summary(campaign.results(), chosen=campaign.is_choosing)
         conditions = [warmth_text(journal.notes)]
         conditions.append(idle_text(journal.notes.get(IDLE_BEFORE), journal.notes.get(IDLE_AFTER)))
-        few = "Of so few trials one odd one counts for much: fit them with 'llmpower fit --robust'."
+        few = "Among so few trials a single outlier counts for much: fit them with 'llmpower fit --robust'."
         advice = [few] if campaign.is_choosing else []
         done = f"{target.name}: {phrases.plural(campaign.trials, 'trial')}."
         echo_lines([*lines, *filter(None, conditions), done, *advice, *notes])

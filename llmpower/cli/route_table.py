@@ -109,8 +109,8 @@ def warnings(plan: RoutingPlan) -> Iterator[str]:
             )
     if plan.saving.inside_noise:
         yield (
-            f"the saving of {100 * plan.saved_share:.2g} % is inside the noise of the models: measured again, it"
-            " may be none; measure more trials (llmpower profile)"
+            f"the saving of {100 * plan.saved_share:.2g} % is within the noise of the models: measured again, it"
+            " may vanish; measure more trials (llmpower profile)"
         )
     # Without accuracies the table has said already which model costs least.
     for name in plan.never_chosen if plan.accuracy_query_mean is not None else ():
@@ -146,7 +146,7 @@ def _notes(plan: RoutingPlan, divisor: float, unit: str) -> Iterator[str]:
             best = f"{amount:,.6g} {UNITS[plan.weighs].name}"
         elif bound.objective is not None:
             best = f"an objective of {bound.objective:.9g}"
-        yield f"no plan does better than {best}, though it divided queries"
+        yield f"no plan does better than {best}, even if it divided queries"
     if plan.max_runtime_s is not None:
         yield f"every query is predicted to take at most {plan.max_runtime_s:.6g} s by itself; LATE would take longer"
     if (limits := plan.second_limits) is not None and plan.gpu_seconds is not None:

@@ -100,7 +100,7 @@ def served(model: str | None, socket_path: Path, store: Path | None, options: Op
     whose = {"server": "the server's own spans", "client": "a span of this command around its requests"}[side]
     print(f"llmpower: {options['endpoint']}: speaks {endpoint.dialect.name}; a trial is {whose}", file=sys.stderr)
     if not endpoint.is_exact:
-        print("llmpower: the server ends answers when it likes; what counts is its usage", file=sys.stderr)
+        print("llmpower: the server decides when answers end; its usage is what counts", file=sys.stderr)
     requests = Requests(endpoint, options["pause"])
     names: set[str] = set()
 

@@ -27,7 +27,7 @@ FEWEST_S = 0.25
 WIDE = 200
 """Columns of a frame that goes to no terminal."""
 
-HELP = "q: leave   a: since the daemon began, or lately"
+HELP = "q: quit   a: since the daemon began, or lately"
 
 
 @click.command()

@@ -193,9 +193,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     settings = dict(_flat(content))
     for key, value in settings.items():
         if key not in known:
-            raise InputError(
-                key, value, f"{file} has a key that means nothing; the keys are {', '.join(sorted(known))}"
-            )
+            raise InputError(key, value, f"{file} has an unknown key; the keys are {', '.join(sorted(known))}")
     return settings
 
 
@@ -233,7 +231,7 @@ def _switch(name: str, value: object) -> bool:
 def _rate(value: object) -> float:
     # Which rates can be kept, the sampler knows.
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError("rate", value, "is no sampling rate; give a number of reads per second")
+        raise InputError("rate", value, "is not a sampling rate; give a number of reads per second")
     return float(value)
 
 

@@ -131,7 +131,7 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
             f"accounted for when they were reported, {duration(snapshot.settle_delay_s)} behind the present",
             "set otlp.hold to more than your longest request takes: docs/otlp.md"
             if snapshot.otlp.spans.get("accepted")
-            else "they ran while no daemon did, which journalctl -u llmpower tells, or for longer than hold: "
+            else "they ran while no daemon did, which journalctl -u llmpower shows, or for longer than hold: "
             "docs/settings.md",
         )
     if snapshot.spans_of_strangers > STRANGERS_SHARE * taken:

@@ -39,7 +39,7 @@ class Monitor:
     Several may be open in a process, and beside a daemon; a GPU is then read by each of them.
 
     Args:
-        backend: ``nvml`` for the driver's GPUs, ``simulated`` for a model of one; ``auto`` is the first where a driver
+        backend: ``nvml`` for the driver's GPUs, ``simulated`` for a simulated one; ``auto`` is the first where a driver
             is installed, and where none is the second, which it says.
         nvml_library: NVML by another path or name than ``libnvidia-ml.so.1``.
         powercap_root: where the kernel shows CPU energy. Where it may not be read CPU joules are ``None``.
@@ -73,7 +73,7 @@ class Monitor:
             self.devices: tuple[Device, ...] = sampler.devices
             """What is measured, GPUs by their UUID and CPU packages."""
             self.simulated = sampler.backend == "simulated"
-            """Whether the GPU is a model of one, and no joule of it real."""
+            """Whether the GPU is simulated, and none of its joules real."""
             sampler.start()
             self._meter = Meter(sampler)
         except BaseException:
@@ -81,8 +81,8 @@ class Monitor:
             raise
         if self.simulated and backend != "simulated":
             _logger.warning(
-                "llmpower: SIMULATED: no NVIDIA driver is installed here, so the GPU is a model of one and none of its "
-                "joules is real; Monitor(backend='nvml') would refuse"
+                "llmpower: SIMULATED: no NVIDIA driver is installed here, so the GPU is simulated and none of its "
+                "joules are real; Monitor(backend='nvml') would refuse"
             )
         self._said = False
         # Younger than the sampler's own, so first at the interpreter's end: the thread goes before what it reads from.

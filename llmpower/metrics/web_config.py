@@ -117,7 +117,7 @@ class _Table:
         self.file, self.path, self.content = file, path, content
         for key in content:
             if not isinstance(key, str) or (keys is not None and key not in keys):
-                raise self.wrong(str(key), f"means nothing here; the keys are {', '.join(keys or ('names',))}")
+                raise self.wrong(str(key), f"is not known here; the keys are {', '.join(keys or ('names',))}")
 
     def wrong(self, key: str, advice: str) -> InputError:
         """The error about ``key``, which names the key and not its value."""
@@ -188,7 +188,7 @@ def _load(table: _Table, key: str, path: Path, load: Any) -> None:
     try:
         load()
     except ssl.SSLError as error:
-        raise table.wrong(key, f"({path}) and its key are no matching PEM pair; check both files") from error
+        raise table.wrong(key, f"({path}) and its key are not a matching PEM pair; check both files") from error
     except OSError as error:
         raise table.wrong(
             key, f"({path}) or its key cannot be read ({error.strerror}); check path and owner"
@@ -238,7 +238,7 @@ def _set_curve(context: ssl.SSLContext, table: _Table) -> None:
 def _hash(users: _Table, name: str) -> bytes:
     value = users.content[name]
     if not isinstance(value, str) or not _BCRYPT.fullmatch(value):
-        raise users.wrong(name, "is no bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
+        raise users.wrong(name, "is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
     if not name or ":" in name:
         raise users.wrong(name, "is not a user name; it must not be empty or hold a colon")
     return value.encode("ascii")
@@ -247,5 +247,5 @@ def _hash(users: _Table, name: str) -> bytes:
 def _header(headers: _Table, name: str) -> str:
     value = headers.text(name) or ""
     if not (value.isascii() and value.isprintable()):
-        raise headers.wrong(name, "is no header value; write printable ASCII on one line")
+        raise headers.wrong(name, "is not a header value; write printable ASCII on one line")
     return value

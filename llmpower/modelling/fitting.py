@@ -85,7 +85,7 @@ def fit(
         True
     """
     if robust and match_total:
-        raise InputError("--match-total", "given", "outliers count whole in a total; leave it out, or --robust")
+        raise InputError("--match-total", "given", "outliers count fully in a total; leave it out, or --robust")
     forms = forms_of(form, intercept=intercept)
     makers = makers_of_rows(measurements, group_by, boundary, whole=robust)
     return fit_groups(makers, forms, robust=robust, match_total=match_total, progress=progress)
@@ -121,13 +121,15 @@ def fit_group(group: Group, forms: Sequence[Form], *, robust: bool = False, matc
     """Energy and runtime of one model, by the best of ``forms``."""
     if group.n_cells == 1:
         advice = (
-            f"all rows of {group.model_name} have the same lengths, so no effect of them can be told; measure others"
+            f"all rows of {group.model_name} have the same lengths, so no effect of them can be determined; measure"
+            " others"
         )
         raise FitError("cells", 1, advice)
     for column, tokens in (("input_tokens", group.cell_input_tokens), ("output_tokens", group.cell_output_tokens)):
         if tokens.min() == tokens.max():
             advice = (
-                f"every row of {group.model_name} has this, so its effect cannot be told; measure other lengths too"
+                f"every row of {group.model_name} has this, so its effect cannot be determined; measure other lengths"
+                " too"
             )
             raise FitError(column, f"{tokens[0]:.0f}", advice)
     designs, bands = Designs(group), length_bands(group)
@@ -170,8 +172,7 @@ def _best(
     said = detailed(group, target, chosen, designs, bands, robust=robust)
     served = () if isinstance(chosen.regression.form, Batched) else group.served
     left_aside = (
-        f"form {label} left aside: {error.advice if error.field == 'form' else error}"
-        for label, error in refused.items()
+        f"form {label} skipped: {error.advice if error.field == 'form' else error}" for label, error in refused.items()
     )
     return replace(
         said,

@@ -65,7 +65,9 @@ def update(
     boundaries = {model.boundary for model in models}
     if len(boundaries) > 1:
         found = ", ".join(sorted(map(str, boundaries)))
-        raise InputError("boundary", found, "models of different boundaries are updated apart; keep one kind per file")
+        raise InputError(
+            "boundary", found, "models of different boundaries are updated separately; keep one kind per file"
+        )
     boundary = next(iter(boundaries), None) or "gpu"
     updated = {(model.model_name, model.system): model for model in models}
     fresh: list[Group] = []

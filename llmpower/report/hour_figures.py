@@ -38,7 +38,7 @@ def hour_figure(plans: Plans, by_hour: ByHour) -> Figure:
         alt=f"A kWh is {ranges}, by the hour of the day. The plan that is shown first takes most energy at"
         f" {_name(busiest)} o'clock, {quantity(float(chosen_j[busiest].sum()), 'J')}; the table has each hour.",
         caption=f"Queries by the hour at which they came{_place(by_hour)}; the slider moves the bars."
-        + (" Lines across them: as accurate without a look at the hours." if by_hour.flat_j is not None else "")
+        + (" Lines across them: equally accurate, ignoring the hours." if by_hour.flat_j is not None else "")
         + (" A band: from the least to the largest rate of that hour." if spread else ""),
         panels=[
             Panel("Energy of the plan", _energy(plans, by_hour)),

@@ -42,7 +42,7 @@ def plan_figures(plans: Plans) -> Iterator[Figure]:
         f" {percent(saved)} less, at {percent(plans.accuracy(last))}.",
         caption=f"Each point is an exact optimum; the circle is the slider's plan. Accuracy is the {kind}."
         + (" Crosses: one model for all queries." if plans.singles else "")
-        + (" Dashed: as accurate without a look at the hours." if first.flat is not None else "")
+        + (" Dashed: equally accurate, ignoring the hours." if first.flat is not None else "")
         + (f" In every plan {plans.limited}." if plans.limited else ""),
         panels=panels,
         table=Table(

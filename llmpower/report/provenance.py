@@ -26,7 +26,7 @@ NOT_COVERED = (
     " (the PUE stands for these where costs are shown), and making the hardware."
 )
 GAIN = (
-    "A card's own gain error comes on top of every interval here: external meters have shown −8 % to +13 % between"
+    "A card's own gain error adds to every interval here: external meters have shown −8 % to +13 % between"
     " cards, and no driver shows it. State ±5 % beside absolute figures; comparisons on one card do not suffer from it."
 )
 QUALITY = (

@@ -68,8 +68,8 @@ def residual_figures(judged: Sequence[Judged]) -> Iterator[Figure]:
         yield Figure(
             name=f"residuals-{target}",
             title=f"{TITLES[target]}: what the fits miss",
-            alt=f"Measured over predicted {target}, less 1, against input tokens and output tokens, a row of panels a"
-            " model: " + "; ".join(f"{points.j.label} {points.verdict()}" for points in drawn) + ".",
+            alt=f"Measured over predicted {target}, less 1, against input tokens and output tokens, one row of panels"
+            " per model: " + "; ".join(f"{points.j.label} {points.verdict()}" for points in drawn) + ".",
             caption=f"Measured over predicted, less 1, in %. A point is {_gathered(drawn)}: the median, with bars from"
             " the 10th to the 90th percentile. The grey band is twice the noise of repeated trials, where there were"
             " any; a form that is right leaves a cloud about zero whatever it is plotted against.",

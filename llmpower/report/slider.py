@@ -98,7 +98,7 @@ def saved(plans: Plans, step: Step) -> str:
         return text
     # Of equal plans one may be the costlier by a sum's rounding.
     by_hours = max(0.0, 1 - amount / plans.amount(step.flat))
-    return f"{text}; {percent(by_hours)} less than at the same accuracy without a look at the hours"
+    return f"{text}; {percent(by_hours)} less than at the same accuracy ignoring the hours"
 
 
 def spoken(plans: Plans, step: Step) -> str:

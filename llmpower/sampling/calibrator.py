@@ -141,6 +141,6 @@ def _entries(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
 def _check(field: Field, calibration: Calibration) -> None:
     numbers = (calibration.period_s, calibration.jitter_s, calibration.latency_p50_s, calibration.latency_p99_s)
     if not all(number is None or (isinstance(number, int | float) and 0 <= number < 3600) for number in numbers):
-        raise ValueError(f"{field.name.lower()} has times that cannot be")
+        raise ValueError(f"{field.name.lower()} has impossible times")
     if calibration.period_s is None or calibration.period_s <= 0:
         raise ValueError(f"{field.name.lower()} has no period")

@@ -41,7 +41,7 @@ def plan_install(installation: Installation, program: PurePosixPath, *, start: b
     """
     root = installation.root
     if installation.packaged:
-        advice = "the service came with a package and is that one's to upgrade; settings are in /etc/llmpower"
+        advice = "the service came with a package, which upgrades it; settings are in /etc/llmpower"
         raise InputError("service", installation.packaged, advice)
     check_program(program, root)
     steps, texts = [], {}
@@ -74,7 +74,7 @@ def check_permission(root: Path) -> None:
         advice = "only root may do that; use sudo, or --root DIR to write the files into a directory"
         raise InputError("user", os.geteuid(), advice)
     if not _BOOTED.is_dir() or shutil.which("systemctl") is None:
-        advice = "systemd does not run this machine; run 'llmpower daemon' by what does, or write files with --root DIR"
+        advice = "systemd does not run this machine; start 'llmpower daemon' with what does, or use --root DIR"
         raise InputError("systemd", "not running", advice)
 
 
@@ -116,7 +116,7 @@ def _write(installation: Installation, shipped: Shipped, text: str) -> list[Step
     if state == "edited" and shipped.setting:
         return [step.keep(path, f"{shipped.purpose}: edited, so it stays as it is")]
     if state == "edited":
-        aside = step.set_aside(path, "edited, and not meant to be: changes belong into 'systemctl edit llmpower'")
+        aside = step.set_aside(path, "edited, and not meant to be: changes belong in 'systemctl edit llmpower'")
         return [aside, step.write(path, text, shipped.purpose)]
     return [] if path.read_text("utf-8") == text else [step.write(path, text, f"{shipped.purpose}: a newer version")]
 

@@ -79,7 +79,7 @@ def _read_manifest(path: Path) -> tuple[str | None, PurePosixPath | None, dict[s
     except FileNotFoundError:
         return None, None, {}
     except (OSError, ValueError, TypeError, KeyError) as error:
-        advice = f"cannot be read as what the last installation noted ({error}); remove it and install again"
+        advice = f"cannot be read as the record of the last installation ({error}); remove it and install again"
         raise InputError("manifest", path, advice) from error
 
 

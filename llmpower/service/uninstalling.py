@@ -54,7 +54,7 @@ def plan_uninstall(installation: Installation, *, purge: bool = False, powercap:
     if live and installation.files[SHIPPED[-1]] != "absent":
         steps.append(step.run("systemctl", "disable", "--now", "--quiet", UNIT, why="stop it, once spans are stored"))
     elif os.path.lexists(below(root, ENABLED)):
-        steps.append(step.remove(below(root, ENABLED), "it starts at boot no more"))
+        steps.append(step.remove(below(root, ENABLED), "it no longer starts at boot"))
     if os.path.lexists(timer := below(root, EXPORT_ENABLED)):
         why = "nothing is added to a fleet's data set any more"
         stop = step.run("systemctl", "disable", "--now", "--quiet", EXPORT_TIMER, why=why)
@@ -65,7 +65,7 @@ def plan_uninstall(installation: Installation, *, purge: bool = False, powercap:
         steps += reload_udev("forget the rule")
         steps += [_back_to_root(path) for path in sorted(powercap.glob("intel-rapl:*/energy_uj"))]
         if below(root, RUNTIME_DIRECTORY).exists():
-            why = "its socket, and the spool, for which nobody would come"
+            why = "its socket, and the spool, which nobody would read"
             steps.append(step.remove(below(root, RUNTIME_DIRECTORY), why))
     return steps + _what_it_made(root, purge)
 

@@ -119,7 +119,7 @@ def explain(path: Path, error: sqlite3.Error) -> StoreError:
         case "SQLITE_READONLY" | "SQLITE_PERM" | "SQLITE_CANTOPEN" | "SQLITE_IOERR" if _is_read_only(path.parent):
             return StoreUnavailableError(OPTION, path, "the disk is read-only; see dmesg, and mount it for writing")
         case "SQLITE_IOERR":
-            advice = f"the disk does not do its work ({error}, {name_of(error)}); see dmesg, and the quota"
+            advice = f"the disk fails ({error}, {name_of(error)}); see dmesg, and the quota"
             return StoreUnavailableError(OPTION, path, advice)
         case "SQLITE_READONLY" | "SQLITE_PERM":
             advice = "no permission to write there; fix the permissions of the file and its directory"

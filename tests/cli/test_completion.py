@@ -123,4 +123,4 @@ def test_the_shell_is_the_users_own_unless_it_is_named() -> None:
     assert completion(SHELL="/usr/bin/fish").stdout == completion("fish").stdout != ""
     refused = completion(SHELL="/bin/sh")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == ("llmpower: error: SHELL = sh: is none that is completed; name one of bash, zsh, fish\n")
+    assert refused.stderr == ("llmpower: error: SHELL = sh: has no completion; name one of bash, zsh, fish\n")

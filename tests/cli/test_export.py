@@ -145,9 +145,9 @@ def test_a_time_without_offset_is_this_machines(store: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--since", "yesterday"], "--since = yesterday: is no time; write 2026-01-31T12:00 or"),
-        (["--until", "2x"], "--until = 2x: is no time"),
-        (["--since", "99999999w"], "--since = 99999999w: is no time"),
+        (["--since", "yesterday"], "--since = yesterday: is not a time; write 2026-01-31T12:00 or"),
+        (["--until", "2x"], "--until = 2x: is not a time"),
+        (["--since", "99999999w"], "--since = 99999999w: is not a time"),
         (["--since", "1h", "--until", "2h"], "--until = 20"),
         (["--until", "2026-01-01T00:00Z", "--since", "2026-01-01T00:00Z"], "--until = 20"),
         (["--store", "/dev/null/spans.db"], "--store = /dev/null/spans.db: no such file; start 'llmpower daemon'"),
@@ -167,7 +167,7 @@ def test_an_end_before_the_beginning_is_told_with_both(store: Path, tmp_path: Pa
     times = ["--since", "2026-01-02T00:00", "--until", "2026-01-01T12:30Z"]
     ended = export("--store", store, *times, "-o", tmp_path / "m.csv", TZ="UTC-5", PATH="/usr/bin:/bin")
     told = "--until = 2026-01-01T17:30:00+05:00: must come after --since = 2026-01-02T00:00:00+05:00"
-    assert (ended.returncode, ended.stderr) == (2, f"llmpower: error: {told}; exchange them, or leave one out\n")
+    assert (ended.returncode, ended.stderr) == (2, f"llmpower: error: {told}; swap them, or leave one out\n")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

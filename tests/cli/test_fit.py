@@ -282,7 +282,7 @@ def test_predictions_add_up_where_that_is_asked_for(grid: Path, tmp_path: Path) 
     predicted = model.energy.predict(frame["input_tokens"], frame["output_tokens"])
     assert predicted.sum() == pytest.approx((frame["gpu_energy_j"] * factors).sum(), rel=1e-9)
     refused = CliRunner().invoke(cli, ["fit", str(varied), "--match-total", "--robust"])
-    assert "--match-total = given: outliers count whole in a total" in str(refused.exception)
+    assert "--match-total = given: outliers count fully in a total" in str(refused.exception)
 
 
 @pytest.mark.parametrize("option", [("--anova",), ("--robust",), ("--report", "pages"), ("--update", "models.json")])

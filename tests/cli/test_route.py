@@ -117,7 +117,7 @@ def test_a_budget_is_kept_and_its_bound_printed(run_route: Run) -> None:
     assert document["bound"]["accuracy"] >= document["accuracy_token_weighted"]
     assert document["joules_per_point"] > 0
     bound = f"{100 * document['bound']['accuracy']:.2f} %"
-    assert f"no plan does better than {bound}, though it divided queries" in run_route(*arguments).stdout
+    assert f"no plan does better than {bound}, even if it divided queries" in run_route(*arguments).stdout
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -93,7 +93,7 @@ def test_what_a_person_reads(receiver: Any) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == (
         "llmpower 1.2.3, pid 77, up 2 h 3 min\n"
-        "SIMULATED: the GPU is a model of one, and none of its joules is real\n"
+        "SIMULATED: the GPU is simulated, and none of its joules are real\n"
         "all is well\n"
         "\n"
         "device          power [W]  energy [J]  requests [%]  idle [%]  uuid\n"

@@ -37,7 +37,7 @@ def test_what_a_person_reads_at_80_columns() -> None:
     tick = ticked(answer(100.0), answer(110.0))
     assert texts(frame(tick, columns=80, rows=24)) == [
         "llmpower top  03:04:05 UTC  daemon 1.2.3, pid 77, up 1 min 50 s",
-        "SIMULATED: the GPU is a model of one, and none of its joules is real",
+        "SIMULATED: the GPU is simulated, and none of its joules are real",
         "requests  2 running, 1 to be measured, 4.00/s measured, 440 in all, 3 refused",
         "meter     200 reads/s, 0 missed, late < 10 µs (p99 < 100 µs); 1.0 % CPU, 58 MiB",
         "drift     40 requests compared with their models, none drifted",

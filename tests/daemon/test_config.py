@@ -108,9 +108,9 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "field", "advice"),
     [
-        ("raet = 50", "raet", "means nothing; the keys are backend, .*web.listen-address"),
-        ('[web]\nlisten = ":1"', "web.listen", "means nothing"),
-        ("web = 3", "web", "means nothing"),
+        ("raet = 50", "raet", "unknown key; the keys are backend, .*web.listen-address"),
+        ('[web]\nlisten = ":1"', "web.listen", "unknown key"),
+        ("web = 3", "web", "unknown key"),
         ('web.dcgm-aliases = "yes"', "web.dcgm-aliases", "neither true nor false"),
         ('backend = "nvlm"', "backend", "use one of auto, nvml, simulated"),
         ('backend = ["nvml"]', "backend", "use one of"),

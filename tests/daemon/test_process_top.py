@@ -20,7 +20,7 @@ def test_a_screen_of_a_daemon_that_comes_and_goes(
     terminal = on_terminal(*LLMPOWER, "top", "--socket", daemon.socket, "--interval", "0.25")
     terminal.wait_until(lambda text: "REQ IN ALL" in text)
     assert "SIMULATED" in terminal.text
-    assert terminal.lines[23].startswith("q: leave")
+    assert terminal.lines[23].startswith("q: quit")
 
     client = SpanClient(daemon.socket)
     with running(client, "one"):
@@ -35,9 +35,9 @@ def test_a_screen_of_a_daemon_that_comes_and_goes(
     assert "yellow" in terminal.colours or "brown" in terminal.colours
 
     terminal.resize(120, 30)
-    terminal.wait_until(lambda text: "OF LIMIT" in text and terminal.lines[29].startswith("q: leave"))
+    terminal.wait_until(lambda text: "OF LIMIT" in text and terminal.lines[29].startswith("q: quit"))
     terminal.resize(40, 10)
-    terminal.wait_until(lambda _: terminal.lines[9].startswith("q: leave"))
+    terminal.wait_until(lambda _: terminal.lines[9].startswith("q: quit"))
     terminal.resize(80, 24)
 
     daemon.end()

@@ -161,7 +161,7 @@ def test_a_web_config_that_was_broken_later_is_reported_once_and_the_former_stay
         assert get_tls(server, authority.trusting(), "right")[0] == 200
         assert get_tls(server, authority.trusting(), "hunter2")[0] == 401
     assert len(errors) == 1
-    assert errors[0].startswith(f"--web.config.file = {file}: basic_auth_users.prometheus is no bcrypt hash")
+    assert errors[0].startswith(f"--web.config.file = {file}: basic_auth_users.prometheus is not a bcrypt hash")
     assert errors[0].endswith("the former web config stays in force")
     file.unlink()
     assert get_tls(server, authority.trusting(), "right")[0] == 200

@@ -220,8 +220,8 @@ def test_auto_leaves_aside_what_the_cells_cannot_carry_and_says_so() -> None:
     corner = frame[frame["input_tokens"].isin([8, 512]) & frame["output_tokens"].isin([8, 512])]
     (model,) = fit(corner)
     assert model.energy.form == "recompute"
-    assert any(warning.startswith("form cached left aside: cells = 4") for warning in model.energy.warnings)
-    assert any(warning.startswith("form quadratic left aside: cells = 4") for warning in model.energy.warnings)
+    assert any(warning.startswith("form cached skipped: cells = 4") for warning in model.energy.warnings)
+    assert any(warning.startswith("form quadratic skipped: cells = 4") for warning in model.energy.warnings)
     refused = refusal(corner.iloc[1:3])
     assert refused.field == "cells"
 

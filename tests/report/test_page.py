@@ -134,7 +134,7 @@ def test_a_tariff_bills_in_place_of_factors(models: list[WorkloadModel], hourly:
     for text in (
         *(said("money", end) for end in (step.cost_eur or 0, *step.intervals["money"], step.flat.cost_eur or 0)),
         *(said("carbon", end) for end in (step.carbon_g or 0, *step.intervals["carbon"])),
-        *("Hours ignored", "less than at the same accuracy without a look at the hours", "ζ = 1 is cost alone"),
+        *("Hours ignored", "less than at the same accuracy ignoring the hours", "ζ = 1 is cost alone"),
     ):
         assert text in found.text
     half = replace(hourly, steps=[replace(step, carbon_g=None) for step in hourly.steps])

@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not lengths:
                 raise _RefusedError(411, "say how long the body is: Content-Length")
             if len(set(lengths)) > 1 or not (lengths[0].isascii() and lengths[0].isdigit()) or len(lengths[0]) > 18:
-                raise _RefusedError(400, f"Content-Length {ascii(lengths[0])[:80]} is no length")
+                raise _RefusedError(400, f"Content-Length {ascii(lengths[0])[:80]} is not a length")
             return self._read_exactly(int(lengths[0]), 0)
         except TimeoutError:
             raise _RefusedError(408, f"nothing came for {self.timeout:g} s") from None

@@ -40,7 +40,7 @@ def shift_ns(sender: SenderClock, own: SenderClock) -> int:
     told = sender.namespace_offset_ns is not None and own.namespace_offset_ns is not None
     by_kernel_ns = (own.namespace_offset_ns or 0) - (sender.namespace_offset_ns or 0) if told else 0
     if max(abs(by_utc_ns), abs(by_kernel_ns)) > MOST_APART_NS:
-        raise WireError("other_clock", "what it says of its clock cannot be")
+        raise WireError("other_clock", "what it says about its clock is impossible")
     if abs(by_utc_ns - by_kernel_ns) <= AGREE_NS:
         return by_kernel_ns
     if sender.boot_id != own.boot_id:
@@ -50,7 +50,7 @@ def shift_ns(sender: SenderClock, own: SenderClock) -> int:
         return by_kernel_ns
     raise WireError(
         "other_clock",
-        f"its clock is {by_utc_ns / 1e9:.3f} s from ours, and its kernel does not tell why (a time namespace?); "
+        f"its clock is {by_utc_ns / 1e9:.3f} s from ours, and its kernel does not say why (a time namespace?); "
         "have /proc mounted where it runs",
     )
 

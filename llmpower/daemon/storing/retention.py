@@ -54,7 +54,7 @@ def parse_age(value: object) -> int | None:
     units = [unit for _, unit in parts]
     in_order = units == [unit for unit in _AGE_UNITS_S if unit in units]
     if not in_order or not MIN_AGE_S <= age_s <= MAX_AGE_S:
-        advice = "is no length of time; write years, weeks, days and hours such as 90d or 1y26w (1h to 100y), or 0"
+        advice = "is not a length of time; write years, weeks, days and hours such as 90d or 1y26w (1h to 100y), or 0"
         raise InputError(AGE_OPTION, value, advice)
     return age_s
 
@@ -70,7 +70,7 @@ def parse_size(value: object) -> int | None:
     found = re.fullmatch(r"([0-9]{1,15})([MGTP]B)", value) if isinstance(value, str) else None
     size_bytes = int(found[1]) * _SIZE_UNITS_BYTES[found[2]] if found else 0
     if not MIN_SIZE_BYTES <= size_bytes <= 1 << 60:
-        raise InputError(SIZE_OPTION, value, "is no size; write MB, GB or TB such as 2GB (1MB to 1024PB), or 0")
+        raise InputError(SIZE_OPTION, value, "is not a size; write MB, GB or TB such as 2GB (1MB to 1024PB), or 0")
     return size_bytes
 
 

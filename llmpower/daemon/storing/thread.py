@@ -86,12 +86,12 @@ class StoreThread:
             future.set_exception(error)
         except Exception as error:
             # A fault of ours must not end the thread, and with it all storing, in silence.
-            logger.exception("storing measurements failed in a way it should not")
+            logger.exception("storing measurements failed unexpectedly")
             future.set_exception(StoreUnavailableError(schema.OPTION, "?", f"storing failed: {error!r}; see the log"))
 
     def _upkeep(self) -> float:
         try:
             return self._keeper.upkeep()
         except Exception:
-            logger.exception("the upkeep of the store failed in a way it should not")
+            logger.exception("the upkeep of the store failed unexpectedly")
             return FAILED_S

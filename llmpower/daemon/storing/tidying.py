@@ -120,8 +120,8 @@ class Tidier:
         if self._reckoning.ahead_s and self._retention.age_s is not None:
             days = self._reckoning.ahead_s / 86_400
             self._say(
-                f"the wall clock has leapt ahead by {days:.0f} d; until it has gone on for three days, {AGE_OPTION} "
-                "counts on from the time before. If the clock is wrong, set it right"
+                f"the wall clock has jumped ahead by {days:.0f} d; until it has stayed there for three days,"
+                f" {AGE_OPTION} counts on from the time before. If the clock is wrong, set it right"
             )
         return now_s
 

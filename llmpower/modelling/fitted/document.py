@@ -224,7 +224,7 @@ def _load_covariance(node: Node, n_terms: int) -> FloatArray:
     for number in np.flatnonzero(np.diag(C) < 0):
         raise rows[number][number].refuse(f"is a variance below 0; {node.remedy}")
     if not is_covariance(C):
-        raise node.refuse(f"is no covariance matrix, symmetric and positive semi-definite; {node.remedy}")
+        raise node.refuse(f"is not a covariance matrix, symmetric and positive semi-definite; {node.remedy}")
     return C
 
 

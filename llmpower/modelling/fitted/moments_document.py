@@ -34,7 +34,7 @@ def _load_sums(node: Node, n_terms: int) -> Moments:
     node.only(*(field.name for field in fields(Moments)))
     gram = np.array([[cell.number() for cell in row.items(n_terms)] for row in node.at("gram").items(n_terms)])
     if not is_covariance(gram):
-        raise node.at("gram").refuse(f"is no XᵀWX, symmetric and positive semi-definite; {node.remedy}")
+        raise node.at("gram").refuse(f"is not an XᵀWX, symmetric and positive semi-definite; {node.remedy}")
     return Moments(
         n=node.at("n").integer(),
         w=node.at("w").amount(),

@@ -85,7 +85,9 @@ def predict(
             raise InputError(name, policy, f"unknown; use one of {', '.join(get_args(Policy))}")
     τin, τout = at_least("input_tokens", input_tokens, 0), at_least("output_tokens", output_tokens, 0)
     if (size := at_least("batch_size", batch_size, 1)).ndim:
-        raise InputError("batch_size", batch_size, "is one number; predict what is served at another batch size apart")
+        raise InputError(
+            "batch_size", batch_size, "is one number; predict what is served at another batch size separately"
+        )
     batch_size = float(size)
     if batch_size > 1 and model.energy.batch_range is None and model.runtime.batch_range is None:
         advice = f"{model.model_name} was not fitted to batches; fit rows of several batch sizes with --form batched"

@@ -125,7 +125,7 @@ def _unread(rows: Rows, name: str) -> Mask:
 
 def _unit(watts: float) -> str:
     units = likely_units(watts)
-    return f"{watts:.3g} W a device" + (f", as with {' or '.join(units)}" if units else "")
+    return f"{watts:.3g} W per device" + (f", as with {' or '.join(units)}" if units else "")
 
 
 def _energies(rows: Rows, at: int) -> str:

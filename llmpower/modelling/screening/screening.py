@@ -151,7 +151,7 @@ def screen(measurements: pd.DataFrame, *, tdp_w: float | None = None) -> Screeni
         [('negative_energy', 1)]
     """
     if tdp_w is not None and not 0 < tdp_w < np.inf:
-        raise InputError("--tdp", tdp_w, "is no design power; give the watts of one device")
+        raise InputError("--tdp", tdp_w, "is not a design power; give the watts of one device")
     check_frame(measurements, "measurements")
     if len(measurements) == 0:
         return Screening(0, (), {}, {})

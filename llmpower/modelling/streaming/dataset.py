@@ -170,9 +170,9 @@ def _different(portions: Sequence[Portion], schemas: Sequence[pa.Schema], error:
         try:
             together = pa.unify_schemas([together, schema], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            advice = f"its columns do not go with the other files' ({first_line(error)}); move it elsewhere"
+            advice = f"its columns do not match the other files' ({first_line(error)}); move it elsewhere"
             return InputError(portion.option, portion.name, advice)
-    return InputError(portion.option, portions[0].name, f"files do not go together ({first_line(error)})")
+    return InputError(portion.option, portions[0].name, f"files do not match ({first_line(error)})")
 
 
 def _by_row_group(portion: Portion) -> list[Portion]:

@@ -80,7 +80,7 @@ def fit_datasets(
                 advice = f"takes all rows at once, and a data set is read row by row; of it, use {', '.join(ALONE)}"
                 raise InputError(option, kind, advice)
     if tdp_w is not None and not 0 < tdp_w < float("inf"):
-        raise InputError("--tdp", tdp_w, "is no design power; give the watts of one device")
+        raise InputError("--tdp", tdp_w, "is not a design power; give the watts of one device")
     Boundary.parse(boundary)
     forms = forms_of(form, intercept=intercept)
     renamed = dict(columns or {})

@@ -72,7 +72,7 @@ def load_state(path: Path, option: str = "--state") -> RouterState:
     except OSError as error:
         raise InputError(option, path, f"cannot be read ({error.strerror}); {advice}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # msgspec lets Python say what is wrong with a text
-        raise InputError(option, path, f"is no router's state ({error}); {advice}") from error
+        raise InputError(option, path, f"is not a router's state ({error}); {advice}") from error
     lists: tuple[Sized, ...] = (
         state.base,
         state.prices,
@@ -85,5 +85,5 @@ def load_state(path: Path, option: str = "--state") -> RouterState:
     fits = len({len(values) for values in lists}) == 1 and all(number in numbers for number in state.open or ())
     fits = fits and (state.times_s is None or len(state.times_s) == len(state.memory))
     if not fits or min(state.served, default=0) < 0 or sum(state.served) >= max(state.period, 1):
-        raise InputError(option, path, f"is no router's state (its lists do not fit each other); {advice}")
+        raise InputError(option, path, f"is not a router's state (its lists do not fit each other); {advice}")
     return state

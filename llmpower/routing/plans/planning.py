@@ -107,7 +107,9 @@ def route(
     """
     zeta = check_goal(zeta, accuracy)
     if not isinstance(workload, Workload):
-        raise InputError("workload", type(workload).__name__, "is no workload; make one by Workload.from_frame(table)")
+        raise InputError(
+            "workload", type(workload).__name__, "is not a workload; make one with Workload.from_frame(table)"
+        )
     if (times := whole_number(draws, 0)) is None:
         raise InputError("draws", draws, "is how often to plan again; give 0 or more")
     if gpu_seconds is not None and allow_unload:

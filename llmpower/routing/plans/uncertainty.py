@@ -51,7 +51,7 @@ class Saving:
 
     ``fraction`` is of the baseline's energy. ``inside_noise`` where the interval reaches down to no saving at all;
     ``None``, as is ``interval``, where the fits do not tell. ``cost_eur`` and ``carbon_g`` are ``None`` where no tariff
-    says them; where one is pursued, it is its saving that may be inside the noise.
+    says them; where one is pursued, it is its saving that may be within the noise.
     """
 
     against: str

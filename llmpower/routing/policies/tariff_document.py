@@ -76,7 +76,7 @@ def _above_0(node: Node) -> float:
 
 def _hour(node: Node) -> int:
     if node.integer() >= HOURS:
-        raise node.refuse(f"is no hour of the day, 0 to {HOURS - 1}; {node.remedy}")
+        raise node.refuse(f"is not an hour of the day, 0 to {HOURS - 1}; {node.remedy}")
     return node.integer()
 
 
@@ -84,5 +84,5 @@ def _seconds(node: Node) -> int:
     try:
         time = datetime.fromisoformat(node.text())
     except ValueError as error:
-        raise node.refuse(f"is no ISO date, such as 2026-03-29T01:00:00Z; {node.remedy}") from error
+        raise node.refuse(f"is not an ISO date, such as 2026-03-29T01:00:00Z; {node.remedy}") from error
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())

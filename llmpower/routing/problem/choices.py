@@ -79,5 +79,5 @@ def _named(models: list[WorkloadModel]) -> list[Choice]:
     choices = [Choice(m.model_name if systems[m.model_name] == 1 else f"{m.model_name}@{m.system}", m) for m in models]
     for name, times in Counter(choice.name for choice in choices).items():
         if times > 1:
-            raise InputError("--models", name, "stands there twice; give each model on each system once")
+            raise InputError("--models", name, "appears twice; give each model on each system once")
     return sorted(choices, key=lambda choice: choice.name)

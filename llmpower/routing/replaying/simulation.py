@@ -137,7 +137,7 @@ def simulate(
     only = (only,) if isinstance(only, str) else tuple(only)
     for name in only:
         if name not in contenders:
-            raise InputError("only", name, f"is no strategy; there are: {', '.join(contenders)}")
+            raise InputError("only", name, f"is not a strategy; there are: {', '.join(contenders)}")
     contenders = {name: contender for name, contender in contenders.items() if not only or name in only}
     random_objective = float(arena.costs.mean(axis=0) @ counts)
     span = random_objective - float(arena.costs[np.arange(len(rest)), best].sum())

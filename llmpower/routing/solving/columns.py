@@ -103,7 +103,7 @@ class Columns:
                 return t, μ
             if t - most <= EXACT * t:
                 return t, μ
-        raise LlmpowerError("whether the limits on GPU-seconds can be kept was not found out")
+        raise LlmpowerError("whether the limits on GPU-seconds can be kept could not be determined")
 
     def price(self) -> tuple[FloatArray, float, float]:
         """μ, the bound L(μ) = max L, and the cost of a mixture of columns, with what it exceeds rows by at μ."""

@@ -79,7 +79,7 @@ PRICED = Knee | JoulesPerPoint | AmountPerPoint
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What no plan can better, though it divided queries into fractions: the most accuracy that a budget allows, or the
+    """What no plan can beat, even with fractions of queries: the most accuracy that a budget allows, or the
     least joules of queries that a floor needs, euros or grams where those are pursued; or the least objective, where
     GPU-seconds are limited; ``fractional_gap`` is how far fractions that were found are from that, as the plan's
     ``optimality_gap`` is of whole queries.

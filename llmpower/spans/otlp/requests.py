@@ -85,7 +85,7 @@ def read_request(span: OtlpSpan, default_model_name: str | None = None) -> Reque
         WireError: it says what cannot be.
     """
     if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id) or not any(span.span_id):
-        raise WireError("bad_value", "trace_id or span_id is not one: 16 and 8 bytes, not all of them 0")
+        raise WireError("bad_value", "trace_id or span_id is invalid: they have 16 and 8 bytes, not all 0")
     if span.end_utc_ns < span.start_utc_ns:
         raise WireError("bad_value", f"it ends {(span.start_utc_ns - span.end_utc_ns) / 1e9:.3f} s before it starts")
     attributes, resource = span.attributes, span.resource

@@ -61,7 +61,7 @@ def read_spans(body: bytes) -> list[OtlpSpan | WireError]:
     try:
         return list(_read(body))
     except DecodeError as error:
-        raise UndecodableError(f"the body is no ExportTraceServiceRequest in protobuf: {error}") from error
+        raise UndecodableError(f"the body is not an ExportTraceServiceRequest in protobuf: {error}") from error
 
 
 def encode_answer(rejected_spans: int = 0, message: str = "") -> bytes:
@@ -145,7 +145,7 @@ def _messages(data: memoryview, most: int = MAX_SPANS) -> Iterator[tuple[int, me
     while at < len(data):
         key, at = _varint(data, at)
         if not 8 <= key < 1 << 32:
-            raise UndecodableError("the body is no ExportTraceServiceRequest: a field without a number")
+            raise UndecodableError("the body is not an ExportTraceServiceRequest: a field without a number")
         match key & 7:
             case 0:
                 _, at = _varint(data, at)
@@ -157,7 +157,7 @@ def _messages(data: memoryview, most: int = MAX_SPANS) -> Iterator[tuple[int, me
             case 5:
                 size = 4
             case other:
-                raise UndecodableError(f"the body is no ExportTraceServiceRequest: a field of wire type {other}")
+                raise UndecodableError(f"the body is not an ExportTraceServiceRequest: a field of wire type {other}")
         if at + size > len(data):
             raise UndecodableError("the body ends in the middle of a message")
         count += 1

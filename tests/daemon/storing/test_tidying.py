@@ -191,7 +191,7 @@ def test_a_clock_a_year_ahead_deletes_nothing_for_three_days(
     home.clocks.pass_time(3600)
     home.tidy()
     assert len(home.ids()) == 1440
-    assert "the wall clock has leapt ahead by 365 d" in home.said[-1]
+    assert "the wall clock has jumped ahead by 365 d" in home.said[-1]
     # Nor does a restart believe it.
     home.move_in()
     home.clocks.pass_time(3600)

@@ -124,7 +124,7 @@ def test_a_low_total_is_said_where_it_matters() -> None:
 
 
 def test_outliers_and_totals_are_not_asked_for_together() -> None:
-    with pytest.raises(InputError, match="outliers count whole in a total"):
+    with pytest.raises(InputError, match="outliers count fully in a total"):
         fit(measured(0.1), robust=True, match_total=True)
 
 

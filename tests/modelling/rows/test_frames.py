@@ -87,5 +87,5 @@ def test_what_is_no_table_is_refused(function: Callable[[Any], object], table: o
 @pytest.mark.parametrize("column", ["model_name", "input_tokens", "gpu_energy_j"])
 def test_a_column_twice_is_refused(function: Callable[[Any], object], column: str) -> None:
     rows = measured()
-    with pytest.raises(InputError, match=f"column = {column}: stands twice in the measurements"):
+    with pytest.raises(InputError, match=f"column = {column}: appears twice in the measurements"):
         function(pd.concat([rows, rows[[column]]], axis=1))

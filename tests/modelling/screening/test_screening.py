@@ -108,7 +108,7 @@ def test_the_design_power_is_given_or_known_by_name(campaign: Campaign) -> None:
     assert set(screen(rows, tdp_w=50).marks) == {"above_tdp"}
     assert set(screen(rows.assign(tdp_w=50)).marks) == {"above_tdp"}
     for watts in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match=r"--tdp = .*: is no design power"):
+        with pytest.raises(InputError, match=r"--tdp = .*: is not a design power"):
             screen(rows, tdp_w=watts)
 
 

@@ -136,7 +136,7 @@ def test_another_policy_takes_what_was_learnt_and_nothing_else(
 def test_what_is_no_state_is_refused(policy: RoutingPolicy, tmp_path: Path, content: bytes) -> None:
     state = tmp_path / "router.json"
     state.write_bytes(content)
-    with pytest.raises(InputError, match="is no router's state"):
+    with pytest.raises(InputError, match="is not a router's state"):
         OnlineRouter(policy).restore(state)
     with pytest.raises(InputError, match="cannot be read"):
         OnlineRouter(policy).restore(tmp_path / "absent.json")

@@ -157,7 +157,7 @@ def test_arguments_may_be_of_any_kind_of_number_and_table(models: Models, accura
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"workload": pd.DataFrame()}, r"workload = DataFrame: is no workload; make one by Workload\.from_frame"),
+        ({"workload": pd.DataFrame()}, r"workload = DataFrame: is not a workload; make one with Workload\.from_frame"),
         ({"zeta": None}, "--zeta = None: is from 0"),
         ({"zeta": "knee"}, "--zeta = knee: is from 0"),
         ({"draws": -1}, "draws = -1: is how often"),

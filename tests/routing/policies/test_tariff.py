@@ -206,11 +206,11 @@ def test_round_trip(hourly: RoutingPolicy, tariff: Tariff, tmp_path: Path) -> No
         (("highest_per_kwh",), 0, "tariff.highest_per_kwh = 0: is not above 0"),
         (("zone",), "Europe/Bonn", "tariff.zone = .*: no time zone of this name"),
         (("rates",), [], r"tariff.rates = \[\]: holds no rate"),
-        (("rates", 3, "hour"), 24, r"tariff.rates\[3\].hour = 24: is no hour of the day"),
+        (("rates", 3, "hour"), 24, r"tariff.rates\[3\].hour = 24: is not an hour of the day"),
         (("rates", 3, "hour"), 2, r"tariff.rates\[3\].hour = 2: does not come after the row before"),
         (("rates", 3, "per_kwh"), -1.5, r"tariff.rates\[3\].per_kwh = -1.5: is not above 0"),
         (("rates", 3), {"timestamp": "2026-01-01", "per_kwh": 1}, r"tariff.rates\[3\].hour = missing"),
-        (("rates",), [{"timestamp": "noon", "per_kwh": 1}], r"tariff.rates\[0\].timestamp = .*: is no ISO date"),
+        (("rates",), [{"timestamp": "noon", "per_kwh": 1}], r"tariff.rates\[0\].timestamp = .*: is not an ISO date"),
         (("rates",), [{"timestamp": "2026-01-01", "per_kwh": 1}], "tariff.zone = .*: is of hours of the day"),
     ],
 )

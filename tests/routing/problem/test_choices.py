@@ -57,5 +57,5 @@ def test_shares_and_accuracies_may_name_one_system(hybrid: Models) -> None:
 
 
 def test_a_model_on_one_system_twice_is_refused(hybrid: Models) -> None:
-    with pytest.raises(InputError, match="--models = small@fast: stands there twice"):
+    with pytest.raises(InputError, match="--models = small@fast: appears twice"):
         candidates([*hybrid, hybrid[0]])

@@ -106,7 +106,7 @@ def test_what_is_no_table_of_queries_is_refused(tmp_path: Path) -> None:
         ("queries.csv", "workload = str: is not a pandas table"),
         (frame.to_dict("list"), "workload = dict: is not a pandas table"),
         (frame[["input_tokens"]], r"column = output_tokens: is missing from the workload \(columns: input_tokens\)"),
-        (pd.concat([frame, frame], axis=1), "column = input_tokens: stands twice in the workload"),
+        (pd.concat([frame, frame], axis=1), "column = input_tokens: appears twice in the workload"),
     ):
         with pytest.raises(InputError, match=complaint):
             Workload.from_frame(table)  # type: ignore[arg-type]  # the point of the test

@@ -52,7 +52,7 @@ def test_a_point_is_worth_what_it_was_in_the_plan(models: list[WorkloadModel], a
     assert (result.amount_per_point, result.boundary) == (None, "gpu")
     blind = make_policy(route(models, Workload.from_tokens(τin, τout), zeta=1, draws=0))
     assert simulate(blind, trace, history=0, only="greedy").joules_per_point is None
-    with pytest.raises(InputError, match="only = gready: is no strategy; there are: optimum, "):
+    with pytest.raises(InputError, match="only = gready: is not a strategy; there are: optimum, "):
         simulate(blind, trace, history=0, only="gready")
 
 
