@@ -24,7 +24,7 @@ of the simulated card, unless it says otherwise.
 COUNTER = """## Its energy counter
 
 No vendor says how often it moves, or how it weighs what happens within its 100 ms. So it was read as fast as calls
-return, beside bursts of equal matrix products that began at any time (`examples/h100-counter.npz` has the reads;
+return, during bursts of equal matrix products that began at any time (`examples/h100-counter.npz` has the reads;
 `python benchmarks/gpu/counter.py --from examples/h100-counter.npz` shows all of this again):
 """
 

@@ -86,11 +86,11 @@ def paper_case_page() -> str:
         ),
         without_figure(cases["azure", "paper", True], cases["azure", "auto", True]),
         "## The Azure conversations, no shares\n",
-        "![The plan at the knee of the frontier, beside its baselines](../benchmarks/results/paper_case_azure.svg)\n",
+        "![The plan at the knee of the frontier, with its baselines](../benchmarks/results/paper_case_azure.svg)\n",
         without_figure(cases["azure", "paper", False], azure),
         "## At equal accuracy, no shares\n",
         paragraph(
-            "The cheapest plan that reaches an accuracy (`route --accuracy-floor`) beside the cheapest mix that does,"
+            "The cheapest plan that reaches an accuracy (`route --accuracy-floor`) and the cheapest mix that does,"
             " in kWh."
         ),
         at_equal_accuracy(document["equal_accuracy"]),

@@ -37,7 +37,7 @@ COMMANDS = {
     "route": "Assign a workload's queries to models at least cost.",
     "run": "Run any program with transformers instrumented.",
     "service": "Install the daemon as a systemd service, show it, remove it.",
-    "simulate": "Replay a trace in time order: the online router beside other strategies and the optimum.",
+    "simulate": "Replay a trace in time order: the online router against other strategies and the optimum.",
     "status": "Show what the daemon is doing.",
     "top": "Watch watts, requests and joules per token as they come.",
 }

@@ -72,8 +72,8 @@ def command(
 ) -> None:
     """Predict joules and seconds of one query from fitted models.
 
-    The interval is the 95 % confidence interval of the mean over such queries; a single query varies more, and what
-    95 % of the held-out ones stayed within is said beside it. Where trials vary, fits without --match-total lie below
+    The interval is the 95 % confidence interval of the mean over such queries; a single query varies more, and what 95
+    % of the held-out ones stayed within is printed next to it. Where trials vary, fits without --match-total lie below
     the mean; by how much is said where the interval does not allow for it.
 
     \b

@@ -97,7 +97,7 @@ def command(
     fits miss, phases, idle share and what screening found; with a workload and accuracies, or a frontier, the plans
     along ζ on a slider, with their cost and CO₂. Price and carbon factors are placeholders unless you give your own,
     and readers can change them on the page. With a --tariff they are those of each query's hour, plans pursue them, and
-    each plan stands beside the one of the same accuracy that ignores the hours. Needs the extra: pip install
+    each plan is shown with the one of the same accuracy that ignores the hours. Needs the extra: pip install
     'llmpower[report]'.
 
     \b

@@ -1,4 +1,4 @@
-"""What ``llmpower route`` prints: the plan beside its baselines, what goes where, and what to doubt."""
+"""What ``llmpower route`` prints: the plan and its baselines, what goes where, and what to doubt."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def command(
     """Run any program with transformers instrumented.
 
     This process becomes the program, unchanged: its signals, exit code and output are its own. Every Python that it
-    starts, by whatever way, measures its generate() calls and batched requests; llmpower need not be installed beside
-    it. Pythons that ignore the environment (python -I, -E, -S) or are given another are not measured.
+    starts, however it does, measures its generate() calls and batched requests; llmpower need not be installed there.
+    Pythons that ignore the environment (python -I, -E, -S) or are given another are not measured.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``llmpower simulate``: the online policy over a trace in time order, beside baselines and the clairvoyant optimum."""
+"""``llmpower simulate``: the online policy over a trace in time order, against baselines and the true optimum."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(
     server_texts: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Replay a trace in time order: the online router beside other strategies and the optimum.
+    """Replay a trace in time order: the online router against other strategies and the optimum.
 
     The workload needs timestamp (an ISO date, or seconds), input_tokens and output_tokens. A column query_class is the
     application that the router is told. Each model has a queue and --servers, by default as many as the optimal plan

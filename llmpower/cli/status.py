@@ -116,7 +116,7 @@ def _models(models: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _drift(status: dict[str, Any]) -> Iterator[str]:
-    """What requests cost beside what their models predict; nothing where the daemon was given no models."""
+    """What requests cost relative to what their models predict; nothing where the daemon was given no models."""
     drift = status.get("drift", {})
     if not drift.get("models_file"):
         return

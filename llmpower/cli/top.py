@@ -62,7 +62,7 @@ def command(socket: Path | None, interval_s: float, window_s: float, once: bool,
       MEAN W     by the energy counter, over the time that is booked
       IDLE %     of the energy, with no request running; UNATTR % belongs to nobody
       J/REQ      joules of the requests that were measured, and J/TOKEN by output tokens
-      OF PREDICTED  what requests cost beside their model's prediction (docs/drift.md)
+      OF PREDICTED  what requests cost relative to their model's prediction (docs/drift.md)
 
     A figure that is not there is a dash. When the daemon goes away it says so, and goes on when it is back. Where
     output is not a terminal it prints one frame, as with --once.

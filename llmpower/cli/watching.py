@@ -190,7 +190,7 @@ def _model(now: Status, before: Status | None, since_s: float, *, crowded: bool)
 
 
 def _drift(model_name: str, charts: Sequence[Status]) -> Tick | None:
-    """What this model's requests cost beside its prediction; the chart that is furthest off comes first."""
+    """What this model's requests cost relative to its prediction; the chart that is furthest off comes first."""
     for chart in charts:
         if chart["model_name"] == model_name[:MAX_CHART_CHARS]:
             return {name: chart[name] for name in ("sharing", "ratio", "std_error", "tolerance", "drifted")}

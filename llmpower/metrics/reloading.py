@@ -2,7 +2,7 @@
 
 Every connection looks whether a file has changed, which is one ``stat`` a file, and takes the new state when it is
 whole. One that cannot be used is reported once, and the last good one stays in force: a half-copied certificate must
-neither close the door nor open it.
+neither lock everybody out nor let anybody in.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """TLS and passwords for ``/metrics``, in the file that every Prometheus exporter takes.
 
 The schema is that of the Prometheus exporter-toolkit (``--web.config.file``), so a fleet's one file serves
-node_exporter and llmpower alike. It is read strictly, as the toolkit reads it: a misspelt key would leave a door open
-that its owner believes shut. For the same reason what Python's ``ssl`` cannot keep (asking for a client certificate
+node_exporter and llmpower alike. It is read strictly, as the toolkit reads it: a misspelt key would leave access open
+that its owner believes closed. For the same reason what Python's ``ssl`` cannot keep (asking for a client certificate
 without verifying it, several curves) is refused, never ignored. An empty file is one without TLS and passwords.
 
 Errors name keys, lines and files and never what stands in them: hashes of passwords stay out of every log.

@@ -1,6 +1,6 @@
 """Measurements → workload models: fit each form, keep the one that predicts unseen cells best.
 
-What is the same for every row of a cell is done once a cell, and what forms are compared by is had without refitting:
+What is the same for every row of a cell is done once per cell, and forms are compared without refitting:
 the price of ``auto`` is a few passes over the cells for each form. Only the form that was chosen is looked at closely.
 """
 

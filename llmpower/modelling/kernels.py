@@ -1,4 +1,4 @@
-"""Modelling's door to C: cffi's module, and nothing but calls that turn NumPy arrays into pointers and back.
+"""Modelling's only access to C: cffi's module, and nothing but calls that turn NumPy arrays into pointers and back.
 
 The functions of ``csrc/modelling/tally.h``, which says what they do; those of ``normal.h`` and ``folds.h`` are called
 in :mod:`~llmpower.modelling.regressing.solving`. Their arguments are checked here, because C cannot: every array is
@@ -40,7 +40,7 @@ AHEAD = 2
 """Additions that may wait to be summed while further rows are looked at: all of their columns stay in memory."""
 
 HELD_ROWS = 1 << 16
-"""Of a model: their sums take about as long as what is made of them. Of more, all threads had better sum."""
+"""Of a model: their sums take about as long as what is made of them. Of more, all threads should sum."""
 
 MORE_TALLIES = 4
 """Beyond a first one: the more, the sooner the first sums are ready, and the more often rows are looked through."""

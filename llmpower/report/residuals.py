@@ -229,7 +229,7 @@ def _residual_chart(points: _Points, place: int, x: str, title: str) -> Any:
 
     rows = points.drawn()
     colour, noise = SERIES[place % len(SERIES)], points.j.fit.replicate_noise
-    # One wild row must not flatten the rest.
+    # One outlier must not flatten the rest.
     limit = max(5.0, 1.5 * float(np.quantile([abs(row["residual"]) for row in rows] or [0.0], 0.98)))
     scale = alt.Scale(domain=[-limit, limit], nice=False)
     y_title = "residual [%]"

@@ -1,4 +1,4 @@
-"""Routing's door to C: cffi's module, and pointers to NumPy's arrays that are checked here, because C cannot.
+"""Routing's only access to C: cffi's module, and pointers to NumPy's arrays that are checked here, because C cannot.
 
 Every array is contiguous, of the type that C reads, and as long as it says. What is called with them stands in
 :mod:`~llmpower.routing.solving.kernels` and :mod:`~llmpower.routing.problem.row_kernels`.

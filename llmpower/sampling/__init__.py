@@ -1,4 +1,4 @@
-"""Reading power: the only door to the C sampler, and the devices behind it."""
+"""Reading power: the only access to the C sampler, and the devices behind it."""
 
 from llmpower.sampling.calibration import Calibration, calibrate, with_periods
 from llmpower.sampling.calibrator import Calibrator, read_calibrations, write_calibrations

@@ -1,4 +1,4 @@
-"""The one door to C: cffi's module, and nothing but calls that turn C values into Python ones.
+"""The only access to C: cffi's module, and nothing but calls that turn C values into Python ones.
 
 cffi objects have no types that mypy knows, so ``Any`` begins and ends in this file. Everything above it sees
 handles, integers, strings and NumPy arrays.

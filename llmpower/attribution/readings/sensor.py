@@ -1,4 +1,4 @@
-"""What a reading of a power sensor speaks of.
+"""What a reading of a power sensor covers.
 
 A sensor follows the power with a lag τ, and shows at an update u the mean of that over a window W before it. So the
 reading is ∫ h(u − t)·P(t) dt, h being an exponential of mean τ folded with a box of width W, and a stretch of time from

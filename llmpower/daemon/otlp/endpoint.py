@@ -86,7 +86,7 @@ class OtlpServer(HttpServer):
         """Serve who may send; tell anybody else why not."""
         sender = self._senders.look_at(request)
         if sender.refusal is not None:
-            # Before a byte is read: a stranger must not keep a thread that others wait for.
+            # Before a byte is read: an outsider must not keep a thread that others wait for.
             self._tell(request, _error(403, sender.refusal))
             _drain(request)
             return

@@ -1,4 +1,4 @@
-"""Who asks what came of a span, and is told.
+"""Questions about what a span cost, and their answers.
 
 A program asks as soon as its span has ended, which is before the counters have moved past that end: the question waits
 and is answered in the step that settles the span. For who asks a little later the latest measurements of each user are

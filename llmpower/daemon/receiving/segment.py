@@ -1,7 +1,7 @@
 """One file of the spool, read as it grows: lines in, messages and reasons out.
 
-A stranger writes the file, so it is read with ``pread(2)`` and never mapped (who cuts a mapped file kills its reader),
-never further than was seen, and a line at a time: one that is torn, too long or no message costs itself alone.
+An untrusted program writes the file, so it is read with ``pread(2)`` and never mapped (who cuts a mapped file kills its
+reader), never further than was seen, and a line at a time: one that is torn, too long or no message costs itself alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Checks of what trials cost against what their like cost: beginnings, first calls, longer queries, replicates.
+"""Checks of what trials cost against what similar ones cost: slow starts, first calls, longer queries, replicates.
 
 Costs are compared on the logarithm, energy and runtime each. How much replicates of a cell scatter is learnt from the
 data, from consecutive ones: the median of |ln Eᵢ − ln Eⱼ| over pairs is 0.954 σ where the noise is normal, and a few
-wild trials do not move it. Rows in which another check has found something are not compared with, so that one wrong
-row accuses no other; neither are shares of energy (``allocated``), which depend on who ran beside.
+outliers do not move it. Rows in which another check has found something are not compared with, so that one wrong row
+does not implicate others; neither are shares of energy (``allocated``), which depend on what else ran.
 """
 
 from __future__ import annotations

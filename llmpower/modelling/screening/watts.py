@@ -1,7 +1,7 @@
-"""What devices can draw: thermal design powers by name, and the units that a wrong power betrays.
+"""What devices can draw: thermal design powers by name, and the units that a wrong power reveals.
 
-The table has the makers' data sheets, W for one device; where a name stands for several boards, the largest, so that
-no sound row is accused. Sensors read up to 5 % high.
+The table follows the vendors' data sheets, W for one device; where a name stands for several boards, the largest, so
+that no valid row is flagged. Sensors read up to 5 % high.
 """
 
 from __future__ import annotations

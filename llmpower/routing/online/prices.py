@@ -10,8 +10,8 @@ line,
 
 and the matrix R makes it Newton's method rather than the gradient's: some models differ by so little that a tiny price
 moves every query from one to the other, others by so much that nothing moves for ten times that. h says that a
-deviation is to be worked off over what is left: lightly at first, when it may be a wave that will ebb, and wholly at
-the end.
+deviation is to be worked off over what is left: gently at first, when it may be a wave that will pass, and completely
+at the end.
 
 A sample says little about how far its own prices are from those to come: what lies beyond its ties it has not seen. On
 the Azure conversations the prices of the first fifth were off by 0.2 to 0.35 of the typical difference of cost between

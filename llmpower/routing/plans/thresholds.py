@@ -1,4 +1,4 @@
-"""The authors' own dispatcher for unlike hardware, at its best: short queries here, long ones there.
+"""The authors' own dispatcher for heterogeneous hardware, at its best: short queries here, long ones there.
 
 Wilkins, Keshav and Mortier ("Hybrid Heterogeneous Clusters Can Lower the Energy Consumption of LLM Inference
 Workloads", 2024) send queries of at most T tokens to the frugal machine and all others to the fast one, by input or by

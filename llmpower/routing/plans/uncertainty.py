@@ -1,4 +1,4 @@
-"""How sure a plan is of its joules, of what it saves, and of where it sends queries.
+"""How certain a plan is of its joules, of what it saves, and of where it sends queries.
 
 A plan's energy is linear in the models' coefficients. With Φ_K the sum of φ(τin, τout) over the queries on K, w_K the
 coefficients and C_K their covariance,

@@ -1,4 +1,4 @@
-"""Shares of the queries: what the user asks for, as whole numbers of queries that can be had.
+"""Shares of the queries: what the user asks for, as whole numbers of queries that are possible.
 
 A share is a fraction F, met to the query, or a band LOW:HIGH. Fractions of N queries are rarely whole, so exact
 shares are apportioned by largest remainder (Hamilton's method), with everything they leave over as one more party;

@@ -1,7 +1,8 @@
 """ζ chosen by what somebody wants: joules to keep to, an accuracy to reach, what a point of it is worth, or neither.
 
-Nobody knows which ζ they want. They have a budget of joules, or an accuracy that they promised, or a price; and who has
-none of these wants the knee, where accuracy stops to be cheap. Each goal becomes a ζ and a plan that is optimal at it.
+Nobody knows which ζ they want. They have a budget of joules, or an accuracy that they promised, or a price; and if they
+have none of these they want the knee, where accuracy stops being cheap. Each goal becomes a ζ and a plan that is
+optimal at it.
 
 A budget lies, as a rule, between two neighbouring plans of the front. Both are optimal at one ζ, and so is everything
 that is exchanged between them query by query: the answer keeps the budget, and falls short of the bound, which

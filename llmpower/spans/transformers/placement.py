@@ -1,7 +1,7 @@
 """Where a model's weights are, and what the model is called.
 
 Asking every weight of a model where it is takes as long as all else that a short call is measured by, so the answer is
-kept until something moves: all that ``.to()``, ``.cuda()`` and their kin do goes through ``Module._apply``, which is
+kept until something moves: all that ``.to()``, ``.cuda()`` and the like do goes through ``Module._apply``, which is
 watched while anything is instrumented, and what accelerate does leaves another ``hf_device_map``. Weights that somebody
 puts elsewhere by hand are seen at once where the first is among them, and within :data:`REMEMBERED_S` where it is not.
 """
@@ -123,7 +123,7 @@ def note_move() -> None:
 
 
 def watch_moves(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``Module._apply``, by which ``.to()`` and its kin move a module's weights."""
+    """``Module._apply``, by which ``.to()`` and the like move a module's weights."""
 
     @functools.wraps(original)
     def observed(module: Any, *args: Any, **kwargs: Any) -> Any:
