@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+
+from llmpower.daemon.comparing.drift import Chart
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -34,3 +39,18 @@ def test_the_page_has_the_figures(benchmarks: Path) -> None:
         (row["shift_sigmas"], first, second)
         for row, first, second in zip(result["delays"][::2], medians[::2], medians[1::2], strict=True)
     ]
+
+
+def test_the_pages_example_takes_as_long_as_it_says() -> None:
+    page = (DOCS / "drift.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"costs 10 % more, where the model claims 5\s%, is then found after some (\d+) minutes", page)
+    noise, blocks = np.random.default_rng(3).normal(0, 0.01, (40, 300)), []
+    for course in noise:
+        chart = Chart(math.log1p(0.05))
+        for number, y in enumerate(course, start=-199):
+            chart.add_block(y + math.log(1.1) * (number > 0))
+            if chart.drifted:
+                blocks.append(number)
+                break
+    assert len(blocks) == 40
+    assert 0.8 < float(np.median(blocks)) / int(said) < 1.2
