@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.fitted.models import Fit, HeldOut, WorkloadModel
+from llmpower.modelling.fitted.models import Fit, HeldOut, WorkloadModel, models_of
 from llmpower.modelling.fitting import AUTO, fit_group, forms_of
 from llmpower.modelling.forms import Batched, make_form
 from llmpower.modelling.judging.details import fitted_ranges
@@ -48,7 +48,10 @@ PROSPECTIVE = "leave_one_cell_out, then new rows before they were learnt"
 
 
 def update(
-    models: Iterable[WorkloadModel], measurements: pd.DataFrame, *, group_by: str | Sequence[str] | None = None
+    models: WorkloadModel | Iterable[WorkloadModel],
+    measurements: pd.DataFrame,
+    *,
+    group_by: str | Sequence[str] | None = None,
 ) -> list[WorkloadModel]:
     """The models with what ``measurements`` add to them; one that is new is fitted as :func:`~.fitting.fit` would.
 
@@ -61,7 +64,7 @@ def update(
         InputError: models of several boundaries, one without sums, or one that was matched to its total.
         FitError: rows that cannot be, or simulated ones for a model of real ones.
     """
-    models = list(models)
+    models = models_of(models)
     boundaries = {model.boundary for model in models}
     if len(boundaries) > 1:
         found = ", ".join(sorted(map(str, boundaries)))

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from llmpower import __version__
 from llmpower.exceptions import LlmpowerError
 from llmpower.modelling import WorkloadModel
+from llmpower.modelling.fitted.models import models_of
+from llmpower.modelling.rows.measurements import REQUIRED
 from llmpower.phrases import number, percent
 from llmpower.report import provenance, slider
 from llmpower.report.amounts import AIMS
@@ -31,6 +33,7 @@ from llmpower.report.parts import part_figures
 from llmpower.report.plan_figures import plan_figures, zeta_words
 from llmpower.report.plans import Plans
 from llmpower.report.residuals import predicted_figures, residual_figures
+from llmpower.tables import check_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,14 +42,16 @@ FOLDER = Path(__file__).parent
 
 
 def make_figures(
-    models: Iterable[WorkloadModel],
+    models: WorkloadModel | Iterable[WorkloadModel],
     measurements: pd.DataFrame | None = None,
     plans: Plans | None = None,
     group_by: str | Sequence[str] | None = None,
 ) -> list[Figure]:
     """All figures that these make possible, in the order of the page."""
-    models = list(models)
+    models = models_of(models)
     figures = [] if plans is None else list(plan_figures(plans))
+    if measurements is not None:
+        check_frame(measurements, "measurements", REQUIRED)
     if measurements is not None and len(measurements):
         judged = judge(models, measurements, group_by)
         for made in (length_figures(judged), predicted_figures(judged), residual_figures(judged)):
@@ -56,7 +61,7 @@ def make_figures(
 
 
 def render(
-    models: Iterable[WorkloadModel],
+    models: WorkloadModel | Iterable[WorkloadModel],
     measurements: pd.DataFrame | None = None,
     plans: Plans | None = None,
     *,
@@ -80,6 +85,7 @@ def render(
 
     Raises:
         LlmpowerError: the extra ``report`` is not installed.
+        InputError: what should be models or measurements is something else.
         FitError: a measurement cannot be what it claims.
     """
     check_drawing()
@@ -88,7 +94,9 @@ def render(
     except ImportError as error:
         raise LlmpowerError(MISSING) from error
 
-    models = list(models)
+    models = models_of(models)
+    if measurements is not None:
+        check_frame(measurements, "measurements", REQUIRED)
     made = make_figures(models, measurements, plans, group_by) if figures is None else figures
     factors = factors or Factors()
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -150,7 +150,7 @@ class Plans:
 
 
 def plan_steps(
-    models: Iterable[WorkloadModel],
+    models: WorkloadModel | Iterable[WorkloadModel],
     workload: Workload,
     accuracy: Mapping[str, float] | AccuracyTable | None,
     *,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel, fit, screen
 from llmpower.phrases import percent, quantity
 from llmpower.report import Factors, Plans, make_figures, read_steps, render
@@ -101,6 +102,24 @@ def test_models_may_come_of_a_generator(models: list[WorkloadModel], measurement
     whole = parsed(render(models, measurements, group_by=["model_name"]))
     assert [a["id"] for a in found.all("figure")] == [a["id"] for a in whole.all("figure")]
     assert found.text == whole.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ({"model_name": ["a"]}, "measurements = dict: is not a pandas table; give a DataFrame"),
+        ("measurements.csv", "measurements = str: is not a pandas table"),
+        (pd.DataFrame({"model_name": ["a"]}), "column = input_tokens: is missing from the measurements"),
+    ],
+)
+def test_what_are_no_measurements_is_refused(models: list[WorkloadModel], rows: object, complaint: str) -> None:
+    for make in (render, make_figures):
+        with pytest.raises(InputError, match=f"^{complaint}"):
+            make(models, rows)  # type: ignore[operator]
+
+
+def test_one_model_may_be_given_as_it_is(models: list[WorkloadModel]) -> None:
+    assert render(models[0]) == render(models[:1])
 
 
 def test_every_section_and_figure_is_there(page: str) -> None:

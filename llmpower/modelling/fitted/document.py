@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from os import PathLike
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from llmpower.documents import Node, read_document
 from llmpower.exceptions import InputError
 from llmpower.files import write_text
-from llmpower.modelling.fitted.models import Alternative, Fit, HeldOut, WorkloadModel
+from llmpower.modelling.fitted.models import Alternative, Fit, HeldOut, WorkloadModel, models_of
 from llmpower.modelling.fitted.moments_document import dump_moments, load_moments
 from llmpower.modelling.forms import FORMS, FloatArray, Form, make_form
 from llmpower.modelling.linear import is_covariance
@@ -43,14 +43,23 @@ OPTIONAL_HELDOUT = ("p95_ape", "bias")
 T = TypeVar("T")
 
 
-def dump_models(models: Iterable[WorkloadModel], screening: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The document as JSON types only, ready for :func:`json.dumps`; ``screening`` is what was found in the rows."""
-    document = {"schema": SCHEMA, "models": [_dump_model(model) for model in models]}
+def dump_models(
+    models: WorkloadModel | Iterable[WorkloadModel], screening: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The document as JSON types only, ready for :func:`json.dumps`; ``screening`` is what was found in the rows.
+
+    Raises:
+        InputError: a number of a model is none, or infinite.
+    """
+    document = {"schema": SCHEMA, "models": [_dump_model(model) for model in models_of(models)]}
+    for key, number in _numbers_of(document["models"], "models"):
+        if not math.isfinite(number):
+            raise InputError(key, number, "is not a number that a file can hold; fit again")
     return document if screening is None else {**document, "screening": dict(screening)}
 
 
 def save_models(
-    models: Iterable[WorkloadModel],
+    models: WorkloadModel | Iterable[WorkloadModel],
     path: str | PathLike[str],
     option: str = "-o",
     screening: Mapping[str, Any] | None = None,
@@ -58,7 +67,7 @@ def save_models(
     """Write the document to ``path``, whole or not at all.
 
     Raises:
-        InputError: ``path`` (named as ``option``) cannot be written.
+        InputError: ``path`` (named as ``option``) cannot be written, or as :func:`dump_models`.
     """
     text = json.dumps(dump_models(models, screening), ensure_ascii=False, indent=2, allow_nan=False)
     write_text(Path(path), text + "\n", option)
@@ -126,7 +135,7 @@ def _dump_fit(fit: Fit) -> dict[str, Any]:
     return {
         "form": fit.form,
         "terms": list(fit.terms),
-        "coefficients": dict(zip(fit.terms, _nulled(fit.coefficients), strict=True)),
+        "coefficients": dict(zip(fit.terms, fit.coefficients.tolist(), strict=True)),
         "std_errors": dict(zip(fit.terms, _nulled(fit.std_errors), strict=True)),
         "covariance": [_nulled(row) for row in fit.covariance],
         "n_obs": fit.n_obs,
@@ -150,6 +159,18 @@ def _dump_fit(fit: Fit) -> dict[str, Any]:
         "intervals": dict(zip(fit.terms, map(_nulled, _intervals(fit)), strict=True)),
         "moments": None if fit.moments is None else dump_moments(fit.moments),
     }
+
+
+def _numbers_of(value: object, key: str) -> Iterator[tuple[str, float]]:
+    """Every float with its path."""
+    if isinstance(value, float):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, of_name in value.items():
+            yield from _numbers_of(of_name, f"{key}.{name}")
+    elif isinstance(value, list):
+        for place, of_place in enumerate(value):
+            yield from _numbers_of(of_place, f"{key}[{place}]")
 
 
 def _intervals(fit: Fit) -> FloatArray:

@@ -6,6 +6,7 @@ from models.json and evaluate them with numpy alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import Batched, Cached, FloatArray, Form, make_form
 from llmpower.modelling.rows.moments import FitMoments
+from llmpower.tables import number_of
 
 LEAVE_ONE_CELL_OUT = "leave_one_cell_out"
 LEAVE_ONE_LENGTH_OUT = "leave_one_length_out"
@@ -188,8 +190,9 @@ class Fit:
         Raises:
             InputError: this many cannot be served.
         """
-        if not 1 <= batch_size < np.inf:
+        if not 1 <= number_of(batch_size) < np.inf:
             raise InputError("batch_size", batch_size, "must be a number ≥ 1")
+        batch_size = float(batch_size)
         if self.form != Batched.name:
             return self
         M = Batched.at(batch_size) * (1 if per_request else batch_size)
@@ -213,10 +216,10 @@ class Fit:
         """t_{(1+confidence)/2, m−p}; NaN without a degree of freedom."""
         from scipy.special import stdtrit
 
-        if not 0 < confidence < 1:
+        if not 0 < (of_one := number_of(confidence)) < 1:
             raise InputError("confidence", confidence, "is a fraction between 0 and 1; write 0.95 for 95 %")
         degrees = self.degrees_of_freedom
-        return float(stdtrit(degrees, (1 + confidence) / 2)) if degrees > 0 else np.nan
+        return float(stdtrit(degrees, (1 + of_one) / 2)) if degrees > 0 else np.nan
 
     def _form(self) -> Form:
         return make_form(self.form, intercept="intercept" in self.terms)
@@ -245,6 +248,21 @@ class WorkloadModel:
         """
         energy = self.energy.at_batch_size(batch_size)
         return replace(self, energy=energy, runtime=self.runtime.at_batch_size(batch_size, per_request=False))
+
+
+def models_of(models: object) -> list[WorkloadModel]:
+    """``models`` as a list; one may be given as it is.
+
+    Raises:
+        InputError: something else is among them.
+    """
+    found = []
+    for model in models if isinstance(models, Iterable) and not isinstance(models, str) else [models]:
+        if not isinstance(model, WorkloadModel):
+            shown = model if isinstance(model, str) else type(model).__name__
+            raise InputError("models", shown, "is not a model; give what fit returns, or load_models of a file")
+        found.append(model)
+    return found
 
 
 def _same(ours: object, theirs: object) -> bool:

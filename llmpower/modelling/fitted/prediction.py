@@ -80,6 +80,10 @@ def predict(
         >>> energy.mean.round(3).tolist(), energy.outside.tolist()
         ([115.0, 145.0], [False, False])
     """
+    if not isinstance(model, WorkloadModel):
+        raise InputError(
+            "model", type(model).__name__, "is not a model; give one of those that fit or load_models return"
+        )
     for name, policy in (("outside", outside), ("nonpositive", nonpositive)):
         if policy not in get_args(Policy):
             raise InputError(name, policy, f"unknown; use one of {', '.join(get_args(Policy))}")

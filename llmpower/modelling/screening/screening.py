@@ -18,7 +18,7 @@ from llmpower.modelling.screening.order import Mask
 from llmpower.modelling.screening.rows import Rows, rows_of
 from llmpower.modelling.screening.times import check_times
 from llmpower.phrases import plural
-from llmpower.tables import check_frame
+from llmpower.tables import check_frame, number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,8 +150,10 @@ def screen(measurements: pd.DataFrame, *, tdp_w: float | None = None) -> Screeni
         >>> [(finding.kind, finding.n_rows) for finding in screen(rows).findings]
         [('negative_energy', 1)]
     """
-    if tdp_w is not None and not 0 < tdp_w < np.inf:
-        raise InputError("--tdp", tdp_w, "is not a design power; give the watts of one device")
+    if tdp_w is not None:
+        if not 0 < number_of(tdp_w) < np.inf:
+            raise InputError("--tdp", tdp_w, "is not a design power; give the watts of one device")
+        tdp_w = float(tdp_w)
     check_frame(measurements, "measurements")
     if len(measurements) == 0:
         return Screening(0, (), {}, {})

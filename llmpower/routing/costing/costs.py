@@ -32,6 +32,7 @@ from llmpower.routing.problem.rates import AMOUNTS, Rate, Weigh
 from llmpower.routing.problem.workload import Workload
 from llmpower.routing.solving import kernels
 from llmpower.routing.stretches import in_stretches
+from llmpower.tables import number_of
 
 # As many as a processor's cache holds with what is computed from them.
 CELLS_AT_ONCE = 2**13
@@ -209,7 +210,7 @@ class Costs:
 
 
 def predict_costs(
-    models: Iterable[WorkloadModel],
+    models: WorkloadModel | Iterable[WorkloadModel],
     workload: Workload,
     accuracy: Mapping[str, float] | AccuracyTable | None,
     *,
@@ -231,8 +232,19 @@ def predict_costs(
             query's predicted runtime or a model's GPU-seconds that is not a positive number, or nothing to ``weigh``
             by.
     """
-    if max_runtime_s is not None and not 0 < max_runtime_s < np.inf:
-        raise InputError("--max-runtime", max_runtime_s, "is the longest that a query may take, in seconds above 0")
+    if max_runtime_s is not None:
+        if not 0 < number_of(max_runtime_s) < np.inf:
+            raise InputError("--max-runtime", max_runtime_s, "is the longest that a query may take, in seconds above 0")
+        max_runtime_s = float(max_runtime_s)
+    for name, given, kind, advice in (
+        ("idle", idle, Idle, "is not a charge for waiting; give Idle(horizon_s, watts)"),
+        ("gpu_seconds", gpu_seconds, GpuSeconds, "are not limits; give GpuSeconds(limits, num_gpus), both by model"),
+    ):
+        if not (given is None or isinstance(given, kind)):
+            raise InputError(name, type(given).__name__, advice)
+    if not (accuracy is None or isinstance(accuracy, AccuracyTable) or hasattr(accuracy, "items")):
+        advice = "are not accuracies by model; give a dict, or read_accuracy of a file"
+        raise InputError("accuracy", type(accuracy).__name__, advice)
     if allow_unload and idle is None:
         advice = "needs what waiting costs to decide what is worth loading; give --idle-watts and --horizon"
         raise InputError("--allow-unload", "no idle energy", advice)

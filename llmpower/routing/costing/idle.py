@@ -30,6 +30,7 @@ from llmpower.exceptions import InfeasibleError, InputError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.problem.choices import Choice, find, gpus_of
 from llmpower.routing.problem.workload import IntArray
+from llmpower.tables import number_of
 
 MOST_CHOICES = 16
 """Beyond, the sets are too many to be listed."""
@@ -53,7 +54,7 @@ class Idle:
         Raises:
             InputError: watts or horizon are not positive numbers, or a model lacks its watts or its GPUs.
         """
-        if not 0 < self.horizon_s < np.inf:
+        if not 0 < (horizon_s := number_of(self.horizon_s)) < np.inf:
             raise InputError("--horizon", self.horizon_s, "is the time that models stay loaded, in seconds above 0")
         choices = tuple(choices)
         known = {name for choice in choices for name in (choice.name, choice.model.model_name)}
@@ -66,9 +67,9 @@ class Idle:
             watts = self.watts if watts is None else watts
             if watts is None:
                 raise InputError("--idle-watts", choice.name, "has none; write MODEL=W, or W for every model")
-            if not 0 <= watts < np.inf:
+            if not 0 <= (waiting_w := number_of(watts)) < np.inf:
                 raise InputError("--idle-watts", watts, "is what a GPU draws while it waits, in watts")
-            charges.append(gpus_of(self.num_gpus, choice) * watts * self.horizon_s)
+            charges.append(gpus_of(self.num_gpus, choice) * waiting_w * horizon_s)
         return np.array(charges, np.float64)
 
 

@@ -30,7 +30,7 @@ from llmpower.routing.online.quotas import Quotas
 from llmpower.routing.online.state import RouterState, load_state, policy_digest, save_state
 from llmpower.routing.online.token_counts import Query, check_label, count, length, queries_of
 from llmpower.routing.policies.lengths import Law, OutputLengthLearner, exactly
-from llmpower.routing.policies.policy import PolicyModel, RoutingPolicy, middle_of_the_fits
+from llmpower.routing.policies.policy import PolicyModel, RoutingPolicy, check_policy, middle_of_the_fits
 from llmpower.routing.policies.tariff import ALWAYS
 
 PERIOD = 10_000
@@ -59,7 +59,7 @@ class OnlineRouter:
         clock: the time, in seconds since 1970, by which the rate of the moment is known.
 
     Raises:
-        InputError: ``period`` is not a whole number from 1 up.
+        InputError: ``policy`` is not a policy, or ``period`` not a whole number from 1 up.
         InfeasibleError: no whole numbers of that many queries meet the shares.
 
     Example:
@@ -81,6 +81,7 @@ class OnlineRouter:
     """
 
     def __init__(self, policy: RoutingPolicy, period: int = PERIOD, clock: Callable[[], float] = time.time) -> None:
+        check_policy(policy)
         self.policy, self._clock = policy, clock
         self._lock = Lock()
         self._costs = QueryCosts(policy)

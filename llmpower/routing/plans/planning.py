@@ -35,11 +35,11 @@ from llmpower.routing.solving.solver import solve
 from llmpower.routing.tradeoffs.dominance import never_chosen
 from llmpower.routing.tradeoffs.goals import KNEE, Bound, Chosen, Goal, check_goal, choose, pursued
 from llmpower.routing.tradeoffs.tradeoff import Tradeoff
-from llmpower.tables import whole_number
+from llmpower.tables import number_of, whole_number
 
 
 def route(
-    models: Iterable[WorkloadModel],
+    models: WorkloadModel | Iterable[WorkloadModel],
     workload: Workload,
     accuracy: Mapping[str, float] | AccuracyTable | None = None,
     *,
@@ -114,7 +114,7 @@ def route(
         raise InputError("draws", draws, "is how often to plan again; give 0 or more")
     if gpu_seconds is not None and allow_unload:
         raise InputError("--gpu-seconds", "with --allow-unload", "limits hold for loaded models; leave one out")
-    if not 0 <= max_extrapolation <= 1:
+    if not 0 <= (most := number_of(max_extrapolation)) <= 1:
         raise InputError("--max-extrapolation", max_extrapolation, "is a fraction from 0 to 1")
     costs = predict_costs(
         models,
@@ -131,7 +131,7 @@ def route(
     limits = query_limits(shares, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
     plan = make_plan(costs, limits, choose(costs, limits, zeta), times, solved)
-    if max(plan.extrapolated_share, plan.extrapolated_energy_share) > max_extrapolation:
+    if max(plan.extrapolated_share, plan.extrapolated_energy_share) > most:
         advice = (
             f"{100 * plan.extrapolated_share:.3g} % of the queries with {100 * plan.extrapolated_energy_share:.3g} % of"
             " the energy lie outside what at least one model was fitted on; measure such lengths, leave them out, or"

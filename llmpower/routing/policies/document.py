@@ -20,7 +20,7 @@ from llmpower.exceptions import InputError
 from llmpower.files import write_text
 from llmpower.modelling.fitted.document import load_by_term, load_form, load_range
 from llmpower.routing.costing.outcome import Scaling
-from llmpower.routing.policies.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy
+from llmpower.routing.policies.policy import OutputLengths, PolicyFit, PolicyModel, RoutingPolicy, check_policy
 from llmpower.routing.policies.tariff_document import dump_tariff, load_tariff
 from llmpower.routing.problem.accuracy import WEIGHTINGS, Weighting
 
@@ -47,8 +47,9 @@ def save_policy(policy: RoutingPolicy, path: str | PathLike[str], option: str = 
     """Write the document to ``path``, whole or not at all.
 
     Raises:
-        InputError: ``path`` (named as ``option``) cannot be written.
+        InputError: ``policy`` is none, or ``path`` (named as ``option``) cannot be written.
     """
+    check_policy(policy)
     text = json.dumps(dump_policy(policy), ensure_ascii=False, indent=2, allow_nan=False)
     write_text(Path(path), text + "\n", option)
 

@@ -169,6 +169,17 @@ class RoutingPolicy:
         return np.asarray(self.costs(input_tokens, output_tokens, query_class, part).argmin(axis=-1))
 
 
+def check_policy(policy: object) -> None:
+    """Refuse what is no policy.
+
+    Raises:
+        InputError: it is something else, such as the plan that one is made from.
+    """
+    if not isinstance(policy, RoutingPolicy):
+        advice = "is not a policy; give make_policy(plan), or load_policy of a file"
+        raise InputError("policy", policy if isinstance(policy, str) else type(policy).__name__, advice)
+
+
 def make_policy(plan: RoutingPlan, tariff: Tariff | None = None) -> RoutingPolicy:
     """What the plan leaves to those who decide one query at a time; ``tariff`` is the one that it was made with.
 

@@ -17,6 +17,8 @@ from typing import TypeVar
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
+from llmpower.modelling.fitted.models import models_of
+from llmpower.tables import whole_number
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ class Choice:
     model: WorkloadModel
 
 
-def candidates(models: Iterable[WorkloadModel], only: str | Collection[str] = ()) -> tuple[Choice, ...]:
+def candidates(models: WorkloadModel | Iterable[WorkloadModel], only: str | Collection[str] = ()) -> tuple[Choice, ...]:
     """The choices, sorted by name so that no answer depends on the order of a file.
 
     ``only`` names choices, or models with all their systems.
@@ -37,7 +39,7 @@ def candidates(models: Iterable[WorkloadModel], only: str | Collection[str] = ()
     Raises:
         InputError: no model, an unknown one in ``only``, one model and system twice, or joules of different kinds.
     """
-    choices = _named(list(models))
+    choices = _named(models_of(models))
     only = (only,) if isinstance(only, str) else tuple(only)
     for name in only:
         if not any(name in (choice.name, choice.model.model_name) for choice in choices):
@@ -66,12 +68,14 @@ def gpus_of(num_gpus: Mapping[str, int], choice: Choice) -> int:
     """The GPUs that a choice occupies.
 
     Raises:
-        InputError: nobody said how many.
+        InputError: nobody said how many, or what is no number of them.
     """
     gpus = find(num_gpus, choice)
     if gpus is None:
         raise InputError("num_gpus", "missing", f"{choice.name} has none; add a column num_gpus to the --accuracy file")
-    return gpus
+    if (number := whole_number(gpus, 1)) is None:
+        raise InputError("num_gpus", f"{choice.name}={gpus}", "is a whole number of GPUs, 1 or more")
+    return number
 
 
 def _named(models: list[WorkloadModel]) -> list[Choice]:

@@ -17,6 +17,7 @@ import numpy as np
 from llmpower.exceptions import InputError
 from llmpower.modelling.forms import FloatArray
 from llmpower.routing.problem.choices import Choice, gpus_of
+from llmpower.tables import number_of
 
 # A sum comes out differently in its last digits in another order, and a limit may be such a sum.
 ROUNDING = 1e-9
@@ -38,15 +39,16 @@ class GpuSeconds:
         """
         found = []
         for name, limit in self.limits.items():
-            if not 0 < limit < np.inf:
+            if not 0 < (number := number_of(limit)) < np.inf:
                 advice = "is a number of GPU-seconds above 0; to send a model nothing give it --share MODEL=0"
-                raise InputError("--gpu-seconds", f"{name}={limit:g}", advice)
+                raise InputError("--gpu-seconds", f"{name}={limit if np.isnan(number) else f'{number:g}'}", advice)
             mine = [name in (choice.name, choice.model.model_name) for choice in choices]
             if not any(mine):
                 known = ", ".join(choice.name for choice in choices)
                 raise InputError("--gpu-seconds", name, f"is not among the models that queries are routed to: {known}")
             found.append([gpus_of(self.num_gpus, c) if of else 0 for c, of in zip(choices, mine, strict=True)])
-        return SecondRows(tuple(self.limits), np.array(list(self.limits.values())), np.array(found, np.float64))
+        limits = np.array(list(map(number_of, self.limits.values())))
+        return SecondRows(tuple(self.limits), limits, np.array(found, np.float64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -54,6 +54,8 @@ def query_limits(
         InputError: a share is not a fraction, a band is upside down, or a model is unknown.
         InfeasibleError: no division of the queries meets every share.
     """
+    if not (shares is None or hasattr(shares, "items")):
+        raise InputError("shares", type(shares).__name__, "are not shares by model; give a dict")
     bands = {} if shares is None else {name: _band(name, share) for name, share in shares.items()}
     for name in bands:
         if name not in model_names:

@@ -23,7 +23,7 @@ import numpy as np
 from llmpower.exceptions import InputError
 from llmpower.routing.online.costs import QueryCosts
 from llmpower.routing.online.quotas import Quotas, check_period
-from llmpower.routing.policies.policy import RoutingPolicy
+from llmpower.routing.policies.policy import RoutingPolicy, check_policy
 from llmpower.routing.problem.rates import Weigh
 from llmpower.routing.problem.workload import IntArray
 from llmpower.routing.replaying.arena import Arena, Strategy
@@ -37,7 +37,7 @@ from llmpower.routing.replaying.dispatchers import (
     round_robin,
 )
 from llmpower.routing.replaying.replay import Dispatcher, Fixed, Trace, replay, servers_for
-from llmpower.tables import whole_number
+from llmpower.tables import number_of, whole_number
 
 UTILISATION = 0.8
 """Of the servers, where their number is not given: as busy as this are they under the optimal plan."""
@@ -100,11 +100,14 @@ def simulate(
         InfeasibleError: no whole numbers of ``period`` queries meet the shares, or none within the policy's limit on
             latency.
     """
-    if not 0 <= history < 1:
+    check_policy(policy)
+    if not isinstance(trace, Trace):
+        raise InputError("trace", type(trace).__name__, "is not a trace; make one by Trace.from_frame(table)")
+    if not 0 <= (learnt := number_of(history)) < 1:
         raise InputError(
             "--history", history, "is the part of the trace to learn from; give 0 or more, and less than 1"
         )
-    past, rest = trace.split(int(history * len(trace)))
+    past, rest = trace.split(int(learnt * len(trace)))
     period = len(rest) if period is None else check_period(period)
     arena = Arena(policy, rest)
     low, high = _limits(policy, len(rest), period)

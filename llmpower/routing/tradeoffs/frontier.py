@@ -24,6 +24,7 @@ from llmpower.routing.problem.workload import Workload
 from llmpower.routing.tradeoffs.corners import CornerFront
 from llmpower.routing.tradeoffs.goals import Knee, check_goal
 from llmpower.routing.tradeoffs.tradeoff import Tradeoff
+from llmpower.tables import number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class FrontierPoint(Outcome):
 
 
 def trace_frontier(
-    models: Iterable[WorkloadModel],
+    models: WorkloadModel | Iterable[WorkloadModel],
     workload: Workload,
     accuracy: Mapping[str, float] | AccuracyTable | None,
     *,
@@ -62,8 +63,9 @@ def trace_frontier(
     ``tolerance`` is a fraction of the front's extent in energy or in accuracy. ``progress`` is called with the number
     of points found and of those looked for so far. Other arguments and errors as :func:`llmpower.route`.
     """
-    if not 0 < tolerance < 1:
+    if not 0 < number_of(tolerance) < 1:
         raise InputError("tolerance", tolerance, "is a fraction above 0")
+    tolerance = float(tolerance)
     check_goal(Knee(), accuracy)
     costs = predict_costs(
         models, workload, accuracy, only=only, weighting=accuracy_weighting, max_runtime_s=max_runtime_s, weigh=weigh

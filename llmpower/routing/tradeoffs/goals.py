@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from llmpower.exceptions import InfeasibleError, InputError
 from llmpower.routing.costing.costs import Costs
 from llmpower.routing.problem.accuracy import AccuracyTable
-from llmpower.routing.problem.rates import UNITS, Rates, Weigh
+from llmpower.routing.problem.rates import AMOUNTS, UNITS, Rates, Weigh
 from llmpower.routing.problem.workload import IntArray
 from llmpower.routing.solving.solver import Solution, proven
 from llmpower.routing.tradeoffs.tradeoff import Point, Tradeoff, walk
@@ -104,32 +104,48 @@ class Chosen:
 
 
 def check_goal(zeta: float | Goal, accuracy: Mapping[str, float] | AccuracyTable | None) -> float | Goal:
-    """The goal, a ζ of any kind of number as a float.
+    """The goal, with a number of any kind as a float.
 
     Raises:
-        InputError: it is no ζ, or not ζ = 1 where there are no accuracies to weigh against energy.
+        InputError: it is no ζ or goal, or not ζ = 1 where there are no accuracies to weigh against energy.
     """
-    if not isinstance(zeta, Goal):
-        if not 0 <= (number := number_of(zeta)) <= 1:
-            raise InputError("--zeta", zeta, "is from 0 (accuracy alone) to 1 (energy alone)")
-        zeta = number
+    if isinstance(zeta, AmountBudget | AmountPerPoint) and zeta.kind not in tuple(AMOUNTS):
+        raise InputError("kind", zeta.kind, f"is not an amount that a tariff has; give one of {', '.join(AMOUNTS)}")
     match zeta:
-        case EnergyBudget(joules) if not 0 < joules < float("inf"):
-            raise InputError("--energy-budget", joules, "is a number of joules above 0")
-        case AmountBudget(kind, amount) if not 0 < amount < float("inf"):
-            raise InputError(UNITS[kind].budget, amount, f"is a number of {UNITS[kind].name} above 0")
-        case AmountPerPoint(kind, amount) if not 0 <= amount < float("inf"):
-            raise InputError(UNITS[kind].per_point, amount, f"is a number of {UNITS[kind].name} from 0 up")
-        case AccuracyFloor(floor) if not 0 <= floor <= 1:
-            raise InputError("--accuracy-floor", floor, "is a fraction from 0 to 1; write 0.51 for 51 %")
-        case JoulesPerPoint(joules) if not 0 <= joules < float("inf"):
-            raise InputError("--joules-per-point", joules, "is a number of joules from 0 up")
-        case _:
+        case Knee():
             pass
+        case EnergyBudget(joules):
+            zeta = EnergyBudget(_above_0(UNITS["energy"].budget, joules, "joules"))
+        case AmountBudget(kind, amount):
+            zeta = AmountBudget(kind, _above_0(UNITS[kind].budget, amount, UNITS[kind].name))
+        case JoulesPerPoint(joules):
+            zeta = JoulesPerPoint(_from_0(UNITS["energy"].per_point, joules, "joules"))
+        case AmountPerPoint(kind, amount):
+            zeta = AmountPerPoint(kind, _from_0(UNITS[kind].per_point, amount, UNITS[kind].name))
+        case AccuracyFloor(floor):
+            if not 0 <= (number := number_of(floor)) <= 1:
+                raise InputError("--accuracy-floor", floor, "is a fraction from 0 to 1; write 0.51 for 51 %")
+            zeta = AccuracyFloor(number)
+        case _:
+            if not 0 <= (number := number_of(zeta)) <= 1:
+                raise InputError("--zeta", zeta, "is from 0 (accuracy alone) to 1 (energy alone)")
+            zeta = number
     if accuracy is None and zeta != 1:
         weighs = f"ζ = {zeta} weighs accuracy" if isinstance(zeta, float | int) else "a trade-off needs accuracies"
         raise InputError("--accuracy", "none given", f"{weighs}; give a file, or --zeta 1")
     return zeta
+
+
+def _above_0(option: str, value: object, unit: str) -> float:
+    if not 0 < (number := number_of(value)) < float("inf"):
+        raise InputError(option, value, f"is a number of {unit} above 0")
+    return number
+
+
+def _from_0(option: str, value: object, unit: str) -> float:
+    if not 0 <= (number := number_of(value)) < float("inf"):
+        raise InputError(option, value, f"is a number of {unit} from 0 up")
+    return number
 
 
 def pursued(goal: float | Goal, weigh: Weigh | None, rates: Rates) -> Weigh | None:

@@ -268,7 +268,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, model: WorkloadModel) -> None:
     file = tmp_path / "models.json"
     save_models([model], file)
-    with pytest.raises(ValueError, match="Out of range float"):
+    with pytest.raises(InputError, match=r"^models\[0\].energy.r_squared = nan: is not a number that a file can hold"):
         save_models([replace(model, energy=replace(model.energy, r_squared=float("nan")))], file)
     assert load_models(file) == [model]
     assert list(tmp_path.iterdir()) == [file]
