@@ -54,7 +54,10 @@ def bootstrap(costs: Costs, limits: tuple[IntArray, IntArray], zeta: float, draw
     """
     costs, limits = _represented(costs, limits)
     count, n_queries = costs.workload.count, costs.workload.n_queries
-    plan, prices, limits = _nearly(solve, costs.per_query(zeta), count, *limits)
+    paid = costs.per_query(zeta)
+    _, prices, limits = _nearly(solve, paid, count, *limits)
+    # As every draw begins: of plans that cost the same it depends on the prices which is found.
+    plan, _ = solve(paid, count, *limits, prices)
     late = costs.late
     allowed = np.True_ if late is None else ~late
     rng = np.random.default_rng(SEED)

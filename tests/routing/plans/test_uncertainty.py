@@ -132,3 +132,13 @@ def test_plans_of_any_number_of_queries_are_drawn_alike() -> None:
     )
     assert few.bootstrap.reassigned_share > 0.01
     assert many.bootstrap == few.bootstrap
+
+
+def test_where_energy_counts_for_nothing_no_measurement_moves_a_query() -> None:
+    small, large = measured(0.3, 1.1)
+    models = [replace(model, model_name=name) for name, model in (("a", small), ("b", large), ("c", small))]
+    # Queries of as many tokens tie, and which of them go where is arbitrary: not what measurements would change.
+    lengths = np.random.default_rng(2).integers(5, 60, (2, 40))
+    shares = {"a": 0.2, "b": 0.75, "c": 0.05}
+    plan = route(models, Workload.from_tokens(*lengths), {"a": 0.56, "b": 0.65, "c": 0.51}, zeta=0, shares=shares)
+    assert plan.bootstrap.reassigned_share_p95 == 0
