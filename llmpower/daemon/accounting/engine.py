@@ -207,6 +207,8 @@ class Engine:
         if self._store.faults != self.snapshot.store.faults:
             self.last_error, self.last_error_ns = self._store.last_fault, now_ns
         self._reading.look(samples, statistics, channels, now_ns)
+        for uuid, totals in self._ledger.totals.items():
+            self._reading.note_unattributed(self._timelines[uuid].device, sum(totals.unattributed_j.values()), now_ns)
         self.snapshot = self._freeze(_sampler_state(statistics), now_ns)
 
     def _count(self, span: Span) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llmpower.daemon.logs import about
 from llmpower.metrics import FieldState
+from llmpower.phrases import quantity
 from llmpower.sampling import EPOCH, Calibration, Channel, SamplerStatistics, describe_status
 from llmpower.types import Device, DeviceKind, Field
 
@@ -28,6 +29,9 @@ SLOWED = 0.9
 MIN_SLOWED_S = 60.0
 """How long no change of rates is reported after one: on a busy machine calls are slow at one moment and fast at the
 next."""
+
+UNATTRIBUTED_S = 60.0
+"""How long nothing more is said of energy that is nobody's after it was."""
 
 logger = logging.getLogger("llmpower.daemon")
 
@@ -50,6 +54,7 @@ class Reading:
         self._calibrations: dict[str, dict[Field, Calibration]] = {}
         self._looked_ns: int | None = None
         self._good_ns: dict[str, int] = {}
+        self._unattributed: dict[str, tuple[float, int]] = {}  # joules that were said, and when
         self.stalled_s: dict[str, float] = {}
         """Devices that a hanging call keeps from being read, by UUID, and since how long."""
 
@@ -63,6 +68,19 @@ class Reading:
         self._note_breaks(samples)
         self._note_stalls()
         self._note_rates(now_ns)
+
+    def note_unattributed(self, device: Device, energy_j: float, now_ns: int) -> None:
+        """Report what a device has drawn so far that is neither a span's nor idle, where that has become more."""
+        said_j, said_ns = self._unattributed.get(device.uuid, (0.0, now_ns - round(UNATTRIBUTED_S * 1e9)))
+        if energy_j > said_j and now_ns - said_ns >= UNATTRIBUTED_S * 1e9:
+            self._unattributed[device.uuid] = energy_j, now_ns
+            logger.warning(
+                "%s (%s) has drawn %s that belong to no request and are not idle: nobody has read it meanwhile",
+                device.name,
+                device.uuid,
+                quantity(energy_j - said_j, "J"),
+                extra=about(device.uuid),
+            )
 
     def silent_s(self, device: Device) -> float | None:
         """How long ago a read of a device was good, in seconds; ``None`` before the first look."""

@@ -129,6 +129,30 @@ def test_a_span_across_a_break_has_no_joules_and_the_log_says_why(
     assert any("is back after a break" in record.message for record in caplog.records)
 
 
+def test_what_was_drawn_while_nobody_read_is_said_and_not_again_and_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a process that was stopped: no call hangs and none fails, and yet there is a hole."""
+
+    def stop(seconds: float) -> None:
+        bench.now_ns += round(seconds * 1e9)
+        bench.engine.step(np.zeros(0, SAMPLE_DTYPE), STATISTICS, UTC_OFFSET_NS)
+        bench.pass_time(3.0)
+
+    def said() -> list[str]:
+        return [record.message for record in caplog.records if "belong to no request" in record.message]
+
+    stop(10.0)
+    (message,) = said()
+    assert message.startswith("card (GPU-a) has drawn 3.0")
+    stop(10.0)
+    assert len(said()) == 1
+    bench.pass_time(60.0)
+    assert len(said()) == 2
+    bench.pass_time(60.0)
+    assert len(said()) == 2
+
+
 def test_an_empty_drain_is_no_event(bench: Bench) -> None:
     bench.engine.finish(bench.span("a", 0.5))
     bench.engine.step(np.zeros(0, SAMPLE_DTYPE), STATISTICS, UTC_OFFSET_NS)
