@@ -19,6 +19,10 @@ RAPL_REFRESH_S = 0.001
 STALL_S = 2.0
 """A device that has shown nothing new for this long is stalled; sensors have been seen to freeze for 0.9 s."""
 
+STALL_READS = 5.0
+"""Or for so many times as long as lies between its reads, where they are dear and so few that this is longer: four of
+them are put together now and then, to see one update closely (csrc/phase.h)."""
+
 MEASURED_TICKS, INTERPOLATED_TICKS = 10, 2
 
 
@@ -35,6 +39,8 @@ class Timeline:
         """The latest power reading in watts; ``None`` while there is none."""
         self.method: Method = "counter" if device.has_energy_counter else "power" if device.has_power else "none"
         self._hold_ns = round(hold_s * 1e9)
+        self._stall_ns = STALL_S * 1e9
+        self._expected_at: int | None = None
         refresh_s = None if device.kind == "gpu" else RAPL_REFRESH_S
         counts = self.method == "counter"
         self._series: Series = CounterSeries(refresh_s, habits_of(device)) if counts else PowerSeries()
@@ -54,10 +60,18 @@ class Timeline:
         """What the device drew when last nothing ran on it; ``None`` while that has not been seen."""
         return self._series.idle_w
 
+    def expect(self, field: Field, reads_hz: float) -> None:
+        """This field is read so many times a second from its next read on."""
+        if reads_hz > 0 and (field == Field.ENERGY) == (self.method == "counter"):
+            stall_ns = max(STALL_S, STALL_READS / reads_hz) * 1e9
+            # The next read may have been planned when fewer were made.
+            self._stall_ns = max(self._stall_ns, stall_ns) if self._expected_at == self.known_until_ns else stall_ns
+            self._expected_at = self.known_until_ns
+
     def stalled(self, now_ns: int) -> bool:
-        """Whether nothing new has been learnt for :data:`STALL_S` (or ever)."""
+        """Whether nothing new has been learnt for longer than reads lie apart (or ever)."""
         known_ns = self.known_until_ns
-        return known_ns is None or now_ns - known_ns > STALL_S * 1e9
+        return known_ns is None or now_ns - known_ns > self._stall_ns
 
     def extend(
         self,

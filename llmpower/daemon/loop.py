@@ -227,6 +227,9 @@ class Loop:
 
     def _finish(self) -> None:
         deadline_s = time.monotonic() + FINISH_S
+        # Where reads are dear and far apart, they come at once at the end of a rest.
+        self._sampler.rest(True)
+        self._sampler.rest(False)
         self._step(0.0)
         while self._engine.pending and time.monotonic() < deadline_s:
             time.sleep(FINISH_STEP_S)

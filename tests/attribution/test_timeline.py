@@ -187,6 +187,26 @@ def test_edges_that_are_all_wide_are_kept() -> None:
     assert timeline.quality(0, 10 * SECOND) == "measured"
 
 
+def test_reads_that_are_far_apart_because_they_are_dear_are_no_stall() -> None:
+    """As of eight cards whose counters take milliseconds to read: each has its turn every few seconds."""
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 100 * t, 0, 3)
+    timeline.expect(Field.POWER_INSTANT, 0.01)
+    feed_counter(timeline, lambda t: 100 * t, 8, 60, rate_hz=0.2)
+    # The first one came late, for all one could know; of the others, none would be better.
+    assert timeline.known_until_ns is not None
+    assert timeline.known_until_ns > 50 * SECOND
+    later_ns = timeline.known_until_ns + 12 * SECOND
+    assert timeline.stalled(later_ns)
+    timeline.expect(Field.ENERGY, 0.2)
+    assert not timeline.stalled(later_ns)
+    timeline.expect(Field.ENERGY, 100.0)
+    assert not timeline.stalled(later_ns), "the next read was planned before that"
+    feed_counter(timeline, lambda t: 100 * t, 60, 80)
+    timeline.expect(Field.ENERGY, 100.0)
+    assert timeline.stalled(timeline.known_until_ns + 3 * SECOND)
+
+
 @pytest.mark.parametrize("asked", ["in two", "up to the end of the tick"])
 def test_ticks_before_the_asking_began_and_after_it_ends_tell_the_level(asked: str) -> None:
     def energy_j(t: float) -> float:

@@ -52,6 +52,7 @@ class Edges:
         self._last: tuple[int, float] | None = None  # before_ns and value of the latest read
         self._epoch = 0
         self._widths_ns: deque[int] = deque(maxlen=WIDTHS)
+        self._passed_over = False
         self._grid = Grid()
         self._call_ns = 0.0  # what a read takes
         # One entry an edge. Ten minutes of eight cards take 4 MB less in arrays than in lists.
@@ -98,13 +99,16 @@ class Edges:
             placed = self._grid.place(low_ns, before_ns, high_ns)
             self._grid.learn(low_ns, high_ns)
             low_ns, high_ns = placed or (low_ns, high_ns)
-            if not placed and (period_ns := self._grid.period_ns):
+            if not placed and (period_ns := self._grid.latest_period_ns):
                 low_ns = max(low_ns, before_ns - round(period_ns))  # whichever it was, it was the latest
         middle_ns, width_ns = (low_ns + high_ns) // 2, high_ns - low_ns
         usual_ns = median(self._widths_ns) if self._widths_ns else width_ns
         self._widths_ns.append(width_ns)
-        wide = width_ns > WIDE * usual_ns
+        # Where no period bounds them, two in a row are wide because reads are far apart: none beside them is better.
+        wide = width_ns > WIDE * usual_ns and (bool(self._grid.latest_period_ns) or not self._passed_over)
+        self._passed_over = False
         if wide and self._is_connected(epoch) and width_ns > WIDE_SHARE * (middle_ns - self.middle_ns[-1]):
+            self._passed_over = True
             return
         self.middle_ns.append(middle_ns)
         self.width_ns.append(width_ns)

@@ -72,6 +72,8 @@ class Grid:
         self._period_ns = self._period_off_ns = 0.0
         self._line: _Line | None = None
         self._fitted = True
+        self.latest_period_ns = 0.0
+        """Of the latest line there was, also when it no longer holds; 0 before the first."""
 
     @property
     def period_ns(self) -> float | None:
@@ -158,6 +160,6 @@ class Grid:
             return None
         # The flattest line is the earliest at the latest edge, the steepest the latest.
         first_ns, last_ns = float((low_ns + least_ns * before).max()), float((high_ns + most_ns * before).min())
-        self._period_ns = period_ns
+        self._period_ns = self.latest_period_ns = period_ns
         self._period_off_ns = max(abs(float(most_ns - least_ns)) / 2, LEAST_DRIFT * period_ns)
         return _Line(origin_ns + (first_ns + last_ns) / 2, period_ns, abs(last_ns - first_ns) / 2, self._period_off_ns)

@@ -189,6 +189,8 @@ class Engine:
             own = samples[samples["device"] == device.index]
             columns = (own[name] for name in ("before_ns", "after_ns", "value", "status", "field"))
             self._timelines[device.uuid].extend(*columns)
+        for channel in channels:
+            self._timelines[self._devices[channel.device].uuid].expect(channel.field, channel.effective_hz)
         self._admission.expire(now_ns)
         self._settle_delay_s = settle_delay_s
         for joules in self._ledger.settle(now_ns - round(settle_delay_s * 1e9)):

@@ -153,6 +153,19 @@ def test_what_was_drawn_while_nobody_read_is_said_and_not_again_and_again(
     assert len(said()) == 2
 
 
+def test_what_is_drawn_between_reads_that_are_far_apart_is_idle_and_not_nobodys(bench: Bench) -> None:
+    few = [channel(effective_hz=0.2)]
+    for number in range(40):
+        bench.now_ns += 1_000_000_000
+        read = np.zeros(1 if number % 5 == 0 else 0, SAMPLE_DTYPE)
+        read["before_ns"], read["after_ns"], read["field"] = bench.now_ns - 2000, bench.now_ns - 1000, Field.ENERGY
+        read["value"] = bench.now_ns // 100_000_000 * round(bench.power_w * 1e5)
+        bench.engine.step(read, STATISTICS, UTC_OFFSET_NS, channels=few)
+    (state,) = bench.engine.snapshot.devices
+    assert state.unattributed_j == {"stalled": 0.0}
+    assert state.idle_j > 25 * bench.power_w
+
+
 def test_an_empty_drain_is_no_event(bench: Bench) -> None:
     bench.engine.finish(bench.span("a", 0.5))
     bench.engine.step(np.zeros(0, SAMPLE_DTYPE), STATISTICS, UTC_OFFSET_NS)
