@@ -34,7 +34,7 @@ enum llmpower_status {
 /* Why llmpower_open failed; the text that comes with it says more. */
 enum llmpower_failure {
     LLMPOWER_NO_LIBRARY = 1,    /* the NVML library is not there */
-    LLMPOWER_WRONG_LIBRARY = 2, /* it is no NVML library, or lacks a function we cannot do without */
+    LLMPOWER_WRONG_LIBRARY = 2, /* it is not an NVML library, or lacks a function we cannot do without */
     LLMPOWER_DRIVER = 3,        /* it is one, and refuses to start */
     LLMPOWER_NO_MEMORY = 4,
     LLMPOWER_TOO_MANY = 5, /* more devices than the sampler keeps */
@@ -88,7 +88,7 @@ struct llmpower_channel {
      * far apart they are on average, at most. */
     int32_t locked;
     int64_t period_ns;     /* 0 while unknown */
-    int64_t jitter_ns;     /* of updates about the time foreseen; 0 without a lock */
+    int64_t jitter_ns;     /* of updates about the predicted time; 0 without a lock */
     int64_t edge_width_ns; /* between the reads that an update lay between, smoothed; 0 while none was seen */
     /* When the latest read came back, and when the one that has not yet come back began; 0 when there is none. A call
      * that hangs shows here, and only here: reading these never waits. */

@@ -1,4 +1,4 @@
-/* nvml_gpu.h - by which of NVML's calls one GPU tells its energy and power.
+/* nvml_gpu.h - by which of NVML's calls one GPU reports its energy and power.
  *
  * What a GPU answers is probed once; afterwards a read is one call. */
 #ifndef LLMPOWER_NVML_GPU_H

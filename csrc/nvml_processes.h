@@ -1,4 +1,4 @@
-/* nvml_processes.h - who computes on a GPU, in whichever of NVML's layouts a driver tells it. */
+/* nvml_processes.h - who computes on a GPU, in whichever of NVML's layouts a driver reports it. */
 #ifndef LLMPOWER_NVML_PROCESSES_H
 #define LLMPOWER_NVML_PROCESSES_H
 

@@ -4,10 +4,12 @@
  * (the growing-memory filter): after edge k, of which r is the distance from its prediction,
  *     phase  += r * 2 (2 k - 1) / (k (k + 1))
  *     period += r * 6 / (k (k + 1)),    k <= MEMORY.
- * When the phase was lost and the period was not, k starts again for the phase alone. The window that is polled finely
- * reaches three standard deviations of r to either side of the prediction. Midway reads go on for as many updates as
- * have been followed, up to MOST_UNSEEN: until then the line is off by no more than the edges that it rests on. Where
- * calls are cheap, and few because few were asked for, there are none: edges that are seen closely are worth more. */
+ * When the phase was lost and the period was not, k starts again for the phase alone.
+ * The window that is polled finely reaches three standard deviations of r to either side of the prediction.
+ *
+ * Midway reads go on for as many updates as have been followed, up to MOST_UNSEEN: until then the line is off by no
+ * more than the edges that it rests on. Where calls are cheap, and few because few were asked for, there are none:
+ * edges that are seen closely are worth more. */
 #include "phase.h"
 
 #include <math.h>
@@ -252,7 +254,7 @@ int64_t phase_next(struct phase *phase, int64_t now_ns, int64_t interval_ns, int
     }
     double open_ns = phase->predicted_ns - half_ns;
     if (now >= open_ns) return now_ns + (int64_t)step_ns;
-    /* Elsewhere one read in the middle notices what was not foreseen; after a miss the edge may come at any time. */
+    /* Elsewhere one read in the middle notices what was not predicted; after a miss the edge may come at any time. */
     double sparse_ns = sparsely ? phase->period_ns / 2 : 4 * interval;
     double next_ns = now + (phase->misses && phase->stride == 1 ? interval : sparse_ns);
     return (int64_t)(next_ns + step_ns < open_ns ? next_ns : open_ns);

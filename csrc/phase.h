@@ -1,13 +1,15 @@
 /* phase.h - when to read a value that moves at intervals of its own, so that few reads locate its moves closely.
  *
  * An edge is the interval from just before the last read that still showed the old value to just after the first that
- * showed the new one. Edges on a regular grid can be foreseen: poll finely around the next one, sparsely elsewhere. The
- * same number of reads a second that find an edge to within 10 ms by uniform polling then find it to within 1 ms. Where
- * calls are so slow that edges have to be passed over, a read midway between two updates says as much as an edge to
- * whoever knows the grid. So most reads come midway, and edges are located closely as often as needed for the grid to
- * stay known. Pure: it is given reads and says when to read next. It knows no clock, no thread and no NVML. Without a
- * lock (the value does not move, or on no grid, or its updates froze) it has no opinion, and the caller polls
- * uniformly. */
+ * showed the new one. Edges on a regular grid can be predicted: poll finely around the next one, sparsely elsewhere.
+ * The same number of reads a second that find an edge to within 10 ms by uniform polling then find it to within 1 ms.
+ *
+ * Where calls are so slow that edges have to be passed over, a read midway between two updates says as much as an edge
+ * to whoever knows the grid. So most reads come midway, and edges are located closely as often as needed for the grid
+ * to stay known.
+ *
+ * Pure: it is given reads and says when to read next. It knows no clock, no thread and no NVML. Without a lock (the
+ * value does not move, or on no grid, or its updates froze) it has no opinion, and the caller polls uniformly. */
 #ifndef LLMPOWER_PHASE_H
 #define LLMPOWER_PHASE_H
 
@@ -57,7 +59,7 @@ void phase_take(struct phase *phase, int64_t before_ns, int64_t after_ns, int64_
  * search_interval_ns apart. */
 int64_t phase_next(struct phase *phase, int64_t now_ns, int64_t interval_ns, int64_t search_interval_ns);
 
-/* Standard deviation of updates about the time foreseen; 0 without a lock. */
+/* Standard deviation of updates about the predicted time; 0 without a lock. */
 int64_t phase_jitter_ns(const struct phase *phase);
 
 #endif

@@ -9,7 +9,7 @@
 
 #include "llmpower.h"
 
-/* Another name of a device: a MIG instance, whose power only its parent can tell. */
+/* Another name of a device: a MIG instance, whose power only its parent can report. */
 struct device_alias {
     char uuid[96];
     uint32_t device;

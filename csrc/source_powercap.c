@@ -58,7 +58,7 @@ static int read_line(const char *root, const char *zone, const char *file, char 
     return read;
 }
 
-/* Open the zone's counter again. 0 or a negative errno: -EACCES where only root may read. */
+/* Open the zone's counter file, again if it was open. 0 or a negative errno: -EACCES where only root may read. */
 static int32_t open_counter(struct powercap *powercap, uint32_t device) {
     struct zone *zone = &powercap->zones[device];
     struct stat status;

@@ -26,7 +26,7 @@ int64_t llmpower_monotonic_ns(void) {
 
 /* --- One read --------------------------------------------------------------------------------------------------- */
 
-/* What a read takes, of which the next ones are foreseen. One that hung says nothing of them, or hardly any would be
+/* What a read takes, by which the next ones are planned. One that hung says nothing of them, or hardly any would be
  * made for hours; its cost is the budget's to pay back. Where one after the other takes long, that counts soon. */
 static int64_t smoothed_ns(const struct channel *channel, int64_t took_ns) {
     int64_t before_ns = worker_get(&channel->latency_ns);

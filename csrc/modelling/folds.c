@@ -1,4 +1,4 @@
-/* folds.c - one pass over the cells for each thing that a form is asked.
+/* folds.c - one pass over the cells for each thing that is computed of a form.
  *
  * A form of five terms over some thousand cells is little arithmetic, and many arrays where each step makes one. Here
  * two cells beside each other, the vector that every processor has, go from the first step to the last. The formulas

@@ -1,5 +1,5 @@
 /* strata.h - a model's sums by cell and by stratum: rows with the same lengths, and those of them that are about as
- * sure.
+ * certain.
  *
  * A cell is a model's lengths, kept to as many leading binary digits as leave it no more cells than it may have; a
  * stratum is a cell's rows of one class of certainty. */

@@ -1,8 +1,8 @@
 /* stretch.h - the next rows of a table that are a tally's own and have joules, in the order of their models.
  *
  * Rows of many models come in any order, and each looks for its stratum and cell among those of all models, of which
- * the processor has few at hand. One model's after another's, they look where the rows before them did. A stretch is
- * so long that it stays at hand itself, in a second cache of one megabyte. A model's rows keep their order, so its sums
+ * the processor has few in its cache. One model's after another's, they look where the rows before them did. A stretch
+ * is short enough to stay in a second-level cache of one megabyte. A model's rows keep their order, so its sums
  * are the same to the last digit. */
 #ifndef LLMPOWER_STRETCH_H
 #define LLMPOWER_STRETCH_H

@@ -1,6 +1,6 @@
 /* tally.h - the whole of what modelling asks of C: rows go in, and what a fit needs to know of them comes out.
  *
- * C includes this file and cffi reads it, so beside lines for the preprocessor it has plain declarations alone. All
+ * C includes this file and cffi reads it, so apart from lines for the preprocessor it has only plain declarations. All
  * arrays are the caller's, and as long as their comments say. A tally is used by one thread at a time; each model
  * of one may be taken out by its own.
  *

@@ -1,6 +1,8 @@
-/* exchange.c - successive shortest paths on the exchange graph of the models. One node per model, and one more, the
- * market, through which a load may move inside its band at no cost. The arc K → L weighs what the cheapest query on K
- * costs to move to L; the arcs to and from the market weigh nothing. Prices keep every arc's reduced weight
+/* exchange.c - successive shortest paths on the exchange graph of the models.
+ *
+ * One node per model, and one more, the market, through which a load may move inside its band at no cost. The arc
+ * K → L weighs what the cheapest query on K costs to move to L; the arcs to and from the market weigh nothing. Prices
+ * keep every arc's reduced weight
  *
  *     w(K → L) + p_L − p_K ≥ 0
  *

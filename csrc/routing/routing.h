@@ -1,10 +1,10 @@
 /* routing.h - what routing asks of C: rows to cells and back, passes over all cells at given prices, sums of what is
  * assigned, and the exchange that ends on the optimum.
  *
- * Plain declarations: C includes this file, cffi reads it. Arrays belong to the caller; matrices are row-major, a row a
- * cell and a column per model. A cost of INFINITY forbids the pair. Nothing here allocates but llmpower_exchange,
- * nothing keeps state between calls, and nothing knows Python. csrc/build.py and llmpower/routing/pointers.py know the
- * rest. */
+ * Plain declarations: C includes this file, cffi reads it. Arrays belong to the caller; matrices are row-major, one
+ * row per cell and one column per model. A cost of INFINITY forbids the pair. Nothing here allocates but
+ * llmpower_exchange, nothing keeps state between calls, and nothing knows Python. csrc/build.py and
+ * llmpower/routing/pointers.py know the rest. */
 #ifndef LLMPOWER_ROUTING_H
 #define LLMPOWER_ROUTING_H
 

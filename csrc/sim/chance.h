@@ -1,7 +1,7 @@
 /* chance.h - numbers that look random and are functions of their arguments alone.
  *
- * Nothing draws from a stream: two processes that ask for the same seed and index see the same card, and a test can say
- * beforehand what must come. */
+ * Nothing draws from a stream: two processes that ask for the same seed and index see the same card, and a test can
+ * state in advance what must come. */
 #ifndef LLMPOWER_SIM_CHANCE_H
 #define LLMPOWER_SIM_CHANCE_H
 

@@ -8,7 +8,7 @@
  *   no_temperature        NOT_SUPPORTED from both of its calls
  *   no_processes          NOT_SUPPORTED from the lists of processes
  *   wide_processes        _v3 fills 32 bytes a process, as the R535 drivers do
- *   freeze:AT,SECONDS     sensor and counter stand still, then show at once what they would have shown
+ *   freeze:AT,SECONDS     sensor and counter stop updating, then show at once what they would have shown
  *   skip:P                a share of the updates, of sensor and counter each, does not come: gaps of two periods
  *   reset:AT              the counter starts again from 0, as after a driver reload
  *   lost:AT[,FOR]         GPU_IS_LOST from AT on, FOR so long or for ever; a handle from before stays lost even when

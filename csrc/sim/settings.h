@@ -1,4 +1,4 @@
-/* settings.h - what the environment says the simulated card shall be; read when NVML is initialised.
+/* settings.h - what the environment says the simulated card is to be; read when NVML is initialised.
  *   LLMPOWER_SIM_PRESET      v100 a100 rtx4090 h100 h100-sxm h200 b200  (a100)
  *   LLMPOWER_SIM_GPUS        1..8                                   (1)
  *   LLMPOWER_SIM_LOAD        see load.h                             (cpu)

@@ -1,6 +1,6 @@
 /* thermal.h - how warm the simulated card is.
  *
- * One mass with one way out, driven by the true power:
+ * One thermal mass with one heat path, driven by the true power:
  *   tau dT/dt = T_end(P) - T,   T_end(P) = air + rise * P / P_max
  * A real card has several masses, a fan and a throttle, and nobody publishes their constants: these are guesses of the
  * right size. What matters is what they have in common: a card that begins to work is cold for a minute. */
