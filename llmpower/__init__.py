@@ -1,7 +1,7 @@
 """llmpower: joules per request for language models, measured; models of energy and runtime; routing plans.
 
 The public names below load on first use, so that ``import llmpower`` costs nothing that its caller does not need:
-neither torch, pandas, scipy nor statsmodels comes along until a function that works with them is called.
+none of torch, pandas, scipy and statsmodels is imported until a function that works with them is called.
 """
 
 from __future__ import annotations

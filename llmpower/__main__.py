@@ -1,4 +1,4 @@
-"""The program's beginning: Ctrl-C while Python still imports the command line is no traceback either."""
+"""The program's start: Ctrl-C while Python still imports the command line prints no traceback either."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures as people say them, for logs, ``status`` and tables."""
+"""Figures in readable form, for logs, ``status`` and tables."""
 
 from __future__ import annotations
 

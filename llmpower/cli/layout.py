@@ -3,10 +3,10 @@
 A column of numbers has its unit in its header and its decimal points under each other, so that sizes can be compared
 by eye; :func:`energy_unit` chooses one unit for all of a column. Text goes to the left.
 
-Names in these tables come from whoever may send spans, and terminals obey what is written to them: :func:`plain` takes
-the power out of it. Widths are counted in cells of the terminal, of which Chinese letters take two.
+Names in these tables come from whoever may send spans, and terminals interpret what is written to them: :func:`plain`
+makes it harmless. Widths are counted in cells of the terminal, of which Chinese letters take two.
 
-Colours are for people before a terminal. Whether there is one, Click asks by itself; what the user wishes is asked
+Colours are for people at a terminal. Whether there is one, Click finds out by itself; what the user wants is looked up
 here, as no-color.org, force-color.org and bixense.com/clicolors have it.
 """
 

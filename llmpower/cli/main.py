@@ -1,7 +1,7 @@
 """The root command, and the one place where errors become exit codes.
 
 A command's module is named in :data:`COMMANDS` beside its one-line help. Listing the commands therefore imports
-none of them; ``tests/cli/test_help.py`` holds the lines here against the commands' own docstrings.
+none of them; ``tests/cli/test_help.py`` compares the lines here with the commands' own docstrings.
 """
 
 from __future__ import annotations

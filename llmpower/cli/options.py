@@ -1,4 +1,4 @@
-"""Options that several commands take alike, and a kind of number that Click has no word for."""
+"""Options that several commands take alike, and a kind of number that Click lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a command writes, looked at before it works: nothing that it reads may be lost, and no work be for nothing."""
+"""Where a command writes, checked before it works: nothing that it reads may be lost, and no work be wasted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Progress of long work, with the time left: on stderr, and on a terminal alone.
 
-Work tells how far it is by calling ``progress(done, total)``; the total may grow while it goes. Where nobody watches
-there is nothing to call, so that work costs what it costs.
+Work reports how far it is by calling ``progress(done, total)``; the total may grow meanwhile. Where nobody watches
+there is nothing to call, so that progress costs nothing.
 """
 
 from __future__ import annotations

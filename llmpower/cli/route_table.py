@@ -1,4 +1,4 @@
-"""What ``llmpower route`` prints: the plan and its baselines, what goes where, and what to doubt."""
+"""What ``llmpower route`` prints: the plan and its baselines, what goes where, and caveats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmpower service``: the daemon as a service of the system, put in place and taken away again."""
+"""``llmpower service``: the daemon as a system service, installed and removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kWh costs and emits by hour, as ``llmpower route`` and ``report`` are told it."""
+"""What a kWh costs and emits by hour, as ``llmpower route`` and ``report`` take it."""
 
 from __future__ import annotations
 

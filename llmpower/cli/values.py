@@ -1,4 +1,4 @@
-"""What shells are offered for the values of options: looked up where it is cheap, and nothing where it is not there.
+"""What shells are offered for the values of options: looked up where it is cheap, and nothing where there is none.
 
 A shell asks at every press of a key and waits: nothing here imports NumPy, and whatever fails offers nothing, since
 there is nobody to tell.

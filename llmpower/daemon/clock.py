@@ -9,7 +9,7 @@ Both clocks are slewed alike, so UTC less CLOCK_MONOTONIC changes by steps alone
 is how closely the moment of a step is known.
 
 What OpenTelemetry sends is timed by the wall clock, and is taken back to CLOCK_MONOTONIC by the same steps. That is as
-good as the offset was read, and as what passes for no step.
+exact as the offset was read, give or take steps too small to be noticed.
 """
 
 from __future__ import annotations

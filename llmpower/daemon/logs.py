@@ -1,4 +1,4 @@
-"""What the daemon says, in the manner of whoever listens.
+"""What the daemon logs, in the form that its reader expects.
 
 systemd names the journal's own stream in ``JOURNAL_STREAM``; when that is our stderr, records go to the journal's
 socket as fields (systemd.journal-fields(7)): ``journalctl -u llmpower -p err`` finds the errors, and

@@ -3,7 +3,7 @@
 prometheus_client writes both, at 10 to 30 µs a line; a scrape of 50 models has some 3,000 lines, four fifths of them
 buckets. The same bytes are written here at 1 to 2 µs a line. Names, which are ours, are known to need no escaping, and
 what stands before a value is the same in every scrape, so it is made once and remembered, as are exemplars while they
-last; the caches are bounded. That the bytes are the same, a test holds.
+last; the caches are bounded. A test checks that the bytes are the same.
 """
 
 from __future__ import annotations

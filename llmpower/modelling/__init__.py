@@ -1,8 +1,8 @@
 """Measurements → WorkloadModel: what a query of given lengths costs, in joules and seconds.
 
-A model is two linear forms, one for energy and one for runtime, fitted per model name and judged by cells it has
-not seen. The names below load on first use: reading models.json needs numpy alone, fitting brings pandas, scipy and
-statsmodels along.
+A model is two linear forms, one for energy and one for runtime, fitted per model name and judged by cells it has not
+seen. The names below load on first use: reading models.json needs only numpy, fitting imports pandas, scipy and
+statsmodels as well.
 """
 
 from __future__ import annotations

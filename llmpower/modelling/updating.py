@@ -4,7 +4,7 @@ The sums that a fit leaves in models.json are added to those of the new rows, an
 them exactly as from all rows together. What sums do not tell is treated so:
 
 - **Held-out error.** The old model is asked for the new rows before it learns from them: they were never seen, so this
-  is the honest error, and it is averaged with the old one by rows. Medians cannot be, and are left out.
+  is the unbiased error, and it is averaged with the old one by rows. Medians cannot be, and are left out.
 - **Standard errors.** Scores of the new cells, s_c = Σ w·x·(y − xβ)/(1 − h_c), add to what the old errors say of the
   old ones:
 

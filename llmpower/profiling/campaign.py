@@ -1,9 +1,9 @@
-"""The measuring campaign: one trial after another, until whoever orders them has had enough.
+"""The measuring campaign: one trial after another, until the order says that there are enough.
 
 It knows no model and no meter. A :class:`~llmpower.profiling.workload.Workload` runs one trial of a cell and returns
 its span, which by then is on its way to whoever measures it; its joules are known when the counters have moved past its
 end, most of a second later. A campaign that waited for them after each trial would spend more time waiting than
-measuring, so it goes on with what is decided already, and waits only where the next decision hangs on joules that are
+measuring, so it goes on with what is decided already, and waits only where the next decision depends on joules that are
 still to come.
 
 Every step is yielded as an event, so that whoever drives it can show progress, or stop: what was done is in the

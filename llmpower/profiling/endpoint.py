@@ -5,9 +5,9 @@ after a space is one token to nearly every tokenizer, and prompts that share no 
 How many letters make τin tokens, beginning-of-sequence and chat template included, is found by asking; what a trial
 counts is ``usage`` alone.
 
-That an answer shall have exactly τout tokens, and not end before, is beyond the API; servers have words of their own
-for it. These :data:`DIALECTS` are tried on the first request, and the first one that the server takes and does as told
-is kept. A stream that says its usage comes first, for it also shows the first token.
+That an answer shall have exactly τout tokens, and not end before, is beyond the API; servers have parameters of their
+own for it. These :data:`DIALECTS` are tried on the first request, and the first one that the server accepts and
+respects is kept. A stream that says its usage comes first, for it also shows the first token.
 """
 
 from __future__ import annotations

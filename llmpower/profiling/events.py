@@ -1,4 +1,4 @@
-"""What a campaign tells: each step that it has taken, what is still to come, and where its cells stand."""
+"""What a campaign reports: each step that it has taken, what is still to come, and where its cells stand."""
 
 from __future__ import annotations
 

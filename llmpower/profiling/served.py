@@ -1,7 +1,7 @@
 """Trials on a server: its own spans where it is instrumented, the campaign's where it is not.
 
-One request must be one span. A server under ``llmpower run``, or vLLM that exports OpenTelemetry, tells the daemon of
-each request by itself, with the moments at which the model really ran; a second span around the same time would take
+One request must be one span. A server under ``llmpower run``, or vLLM that exports OpenTelemetry, reports each request
+to the daemon by itself, with the moments at which the model really ran; a second span around the same time would take
 half of its joules. So one request is sent alone first: if the daemon learns of it (:func:`is_heard`), trials are
 :class:`ServerSpans`, looked up in the daemon's store. If it does not, they are :class:`ClientSpans`.
 """

@@ -5,7 +5,7 @@ number of trials (arXiv 2407.04014, section 4: 0.5 s and 25)::
 
     h = t(0.975, n − 1) · s / √n        s: standard deviation of the n runtimes
 
-Half a second is nothing of a query of a minute and everything of one of 0.3 s. What a fit on relative error wants is
+Half a second is nothing for a query of a minute and everything for one of 0.3 s. What a fit on relative error wants is
 the same percentage everywhere, and of joules::
 
     h_E / mean E ≤ precision,   h_E = t(0.975, n − 1) · max(s_E, u_E) / √n

@@ -1,4 +1,4 @@
-"""The table of fits: what each model is, how it was judged, and what to doubt."""
+"""The table of fits: what each model is, how it was judged, and its warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same accuracy at a flat rate: what is chosen by one who takes all hours for alike, and is billed by the hour.
+"""The same accuracy at a flat rate: what is chosen by a plan that treats all hours alike, but is billed by the hour.
 
 At one rate the least money, and the least carbon, is the least energy. The plan lies between two neighbouring plans of
 the front of energy and accuracy, which are optimal at one ζ, and so is every mixture of theirs. The one that has just

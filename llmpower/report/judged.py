@@ -3,8 +3,8 @@
 A row may be a whole batch, whose tokens and joules are those of all its requests, while the form ``batched`` speaks of
 one request among B that share their steps. Compared as they stand, a model that is right would look wrong by a factor
 of B. So for that form every row is divided by its batch first: its lengths and its joules, not its seconds, which each
-of its requests waits for. Any other form was fitted to rows as they stand, whatever they say of batches, and is held
-against them as they stand.
+of its requests waits for. Any other form was fitted to rows as they stand, whatever they say of batches, and is
+compared with them as they stand.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measured against predicted, and what is left: where a form misses, which no single figure of error tells.
+"""Measured against predicted, and what is left: where a form misses, which no single error figure shows.
 
 A form that is right leaves a cloud about zero whatever it is plotted against. A slope, a bend or a step is something
 that the form does not say; a lone point is a row to look at.

@@ -1,8 +1,8 @@
 """WorkloadModels and a workload → RoutingPlan: which query goes to which model, exactly and cheaply.
 
 What a query costs depends on its two token counts alone, so queries collapse into cells; the plan is an optimum over
-cells, certified by its prices, and is read back into a model per query. The names below load on first use: scipy
-comes along only when a plan is made, pandas only for tables.
+cells, certified by its prices, and is read back into a model per query. The names below load on first use: scipy is
+imported only when a plan is made, pandas only for tables.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The program's side: tells the daemon about spans, and never makes the program wait or fail for it.
 
 Serving comes first. Messages go into the spool (:mod:`~llmpower.spans.spool`): when :meth:`SpanClient.finish` returns,
-the span is acknowledged, and will be in the store though the daemon be killed the next moment, or be away for now.
+the span is acknowledged, and will be in the store even if the daemon is killed the next moment, or is away for now.
 Where there is no spool, or no room in it, messages go over the socket, without blocking and without that promise; one
 that the daemon cannot take now is dropped and counted, because a request that waits for its meter no longer costs what
 it costs without. What is missing is said once, with the way to fix it, through the ``llmpower`` logger (which prints

@@ -1,4 +1,4 @@
-"""This process's clock, as it is told to whoever reads its spans.
+"""This process's clock, as it is described to whoever reads its spans.
 
 Spans are timed by CLOCK_MONOTONIC, which starts over with each boot, and which a time namespace
 (``time_namespaces(7)``) shifts for the processes in it. So the clock is named beside the times: which boot, how far it

@@ -6,7 +6,7 @@ is the moment from which it counts as acknowledged. The daemon reads these files
 span in it is committed; after a crash, or an absence, it finds in them what it has not stored.
 
 A file (a *segment*) holds one JSON object a line: a head that says by which clock it is timed, then messages as
-:mod:`~llmpower.spans.wire` writes them. A torn or spoilt line costs itself and not the next one. Its writer holds a
+:mod:`~llmpower.spans.wire` writes them. A torn or corrupt line loses itself and not the next one. Its writer holds a
 lock (``flock(2)``) on it for as long as it may append, which the kernel lets go of however the program ends; what the
 program has begun and not ended is then given up. Segments are small, so that space comes back soon, and a program keeps
 :data:`MAX_SEGMENTS` of them at most. It is called ``<program>-<number>.spans``, and takes the lock on the next one

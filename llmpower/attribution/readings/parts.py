@@ -1,13 +1,13 @@
 """What a reconstruction says of the energy between cuts, and how uncertain that is.
 
-Neighbouring parts err oppositely, because readings tell their sum, and so do those next to a cut that the sensor saw
-blurred. A ledger that adds up parts needs to know that, so the covariance Σ of their energies is stated as variances
-``edge_j2`` of the cuts and ``own_j2`` of the parts,
+Neighbouring parts err oppositely, because readings determine their sum, and so do those next to a cut that the sensor
+saw blurred. A ledger that adds up parts needs to know that, so the covariance Σ of their energies is stated as
+variances ``edge_j2`` of the cuts and ``own_j2`` of the parts,
 
     edge_i = max(−Σ_(i,i+1), 0)        own_i = Σ_(i,i) − edge_(i−1) − edge_i
 
 from which Σ own + edge_first + edge_last is the variance of any parts in a row, but for what those further apart share.
-Where readings surprised, power did something that was not to be expected, and the variances are the larger for it.
+Where readings surprised, power did something unexpected, and the variances are enlarged accordingly.
 """
 
 from __future__ import annotations

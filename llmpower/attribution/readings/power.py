@@ -1,6 +1,6 @@
 """Energy from power, for devices that have no counter.
 
-Time is settled from one moment to the next, in chunks that stay small. Of each the course of the power is reconstructed
+Time is settled from one moment to the next, in chunks that stay small. In each the course of the power is reconstructed
 (:mod:`~llmpower.attribution.readings.reconstruction`) from the readings in it and around it and from what ran then,
 through the sensor that has predicted the readings best so far (:mod:`~llmpower.attribution.readings.view`). The running
 integral starts over in each epoch.

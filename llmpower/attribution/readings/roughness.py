@@ -1,7 +1,7 @@
-"""How the power of one kind of work changes along the way, by readings that follow each other.
+"""How the power of one kind of work changes over time, from consecutive readings.
 
 Their squared differences (ΔP)² say how much of the variance S² of readings is flicker, faster than they can follow, and
-over which time θ the rest forgets itself, E[(ΔP)²] = 2·F² + 2·(S² − F²)·(1 − ρ(θ)). Which is which shows in their
+over which time θ the rest decorrelates, E[(ΔP)²] = 2·F² + 2·(S² − F²)·(1 − ρ(θ)). Which is which shows in their
 distribution: power that flickers does so always, power that steps is quiet in between, and the median of the squares is
 then far below what it is of a Gaussian with their mean. Time in which power steps passes faster, time in which it does
 not more slowly.

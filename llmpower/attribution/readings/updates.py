@@ -1,6 +1,6 @@
 """When a power sensor was updated, found among reads of what it shows.
 
-A sensor shows a reading until its next update, so what changes tells when that was: between the read before and the
+A sensor shows a reading until its next update, so a change shows when that was: between the read before and the
 read that saw it. A reading that stays the same may have been updated unseen; it then counts as confirmed a period after
 the update before it, as long as it is still shown.
 """

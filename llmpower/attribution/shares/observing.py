@@ -1,6 +1,6 @@
-"""What ran between the moments at which a device told its energy.
+"""What ran between the moments at which a device showed its energy.
 
-Pieces between cuts are short, and their energies are divided out of what the device tells; what it tells itself is
+Pieces between cuts are short, and their energies are divided out of what the device shows; what it shows itself is
 known from one edge of its counter to the next. So the work is summed over the pieces up to each edge, evenly within a
 piece, and the differences are set against the device's own.
 """

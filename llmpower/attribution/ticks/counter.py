@@ -4,7 +4,7 @@ What happened between two edges (:mod:`~llmpower.attribution.ticks.edges`) is kn
 boundary) falls between them, the total is divided among the pieces by :mod:`~llmpower.attribution.ticks.division`, from
 what the device drew in the ticks around.
 
-What ticks have shown is remembered: it tells what the pieces of later ones are expected to draw.
+What ticks have shown is remembered: it says what the pieces of later ones are expected to draw.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Who is at the other end of a TCP connection of this machine, and whether it may send spans.
 
-Loopback is open to every user, the daemon's socket is not. So that spans by HTTP need the same leave as spans by the
-socket, the kernel is asked whose the connection's other end is: its table of TCP connections says so, as
-``SO_PEERCRED`` does for Unix sockets. Who listens on another address than loopback opens it to whoever reaches that.
+Loopback is open to every user, the daemon's socket is not. So that spans by HTTP need the same permission as spans by
+the socket, the kernel is asked whose the connection's other end is: its table of TCP connections says so, as
+``SO_PEERCRED`` does for Unix sockets. Listening on another address than loopback opens it to whoever reaches that.
 
 https://docs.kernel.org/networking/proc_net_tcp.html
 """

@@ -1,7 +1,7 @@
 """On which GPUs a server computes that reports its requests by OpenTelemetry, where it does not say so itself.
 
 The driver knows which processes compute on each GPU, the server's spans name a process, and the kernel knows whose
-child is whose: vLLM's engines are children of the server that tells. All three have to agree, and what is not certain
+child is whose: vLLM's engines are children of the server that reports. All three have to agree, and what is not certain
 is not known, because a guess would take joules from others:
 
 - the process has the number that the spans name, in the container that it may run in, belongs to the user at the
@@ -9,9 +9,9 @@ is not known, because a guess would take joules from others:
 - every GPU has answered who computes on it (one that is lost computes for nobody);
 - one of those is the process or descends from it.
 
-A driver that hangs must not hold up who sends spans, so it is asked in a thread of its own and waited for but a moment.
-Asking costs milliseconds of a lock that sampling needs too: an answer is kept for a while, and one GPU is asked about
-by nobody.
+A driver that hangs must not hold up senders of spans, so it is asked in a thread of its own and waited for only
+briefly. Asking costs milliseconds of a lock that sampling needs too: an answer is kept for a while, and one GPU is
+asked about by nobody.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Spans that other programs' OpenTelemetry sends: taken, told what became of each, and kept before that is said.
+"""Spans that other programs' OpenTelemetry sends: received, stored, and only then acknowledged, each with its fate.
 
 A span counts as accepted once it stands in the spool, by the same means that programs with the client library use
-(:mod:`llmpower.spans.spool`): from then on it is in the store, though the daemon be killed before the answer is out.
-The loop reads it there as it reads any other. When there is no room, the sender is told to come again, and nothing that
+(:mod:`llmpower.spans.spool`): from then on it is in the store, even if the daemon is killed before the answer is out.
+The loop reads it there as it reads any other. When there is no room, the sender is told to try again, and nothing that
 was not written is called accepted. One that comes again is known by its trace and span id.
 
 A span is reported when it has ended and its batch is full or some seconds old, and nobody says that one begins. So

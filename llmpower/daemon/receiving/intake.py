@@ -1,8 +1,8 @@
 """Where spans come in: the spool, and the socket for programs that have none, or for which it has no room.
 
-A program may go over from one to the other while a span runs. So the spool's files are looked at first, then the socket
+A program may switch from one to the other while a span runs. So the spool's files are looked at first, then the socket
 is emptied, and then the files are read as far as they were seen: no span is taken from the spool before the socket has
-told of its beginning. Where a user's packets are more than a step allows, that user's files wait too.
+delivered its beginning. Where a user's packets are more than a step allows, that user's files wait too.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Who a peer is, the kernel says (``SO_PEERCRED``), and its spans are that user's. A packet that is not a message is
 counted by reason and changes nothing else. A peer's packets are read a few at a time and a user's up to an allowance a
-step: who has used it up is read on at the next step, so a flood waits in its own socket buffers while the others are
-served.
+step: a user who has used it up is read again at the next step, so a flood waits in its own socket buffers while the
+others are served.
 
 When a peer goes, whatever it had begun goes with it, as soon as the spool shows that it had not ended: a program that
 dies in the middle of a call must not hold its joules open for ever.

@@ -1,7 +1,7 @@
 """Why spans are refused: every reason there is, with what it means to the person who reads it.
 
 They are few and fixed, so each is a label of ``llmpower_spans_rejected_total`` from the start, at 0: the first refusal
-is then an increase, which an alert can see. ``docs/runbook.md`` has what to do; a test holds both to the code.
+is then an increase, which an alert can see. ``docs/runbook.md`` has what to do; a test checks both against the code.
 """
 
 from __future__ import annotations

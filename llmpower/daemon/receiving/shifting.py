@@ -2,7 +2,7 @@
 
 In a time namespace, or from another boot, CLOCK_MONOTONIC is another clock, and what it times would be given the joules
 of another moment. Nothing is assumed of it: a sender names its clock (:class:`~llmpower.spans.wire.SenderClock`), and
-whose two clocks cannot be brought together is refused.
+one whose clock cannot be related to ours is refused.
 
 What the kernel says about a namespace is exact. UTC less either clock shows the same difference, to the noise of
 reading them, unless the wall clock was set between the two readings; so it decides only where the kernel is silent, or

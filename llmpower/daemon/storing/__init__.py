@@ -1,1 +1,1 @@
-"""Measurements on their way to the store, and a store that is kept at work and small."""
+"""Measurements on their way to the store, and a store that is kept working and small."""

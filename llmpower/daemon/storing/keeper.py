@@ -1,8 +1,8 @@
-"""Keeps the store at work through what happens to files on a real machine, and keeps it small.
+"""Keeps the store working through what happens to files on a real machine, and keeps it small.
 
 A database that cannot be reached is reopened at the next attempt: the disk may have been full, read-only, unmounted
 or failing, the directory removed or replaced. One that is damaged is set aside whole, and a new one begun; damage is
-believed when a fresh look at the file finds it too. Nothing here waits for better times: whoever calls comes again.
+believed when a fresh look at the file finds it too. Nothing here waits until things improve: the caller tries again.
 """
 
 from __future__ import annotations

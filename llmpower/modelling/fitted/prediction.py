@@ -1,4 +1,4 @@
-"""What a query will cost, with an interval, and what to do where the model has no business saying.
+"""What a query will cost, with an interval, and what to do where the model does not apply.
 
 Outside the fitted lengths a form is a guess, and at or below zero it is wrong. Which of the two stops a program, which
 is only said, and which it takes upon itself is for the caller to choose; by default the first is said and the second

@@ -1,4 +1,4 @@
-"""What is said of the form that was chosen: statistics, standard errors, ranges, further held-out errors, doubts."""
+"""What is said of the form that was chosen: statistics, standard errors, ranges, further held-out errors, warnings."""
 
 from __future__ import annotations
 

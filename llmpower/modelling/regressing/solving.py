@@ -1,4 +1,4 @@
-"""The functions of ``csrc/modelling/normal.h`` and ``folds.h`` with NumPy arrays: each thing that a form is asked.
+"""The functions of ``csrc/modelling/normal.h`` and ``folds.h``, called with NumPy arrays.
 
 A form of five terms is little arithmetic, and NumPy takes longer to begin a step than these take to end it. Arguments
 are checked as in :mod:`~llmpower.modelling.kernels`.

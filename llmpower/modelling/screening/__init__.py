@@ -3,7 +3,7 @@
 A mean hides a wrong row, and an optimiser finds it again. Each kind of finding has a name and a rule
 (:data:`~llmpower.modelling.screening.kinds.KINDS`); nothing is dropped here: whoever fits decides which kinds to leave
 out, which to refuse, and the rest is reported. A check that a file does not allow (no times, no totals) is named with
-the reason, for what was not looked for was not found.
+the reason, since "not looked for" is not the same as "not found".
 """
 
 from __future__ import annotations

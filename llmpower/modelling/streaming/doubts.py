@@ -1,4 +1,4 @@
-"""Screening of rows as they go by: what a row shows by itself, counted by model with the worst of each kind.
+"""Screening of rows as they pass: what a row shows by itself, counted by model with the worst of each kind.
 
 Checks that compare rows with each other need all of them at once; they are named as not looked for, with the reason.
 """

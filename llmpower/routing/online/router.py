@@ -1,6 +1,6 @@
 """Routing one query at a time: cost, less what is expected of its answer, plus a price that follows the shares.
 
-A policy says what an optimal plan would do with a query of known lengths. :class:`OnlineRouter` lives with what a
+A policy says what an optimal plan would do with a query of known lengths. :class:`OnlineRouter` works with what a
 gateway knows: τin, perhaps who asks, and no answer yet. It chooses by one argmin,
 
     argmin_K  E[c_K(τin, τout) | τin, application] + λ_K          over the models that the quotas leave open

@@ -1,6 +1,6 @@
 """The plan: which model every cell goes to, what that comes to, and what it is compared with.
 
-A plan carries its own proof (``optimality_gap``), its prices, and everything that a reader needs to doubt it: the
+A plan carries its own proof (``optimality_gap``), its prices, and everything that a reader needs to question it: the
 scaling, the queries beyond the fitted ranges, whether the joules are simulated. :mod:`~llmpower.routing.plans.planning`
 makes it.
 """

@@ -5,7 +5,7 @@ buckets of τin of three widths, 2, 8 and 32 to the octave, over all queries and
 leans on the next wider one with the weight of :data:`PRIOR` answers, so a bucket that has seen little says what its
 neighbours say. Answers are forgotten with a half-life, and the law follows what applications do.
 
-The law is handed on as Gauss's rule of two points: lengths x₁, x₂ and weights w₁, w₂ with the same first three moments,
+The law is represented by Gauss's two-point rule: lengths x₁, x₂ and weights w₁, w₂ with the same first three moments,
 
     E[f(τout)] = w₁·f(x₁) + w₂·f(x₂)     exactly for every polynomial f up to τout³
 

@@ -3,9 +3,9 @@
 The prices of such rows come from mixtures of assignments (:mod:`~llmpower.routing.solving.columns`). Those that are
 mixed in the end are optimal at the prices and differ in a few cells that tie. Those, and the cells next to a tie, are
 divided into whole queries by a mixed-integer program (HiGHS) with all else fixed; more of them where the result is more
-than 0.1 % off. Small workloads are solved whole in this way. What whole queries cost more than fractions could is told:
-the bound is L(μ), and its distance to what the plan pays is the gap. The mixture's own distance proves μ; the rest of
-the gap is rounding.
+than 0.1 % off. Small workloads are solved whole in this way. What whole queries cost more than fractions could is
+stated: the bound is L(μ), and its distance to what the plan pays is the gap. The mixture's own distance proves μ; the
+rest of the gap is rounding.
 """
 
 from __future__ import annotations

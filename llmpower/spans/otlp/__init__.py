@@ -1,4 +1,4 @@
-"""Spans of other programs' OpenTelemetry: what OTLP carries in, which of it are requests to a model, and whose twin.
+"""Spans of other programs' OpenTelemetry: what it carries, what is a request to a model, what a duplicate.
 
 Nothing here listens or knows a clock: the daemon does. Only :mod:`~llmpower.spans.otlp.wire` imports protobuf, and
 whoever imports this package has not imported that.

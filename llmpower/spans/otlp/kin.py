@@ -1,9 +1,10 @@
-"""Requests that were told before: sent again because an answer was lost, or told by two who both had a hand in it.
+"""Requests that were reported before: sent again because an answer was lost, or reported by two that both handled it.
 
 A gateway and the engine behind it both trace the same request, in one trace. To count both would share its joules out
 between them. So of two requests of one trace only the first to arrive is counted where one lies within the other: by
-their parents, as far as the spans between them were seen, or, where two services tell, because the time of one contains
-that of the other. Requests of one service that run side by side in one trace, as an agent makes them, are counted all.
+their parents, as far as the spans between them were seen, or, where two services report, because the time of one
+contains that of the other. Requests of one service that run side by side in one trace, as an agent makes them, are
+counted all.
 
 Within a batch the innermost come first, since that is where the model ran.
 """

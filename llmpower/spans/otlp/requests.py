@@ -5,7 +5,7 @@ conventions for generative AI; spans of a start-up, of HTTP, of an agent or a to
 
 One request is one span. A span of kind CLIENT is by OpenTelemetry's definition a call to somebody else, who reports
 it himself or runs on another machine: to count it too would count the request twice, or charge this machine's GPUs for
-what ran elsewhere. It is counted where the operator says that the servers tell nothing.
+what ran elsewhere. It is counted where the operator says that the servers report nothing.
 
 A request that waits in an engine's queue draws no power of its own, so it starts where the queue ends. Its time to
 first token therefore is less than the one that its user saw; how long it waited is kept in its attributes.
