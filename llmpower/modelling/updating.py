@@ -4,7 +4,8 @@ The sums that a fit leaves in models.json are added to those of the new rows, an
 them exactly as from all rows together. What sums do not tell is treated so:
 
 - **Held-out error.** The old model is asked for the new rows before it learns from them: they were never seen, so this
-  is the unbiased error, and it is averaged with the old one by rows. Medians cannot be, and are left out.
+  is the unbiased error, and it is averaged with the old one by rows. Medians cannot be, and are left out,
+  as are errors with a length held out: those of the old fit are not those of this one.
 - **Standard errors.** Scores of the new cells, s_c = Σ w·x·(y − xβ)/(1 − h_c), add to what the old errors say of the
   old ones:
 
@@ -25,7 +26,7 @@ from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.fitted.models import Fit, HeldOut, WorkloadModel, models_of
 from llmpower.modelling.fitting import AUTO, fit_group, forms_of
 from llmpower.modelling.forms import Batched, make_form
-from llmpower.modelling.judging.details import fitted_ranges
+from llmpower.modelling.judging.details import JACKKNIFE, fitted_ranges
 from llmpower.modelling.judging.estimators import weighted_statistics
 from llmpower.modelling.judging.heldout import compare, with_quantiles
 from llmpower.modelling.linear import FloatArray, Form
@@ -42,6 +43,9 @@ from llmpower.phrases import plural
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEARNT = ", of rows learnt since by the scores of their cells"
+"""What an estimator says of its standard errors then."""
 
 PROSPECTIVE = "leave_one_cell_out, then new rows before they were learnt"
 """The scheme of an updated fit's held-out error."""
@@ -153,6 +157,10 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         warnings=tuple(dict.fromkeys((*old.warnings, *target.warnings, *served, _news(heldout, group.n_obs)))),
         moments=moments,
         nested=None,
+        extrapolation=None,
+        estimator=old.estimator
+        if LEARNT in old.estimator
+        else old.estimator.replace(JACKKNIFE, f"{JACKKNIFE}{LEARNT}"),
     )
 
 

@@ -91,6 +91,19 @@ def test_error_on_what_was_never_seen_is_the_held_out_error() -> None:
     assert "from 16 new rows the model was off by 3" in news
 
 
+def test_what_was_true_of_the_old_rows_alone_is_not_said_of_all() -> None:
+    (model,) = fit(rows(1), form="cached")
+    assert model.energy.extrapolation is not None
+    (updated,) = update([model], rows(2, shift=1.5))
+    assert updated.energy.extrapolation is None
+    (again,) = update([updated], rows(3))
+    for fitted in (updated, again):
+        assert fitted.energy.estimator == (
+            "least squares on relative error, coefficients ≥ 0; standard errors by the delete-one-cell jackknife,"
+            " of rows learnt since by the scores of their cells"
+        )
+
+
 def test_one_new_row_is_enough() -> None:
     models = fit(rows(1), form="cached")
     (updated,) = update(models, rows(2).iloc[[3]])

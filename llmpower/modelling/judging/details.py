@@ -20,6 +20,9 @@ from llmpower.modelling.rows.groups import Group, Target
 from llmpower.modelling.rows.moments import FitMoments
 from llmpower.modelling.rows.strata import LENGTHS, Codes
 
+JACKKNIFE = "standard errors by the delete-one-cell jackknife"
+"""What an estimator says of it."""
+
 
 def detailed(
     group: Group, target: Target, candidate: Candidate, designs: Designs, bands: Sequence[Codes], *, robust: bool
@@ -101,8 +104,8 @@ def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
         parts.append("Huber's weights")
     if candidate.regression.totals is not None:
         parts.append(MATCHED)
-    how = "of the residuals" if candidate.folds is None else "by the delete-one-cell jackknife"
-    return "; ".join([*parts, f"standard errors {how}"])
+    how = "standard errors of the residuals" if candidate.folds is None else JACKKNIFE
+    return "; ".join([*parts, how])
 
 
 def _doubts(group: Group, candidate: Candidate) -> list[str]:
