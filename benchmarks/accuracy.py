@@ -2,7 +2,7 @@
 
 Every tool runs in a process of its own against the simulated NVML, all at the same time; a card's load is a script
 that is known beforehand (accuracy/schedule.py), so each tool is told the same windows, and the true joules of each are
-known in closed form. One process a tool and machine reads 8 GPUs that do the same at the same time and differ in how
+known in closed form. One process per tool and machine reads 8 GPUs that do the same at the same time and differ in how
 their power flickers and in the moments of their updates; the full run has two such machines for each preset. Figures
 are defined in accuracy/figures.py, the tools' settings stand in the output. What llmpower sampled is settled once more
 from power alone, as if no card had a counter.

@@ -1,6 +1,7 @@
-"""How far the shares of concurrent requests are from what each of them truly cost, beside other rules that share.
+"""How far the shares of concurrent requests are from what each of them truly cost, compared with other rules that
+share.
 
-A serving engine with continuous batching is played through under nine laws of cost (allocation/laws.py), none of which
+A serving engine with continuous batching is simulated under nine laws of cost (allocation/laws.py), none of which
 is the model that llmpower shares by: their constants are drawn again in every run, and they have rooflines, experts,
 power caps, cached prompts, drafted tokens, requests that differ, noise, and no batch at all. A card's counter is made
 of it and read every 100 ms through the real timeline and ledger, in the daemon's rhythm and from nothing learnt. The

@@ -1,4 +1,4 @@
-"""How light the daemon is: beside nvitop-exporter on one simulated node of 8 GPUs, idle and under load.
+"""How light the daemon is, compared with nvitop-exporter on one simulated node of 8 GPUs, idle and under load.
 
 Both run at the same time against the same simulated library and are scraped alike. Then the daemon alone takes spans,
 5,000 a second and after that 500, from a program whose calls are timed. Bars are in the table; what fails one fails the

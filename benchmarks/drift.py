@@ -1,8 +1,8 @@
 """How often the chart of drift raises a false alarm, and how soon a true one: by simulation with the daemon's own code.
 
 The worst case for false alarms: the true ratio lies exactly on the edge of what the model claims, for ever. Blocks err
-together as an autoregressive process of first order, whose correlation nobody tells the chart. Of an alarm that no
-course had in the blocks that were run, a bound is given: with 95 % confidence it is rarer than three in all of them.
+together as an autoregressive process of first order, whose correlation the chart is not given. For an alarm that no run
+had in its blocks, a bound is given: with 95 % confidence it is rarer than three in all of them.
 
     python benchmarks/drift.py --json benchmarks/results/drift.json      (half a minute on one core)
 """

@@ -1,4 +1,4 @@
-"""Fitting a million measurements beside reading them: `llmpower fit`'s work against `pandas.read_parquet` of the file.
+"""Fitting a million measurements against reading them: `llmpower fit`'s work and `pandas.read_parquet` of the file.
 
 Two tables of 20 models, each with every column that llmpower writes: a *campaign* on a grid of 9 × 9 lengths, where
 trials collapse into cells, and *traffic*, where lengths are lognormal and almost every row is a cell of its own. Both

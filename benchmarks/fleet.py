@@ -1,4 +1,4 @@
-"""How long a data set takes to fit, beside how long pyarrow takes to read the same columns of it.
+"""How long a data set takes to fit, compared with how long pyarrow takes to read the same columns of it.
 
 A data set of Parquet files, 20 models, with every column that a fit looks at (no ids, names of hosts or times), is made
 once and kept where ``--data`` says. Then, each in a process of its own and alternating: pyarrow scans the columns and

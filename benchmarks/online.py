@@ -1,4 +1,4 @@
-"""How near the online router comes to the clairvoyant optimum, and how long a decision takes it.
+"""How close the online router comes to the clairvoyant optimum, and how long a decision takes it.
 
 The conversations of the Azure trace in time order, the first fifth to learn from, under models fitted to the published
 measurements: the case study's three at its shares, and all seven at equal shares. Shares are kept to the query.

@@ -1,9 +1,10 @@
-"""How long the report of 50,000 measurements takes to open in Chromium, beside an empty page in the same browser.
+"""How long the report of 50,000 measurements takes to open in Chromium, compared with an empty page in the same
+browser.
 
 Five models, lengths as people chat (log-normal), a plan of 10,000 queries. Opening ends when the page is loaded and
 drawn: two frames after its ``load`` event. Each opening has a browser context of its own, and the two pages take turns;
-the first of each, with the browser just started, is told apart. The bars are 2 s (each opening, the first included) and
-5 MB; the exit code is 1 where one does not hold.
+the first of each, with the browser just started, is reported separately. The bars are 2 s (each opening, the first
+included) and 5 MB; the exit code is 1 where one does not hold.
 
     python benchmarks/report_page.py [--rows 50000] [--runs 15] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""Routing at any size beside its peers: PuLP with CBC, OR-Tools' network simplex, and pandas as a measure of a file.
+"""Routing at any size against its peers: PuLP with CBC, OR-Tools' network simplex, and pandas as a measure of a file.
 
     python benchmarks/routing.py [--parts pulp,flow,frontier,file,seconds] [--queries N,…] [--json FILE]
 
@@ -6,8 +6,8 @@ Lengths are lognormal like those of chats, costs those of seven servers with a K
 solves the published formulation, one binary per query and model, at 10,000 × 3. ``flow`` goes from arrays of token
 counts in memory to a model for each query, each size in a process of its own, and OR-Tools solves the same cells where
 .venv-bench has it. ``frontier`` needs the Azure conversations below LLMPOWER_REFERENCE_DATA. ``file`` is ``llmpower
-route`` from Parquet to Parquet, beside pandas reading and writing it. ``seconds`` limits what two models may take to
-part of what they would, beside HiGHS on the same cells, which may divide queries. Parts that are not run stay in FILE
+route`` from Parquet to Parquet, against pandas reading and writing it. ``seconds`` limits what two models may take to
+part of what they would, against HiGHS on the same cells, which may divide queries. Parts that are not run stay in FILE
 as they are.
 """
 

@@ -1,4 +1,4 @@
-"""What a sampling thread keeps of its promise beside Python: llmpower's in C against the same loop with nvidia-ml-py.
+"""How punctual a sampling thread is next to busy Python: llmpower's in C against the same loop with nvidia-ml-py.
 
 Both read energy and power of 8 simulated GPUs a thousand times a second on absolute deadlines, in a process whose main
 thread is kept busy: by a loop of pure Python, or by ``generate()`` of a small random Llama. A tick is *held* when its

@@ -1,4 +1,4 @@
-"""What one scrape costs: our server beside prometheus_client's, on the same snapshot, in turn.
+"""What one scrape costs: our server against prometheus_client's, on the same snapshot, in turn.
 
 A node of 8 GPUs and 50 models, every bucket of the histograms with an exemplar, over HTTP on loopback. Prometheus asks
 for OpenMetrics and gzip, so that is the row that counts.

@@ -1,4 +1,4 @@
-"""A server of OpenAI's API that counts words for tokens and knows the words for lengths that it is told to know."""
+"""A server of OpenAI's API that counts words for tokens and knows the length parameters it is configured to know."""
 
 from __future__ import annotations
 

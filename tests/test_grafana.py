@@ -1,4 +1,4 @@
-"""What an operator installs beside the daemon says what the daemon says."""
+"""What an operator installs with the daemon says what the daemon says."""
 
 from __future__ import annotations
 

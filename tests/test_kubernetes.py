@@ -1,4 +1,4 @@
-"""The DaemonSet: consistent in itself, and with arguments by which the daemon runs and its own probe finds it."""
+"""The DaemonSet: self-consistent, and with arguments by which the daemon runs and its own probe finds it."""
 
 from __future__ import annotations
 

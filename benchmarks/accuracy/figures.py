@@ -1,4 +1,4 @@
-"""From windows to figures: errors of each tool in each cell, and whether llmpower's intervals keep their word.
+"""From windows to figures: errors of each tool in each cell, and whether llmpower's intervals cover what they claim.
 
 With e = (measured − true)/true over the windows of a cell:
 

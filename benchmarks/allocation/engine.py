@@ -1,7 +1,7 @@
-"""A serving engine with continuous batching, played through: who was in which step, and what each step drew.
+"""A serving engine with continuous batching, simulated: who was in which step, and what each step drew.
 
 Requests arrive as a Poisson process at nine tenths of what the engine can take, with log-normal lengths, and wait until
-fewer than ``concurrency`` run; a request's span begins when it is taken in, as a server tells it. Every step runs
+fewer than ``concurrency`` run; a request's span begins when it is admitted, as a server reports it. Every step runs
 prompts (whole, ahead of decoding, or a chunk beside it, as the law's engine does) and decodes a token or more for each
 sequence. What is kept is the power of each step and every request's true joules.
 """

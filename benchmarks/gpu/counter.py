@@ -1,4 +1,5 @@
-"""How a card's energy counter takes time: when it moves, when in a call it is looked at, and what a burst counts where.
+"""How a card's energy counter treats time: when it moves, when in a call it is looked at, and what a burst counts
+where.
 
 The raw driver and none of llmpower, as in fields.py: the counter is read as fast as calls return beside bursts of equal
 work that begin at any time, and the driver's own buffer of power samples twice a second. Then

@@ -1,6 +1,6 @@
-"""The same work again and again, with rests between: how far single measurements deviate, and what they say of it.
+"""The same work repeated, with rests between: how far single measurements deviate, and what they say of it.
 
-No card tells its true joules. But equal work costs equal joules, so what single measurements of it differ by is their
+No card reports its true joules. But equal work costs equal joules, so what single measurements of it differ by is their
 error, to be compared with the uncertainty that they state; and their mean is to be compared with what the card's
 counter adds up to over all of them, less what the rests cost. ZeusMonitor is asked about the same work where it is
 installed.

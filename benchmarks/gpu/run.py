@@ -1,14 +1,14 @@
 """What a real card shows, in one call of less than ten minutes; on the simulated one it shows only that this runs.
 
 In turn: periods and latencies of the driver's fields; the energy counter against integrated power under load; equal
-work again and again, beside ZeusMonitor where it is installed; a Llama with random weights under instrumented
-``generate()``; what sampling at 100 Hz and 1 kHz costs it in tokens a second; and a soak that must show no fault. The
-result bears card, driver and date.
+work repeated, with ZeusMonitor where it is installed; a Llama with random weights under instrumented ``generate()``;
+what sampling at 100 Hz and 1 kHz costs it in tokens a second; and a soak that must show no fault. The result states
+card, driver and date.
 
     python benchmarks/gpu/run.py --out DIR                       needs an NVIDIA GPU, torch with CUDA and transformers
     python benchmarks/gpu/run.py --out DIR --simulated --quick   anywhere, under a minute
 
-``DIR/gpu-CARD.json`` of a real card belongs into benchmarks/results/.
+``DIR/gpu-CARD.json`` of a real card belongs in benchmarks/results/.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     .venv-bench/bin/python benchmarks/routing/ortools_flow.py DIRECTORY
 
-An arc a cell and model, costs as whole numbers of a 10⁻⁹th of the largest. Building and solving are timed together, as
-the arrays that it wants are part of asking it.
+One arc per cell and model, costs as whole numbers of a 10⁻⁹th of the largest. Building and solving are timed together,
+as the arrays that it wants are part of asking it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Limits on GPU-seconds, beside HiGHS on the same cells, which may divide queries."""
+"""Limits on GPU-seconds, against HiGHS on the same cells, which may divide queries."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What ``docs/benchmarks.md`` is made of: a section a benchmark, each from its committed results."""
+"""What ``docs/benchmarks.md`` is made of: one section per benchmark, each from its committed results."""

@@ -46,7 +46,7 @@ def daemon(found: dict[str, Any]) -> str:
 
 
 def scrape(found: dict[str, Any]) -> str:
-    """A scrape, beside prometheus_client."""
+    """A scrape, against prometheus_client."""
     rows = [
         (
             kind,

@@ -11,7 +11,7 @@ KINDS = ("campaign", "traffic")
 
 
 def fitting(found: dict[str, Any]) -> str:
-    """A fit of a million rows, beside reading them."""
+    """A fit of a million rows, against reading them."""
     rows = [
         (
             name,
@@ -33,7 +33,7 @@ def fitting(found: dict[str, Any]) -> str:
 
 
 def fleet(found: dict[str, Any]) -> str:
-    """A fit of a data set, beside reading it."""
+    """A fit of a data set, against reading it."""
     rows = [
         (
             name,
@@ -131,7 +131,7 @@ def _for_real(of: dict[str, Any]) -> tuple[str, ...]:
 
 
 def routing(found: dict[str, Any]) -> str:
-    """Plans, beside PuLP and OR-Tools."""
+    """Plans, against PuLP and OR-Tools."""
     rows = [
         (
             f"{of['queries']:,}",

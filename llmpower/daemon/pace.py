@@ -9,7 +9,7 @@ RESTING_STEP_S = 1.5
 """The same while no span runs, and nobody says that one begins."""
 
 REST_AFTER_S = 2.0
-"""So long after the last span nothing needs to be known closely: ticks after a span tell how to divide its last one."""
+"""So long after the last span nothing needs to be known closely: ticks after a span show how to divide its last one."""
 
 READY_S = 2.0
 """How long start-up waits for every device to have shown something."""

@@ -80,7 +80,7 @@ class Meter:
 
     @property
     def power_w(self) -> float | None:
-        """What all GPUs draw now; ``None`` where one does not tell."""
+        """What all GPUs draw now; ``None`` where one does not say."""
         powers_w = [each.power_w for each in self._engine.snapshot.devices if each.device.kind == "gpu"]
         known_w = [power_w for power_w in powers_w if power_w is not None]
         return sum(known_w) if known_w and len(known_w) == len(powers_w) else None

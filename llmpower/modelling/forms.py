@@ -178,7 +178,7 @@ class Batched(Form):
 
 @dataclass(frozen=True)
 class Phases(Form):
-    """``cached`` in two fits, where measurements tell prefill from decode: e = e_prefill + e_decode.
+    """``cached`` in two fits, where measurements tell prefill and decode apart: e = e_prefill + e_decode.
 
         e_prefill = p0 + p1·τin + p2·τin²
         e_decode  = d0·(τout−1) + d1·Σ_{1≤k<τout} (τin + k)

@@ -119,7 +119,7 @@ def device_of(handle: Handle, uuid: str) -> int:
 
 
 def processes(handle: Handle, device: int) -> tuple[int, list[int]]:
-    """``(status, ids)`` of the processes that compute on a device, as its driver tells them."""
+    """``(status, ids)`` of the processes that compute on a device, as its driver reports them."""
     pids = ffi.new("uint32_t[]", lib.LLMPOWER_MAX_PROCESSES)
     count = ffi.new("uint32_t *")
     status = int(lib.llmpower_processes(handle, device, pids, count))

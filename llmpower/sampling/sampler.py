@@ -127,7 +127,7 @@ class Sampler:
         return status, frozenset(pids)
 
     def power_limit_w(self, device: Device) -> float | None:
-        """The power in watts above which a GPU slows itself down now; ``None`` where its driver does not tell.
+        """The power in watts above which a GPU slows itself down now; ``None`` where its driver does not say.
 
         The driver is asked, beside the threads that sample; one thread at a time may ask.
         """
@@ -135,7 +135,7 @@ class Sampler:
         return None if status else limit_uw / 1e6
 
     def temperature_c(self, device: Device) -> float | None:
-        """How warm a GPU is now, in whole degrees Celsius; ``None`` where its driver does not tell.
+        """How warm a GPU is now, in whole degrees Celsius; ``None`` where its driver does not say.
 
         The driver is asked, beside the threads that sample; one thread at a time may ask.
         """

@@ -97,7 +97,8 @@ class SpanClient:
                     self._withdrawals.append(packet)
 
     def measurement(self, span: Span, timeout_s: float) -> Measurement | None:
-        """What the daemon has measured of a span of this user's, once it has; ``None`` where it does not tell in time.
+        """What the daemon has measured of a span of this user's, once it has; ``None`` where it does not answer in
+        time.
 
         It is asked on a connection of its own, and waits at most ``timeout_s`` seconds.
         """

@@ -27,7 +27,7 @@ class Offset(NamedTuple):
 
 @cache
 def boot_id() -> str:
-    """Names this boot of the machine, for clocks that begin with it; empty where the kernel does not tell."""
+    """Names this boot of the machine, for clocks that begin with it; empty where the kernel does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

@@ -69,7 +69,7 @@ class SenderClock(Struct, frozen=True):
 
     ``boot_id`` names the boot, ``utc_offset_ns`` is UTC less its CLOCK_MONOTONIC when this was written, and
     ``namespace_offset_ns`` is by how much its time namespace shifts CLOCK_MONOTONIC, by the kernel's word; ``None``
-    where the kernel does not tell it.
+    where the kernel does not say it.
     """
 
     boot_id: str

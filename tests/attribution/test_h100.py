@@ -1,4 +1,4 @@
-"""A real card's reads, kept in examples/ (docs/h100.md): equal work again and again, of which no true joules are known.
+"""A real card's reads, kept in examples/ (docs/h100.md): equal work repeated, of which no true joules are known.
 
 What is known is that it was equal, and what the counter adds up to over all of it.
 """

@@ -1,4 +1,4 @@
-"""Tables: decimal points under each other, nothing wider than the terminal, no power over it."""
+"""Tables: decimal points aligned, nothing wider than the terminal, no control sequences in it."""
 
 from __future__ import annotations
 

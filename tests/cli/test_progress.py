@@ -1,4 +1,4 @@
-"""Progress is for who watches, and costs nobody else anything."""
+"""Progress is for whoever watches, and costs nobody else anything."""
 
 from __future__ import annotations
 

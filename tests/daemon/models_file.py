@@ -1,4 +1,4 @@
-"""A models.json with costs that are easy to reckon with."""
+"""A models.json with costs that are easy to calculate with."""
 
 from __future__ import annotations
 

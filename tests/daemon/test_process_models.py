@@ -1,4 +1,4 @@
-"""A daemon that holds its requests against models, as its users meet it."""
+"""A daemon that compares its requests with models, as its users meet it."""
 
 from __future__ import annotations
 

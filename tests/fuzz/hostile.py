@@ -1,4 +1,4 @@
-"""Packets that nobody should send: rubbish, near misses, and messages that are valid and mean harm."""
+"""Packets that nobody should send: garbage, near misses, and messages that are valid and malicious."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scrape says of requests beside their models."""
+"""What a scrape says of requests compared with their models."""
 
 from __future__ import annotations
 

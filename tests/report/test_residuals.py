@@ -1,4 +1,4 @@
-"""Pictures of residuals: one a target and model, whatever the rows are."""
+"""Pictures of residuals: one per target and model, whatever the rows are."""
 
 from __future__ import annotations
 

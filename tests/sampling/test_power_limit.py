@@ -1,4 +1,4 @@
-"""Above which power a card slows itself down, as its driver tells it now."""
+"""Above which power a card slows itself down, as its driver reports it now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who computes on a card, through every layout in which drivers have told it."""
+"""Who computes on a card, through every layout in which drivers have reported it."""
 
 from __future__ import annotations
 

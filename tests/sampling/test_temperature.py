@@ -1,4 +1,4 @@
-"""How warm a card is, as its driver tells it now."""
+"""How warm a card is, as its driver reports it now."""
 
 from __future__ import annotations
 

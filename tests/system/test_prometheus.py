@@ -1,4 +1,4 @@
-"""The whole way to the screen: requests, the daemon, TLS, a real Prometheus, its rules, the dashboard's queries."""
+"""The whole path to the screen: requests, the daemon, TLS, a real Prometheus, its rules, the dashboard's queries."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from llmpower.attribution.readings.view import View
 from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values
 
 LAG_NS = 40_000_000
-"""W/2 + τ, how old is what a reading speaks of: 35 ms on V100, 38 on A100, 43 on H100, 55 on RTX 4090."""
+"""W/2 + τ, how old is what a reading covers: 35 ms on V100, 38 on A100, 43 on H100, 55 on RTX 4090."""
 
 IDLE_S = 0.2
 """Idle time shorter than two updates tells nothing of the idle power: the sensor still shows what was before."""
@@ -54,7 +54,7 @@ class PowerSeries:
 
     @property
     def known_since_ns(self) -> int | None:
-        """The earliest moment that a reading speaks of."""
+        """The earliest moment that a reading covers."""
         return self._updates.shown_ns[0] - LAG_NS if self._updates.shown_ns else None
 
     @property
@@ -76,7 +76,7 @@ class PowerSeries:
         self._updates.break_epoch()
 
     def floor_ns(self, time_ns: int) -> int | None:
-        """The latest moment at or before ``time_ns`` that a reading speaks of, and that no later one will."""
+        """The latest moment at or before ``time_ns`` that a reading covers, and that no later one will."""
         shown_ns = self._updates.shown_ns
         if not shown_ns:
             return None
@@ -87,7 +87,7 @@ class PowerSeries:
     def readings(
         self, cuts_ns: Sequence[int], regimes: Sequence[Regime], until_ns: int | None = None
     ) -> list[Reading | None]:
-        """The integral up to each cut; ``None`` where no reading speaks of it and before what is settled.
+        """The integral up to each cut; ``None`` where no reading covers it and before what is settled.
 
         What lies between what is settled and the first cut is settled as well, nothing being assumed of it.
         """
@@ -114,7 +114,7 @@ class PowerSeries:
         return readings
 
     def told(self, start_ns: int, end_ns: int) -> Told:
-        """The moments in the interval that readings speak of, of those between the cuts asked of last."""
+        """The moments in the interval that readings cover, of those between the cuts asked of last."""
         inside = [each for each in self._told if start_ns <= each[0] <= end_ns]
         moments_ns, energies_j, epochs = zip(*inside, strict=True) if inside else ((), (), ())
         return Told(np.array(moments_ns, np.int64), np.array(energies_j, float), np.array(epochs, np.int64))
@@ -132,7 +132,7 @@ class PowerSeries:
         return max(self._views, key=lambda view: view.log_likelihood)
 
     def _epochs(self, low_ns: int, high_ns: int) -> list[tuple[int, int, int]]:
-        """Parts of an interval that readings speak of, with their epochs; of a single moment, itself."""
+        """Parts of an interval that readings cover, with their epochs; of a single moment, itself."""
         updates = self._updates
         part = updates.between(low_ns + LAG_NS, high_ns + LAG_NS)
         found: dict[int, tuple[int, int]] = {}
@@ -190,7 +190,7 @@ class PowerSeries:
         return zip(cuts_ns[1:], readings[1:], strict=True)
 
     def _tell(self, bounds_ns: NDArray[np.int64], power_w: Values, low_ns: int, high_ns: int, settled: Reading) -> None:
-        """Note the energy at the moments that readings speak of."""
+        """Note the energy at the moments that readings cover."""
         used_j = np.concatenate(([0.0], np.cumsum(power_w * np.diff(bounds_ns) / 1e9)))
         part = self._updates.between(low_ns + LAG_NS, high_ns + LAG_NS)
         moments_ns = [shown_ns - LAG_NS for shown_ns in self._updates.shown_ns[part]]

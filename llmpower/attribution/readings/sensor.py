@@ -47,7 +47,7 @@ class Sensor(NamedTuple):
         return -np.diff(younger, axis=1)
 
     def weights(self, shown_s: Floats, moments_s: Floats) -> Floats:
-        """The weight h of moments: what a reading speaks of them, per second; shape (n, m)."""
+        """The weight h of moments in each reading, per second; shape (n, m)."""
         age_s = shown_s[:, None] - moments_s
         since_s = np.exp(-np.maximum(age_s - self.window_s, 0.0) / self.rise_s)
         return np.where(age_s > 0, since_s - np.exp(-np.maximum(age_s, 0.0) / self.rise_s), 0.0) / self.window_s

@@ -82,7 +82,7 @@ ALL_OTHERS = "*"
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What ran between moments at which the device told its energy: columns of shape (k,).
+    """What ran between moments at which the device showed its energy: columns of shape (k,).
 
     ``busy_s`` is the part of ``duration_s`` in which anything ran; ``done`` has what was done a second, averaged over
     all of the duration: the features of each model, shape (k, 5·models).
@@ -149,7 +149,7 @@ class Costs:
         return number
 
     def learn(self, seen: Observed, idle_w: float | None) -> None:
-        """Take what the device has told, and by ``idle_w`` what it draws with nothing to do, in watts, if known."""
+        """Take what the device has shown, and by ``idle_w`` what it draws with nothing to do, in watts, if known."""
         idle_s = seen.duration_s - seen.busy_s
         taken = (seen.busy_s > seen.duration_s / 2) & ((idle_s < 1e-6) | (idle_w is not None))
         if not taken.any():

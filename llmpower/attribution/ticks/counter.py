@@ -26,13 +26,13 @@ from llmpower.attribution.ticks.steadiness import APART, Steadiness
 from llmpower.attribution.ticks.tick import Around, Level, Piece, Shown
 
 IDLE_MEMORY = 8
-"""How many of the latest wholly idle ticks tell the idle level."""
+"""How many of the latest wholly idle ticks give the idle level."""
 
 LEAST = 0.5
 """A device draws at least this much of what it drew in the least of those ticks, whatever runs on it."""
 
 LEVELS = 3
-"""How many whole ticks on either side tell the level of what goes on there."""
+"""How many whole ticks on either side give the level of what goes on there."""
 
 VAGUE = 0.075
 """Relative deviation from which a level says little."""

@@ -52,7 +52,7 @@ class Asked:
         self._known: tuple[float, Mapping[str, float | None]] = (-math.inf, {})
 
     def look(self) -> Mapping[str, float | None]:
-        """Figures by UUID, ``None`` where the driver does not tell; nothing before it was asked for the first time.
+        """Figures by UUID, ``None`` where the driver does not say; nothing before it was asked for the first time.
 
         What is old is asked for again meanwhile.
         """

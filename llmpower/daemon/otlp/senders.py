@@ -25,7 +25,7 @@ _MAPPED = "::ffff:"  # before an address of IPv4 that a socket of IPv6 has
 
 
 class Sender(NamedTuple):
-    """Who is at the other end: ``uid``, ``None`` where the kernel does not tell; ``refusal``, ``None`` if he may send.
+    """Who is at the other end: ``uid``, ``None`` where the kernel does not say; ``refusal``, ``None`` if he may send.
 
     The refusal says why he may not, with what fixes it.
     """
@@ -78,7 +78,7 @@ class Senders:
 
 
 def peer_uid(connection: socket.socket, proc_net: Path = _PROC_NET) -> int | None:
-    """The user at the other end of a connection within this machine; ``None`` where the kernel does not tell.
+    """The user at the other end of a connection within this machine; ``None`` where the kernel does not say.
 
     It does not once the other end was closed: what is left of it then belongs to nobody, and is shown as root's.
     """

@@ -104,7 +104,7 @@ class Servers:
     def place(self, pid: int, uid: int | None, start_ns: int) -> Place:
         """The GPUs of the process that calls itself ``pid``, of user ``uid``, for a request begun at ``start_ns``.
 
-        ``pid`` is 0 where the spans name none, ``uid`` is ``None`` where the kernel does not tell it. ``start_ns`` is
+        ``pid`` is 0 where the spans name none, ``uid`` is ``None`` where the kernel does not say it. ``start_ns`` is
         of CLOCK_MONOTONIC.
         """
         if len(self._gpus) < 2:

@@ -159,7 +159,7 @@ class OtlpReceiver:
     def take(self, body: bytes, uid: int | None = None) -> Answer:
         """Take one request's body, an ExportTraceServiceRequest in protobuf.
 
-        ``uid`` is the user who sent it, ``None`` where the kernel does not tell.
+        ``uid`` is the user who sent it, ``None`` where the kernel does not say.
         """
         batch = _Batch(uid)
         with self._taking:

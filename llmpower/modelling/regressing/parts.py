@@ -41,7 +41,7 @@ def parts_of(designs: Designs, target: Target, form: Form, sums: Sums) -> Iterat
 
 
 def told_cells(group: Group, target: Target, design: FloatArray) -> Iterator[tuple[slice, Phase, NDArray[np.bool_]]]:
-    """Each phase: its terms, its part of the target, and which cells have rows that tell it.
+    """Each phase: its terms, its part of the target, and which cells have rows that have it.
 
     Where nothing is decoded there is no decode to fit; an empty cell is a phase that was not measured.
 

@@ -68,7 +68,7 @@ class Sure:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of a target: its sums by cell with w = 1/y², of the rows that tell it, and ``y`` of the judged rows."""
+    """A part of a target: its sums by cell with w = 1/y², of the rows that have it, and ``y`` of the judged rows."""
 
     sums: Sums
     y: FloatArray

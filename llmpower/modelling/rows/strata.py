@@ -41,7 +41,7 @@ LENGTHS = ("input_tokens", "output_tokens", "batch_size", "sharing")
 TOKENS = LENGTHS[:2]
 
 PHASES = ("energy_prefill", "energy_decode", "runtime_prefill", "runtime_decode")
-"""Parts of energy and runtime, where rows tell them."""
+"""Parts of energy and runtime, where rows have them."""
 
 SPANNED = (*LENGTHS, "input_tokens_each", "output_tokens_each")
 """Of what the lowest and highest are kept; the last two are those of one request of a batch."""

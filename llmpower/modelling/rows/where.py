@@ -48,7 +48,7 @@ def select_rows(frame: pd.DataFrame, expression: str, option: str = "--where") -
 
 
 def names_in(expression: str, option: str = "--where") -> list[str]:
-    """The columns that an expression speaks of.
+    """The columns that an expression uses.
 
     Raises:
         InputError: it does not parse, or uses more than :func:`select_rows` allows.

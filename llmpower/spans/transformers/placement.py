@@ -177,5 +177,5 @@ def _index(device: torch.device) -> int:
 
 @functools.cache
 def _uuid(index: int) -> str:
-    """As of a whole GPU: CUDA does not tell whether it is an instance of MIG, which the sampler knows."""
+    """As of a whole GPU: CUDA does not say whether it is an instance of MIG, which the sampler knows."""
     return f"GPU-{torch.cuda.get_device_properties(index).uuid}"

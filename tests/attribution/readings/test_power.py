@@ -84,7 +84,7 @@ def test_whatever_the_sensor_spans_get_their_own_joules(sensor: Sensor, period_s
 
 def test_work_that_the_sensor_did_not_see_draws_what_its_kind_has_shown_before() -> None:
     long_s, short_s = spans_of(0.3, 7), [12.0, 12.02]
-    # The short one lies between the moments that two readings speak of.
+    # The short one lies between the moments that two readings cover.
     end_s = 15.0
     bounds_s = [*long_s, *short_s]
     series = PowerSeries()

@@ -1,4 +1,4 @@
-"""What a reading speaks of."""
+"""What a reading covers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans that are told of after their end: joined to samples still held, and no cost to others."""
+"""Spans that are reported after their end: joined to samples still held, at no cost to others."""
 
 from __future__ import annotations
 

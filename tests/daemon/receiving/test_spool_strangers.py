@@ -1,4 +1,4 @@
-"""What a stranger may leave in the spool: no line and no file of his brings it down."""
+"""What an untrusted program may leave in the spool: no line and no file of its brings the daemon down."""
 
 from __future__ import annotations
 

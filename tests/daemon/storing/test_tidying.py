@@ -1,4 +1,4 @@
-"""Retention as it is lived: turn by turn, beside readers and writers, under clocks that lie."""
+"""Retention in practice: turn by turn, next to readers and writers, under clocks that are wrong."""
 
 from __future__ import annotations
 

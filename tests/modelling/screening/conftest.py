@@ -1,4 +1,4 @@
-"""A campaign as one would wish it: three trials of each cell in random order, one after another, 3 % of noise."""
+"""An ideal campaign: three trials of each cell in random order, one after another, 3 % of noise."""
 
 from __future__ import annotations
 

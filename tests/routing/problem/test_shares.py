@@ -1,4 +1,4 @@
-"""From what the user writes to whole numbers of queries, and every wish that cannot be met."""
+"""From what the user writes to whole numbers of queries, and every request that cannot be met."""
 
 from __future__ import annotations
 

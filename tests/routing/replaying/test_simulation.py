@@ -1,4 +1,4 @@
-"""The replay's table says what is so: the optimum is best, the router near it, chance at nothing."""
+"""The replay's table says what is so: the optimum is best, the router near it, random at zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An assignment in few numbers says what its matrix says."""
+"""A compact assignment says what its matrix says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request is one span, however often and by however many it is told."""
+"""One request is one span, however often and by however many it is reported."""
 
 from __future__ import annotations
 
