@@ -227,13 +227,14 @@ class Loop:
 
     def _finish(self) -> None:
         deadline_s = time.monotonic() + FINISH_S
-        # Where reads are dear and far apart, they come at once at the end of a rest.
-        self._sampler.rest(True)
-        self._sampler.rest(False)
         self._step(0.0)
         while self._engine.pending and time.monotonic() < deadline_s:
-            time.sleep(FINISH_STEP_S)
-            self._step(0.0)
+            # Where reads are dear, the next one may be ten seconds away.
+            self._sampler.read_now()
+            until_s = time.monotonic() + STEP_S
+            while self._engine.pending and time.monotonic() < until_s:
+                time.sleep(FINISH_STEP_S)
+                self._step(0.0)
         deadline_s = time.monotonic() + STORE_S
         while self._engine.unstored and time.monotonic() < deadline_s:
             time.sleep(FINISH_STEP_S)

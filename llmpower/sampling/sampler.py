@@ -170,6 +170,11 @@ class Sampler:
         """
         low_level.rest(self._open_handle(), resting)
 
+    def read_now(self) -> None:
+        """Read everything at once, however far apart reads are: what nobody waits for any longer is known then."""
+        self.rest(True)
+        self.rest(False)
+
     def close(self) -> None:
         """Stop and give everything back; safe to repeat, and in a forked child.
 

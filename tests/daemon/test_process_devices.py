@@ -63,6 +63,20 @@ def test_a_span_across_a_lost_card_has_no_joules_and_the_next_one_has(start: Cal
     assert isinstance(joules["after"], float)
 
 
+def test_at_its_end_cards_are_read_once_more_however_far_apart_their_reads_are(start: Callable[..., Daemon]) -> None:
+    """A node of eight cards whose counters take three milliseconds to read."""
+    daemon = start(LLMPOWER_SIM_PRESET="h100-sxm", LLMPOWER_SIM_GPUS="8", LLMPOWER_SIM_LATENCY="preset")
+    daemon.wait_until(
+        lambda status: all(device["fields"]["energy"]["effective_hz"] < 2 for device in status["devices"])
+    )
+    with running(SpanClient(daemon.socket), "a"):
+        time.sleep(1.0)
+    assert daemon.end() == 0
+    (joules,) = iter_rows(daemon.store, columns=("gpu_energy_j",))
+    assert joules != (None,)
+    assert "could not be measured" not in daemon.log()
+
+
 def test_a_driver_call_that_hangs_does_not_hang_the_daemon(start: Callable[..., Daemon]) -> None:
     daemon = start(LLMPOWER_SIM_FAULT="hang:2,6")
     status = daemon.wait_until(lambda status: status["devices"][0]["stalled_s"] > 0)
