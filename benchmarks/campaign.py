@@ -97,9 +97,9 @@ def main() -> None:
     if not arguments.quick:
         write_text(RESULTS, json.dumps(_rounded(document), ensure_ascii=False, indent=2) + "\n")
     failed = [each.model_name for each in outcomes if each.excess > POINT or each.share > SHARE]
-    sittings = [each for each in real if each.together]
-    for name in dict.fromkeys(each.model_name for each in sittings):
-        of = [each for each in sittings if each.model_name == name]
+    sessions = [each for each in real if each.together]
+    for name in dict.fromkeys(each.model_name for each in sessions):
+        of = [each for each in sessions if each.model_name == name]
         if fmean(each.excess for each in of) > POINT or max(each.share for each in of) > SHARE:
             failed.append(f"{name} for real")
     if failed:

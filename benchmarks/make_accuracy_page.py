@@ -78,7 +78,7 @@ def accuracy_page(results: Path = RESULTS) -> str:
 def _result(found: Mapping[str, Any]) -> str:
     rough = "A quick run: the figures are rough. " if found["quick"] else ""
     counts = sorted({row["tools"][OURS]["windows"] for row in found["rows"]})
-    windows = f"{' or '.join(map(str, counts))} windows a cell, on {found['gpus']} GPUs"
+    windows = f"{' or '.join(map(str, counts))} windows per cell, on {found['gpus']} GPUs"
     where = f"{found['date']}, {found['machine']}, {found['wall_s']} s"
     plot = "![Error over span, by card and load](../benchmarks/results/accuracy.svg)"
     return (
