@@ -44,6 +44,13 @@ import click
 )
 @click.option("--rate", type=float, metavar="HZ", help="Reads of each GPU per second.  [default: 100]")
 @click.option(
+    "--max-read-share",
+    "max_read_share",
+    type=float,
+    metavar="F",
+    help="Part of wall time that driver calls may take; slow ones are made less often to keep it.  [default: 0.02]",
+)
+@click.option(
     "--hold",
     type=float,
     metavar="SECONDS",
@@ -111,6 +118,7 @@ def command(
     web_config_file: Path | None,
     web_dcgm_aliases: bool | None,
     rate: float | None,
+    max_read_share: float | None,
     hold: float | None,
     otlp_listen_address: str | None,
     otlp_hold: float | None,
@@ -149,6 +157,7 @@ def command(
         "web.config.file": web_config_file,
         "web.dcgm-aliases": web_dcgm_aliases,
         "rate": rate,
+        "max-read-share": max_read_share,
         "hold": hold,
         "otlp.listen-address": otlp_listen_address,
         "otlp.hold": otlp_hold,

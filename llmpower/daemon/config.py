@@ -58,6 +58,7 @@ class Config:
     web_config_file: Path | None
     dcgm_aliases: bool
     rate_hz: float
+    max_read_share: float
     hold_s: float
     otlp: OtlpConfig
     retention: Retention
@@ -92,7 +93,8 @@ def load_config(
         listen_address=_listen_address("web.listen-address", settings["web.listen-address"], LISTEN_ADDRESS),
         web_config_file=_optional_path("web.config.file", settings["web.config.file"]),
         dcgm_aliases=_switch("web.dcgm-aliases", settings["web.dcgm-aliases"]),
-        rate_hz=_rate(settings["rate"]),
+        rate_hz=_number("rate", settings["rate"], "reads per second"),
+        max_read_share=_number("max-read-share", settings["max-read-share"], "the part of wall time, such as 0.02"),
         hold_s=_hold("hold", settings["hold"], MIN_HOLD_S, MAX_HOLD_S, "the longest time for which samples are kept"),
         otlp=_otlp(settings),
         retention=Retention(parse_age(settings[AGE_OPTION]), parse_size(settings[SIZE_OPTION])),
@@ -170,6 +172,7 @@ def default_settings(environ: Mapping[str, str], uid: int) -> dict[str, Any]:
         "web.config.file": None,
         "web.dcgm-aliases": False,
         "rate": 100.0,
+        "max-read-share": 0.02,
         "hold": HOLD_S,
         "otlp.listen-address": OTLP_LISTEN_ADDRESS,
         "otlp.hold": OTLP_HOLD_S,
@@ -228,10 +231,10 @@ def _switch(name: str, value: object) -> bool:
     return value
 
 
-def _rate(value: object) -> float:
-    # Which rates can be kept, the sampler knows.
+def _number(name: str, value: object, what: str) -> float:
+    # Which ones can be kept, the sampler knows.
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError("rate", value, "is not a sampling rate; give a number of reads per second")
+        raise InputError(name, value, f"is not a number; give {what}")
     return float(value)
 
 

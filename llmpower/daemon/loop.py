@@ -74,6 +74,7 @@ def run(config: Config) -> None:
                     nvml_library=config.nvml_library,
                     powercap_root=config.powercap_root,
                     rate_hz=config.rate_hz,
+                    max_read_share=config.max_read_share,
                 )
             )
         )

@@ -25,7 +25,7 @@ from typing import Self
 from llmpower.daemon.config import POWERCAP_ROOT
 from llmpower.daemon.pace import FINISH_S
 from llmpower.inprocess.meter import JOIN_S, Meter
-from llmpower.sampling import Backend, Sampler
+from llmpower.sampling import MAX_READ_SHARE, Backend, Sampler
 from llmpower.spans import OpenSpan, install, span, uninstall
 from llmpower.spans.context import WAIT_S
 from llmpower.types import Device, Measurement, Span
@@ -44,9 +44,11 @@ class Monitor:
         nvml_library: NVML by another path or name than ``libnvidia-ml.so.1``.
         powercap_root: where the kernel shows CPU energy. Where it may not be read CPU joules are ``None``.
         rate_hz: reads of each GPU a second.
+        max_read_share: of wall time that may pass inside the driver; slow calls are made less often to keep it.
 
     Raises:
-        DeviceError: the driver's library is missing or refuses to start, or ``rate_hz`` cannot be kept.
+        DeviceError: the driver's library is missing or refuses to start, or ``rate_hz`` or
+            ``max_read_share`` cannot be kept.
 
     Example:
         >>> import time
@@ -67,8 +69,15 @@ class Monitor:
         nvml_library: str | PathLike[str] | None = None,
         powercap_root: Path | None = POWERCAP_ROOT,
         rate_hz: float = 100.0,
+        max_read_share: float = MAX_READ_SHARE,
     ) -> None:
-        sampler = Sampler(backend=backend, nvml_library=nvml_library, powercap_root=powercap_root, rate_hz=rate_hz)
+        sampler = Sampler(
+            backend=backend,
+            nvml_library=nvml_library,
+            powercap_root=powercap_root,
+            rate_hz=rate_hz,
+            max_read_share=max_read_share,
+        )
         try:
             self.devices: tuple[Device, ...] = sampler.devices
             """What is measured, GPUs by their UUID and CPU packages."""

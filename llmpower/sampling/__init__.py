@@ -2,13 +2,14 @@
 
 from llmpower.sampling.calibration import Calibration, calibrate, with_periods
 from llmpower.sampling.calibrator import Calibrator, read_calibrations, write_calibrations
-from llmpower.sampling.sampler import SAMPLE_DTYPE, Backend, Sampler, monotonic_ns
+from llmpower.sampling.sampler import MAX_READ_SHARE, SAMPLE_DTYPE, Backend, Sampler, monotonic_ns
 from llmpower.sampling.simulator import library_without, simulated_library, simulation, true_energy_j
 from llmpower.sampling.statistics import Channel, SamplerStatistics
 from llmpower.sampling.statuses import EPOCH, ZERO, describe_status
 
 __all__ = [
     "EPOCH",
+    "MAX_READ_SHARE",
     "SAMPLE_DTYPE",
     "ZERO",
     "Backend",

@@ -26,7 +26,7 @@ from llmpower.sampling.simulator import PREFIX, simulated_library
 from llmpower.sampling.statistics import KINDS, Channel, SamplerStatistics, read_channels, read_statistics
 from llmpower.types import Device, Field
 
-__all__ = ["SAMPLE_DTYPE", "Backend", "Sampler", "monotonic_ns"]
+__all__ = ["MAX_READ_SHARE", "SAMPLE_DTYPE", "Backend", "Sampler", "monotonic_ns"]
 
 Backend = Literal["auto", "nvml", "simulated"]
 
@@ -52,9 +52,11 @@ class Sampler:
         nvml_library: path or soname instead of the backend's own.
         powercap_root: where the RAPL zones are; ``None`` for no CPU packages. A root that does not exist has none.
         rate_hz: reads a second of each GPU field.
+        max_read_share: of wall time that may pass inside the driver's calls, by a thread for GPUs and one for CPUs.
 
     Raises:
-        DeviceError: the library is missing, of the wrong kind, or refuses to start.
+        DeviceError: the library is missing, of the wrong kind, or refuses to start; or ``rate_hz`` or
+            ``max_read_share`` cannot be kept.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Sampler:
     ) -> None:
         if not 0.1 <= rate_hz <= 10_000:
             raise DeviceError("--rate", rate_hz, "samples a second must lie between 0.1 and 10000")
+        if not 0.001 <= max_read_share <= 1:
+            raise DeviceError("--max-read-share", max_read_share, "must lie between 0.001 and 1 of wall time")
         interval_ns = round(1e9 / rate_hz)
 
         def open_with(library: str) -> tuple[low_level.Handle | None, int, str]:

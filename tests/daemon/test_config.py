@@ -39,6 +39,7 @@ def test_roots_daemon_serves_the_system() -> None:
         web_config_file=None,
         dcgm_aliases=False,
         rate_hz=100.0,
+        max_read_share=0.02,
         hold_s=600.0,
         otlp=OtlpConfig(
             listen_address=("127.0.0.1", 10451), hold_s=120.0, model_name=None, count_calls=False, any_user=False
@@ -114,8 +115,9 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Pat
         ('web.dcgm-aliases = "yes"', "web.dcgm-aliases", "neither true nor false"),
         ('backend = "nvlm"', "backend", "use one of auto, nvml, simulated"),
         ('backend = ["nvml"]', "backend", "use one of"),
-        ('rate = "fast"', "rate", "number of reads per second"),
-        ("rate = true", "rate", "number of reads per second"),
+        ('rate = "fast"', "rate", "is not a number; give reads per second"),
+        ("rate = true", "rate", "is not a number; give reads per second"),
+        ('max-read-share = "2 %"', "max-read-share", "give the part of wall time, such as 0.02"),
         ("store = 3", "store", "is not a path"),
         ('socket = ""', "socket", "is not a path"),
         ('powercap-root = "/dev/null/none"', "powercap-root", "is not a directory; check the path, or leave it empty"),

@@ -118,6 +118,7 @@ def test_rubbish_is_counted_and_survived(daemon: Daemon) -> None:
         ({"--nvml-library": "{0}/libnone.so"}, "NVML library"),
         ({"--config": "{0}/none.toml"}, "--config"),
         ({"--rate": "0"}, "--rate"),
+        ({"--max-read-share": "2"}, "--max-read-share"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(change: dict[str, str], told: str, tmp_path: Path) -> None:

@@ -315,6 +315,24 @@ def test_rates_that_make_no_sense_are_refused() -> None:
         Sampler(backend="simulated", rate_hz=0)
 
 
+@pytest.mark.parametrize("share", [0.0, 2.0, float("nan")])
+def test_shares_of_the_time_that_make_no_sense_are_refused(share: float) -> None:
+    with pytest.raises(DeviceError, match=f"--max-read-share = {share}: must lie between 0.001 and 1 of wall time"):
+        Sampler(backend="simulated", max_read_share=share)
+
+
+def test_slow_calls_are_made_as_often_as_their_share_of_the_time_allows() -> None:
+    with (
+        simulation(load="constant:200", latency="energy=20ms") as library,
+        Sampler(nvml_library=library, powercap_root=None, max_read_share=0.25) as sampler,
+    ):
+        deadline_s = time.monotonic() + 30
+        # A quarter of the time is eleven calls a second; the usual share is one, and would take a minute.
+        while sum(channel.reads for channel in sampler.channels() if channel.field == Field.ENERGY) < 60:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+
+
 def test_at_rest_it_reads_less_and_at_the_end_of_it_everything_at_once() -> None:
     def rates(sampler: Sampler) -> dict[Field, float]:
         return {channel.field: channel.effective_hz for channel in sampler.channels()}

@@ -160,7 +160,9 @@ class Reading:
         self._slowed, self._slowed_ns = slowed, now_ns
         if slowed:
             rates = ", ".join(f"{name} {hz:.3g} instead of {asked[name]:.3g}" for name, hz in slowed.items())
-            logger.warning("driver calls are slow, so reads a second are fewer: %s", rates)
+            logger.warning(
+                "driver calls are slow, so reads a second are fewer: %s; a larger --max-read-share allows more", rates
+            )
         else:
             logger.info("reads come at the rate asked for again")
 

@@ -108,7 +108,8 @@ def test_lower_rates_are_said_and_so_is_their_end(bench: Bench, caplog: pytest.L
     bench.pass_time(61.0, channels=[channel()])
     said = [record.message for record in caplog.records if "reads" in record.message and "fail" not in record.message]
     assert said == [
-        "driver calls are slow, so reads a second are fewer: gpu energy 8.3 instead of 100",
+        "driver calls are slow, so reads a second are fewer: gpu energy 8.3 instead of 100;"
+        " a larger --max-read-share allows more",
         "reads come at the rate asked for again",
     ]
 
