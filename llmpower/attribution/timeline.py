@@ -20,7 +20,7 @@ STALL_S = 2.0
 """A device that has shown nothing new for this long is stalled; sensors have been seen to freeze for 0.9 s."""
 
 STALL_READS = 5.0
-"""Or for so many times as long as lies between its reads, where they are dear and so few that this is longer: four of
+"""Or for so many times as long as lies between its reads, where they are slow and so few that this is longer: four of
 them are put together now and then, to see one update closely (csrc/phase.h)."""
 
 MEASURED_TICKS, INTERPOLATED_TICKS = 10, 2

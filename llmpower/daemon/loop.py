@@ -230,7 +230,7 @@ class Loop:
         deadline_s = time.monotonic() + FINISH_S
         self._step(0.0)
         while self._engine.pending and time.monotonic() < deadline_s:
-            # Where reads are dear, the next one may be ten seconds away.
+            # Where reads are slow, the next one may be ten seconds away.
             self._sampler.read_now()
             until_s = time.monotonic() + STEP_S
             while self._engine.pending and time.monotonic() < until_s:

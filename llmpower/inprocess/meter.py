@@ -160,7 +160,7 @@ class Meter:
             deadline_s = time.monotonic() + FINISH_S
             self._turn(0.0)
             while self._finishing and self._awaited and time.monotonic() < deadline_s:
-                # Where reads are dear, the next one may be ten seconds away.
+                # Where reads are slow, the next one may be ten seconds away.
                 self._sampler.read_now()
                 until_s = time.monotonic() + STEP_S
                 while self._awaited and time.monotonic() < until_s:
