@@ -96,7 +96,10 @@ def _rates(name: str, state: DeviceState) -> Iterator[Problem]:
         and not (reading.locked and reading.effective_hz >= MIDWAY_HZ)
     ]
     if slowed:
-        yield Problem(f"{name} is read less often than asked for: {', '.join(slowed)}", "llmpower devices")
+        yield Problem(
+            f"{name} is read less often than asked for: {', '.join(slowed)}",
+            "llmpower devices shows what its calls take; a larger max-read-share allows more of them: docs/settings.md",
+        )
 
 
 def _store(snapshot: Snapshot) -> Iterator[Problem]:

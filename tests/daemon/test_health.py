@@ -70,7 +70,9 @@ def test_a_read_that_fails_now_and_then_is_no_problem() -> None:
 
 def test_slow_driver_calls_are_said() -> None:
     fields = {"energy": FieldState("ok", 100.0, 20.0)}
-    assert only(with_card(fields=fields)).what.endswith("energy 20 instead of 100 times a second")
+    problem = only(with_card(fields=fields))
+    assert problem.what.endswith("energy 20 instead of 100 times a second")
+    assert "max-read-share" in problem.fix
 
 
 def test_slow_calls_that_follow_the_counter_are_no_problem() -> None:
