@@ -63,13 +63,13 @@ def test_a_shell_completes_at_the_press_of_a_key(
     if shutil.which(command[0]) is None:
         pytest.skip(f"{shell} is not installed here")
     path = f"{program}:{os.environ['PATH']}"
-    terminal = on_terminal(*command, PATH=path, PS1="$ ", HOME=str(program), columns=120)
+    terminal = on_terminal(*command, PATH=path, PS1="$ ", HOME=str(program), columns=400)
     terminal.type(f"{load}; echo rea''dy\r")
     terminal.wait_until(lambda text: "\nready" in text)
     terminal.type("llmpower predi\t")
     terminal.wait_until(lambda text: "llmpower predict" in text)
     terminal.type(f"--models {models} --model mi\t")
-    terminal.wait_until(lambda text: "--model mistral" in text.replace("\n", ""))
+    terminal.wait_until(lambda text: "--model mistral" in text)
     terminal.type("\x03")
 
 
