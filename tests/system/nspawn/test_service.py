@@ -237,7 +237,7 @@ def test_a_reboot_under_load_loses_no_acknowledged_span(guest: Guest) -> None:
     assert_all_stored(guest, load.acknowledged)
 
 
-def test_a_wrong_setting_is_named_and_mended_without_a_start(guest: Guest) -> None:
+def test_a_wrong_setting_is_named_and_fixed_without_a_start(guest: Guest) -> None:
     settings = guest.root / "etc/llmpower/llmpower.toml"
     before = settings.read_text("utf-8")
     settings.write_text('raet = "50"\n', "utf-8")
@@ -246,7 +246,7 @@ def test_a_wrong_setting_is_named_and_mended_without_a_start(guest: Guest) -> No
     def shown() -> str:
         return guest.run("systemctl", "status", "--no-pager", "--full", UNIT, check=False).stdout
 
-    told = "raet = 50: /etc/llmpower/llmpower.toml has a key that means nothing"
+    told = "raet = 50: /etc/llmpower/llmpower.toml has an unknown key"
     wait_for(lambda: told in shown(), shown(), 30)
     settings.write_text(before, "utf-8")
     wait_until_active(guest)
