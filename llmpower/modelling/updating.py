@@ -4,7 +4,7 @@ The sums that a fit leaves in models.json are added to those of the new rows, an
 them exactly as from all rows together. What sums do not tell is treated so:
 
 - **Held-out error.** The old model is asked for the new rows before it learns from them: they were never seen, so this
-  is the unbiased error, and it is averaged with the old one by rows. Medians cannot be, and are left out,
+  is a held-out error, and it is averaged with the old one by rows. Medians cannot be, and are left out,
   as are errors with a length held out: those of the old fit are not those of this one.
 - **Standard errors.** Scores of the new cells, s_c = Σ w·x·(y − xβ)/(1 − h_c), add to what the old errors say of the
   old ones:
@@ -158,9 +158,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         moments=moments,
         nested=None,
         extrapolation=None,
-        estimator=old.estimator
-        if LEARNT in old.estimator
-        else old.estimator.replace(JACKKNIFE, f"{JACKKNIFE}{LEARNT}"),
+        estimator=old.estimator.replace(LEARNT, "").replace(JACKKNIFE, JACKKNIFE + LEARNT),
     )
 
 

@@ -19,7 +19,7 @@ from llmpower.routing.problem.rates import UNITS, Weigh
 from llmpower.routing.problem.tariff import HOURS
 
 SHOWN = 3
-"""Every this many hours have their name on an axis."""
+"""Hours from one label of an axis to the next."""
 
 
 def hour_figure(plans: Plans, by_hour: ByHour) -> Figure:

@@ -61,8 +61,8 @@ class Boundary:
     def energies(self, rows: Mapping[str, FloatArray]) -> list[Covered]:
         """Rows by what was measured of them, each with its joules; those of which nothing was are in none.
 
-        A sum takes the parts that any of the model's rows has; a row that lacks one of them is not measured, so that no
-        sums of different things be fitted together. Which parts those are, only all rows together can tell.
+        A sum takes the parts that any of the model's rows has; a row that lacks one of them is not measured, so that
+        sums of different things are never fitted together. Which parts those are, only all rows together can tell.
         """
         columns = [column for column in energy_columns(self.parts_name) if column in rows]
         if not columns:
