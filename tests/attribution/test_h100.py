@@ -6,6 +6,7 @@ What is known is that it was equal, and what the counter adds up to over all of 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,13 @@ BY_COUNTER_J = {"0.02": 19.24, "0.05": 44.39, "0.1": 88.74, "0.3": 248.9, "1": 7
 H100 = Device("GPU-h100", 0, "NVIDIA H100 80GB HBM3", "gpu", False, True, True, "580.159.04", 0.1, 0.1)
 
 
-def settled(seconds: str) -> list[Joules]:
+def settled(seconds: str, device: Device = H100) -> list[Joules]:
     """Settle the reads of one kind of work as they came."""
     with np.load(ROOT / "examples" / "h100-reads.npz") as kept:
         samples, units_ns = kept[f"samples_{seconds}"], kept[f"units_{seconds}"]
     samples = samples[np.argsort(samples["after_ns"], kind="stable")]
-    timeline = Timeline(H100, 600.0)
-    ledger = Ledger({H100.uuid: timeline}, 600.0)
+    timeline = Timeline(device, 600.0)
+    ledger = Ledger({device.uuid: timeline}, 600.0)
     found: list[Joules] = []
     begun = ended = 0
     end_ns = int(samples["after_ns"][-1]) + 4 * SETTLE_DELAY_NS
@@ -40,7 +41,7 @@ def settled(seconds: str) -> list[Joules]:
         while ended < len(units_ns) and units_ns[ended, 1] <= now_ns:
             span_ns = int(units_ns[ended, 0]), int(units_ns[ended, 1])
             first_ns = span_ns[0] + (span_ns[1] - span_ns[0]) // 5
-            ledger.add(Span(str(ended), "m", (H100.uuid,), span_ns[0], first_ns, span_ns[1], 1, 1, 1, "h", 1))
+            ledger.add(Span(str(ended), "m", (device.uuid,), span_ns[0], first_ns, span_ns[1], 1, 1, 1, "h", 1))
             ended += 1
         new = samples[(samples["after_ns"] > now_ns - STEP_NS) & (samples["after_ns"] <= now_ns)]
         timeline.extend(*(new[name] for name in ("before_ns", "after_ns", "value", "status", "field")))
@@ -59,6 +60,14 @@ def test_equal_work_costs_what_the_counter_says_and_strays_as_is_stated(seconds:
     assert np.mean(np.abs(energy_j - energy_j.mean()) < 1.96 * std_j) >= 0.9
     # Of 20 ms, a fifth of the counter's period, the deviation that is stated is twice the real one.
     assert energy_j.std() < (0.15 if seconds == "0.02" else 0.08) * energy_j.mean()
+
+
+def test_a_reading_that_was_not_updated_is_not_taken_for_one_that_stayed_the_same() -> None:
+    # The sensor went on showing 891 W for a whole period after work of 50 ms that it had seen already.
+    joules = settled("0.05", replace(H100, has_energy_counter=False))
+    energy_j = np.array([each.gpu_energy_j for each in joules], np.float64)
+    assert len(energy_j) == 50
+    assert energy_j.max() < 3 * BY_COUNTER_J["0.05"]
 
 
 def test_the_kept_reads_show_what_is_believed_of_the_card() -> None:

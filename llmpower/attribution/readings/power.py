@@ -36,6 +36,9 @@ CHUNK_S, DENSE_S, MOST_CUTS = 2.0, 0.25, 250
 TELLING_S = 1.2
 """For how long after a change of work readings tell sensors apart."""
 
+MISSED = 8.0
+"""A reading that stayed the same once, and is so many standard deviations off, was not updated."""
+
 SURE = 30.0
 """By how much a sensor's log-likelihood must be behind to be given up."""
 
@@ -170,6 +173,12 @@ class PowerSeries:
         asked = bounds_s, kinds, regimes, updates.most_w, shown_s, read_w, updates.period_s
         judging = telling.any() and len(cuts_ns) <= MOST_CUTS
         looked = [(view, view.look(*asked)) for view in (self._views if judging else [self._view])]
+        best = max(looked, key=lambda each: each[0].log_likelihood)[1]
+        surprising = np.flatnonzero(np.abs(best.surprises) > MISSED).tolist()
+        missed = [own[number] for number in surprising if updates.stayed_once(own[number])]
+        if missed:
+            updates.drop(missed[0])
+            return self._settle(cuts_ns)
         scores = np.array([view.score(seen, telling) for view, seen in looked])
         likely = np.exp(scores - scores.max())
         likely /= likely.sum()

@@ -2,7 +2,8 @@
 
 A sensor shows a reading until its next update, so a change shows when that was: between the read before and the
 read that saw it. A reading that stays the same may have been updated unseen; it then counts as confirmed a period after
-the update before it, as long as it is still shown.
+the update before it, as long as it is still shown. Or there was none: of an H100's readings under work one in a hundred
+stayed for two periods. So a confirmation that what ran belies is taken back.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Updates:
         self.shown_ns: list[int] = []
         self.power_w: list[float] = []
         self.epochs: list[int] = []
+        self.confirmed: list[bool] = []
+        """Which of them confirm the reading before."""
         self.most_w = 0.0
         """The most that was ever shown."""
         self._changes_ns: list[int] = []
@@ -60,11 +63,19 @@ class Updates:
         """How many of those in an interval changed the reading."""
         return bisect_right(self._changes_ns, end_ns) - bisect_left(self._changes_ns, start_ns)
 
+    def stayed_once(self, number: int) -> bool:
+        """Whether this one confirms the reading before, and neither that one nor the next one does so."""
+        return self.confirmed[number - 1 : number + 2] == [False, True, False]
+
+    def drop(self, number: int) -> None:
+        """Take one of them back."""
+        del self.shown_ns[number], self.power_w[number], self.epochs[number], self.confirmed[number]
+
     def forget(self, before_ns: int) -> None:
         """Drop what is older, but for the two latest of them."""
         count = bisect_left(self.shown_ns, before_ns) - 2
         if count > 0:
-            del self.shown_ns[:count], self.power_w[:count], self.epochs[:count]
+            del self.shown_ns[:count], self.power_w[:count], self.epochs[:count], self.confirmed[:count]
         del self._changes_ns[: bisect_left(self._changes_ns, before_ns)]
 
     def _take(self, time_ns: int, power_w: float) -> None:
@@ -96,6 +107,7 @@ class Updates:
 
     def _add(self, shown_ns: int, power_w: float) -> None:
         self.most_w = max(self.most_w, power_w)
+        self.confirmed.append(bool(self.power_w) and (power_w, self._epoch) == (self.power_w[-1], self.epochs[-1]))
         self.shown_ns.append(shown_ns)
         self.power_w.append(power_w)
         self.epochs.append(self._epoch)
