@@ -61,6 +61,11 @@ class Edges:
         self.energy_j = array("d")
         self.epochs = array("q")
 
+    @property
+    def are_slow(self) -> bool:
+        """Whether reads take so long that few are made."""
+        return self._call_ns > SLOW_READ_NS
+
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
         if len(value) == 0:
@@ -93,7 +98,7 @@ class Edges:
         if not self._is_connected(epoch):
             self._grid.forget()
         # Few reads, and edges as wide as they: only then is a line worth its doubts.
-        if self._call_ns > SLOW_READ_NS:
+        if self.are_slow:
             if self._latch_ns is not None:
                 high_ns = min(high_ns, before_ns + self._latch_ns)
             placed = self._grid.place(low_ns, before_ns, high_ns)
