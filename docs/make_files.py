@@ -33,7 +33,8 @@ COLUMNS = {
     "cpu_energy_std_j": "its standard deviation, J",
     "prefill_energy_j": "the part of `gpu_energy_j` before the first token, J",
     "decode_energy_j": "the part from there on, J",
-    "quality": "`measured` (10 or more ticks of the counter), `interpolated` (2 to 9), `modelled`, `unavailable`",
+    "quality": "`measured` (10 or more ticks of the counter), `interpolated` (2 to 9, or by power), `modelled`,"
+    " `unavailable`",
     "method": "`counter`, `power` (reconstructed, where there is no counter) or `none`",
     "allocated": "whether others ran on the device at the same time, so that this is a share",
     "simulated": "whether the device is simulated",

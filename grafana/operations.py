@@ -74,8 +74,8 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
         .with_panel(
             stacked(
                 "Requests by quality",
-                "measured: 10 or more ticks of the counter inside the request; interpolated 2 to 9; modelled fewer; "
-                "unavailable: no joules.",
+                "measured: 10 or more ticks of the counter inside the request; interpolated 2 to 9, or by power; "
+                "modelled fewer; unavailable: no joules.",
                 [(q.requests_hz("quality"), "{{quality}}")],
                 units.RequestsPerSecond,
                 8,

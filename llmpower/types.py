@@ -22,7 +22,8 @@ from msgspec import Struct
 DeviceKind = Literal["gpu", "cpu_package", "dram"]
 
 Quality = Literal["measured", "interpolated", "modelled", "unavailable"]
-"""How a figure came about: 10 or more ticks of the energy counter inside the span, 2 to 9, fewer, or not at all."""
+"""How a figure came about: 10 or more ticks of the energy counter inside the span, 2 to 9 (or 2 readings of the power
+in longer ticks), fewer, or not at all."""
 
 Method = Literal["counter", "power", "none"]
 """Energy counter interpolated at its edges, instantaneous power integrated, or nothing to go by."""

@@ -11,6 +11,7 @@ from llmpower.attribution.readings.power import PowerSeries
 from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series, Told
 from llmpower.attribution.ticks.counter import CounterSeries
 from llmpower.attribution.ticks.habits import habits_of
+from llmpower.attribution.ticks.sensed import Sensed
 from llmpower.types import EPOCH_STATUS, Device, Field, Method, Quality
 
 RAPL_REFRESH_S = 0.001
@@ -43,7 +44,8 @@ class Timeline:
         self._expected_at: int | None = None
         refresh_s = None if device.kind == "gpu" else RAPL_REFRESH_S
         counts = self.method == "counter"
-        self._series: Series = CounterSeries(refresh_s, habits_of(device)) if counts else PowerSeries()
+        self._sensed = Sensed() if counts and device.has_power else None
+        self._series: Series = CounterSeries(refresh_s, habits_of(device), self._sensed) if counts else PowerSeries()
 
     @property
     def known_since_ns(self) -> int | None:
@@ -91,14 +93,15 @@ class Timeline:
         counts = self.method == "counter"
         taken = good & (field == Field.ENERGY) if counts else power
         # Each field is marked on its own, at its next read; a mark of a field that gives us no energy breaks nothing.
-        breaks = (status == EPOCH_STATUS) & ((field == Field.ENERGY) == counts)
-        start = 0
-        for end in (*np.flatnonzero(breaks).tolist(), len(status)):
-            part = np.flatnonzero(taken[start:end]) + start
-            self._series.extend(before_ns[part], after_ns[part], value[part] / 1e6)
-            if end < len(status):
-                self._series.break_epoch()
-            start = end
+        for series, own in ((self._series, taken), *(((self._sensed, power),) if self._sensed else ())):
+            breaks = (status == EPOCH_STATUS) & ((field == Field.ENERGY) == (counts and series is self._series))
+            start = 0
+            for end in (*np.flatnonzero(breaks).tolist(), len(status)):
+                part = np.flatnonzero(own[start:end]) + start
+                series.extend(before_ns[part], after_ns[part], value[part] / 1e6)
+                if end < len(status):
+                    series.break_epoch()
+                start = end
         if taken.any():
             self._series.forget(int(after_ns[taken][-1]) - self._hold_ns)
 
@@ -120,8 +123,10 @@ class Timeline:
         return self._series.told(start_ns, end_ns)
 
     def quality(self, start_ns: int, end_ns: int) -> Quality:
-        """What a figure for this interval rests on; integrated power is never called measured."""
+        """What a figure for this interval rests on; what rests on power is never called measured."""
         ticks = self._series.ticks_between(start_ns, end_ns)
         if ticks >= MEASURED_TICKS and self.method == "counter":
             return "measured"
+        if self._sensed:
+            ticks = max(ticks, self._sensed.ticks_between(start_ns, end_ns))
         return "interpolated" if ticks >= INTERPOLATED_TICKS else "modelled"

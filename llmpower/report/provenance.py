@@ -30,7 +30,8 @@ GAIN = (
     " cards, and no driver shows it. State ±5 % beside absolute figures; comparisons on one card do not suffer from it."
 )
 QUALITY = (
-    "measured: 10 or more ticks of the energy counter inside the request; interpolated: 2 to 9; modelled: fewer."
+    "measured: 10 or more ticks of the energy counter inside the request; interpolated: 2 to 9, or 2 readings of the"
+    " power in longer ones; modelled: fewer."
     " allocated: the request shared its card with others, and its joules are its share by rule."
 )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from llmpower.attribution import Joules, Ledger, Timeline
-from llmpower.types import Device, Span
+from llmpower.types import Device, Field, Span
 
 ROOT = Path(__file__).parents[2]
 STEP_NS, SETTLE_DELAY_NS = 50_000_000, 500_000_000
@@ -21,14 +21,29 @@ STEP_NS, SETTLE_DELAY_NS = 50_000_000, 500_000_000
 BY_COUNTER_J = {"0.02": 19.24, "0.05": 44.39, "0.1": 88.74, "0.3": 248.9, "1": 786.4}
 """Mean of one unit, by the counter from before the first to after the last, less the rests (benchmarks/results)."""
 
+START_S = 4.0
+"""For so long each recording begins with nothing but rest."""
+
 H100 = Device("GPU-h100", 0, "NVIDIA H100 80GB HBM3", "gpu", False, True, True, "580.159.04", 0.1, 0.1)
 
 
-def settled(seconds: str, device: Device = H100) -> list[Joules]:
-    """Settle the reads of one kind of work as they came."""
+def settled(seconds: str, device: Device = H100, *, turn_s: float | None = None) -> list[Joules]:
+    """Settle the reads of one kind of work as they came.
+
+    Args:
+        seconds: how long a unit of it lasts.
+        device: the card.
+        turn_s: leave out all reads of the counter but two in so many seconds, as if the card had to wait for others.
+    """
     with np.load(ROOT / "examples" / "h100-reads.npz") as kept:
         samples, units_ns = kept[f"samples_{seconds}"], kept[f"units_{seconds}"]
     samples = samples[np.argsort(samples["after_ns"], kind="stable")]
+    if turn_s is not None:
+        reads = np.flatnonzero(samples["field"] == Field.ENERGY)
+        since_s = (samples["after_ns"] - samples["after_ns"][0]) / 1e9
+        turns = np.floor(since_s[reads] / turn_s)
+        kept_too = (since_s[reads] < START_S) | (np.arange(len(reads)) - np.searchsorted(turns, turns) < 2)
+        samples = np.delete(samples, reads[~kept_too])
     timeline = Timeline(device, 600.0)
     ledger = Ledger({device.uuid: timeline}, 600.0)
     found: list[Joules] = []
@@ -44,6 +59,8 @@ def settled(seconds: str, device: Device = H100) -> list[Joules]:
             ledger.add(Span(str(ended), "m", (device.uuid,), span_ns[0], first_ns, span_ns[1], 1, 1, 1, "h", 1))
             ended += 1
         new = samples[(samples["after_ns"] > now_ns - STEP_NS) & (samples["after_ns"] <= now_ns)]
+        if turn_s is not None:
+            timeline.expect(Field.ENERGY, 1 / turn_s)
         timeline.extend(*(new[name] for name in ("before_ns", "after_ns", "value", "status", "field")))
         found += ledger.settle(now_ns - SETTLE_DELAY_NS)
     return found
@@ -60,6 +77,17 @@ def test_equal_work_costs_what_the_counter_says_and_strays_as_is_stated(seconds:
     assert np.mean(np.abs(energy_j - energy_j.mean()) < 1.96 * std_j) >= 0.9
     # Of 20 ms, a fifth of the counter's period, the deviation that is stated is twice the real one.
     assert energy_j.std() < (0.15 if seconds == "0.02" else 0.08) * energy_j.mean()
+
+
+@pytest.mark.parametrize(("seconds", "rel"), [("0.3", 0.06), ("1", 0.02)])
+@pytest.mark.parametrize("turn_s", [1.0, 2.5])
+def test_power_says_what_few_reads_of_the_counter_do_not(seconds: str, rel: float, turn_s: float) -> None:
+    joules = settled(seconds, turn_s=turn_s)
+    energy_j = np.array([each.gpu_energy_j for each in joules], np.float64)
+    std_j = np.array([each.gpu_energy_std_j for each in joules], np.float64)
+    off_j = energy_j - BY_COUNTER_J[seconds]
+    assert np.sqrt(np.mean(off_j**2)) < rel * BY_COUNTER_J[seconds]
+    assert np.mean(np.abs(off_j) < 2 * std_j) >= 0.9
 
 
 def test_a_reading_that_was_not_updated_is_not_taken_for_one_that_stayed_the_same() -> None:

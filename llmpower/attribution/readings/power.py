@@ -78,6 +78,10 @@ class PowerSeries:
         """The next read has no connection to the latest one."""
         self._updates.break_epoch()
 
+    def start_over(self) -> None:
+        """Settle anew from the next cuts on: what ran before them is not known."""
+        self._settled, self._history = None, History()
+
     def floor_ns(self, time_ns: int) -> int | None:
         """The latest moment at or before ``time_ns`` that a reading covers, and that no later one will."""
         shown_ns = self._updates.shown_ns

@@ -2,12 +2,14 @@
 
 What happened between two edges (:mod:`~llmpower.attribution.ticks.edges`) is known in total only. Where a cut (a span's
 boundary) falls between them, the total is divided among the pieces by :mod:`~llmpower.attribution.ticks.division`, from
-what the device drew in other ticks (:mod:`~llmpower.attribution.ticks.memory`).
+what the device drew in other ticks (:mod:`~llmpower.attribution.ticks.memory`), or, where a tick is long, from what its
+power sensor showed within it (:mod:`~llmpower.attribution.ticks.sensed`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -16,11 +18,18 @@ from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime
 from llmpower.attribution.ticks.division import divide
 from llmpower.attribution.ticks.edges import Edges
 from llmpower.attribution.ticks.habits import EXACT, Habits
-from llmpower.attribution.ticks.memory import Memory
+from llmpower.attribution.ticks.memory import IDLE_MEMORY, Memory
+from llmpower.attribution.ticks.sensed import Sensed, Tick
 from llmpower.attribution.ticks.tick import Piece, Shown
 
 LEVELS = 3
 """How many whole ticks on either side give the level of what goes on there."""
+
+LONG_S = 0.15
+"""Slowly read ticks that last longer have lost an update at least: the power sensor may tell how they are divided."""
+
+MOST_CUTS_HZ = 200
+"""Where work begins and ends more often, a sensor that is updated ten times a second tells little, and costs much."""
 
 
 class _Asked(NamedTuple):
@@ -50,12 +59,14 @@ class CounterSeries:
     Args:
         max_age_s: how old a freshly read value can be at most, where that is known.
         habits: how the counter takes power to have come.
+        sensed: what the device's power sensor shows, where it has one.
     """
 
-    def __init__(self, max_age_s: float | None = None, habits: Habits = EXACT) -> None:
+    def __init__(self, max_age_s: float | None = None, habits: Habits = EXACT, sensed: Sensed | None = None) -> None:
         self._edges = Edges(max_age_s, habits.latch_s)
         self._lag_ns, self._timing_s = round(habits.lag_s * 1e9), habits.timing_s
         self._memory = Memory(self._edges)
+        self._sensed = sensed
 
     @property
     def known_since_ns(self) -> int | None:
@@ -69,27 +80,36 @@ class CounterSeries:
 
     @property
     def idle_w(self) -> float | None:
-        """Mean power of the latest wholly idle ticks."""
-        return self._memory.idle_w
+        """Mean power of the latest wholly idle ticks; where ticks are long, of the latest idle time within them."""
+        latest = range(len(self._edges.middle_ns) - 1)[-IDLE_MEMORY:]
+        seen_w = self._sensed.idle_w if self._sensed and any(map(self._is_long, latest)) else None
+        return self._memory.idle_w if seen_w is None else seen_w
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
         self._edges.extend(before_ns - self._lag_ns, after_ns - self._lag_ns, value)
+        if self._sensed:
+            self._sensed.wanted = self._edges.are_slow
 
     def break_epoch(self) -> None:
         """The next edge has no connection to the latest one."""
         self._edges.break_epoch()
 
     def floor_ns(self, time_ns: int) -> int | None:
-        """The latest edge at or before ``time_ns``."""
-        edge = self._edges.latest(time_ns)
-        return self._edges.middle_ns[edge] if edge >= 0 else None
+        """The latest edge at or before ``time_ns``, and where reads are slow, up to which power is known too."""
+        edges = self._edges
+        if self._sensed and edges.are_slow and edges.middle_ns:
+            time_ns = self._sensed.floor_ns(time_ns, edges.middle_ns[-1])
+        edge = edges.latest(time_ns)
+        return edges.middle_ns[edge] if edge >= 0 else None
 
     def readings(
         self, cuts_ns: Sequence[int], regimes: Sequence[Regime], until_ns: int | None = None
     ) -> list[Reading | None]:
         """Energy up to each cut: at an edge the counter's own value, between edges the tick's total divided."""
         asked = _Asked(cuts_ns, regimes, until_ns or 0)
+        if self._sensed and self._edges.are_slow:
+            self._look(self._sensed, asked)
         found: list[Reading | None] = []
         while len(found) < len(cuts_ns):
             tick = self._edges.latest(cuts_ns[len(found)])
@@ -112,6 +132,22 @@ class CounterSeries:
         """Drop edges older than ``before_ns``, all but three of them: the tick it lies in and the two before."""
         self._edges.forget(before_ns)
 
+    def _is_long(self, tick: int) -> bool:
+        """Whether a tick is to be divided by what the power sensor showed in it."""
+        edges = self._edges
+        is_slow = edges.are_slow and edges.is_tick(tick)
+        return is_slow and edges.middle_ns[tick + 1] - edges.middle_ns[tick] > LONG_S * 1e9
+
+    def _look(self, sensed: Sensed, asked: _Asked) -> None:
+        """See what power did in the long ticks that cuts divide, as far as they lie between the first and the last."""
+        middle_ns, cuts_ns = self._edges.middle_ns, asked.cuts_ns
+        ends_ns: list[int] = []
+        for tick, cut_ns in {self._edges.latest(cut_ns): cut_ns for cut_ns in cuts_ns}.items():
+            if self._is_long(tick) and cuts_ns[0] <= middle_ns[tick] < cut_ns and middle_ns[tick + 1] <= cuts_ns[-1]:
+                ends_ns += middle_ns[tick : tick + 2]
+        if ends_ns and len(cuts_ns) <= MOST_CUTS_HZ * (cuts_ns[-1] - cuts_ns[0]) / 1e9:
+            sensed.look(cuts_ns, asked.regimes, asked.until_ns, ends_ns)
+
     def _within(self, tick: int, asked: _Asked, first: int, end: int) -> list[Reading | None]:
         """Readings of the cuts ``first`` to ``end``, which all lie in the tick that begins at edge ``tick``."""
         edges = self._edges
@@ -130,14 +166,22 @@ class CounterSeries:
             around = self._memory.around(tick)
             bounds_ns = [start_ns, *cuts_ns[first:end], edges.middle_ns[tick + 1]]
             pieces = self._pieces(tick, asked, first, bounds_ns)
-            division = divide(pieces, total_j, around)
-            self._memory.judge(division)
+            look = None
+            if self._sensed and self._is_long(tick):
+                std_j = sqrt(edges.var_j2(tick) + edges.var_j2(tick + 1))
+                whole = Tick((bounds_ns[-1] - start_ns) / 1e9, total_j, std_j, around.smoothness)
+                look = self._sensed.within(whole, bounds_ns, pieces)
+            if look:
+                division = divide(look.pieces, total_j, around._replace(elsewhere=0.0))
+            else:
+                division = divide(pieces, total_j, around)
+                self._memory.judge(division)
             energies_j = [0.0, *(each.energy_j for each in division.used)]
             powers_w = [(energies_j[i + 1] - energies_j[i]) / piece.duration_s for i, piece in enumerate(pieces)]
             begun_ns, ending_ns = edges.reach_ns(tick)[1], edges.reach_ns(tick + 1)[0]
             for number, each in enumerate(division.used[:-1]):
                 cut_ns, before_w, after_w = cuts_ns[first + number], powers_w[number], powers_w[number + 1]
-                beyond_j2 = ((before_w - after_w) * self._timing_s) ** 2
+                beyond_j2 = ((before_w - after_w) * self._timing_s) ** 2 + (look.cuts_j2[number] if look else 0.0)
                 if cut_ns < begun_ns:
                     beyond_j2 += edges.beyond_j2(tick, cut_ns, (around.before_w, after_w))
                 if cut_ns > ending_ns:

@@ -1,0 +1,143 @@
+"""A counter whose reads are slow, and so few that requests of any length lie between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from devices import SECOND, energy_at, make_device, make_span
+from numpy.typing import NDArray
+
+from llmpower.attribution import Joules, Ledger, Timeline
+from llmpower.types import Field
+
+END_S, GRID_S = 120.0, 0.005
+IDLE_W = 70.0
+STEP_NS, SETTLE_DELAY_NS = SECOND // 4, SECOND // 2
+
+
+class Load:
+    """Requests whose power differs by chance, idle time between them, and what a card tells of both."""
+
+    def __init__(self) -> None:
+        chance = np.random.default_rng(7)
+        self.spans_s: list[tuple[float, float]] = []
+        watts = np.full(round(END_S / GRID_S), IDLE_W)
+        now_s = 3.0
+        while now_s < END_S - 12:
+            start_s, now_s = now_s, now_s + chance.uniform(0.4, 2.0)
+            watts[round(start_s / GRID_S) : round(now_s / GRID_S)] = chance.uniform(200, 600)
+            self.spans_s.append((round(start_s / GRID_S) * GRID_S, round(now_s / GRID_S) * GRID_S))
+            now_s += chance.uniform(0.3, 1.5)
+        watts *= chance.normal(1, 0.02, len(watts))
+        self._used_j = np.concatenate(([0.0], np.cumsum(watts * GRID_S)))
+
+    def energy_j(self, time_s: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Since time zero."""
+        return np.asarray(np.interp(time_s, np.arange(len(self._used_j)) * GRID_S, self._used_j))
+
+    def counter_j(self, time_s: float) -> float:
+        """What the counter shows, which moves every 100 ms."""
+        return float(self.energy_j(np.floor(time_s / 0.1) * 0.1))
+
+    def sensed_w(self, time_s: float) -> float:
+        """What the power sensor shows: the mean of 25 ms before its latest update."""
+        held_s = np.floor(time_s / 0.1 + 0.37) * 0.1 - 0.037
+        return float((self.energy_j(held_s) - self.energy_j(held_s - 0.025)) / 0.025)
+
+
+@pytest.fixture(scope="module")
+def load() -> Load:
+    return Load()
+
+
+def settled(
+    load: Load, *, power: Callable[[float], bool], read_s: float = 0.003, every_s: float = 5.0
+) -> tuple[list[Joules], Timeline]:
+    """Settle the requests as they come; ``power`` says when the sensor answers."""
+    device = make_device()
+    timeline = Timeline(device, 600.0)
+    ledger = Ledger({device.uuid: timeline}, 600.0)
+    found: list[Joules] = []
+    begun = ended = 0
+    for now_ns in range(STEP_NS, round(END_S * SECOND), STEP_NS):
+        while begun < len(load.spans_s) and load.spans_s[begun][0] * SECOND <= now_ns:
+            ledger.begin(str(begun), round(load.spans_s[begun][0] * SECOND))
+            begun += 1
+        while ended < len(load.spans_s) and load.spans_s[ended][1] * SECOND <= now_ns:
+            start_s, end_s = load.spans_s[ended]
+            ledger.add(make_span(str(ended), round(start_s * SECOND), round(end_s * SECOND)))
+            ended += 1
+        reads = []
+        for read_at_s in np.arange(now_ns - STEP_NS, now_ns, SECOND // 100) / SECOND:
+            # Whole updates are looked for during the first three seconds, and for half a second of every turn.
+            if read_at_s < 3 or read_at_s % every_s < 0.5:
+                value = load.counter_j(read_at_s + read_s / 2)
+                reads.append((read_at_s, read_at_s + read_s, value, 0, Field.ENERGY))
+            status = 0 if power(read_at_s) else 1
+            reads.append((read_at_s, read_at_s + 5e-6, load.sensed_w(read_at_s), status, Field.POWER_INSTANT))
+        before_s, after_s, values, statuses, fields = (np.array(column) for column in zip(*reads, strict=True))
+        before_ns, after_ns = (before_s * SECOND).astype(np.int64), (after_s * SECOND).astype(np.int64)
+        timeline.expect(Field.ENERGY, 1 / every_s)
+        timeline.extend(
+            before_ns,
+            after_ns,
+            (values * 1e6).astype(np.int64),
+            statuses.astype(np.int32),
+            fields.astype(np.uint8),
+        )
+        found += ledger.settle(now_ns - SETTLE_DELAY_NS)
+    return sorted(found, key=lambda each: int(each.span.span_id)), timeline
+
+
+def errors(load: Load, joules: list[Joules]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each request: relative, and in the deviations that were stated."""
+    true_j = np.array([float(np.diff(load.energy_j(np.array(span_s)))[0]) for span_s in load.spans_s])
+    energy_j = np.array([each.gpu_energy_j for each in joules], np.float64)
+    std_j = np.array([each.gpu_energy_std_j for each in joules], np.float64)
+    return energy_j / true_j - 1, (energy_j - true_j) / std_j
+
+
+def rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def test_requests_within_one_tick_are_told_apart_by_the_power(load: Load) -> None:
+    joules, timeline = settled(load, power=lambda _: True)
+    assert len(joules) == len(load.spans_s)
+    relative, deviations = errors(load, joules)
+    assert rms(relative) < 0.03
+    assert np.mean(np.abs(deviations) < 2) >= 0.9
+    assert {each.quality for each in joules} <= {"interpolated", "measured"}
+    assert timeline.idle_w == pytest.approx(IDLE_W, rel=0.02)
+
+
+def test_without_power_they_are_not_and_their_deviation_says_so(load: Load) -> None:
+    joules, _ = settled(load, power=lambda _: False)
+    assert len(joules) == len(load.spans_s)
+    relative, deviations = errors(load, joules)
+    assert rms(relative) > 0.15
+    assert np.mean(np.abs(deviations) < 2) >= 0.7
+
+
+def test_a_sensor_that_falls_silent_holds_nothing_up(load: Load) -> None:
+    joules, _ = settled(load, power=lambda time_s: not 40 < time_s < 80)
+    assert len(joules) == len(load.spans_s)
+    relative, deviations = errors(load, joules)
+    assert np.mean(np.abs(deviations) < 2) >= 0.8
+    seen = np.array([end_s < 35 or start_s > 90 for start_s, end_s in load.spans_s])
+    assert rms(relative[seen]) < 0.03 < rms(relative[~seen])
+
+
+def test_a_counter_that_is_read_at_once_needs_no_power(load: Load) -> None:
+    with_power, _ = settled(load, power=lambda _: True, read_s=2e-5)
+    without, _ = settled(load, power=lambda _: False, read_s=2e-5)
+    assert with_power == without
+
+
+def test_a_moment_in_a_long_tick_can_be_asked_for(load: Load) -> None:
+    _, timeline = settled(load, power=lambda _: True)
+    reading = energy_at(timeline, 102 * SECOND)  # between two turns, and nothing is said of what ran
+    assert reading is not None
+    assert float(load.energy_j(100.0)) < reading.energy_j < float(load.energy_j(106.0))
