@@ -19,6 +19,7 @@ SECTIONS = (
     measuring.scrape,
     measuring.startup,
     measuring.overhead,
+    measuring.slow_counter,
     planning.fitting,
     planning.fleet,
     planning.campaign,

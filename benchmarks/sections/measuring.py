@@ -66,6 +66,32 @@ def scrape(found: dict[str, Any]) -> str:
     )
 
 
+def slow_counter(found: dict[str, Any]) -> str:
+    """Requests on cards with slow counters, with and without power sensors."""
+    names = {"without": "counter alone", "with": "counter and power"}
+    rows = [
+        (
+            f"{row['share']:g}, {row['reads_hz']:.1f} reads a second: {names[name]}",
+            *(f"{percent(of['rms'])} % ({percent(of['within_two_deviations'], 0)} %)" for of in row[name]["spans"]),
+            f"{percent(row[name]['cpu'])} %",
+        )
+        for row in found["rows"]
+        for name in names
+    ]
+    spans = found["rows"][0]["with"]["spans"]
+    lengths = [f"{of['from_s']:g} to {of['to_s']:g} s ({of['requests']})" for of in spans[:-1]]
+    lengths.append(f"longer ({spans[-1]['requests']})")
+    return section(
+        "Cards whose counters are slow to read",
+        "benchmarks/slow_counter.py",
+        f"{found['gpus']} simulated cards whose calls take as long as a real H100's, under one `--max-read-share`; no"
+        " two requests draw the same. How far they were off, by how long they lasted (and how many there were): root"
+        " mean square of the relative error, and how many were within two of their stated deviations. The same reads"
+        " are settled twice.",
+        table(("max-read-share", *lengths, "settling: of a processor"), rows),
+    )
+
+
 def startup(found: dict[str, Any]) -> str:
     """Time until a command is done."""
     rows = [
