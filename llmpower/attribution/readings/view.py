@@ -129,10 +129,12 @@ class View:
     def _known(self, regime: Regime, most_w: float, period_s: float) -> tuple[float, float, float, float, float]:
         """μ, V, S², θ and F² of a regime."""
         level = self._levels.get(regime)
-        if level is None:
+        # Of kinds that have only been seen together, one after another, each is less certain than the one before.
+        if level is None or level.std_w > UNSEEN_STD * most_w:
             return UNSEEN * most_w, (UNSEEN_STD * most_w) ** 2, (UNSTEADY * most_w) ** 2, FIRST_S, 0.0
         rough = self._roughness.get(regime) or Roughness()
-        lasts_s, slow_w2, fast_w2 = rough.course(self.sensor, period_s, level.flicker_w**2)
+        flicker_w2 = min(level.flicker_w, UNSEEN_STD * most_w) ** 2
+        lasts_s, slow_w2, fast_w2 = rough.course(self.sensor, period_s, flicker_w2)
         return level.power_w, level.std_w**2, slow_w2, lasts_s, fast_w2
 
     def _rough(self, regime: Regime) -> Roughness:

@@ -96,6 +96,8 @@ class Grid:
             passed = round((middle_ns - line.start_ns) / line.period_ns)
             if line.std_ns(passed) > NARROW * line.period_ns:
                 self._edges.clear()  # how often the counter has moved since is no longer sure
+            elif passed < 1:
+                return  # it moved off its grid: two edges at one moment say nothing of the line
             else:
                 number = self._edges[-1][2] + passed
         self._edges.append((low_ns, high_ns, number))

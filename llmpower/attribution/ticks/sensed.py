@@ -21,7 +21,7 @@ from llmpower.attribution.ticks.tick import Level, Piece, prior_j2
 KEPT_NS = 60_000_000_000
 """How far back reads of power are kept: a tick is looked at when it has ended."""
 
-VAGUE = 0.3
+VAGUE = 0.2
 """Relative deviation beyond which the sensor tells nothing of a piece."""
 
 CONTRADICTS = 0.25

@@ -102,6 +102,25 @@ def test_work_of_a_kind_that_was_never_seen_is_as_unsure_as_it_is() -> None:
     assert std_j[0] > 0.1 * 0.01 * IDLE_W
 
 
+def test_kinds_of_work_that_were_never_seen_alone_are_known_no_worse_than_unseen_ones() -> None:
+    # As a server's queue grows each number of requests is a kind of its own, of which one reading shows the beginning
+    # beside the kind before it, and the next one its end beside the kind after it.
+    moments_s = np.arange(2.0, 14.0, 0.1) - 0.02
+    powers_w = [IDLE_W, *np.linspace(200, 400, len(moments_s))]
+    series = PowerSeries()
+    read(series, show(Sensor(0.025, 0.025), [0.0, *moments_s], powers_w, 16.0), 0.0, 16.0)
+    kinds = [IDLE, *(Regime("busy", (f"m {number}",)) for number in range(len(moments_s) - 1))]
+    cuts_ns = [SECOND, *(moments_s * SECOND).astype(np.int64).tolist()]
+    for first in range(0, len(cuts_ns) - 5, 5):
+        readings = series.readings(cuts_ns[first : first + 6], kinds[first : first + 5])
+        known = [reading for reading in readings if reading is not None]
+        assert len(known) == 6
+        for start, end, start_ns, end_ns in zip(known, known[1:], cuts_ns[first:], cuts_ns[first + 1 :], strict=False):
+            # While the sensor's window and lag are not known yet much is possible.
+            most_w = 800.0 if start_ns > 4 * SECOND else 2000.0
+            assert 0 <= end.energy_j - start.energy_j < most_w * (end_ns - start_ns) / SECOND
+
+
 def test_nothing_bridges_a_hole_and_the_integral_begins_anew() -> None:
     series = PowerSeries()
     read(series, lambda _: 100.0, 0.0, 2.0)

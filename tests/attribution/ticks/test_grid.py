@@ -56,6 +56,14 @@ def test_nothing_is_told_before_enough_edges_nor_long_after_the_last() -> None:
     assert at_first().place(before_ns - 100 * MS, before_ns, before_ns + MS) is None
 
 
+@pytest.mark.parametrize("late_ms", [10, 30, 45])
+def test_a_move_beside_the_grid_is_no_edge_of_it(late_ms: int) -> None:
+    grid = at_first()
+    middle_ns = moment_ns(FEWEST - 1) + late_ms * MS
+    grid.learn(middle_ns - 4 * MS, middle_ns + 4 * MS)
+    assert grid.period_ns == pytest.approx(PERIOD_NS, rel=0.02)
+
+
 def test_edges_on_no_line_tell_none() -> None:
     grid = Grid()
     for number in range(4 * FEWEST):
