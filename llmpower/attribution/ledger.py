@@ -149,7 +149,9 @@ class Ledger:
 
     def _settle_device(self, uuid: str, timeline: Timeline, target_ns: int, *, stalled: bool) -> None:
         """Move the device's watermark to the latest moment up to ``target_ns`` that can be booked for good."""
-        if not stalled:
+        known_ns = timeline.known_until_ns
+        # What lies between two moments that the device has shown is settled as a whole, also while it shows no others.
+        if not stalled or (known_ns is not None and target_ns <= known_ns):
             floor_ns = timeline.floor_ns(target_ns)
             if floor_ns is None:
                 return

@@ -232,3 +232,15 @@ def test_contiguous_spans_sum_to_the_counters_delta(cuts: list[int]) -> None:
     assert sum(joules.gpu_energy_j or 0 for joules in done) + idle_j == pytest.approx(delta_j, abs=1e-6)
     assert all(joules.gpu_energy_j is not None and joules.gpu_energy_j >= 0 for joules in done)
     assert not any(joules.allocated for joules in done)
+
+
+def test_a_tick_is_settled_as_a_whole_also_while_the_device_shows_nothing_new() -> None:
+    timeline = Timeline(make_device())
+    ledger = Ledger({"GPU-0": timeline})
+    feed_counter(timeline, lambda t: 100 * t, 0, 5)
+    feed_counter(timeline, lambda t: 100 * t, 8, 12)
+    ledger.begin("open", 6_500_000_000)
+    ledger.settle(20 * SECOND)
+    watermark_ns = ledger.watermark_ns["GPU-0"]
+    assert watermark_ns == timeline.floor_ns(6_500_000_000)
+    assert watermark_ns < 5 * SECOND
