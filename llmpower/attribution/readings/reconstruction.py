@@ -33,6 +33,9 @@ Integers = NDArray[np.int64]
 READ_STD, LEAST_STD_W = 0.001, 0.05
 """How uncertain a reading is by itself: relative, and at least."""
 
+EXACT = 1e-11
+"""Relative to the greatest variance: readings are not taken to be surer than arithmetic is."""
+
 TIMED_STD_S = 0.005
 """How uncertain the moment of an update is: reads are 10 ms apart, and errors of updates in a row are alike."""
 
@@ -87,7 +90,8 @@ def reconstruct(
     power_w = known.mean_w
     for _ in range(2):  # steps within work of one kind show in the first answer only
         r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (rates @ power_w * TIMED_STD_S) ** 2
-        root = np.linalg.cholesky(foretold_w2 + np.diag(r))
+        # A card that once showed megawatts may draw anything; against that a reading is exact to no more than doubles.
+        root = np.linalg.cholesky(foretold_w2 + np.diag(r + EXACT * foretold_w2.max()))
         surprises = np.linalg.solve(root, read_w - h @ known.mean_w)
         half = np.linalg.solve(root, ch.T)
         power_w = np.maximum(known.mean_w + half.T @ surprises, 0.0)

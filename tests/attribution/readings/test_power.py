@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llmpower.attribution.readings.power import PowerSeries
+from llmpower.attribution.readings.reconstruction import Known, reconstruct
 from llmpower.attribution.readings.roughness import Roughness
 from llmpower.attribution.readings.sensor import Sensor
 from llmpower.attribution.readings.updates import Updates
@@ -119,6 +120,14 @@ def test_kinds_of_work_that_were_never_seen_alone_are_known_no_worse_than_unseen
             # While the sensor's window and lag are not known yet much is possible.
             most_w = 800.0 if start_ns > 4 * SECOND else 2000.0
             assert 0 <= end.energy_j - start.energy_j < most_w * (end_ns - start_ns) / SECOND
+
+
+def test_a_card_that_once_showed_megawatts_is_no_end() -> None:
+    bounds_s, shown_s = np.linspace(0.0, 3.0, 121), np.arange(0.1, 3.0, 0.02)
+    known = Known(*(np.full(120, each) for each in (3e6, 4e12, 1e12, 5.0, 0.0)))
+    seen = reconstruct(Sensor(1.0, 0.005), bounds_s, np.zeros(120, np.int64), known, shown_s, np.zeros(len(shown_s)))
+    assert np.isfinite(seen.power_w).all()
+    assert np.abs(seen.power_w[10:-10]).max() < 1e6
 
 
 def test_nothing_bridges_a_hole_and_the_integral_begins_anew() -> None:
