@@ -18,7 +18,7 @@ from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime
 from llmpower.attribution.ticks.division import divide
 from llmpower.attribution.ticks.edges import Edges
 from llmpower.attribution.ticks.habits import EXACT, Habits
-from llmpower.attribution.ticks.memory import IDLE_MEMORY, Memory
+from llmpower.attribution.ticks.memory import Memory
 from llmpower.attribution.ticks.sensed import Sensed, Tick
 from llmpower.attribution.ticks.tick import Piece, Shown
 
@@ -29,7 +29,7 @@ LONG_S = 0.15
 """Slowly read ticks that last longer have lost an update at least: the power sensor may tell how they are divided."""
 
 MOST_CUTS_HZ = 200
-"""Where work begins and ends more often, a sensor that is updated ten times a second tells little, and costs much."""
+"""Where work changes more often, a sensor that is updated ten times a second tells little, and costs much."""
 
 
 class _Asked(NamedTuple):
@@ -80,10 +80,8 @@ class CounterSeries:
 
     @property
     def idle_w(self) -> float | None:
-        """Mean power of the latest wholly idle ticks; where ticks are long, of the latest idle time within them."""
-        latest = range(len(self._edges.middle_ns) - 1)[-IDLE_MEMORY:]
-        seen_w = self._sensed.idle_w if self._sensed and any(map(self._is_long, latest)) else None
-        return self._memory.idle_w if seen_w is None else seen_w
+        """Mean power of the latest wholly idle ticks, and of idle time that was seen within others."""
+        return self._memory.idle_w
 
     def extend(self, before_ns: Nanoseconds, after_ns: Nanoseconds, value: Values) -> None:
         """Find the edges among new reads; ``value`` in joules, shapes (n,)."""
@@ -131,6 +129,8 @@ class CounterSeries:
     def forget(self, before_ns: int) -> None:
         """Drop edges older than ``before_ns``, all but three of them: the tick it lies in and the two before."""
         self._edges.forget(before_ns)
+        if self._sensed:
+            self._sensed.forget(before_ns)
 
     def _is_long(self, tick: int) -> bool:
         """Whether a tick is to be divided by what the power sensor showed in it."""
@@ -173,6 +173,7 @@ class CounterSeries:
                 look = self._sensed.within(whole, bounds_ns, pieces)
             if look:
                 division = divide(look.pieces, total_j, around._replace(elsewhere=0.0))
+                self._memory.see(look)
             else:
                 division = divide(pieces, total_j, around)
                 self._memory.judge(division)

@@ -12,11 +12,18 @@ from llmpower.attribution.series import IDLE, Regime
 from llmpower.attribution.ticks.division import Division
 from llmpower.attribution.ticks.edges import Edges
 from llmpower.attribution.ticks.experience import Levels
+from llmpower.attribution.ticks.sensed import Look
 from llmpower.attribution.ticks.steadiness import APART, Steadiness
 from llmpower.attribution.ticks.tick import Around, Level, Shown
 
 IDLE_MEMORY = 8
-"""How many of the latest wholly idle ticks give the idle level."""
+"""How many of the latest wholly idle ticks, or idle times within others, give the idle level."""
+
+IDLE_S = 0.2
+"""Idle time within a tick that is shorter tells nothing of the idle level."""
+
+IDLE_STD = 0.01
+"""Relative deviation of one idle tick from the next, about; what their edges leave open comes on top."""
 
 LEAST = 0.5
 """A device draws at least this much of what it drew in the least of those ticks, whatever runs on it."""
@@ -48,12 +55,13 @@ class Memory:
         self._steadiness = {True: Steadiness(white=True), False: Steadiness()}  # of idle time, and of work
         self._whole: list[_Whole] = []  # the latest ticks without a break in which one thing ran
         self.idle: list[Shown] = []
-        """The latest wholly idle ticks."""
+        """The latest wholly idle ticks, and idle times that were seen within others."""
 
     @property
     def idle_w(self) -> float | None:
-        """Mean power of the latest wholly idle ticks."""
-        return fmean(each.power_w for each in self.idle) if self.idle else None
+        """Mean power of these, the surer counting for more."""
+        weights = [1 / ((IDLE_STD * each.power_w) ** 2 + each.timing_w**2 + 1e-12) for each in self.idle]
+        return fmean([each.power_w for each in self.idle], weights) if weights else None
 
     def around(self, tick: int) -> Around:
         """What is known beside the pieces of a tick."""
@@ -108,6 +116,12 @@ class Memory:
         """Take how well a tick's total was foretold."""
         self._steadiness[False].judge(division)
 
+    def see(self, look: Look) -> None:
+        """Take idle time that was seen within a tick."""
+        for piece, seen in zip(look.pieces, look.seen, strict=True):
+            if seen and piece.level and piece.regime == IDLE and piece.duration_s >= IDLE_S:
+                self._remember_idle(Shown(piece.level.power_w, piece.level.std_w, piece.duration_s))
+
     def learn(self, cuts_ns: Sequence[int], regimes: Sequence[Regime]) -> None:
         """Take what ticks between the first cut and the last have shown."""
         edges = self._edges
@@ -143,7 +157,7 @@ class Memory:
         self._whole = [*self._whole[-2:], tick]
         idle = tick.regime == IDLE
         if idle:
-            self.idle = [*self.idle[1 - IDLE_MEMORY :], tick.shown]
+            self._remember_idle(tick.shown)
         back = 2 if idle else 1
         if len(self._whole) > back:
             earlier = self._whole[-1 - back]
@@ -151,3 +165,6 @@ class Memory:
             shared_w2 = 0.0 if idle else 2 * earlier.end_timing_w**2
             timing_w2 = earlier.shown.timing_w**2 + tick.shown.timing_w**2 + shared_w2
             self._steadiness[idle].learn(earlier.shown, tick.shown, timing_w2)
+
+    def _remember_idle(self, shown: Shown) -> None:
+        self.idle = [*self.idle[1 - IDLE_MEMORY :], shown]

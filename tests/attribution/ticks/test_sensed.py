@@ -52,15 +52,29 @@ def load() -> Load:
     return Load()
 
 
+Sensor = Callable[[float, float], float | None]
+"""What a sensor answers at a time at which it should answer so much; ``None`` where it fails to."""
+
+
+def sound(_: float, power_w: float) -> float:
+    return power_w
+
+
+def dead(_time_s: float, _power_w: float) -> None:
+    return None
+
+
 def settled(
-    load: Load, *, power: Callable[[float], bool], read_s: float = 0.003, every_s: float = 5.0
+    load: Load, sensor: Sensor = sound, *, read_s: float = 0.003, every_s: float = 5.0, open_until_s: float = 0.0
 ) -> tuple[list[Joules], Timeline]:
-    """Settle the requests as they come; ``power`` says when the sensor answers."""
+    """Settle the requests as they come, or some of them when a request that was open beside them is cancelled."""
     device = make_device()
     timeline = Timeline(device, 600.0)
     ledger = Ledger({device.uuid: timeline}, 600.0)
     found: list[Joules] = []
     begun = ended = 0
+    if open_until_s:
+        ledger.begin("beside", 3 * SECOND)
     for now_ns in range(STEP_NS, round(END_S * SECOND), STEP_NS):
         while begun < len(load.spans_s) and load.spans_s[begun][0] * SECOND <= now_ns:
             ledger.begin(str(begun), round(load.spans_s[begun][0] * SECOND))
@@ -75,8 +89,9 @@ def settled(
             if read_at_s < 3 or read_at_s % every_s < 0.5:
                 value = load.counter_j(read_at_s + read_s / 2)
                 reads.append((read_at_s, read_at_s + read_s, value, 0, Field.ENERGY))
-            status = 0 if power(read_at_s) else 1
-            reads.append((read_at_s, read_at_s + 5e-6, load.sensed_w(read_at_s), status, Field.POWER_INSTANT))
+            answer_w = sensor(read_at_s, load.sensed_w(read_at_s))
+            status = int(answer_w is None)
+            reads.append((read_at_s, read_at_s + 5e-6, answer_w or 0.0, status, Field.POWER_INSTANT))
         before_s, after_s, values, statuses, fields = (np.array(column) for column in zip(*reads, strict=True))
         before_ns, after_ns = (before_s * SECOND).astype(np.int64), (after_s * SECOND).astype(np.int64)
         timeline.expect(Field.ENERGY, 1 / every_s)
@@ -87,6 +102,8 @@ def settled(
             statuses.astype(np.int32),
             fields.astype(np.uint8),
         )
+        if now_ns >= open_until_s * SECOND:
+            ledger.cancel("beside")
         found += ledger.settle(now_ns - SETTLE_DELAY_NS)
     return sorted(found, key=lambda each: int(each.span.span_id)), timeline
 
@@ -103,26 +120,42 @@ def rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def test_requests_within_one_tick_are_told_apart_by_the_power(load: Load) -> None:
-    joules, timeline = settled(load, power=lambda _: True)
+@pytest.mark.parametrize("gain", [0.9, 1.0, 1.1])
+def test_requests_within_one_tick_are_told_apart_by_the_power(load: Load, gain: float) -> None:
+    joules, timeline = settled(load, lambda _, power_w: gain * power_w)
     assert len(joules) == len(load.spans_s)
     relative, deviations = errors(load, joules)
-    assert rms(relative) < 0.03
+    assert rms(relative) < 0.015
     assert np.mean(np.abs(deviations) < 2) >= 0.9
     assert {each.quality for each in joules} <= {"interpolated", "measured"}
     assert timeline.idle_w == pytest.approx(IDLE_W, rel=0.02)
 
 
-def test_without_power_they_are_not_and_their_deviation_says_so(load: Load) -> None:
-    joules, _ = settled(load, power=lambda _: False)
+def test_they_are_while_a_long_request_holds_them_up(load: Load) -> None:
+    joules, _ = settled(load, open_until_s=110.0)
+    assert len(joules) == len(load.spans_s)
+    relative, deviations = errors(load, joules)
+    assert rms(relative) < 0.015
+    assert np.mean(np.abs(deviations) < 2) >= 0.9
+
+
+@pytest.mark.parametrize(
+    "sensor",
+    [dead, lambda *_: 280.0, lambda *_: 700.0, lambda _, power_w: 2 * power_w],
+    ids=["dead", "frozen at the mean", "frozen", "of two cards"],
+)
+def test_by_a_sensor_that_is_no_good_they_are_not_and_the_figures_say_so(load: Load, sensor: Sensor) -> None:
+    joules, timeline = settled(load, sensor)
     assert len(joules) == len(load.spans_s)
     relative, deviations = errors(load, joules)
     assert rms(relative) > 0.15
     assert np.mean(np.abs(deviations) < 2) >= 0.7
+    assert "modelled" in {each.quality for each in joules}
+    assert timeline.idle_w == pytest.approx(IDLE_W, rel=0.05)
 
 
 def test_a_sensor_that_falls_silent_holds_nothing_up(load: Load) -> None:
-    joules, _ = settled(load, power=lambda time_s: not 40 < time_s < 80)
+    joules, _ = settled(load, lambda time_s, power_w: None if 40 < time_s < 80 else power_w)
     assert len(joules) == len(load.spans_s)
     relative, deviations = errors(load, joules)
     assert np.mean(np.abs(deviations) < 2) >= 0.8
@@ -131,13 +164,13 @@ def test_a_sensor_that_falls_silent_holds_nothing_up(load: Load) -> None:
 
 
 def test_a_counter_that_is_read_at_once_needs_no_power(load: Load) -> None:
-    with_power, _ = settled(load, power=lambda _: True, read_s=2e-5)
-    without, _ = settled(load, power=lambda _: False, read_s=2e-5)
+    with_power, _ = settled(load, read_s=2e-5)
+    without, _ = settled(load, dead, read_s=2e-5)
     assert with_power == without
 
 
 def test_a_moment_in_a_long_tick_can_be_asked_for(load: Load) -> None:
-    _, timeline = settled(load, power=lambda _: True)
+    _, timeline = settled(load)
     reading = energy_at(timeline, 102 * SECOND)  # between two turns, and nothing is said of what ran
     assert reading is not None
     assert float(load.energy_j(100.0)) < reading.energy_j < float(load.energy_j(106.0))
