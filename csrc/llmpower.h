@@ -28,7 +28,9 @@ enum llmpower_status {
      * set to that field, value 0, and both times those just before that read. */
     LLMPOWER_EPOCH = -100000,
     /* The device answered 0 for a counter or a power that cannot be 0 while it runs: a failed read. */
-    LLMPOWER_ZERO = -100001
+    LLMPOWER_ZERO = -100001,
+    /* The device answered with a power beyond all devices, or a counter below 0: a failed read. */
+    LLMPOWER_WILD = -100002
 };
 
 /* Why llmpower_open failed; the text that comes with it says more. */

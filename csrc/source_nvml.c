@@ -19,6 +19,9 @@
 
 enum { MAX_GPUS = 32, MAX_ALIASES = 8 * MAX_GPUS };
 
+/* Several times what any card or module draws. Drivers have been seen to answer NVML_SUCCESS with megawatts. */
+enum { MOST_MW = 10000000 };
+
 struct nvml {
     struct nvml_library library;
     struct llmpower_device devices[MAX_GPUS];
@@ -80,6 +83,7 @@ static int32_t nvml_read(void *state, uint32_t device, uint32_t field, int64_t *
         gpu->lost = false;
         nvml->epochs[device]++;
     }
+    if (milli < 0 || (field != LLMPOWER_ENERGY && milli > MOST_MW)) return LLMPOWER_WILD;
     *value = milli * 1000;
     return milli ? 0 : LLMPOWER_ZERO;
 }

@@ -27,6 +27,7 @@ static const struct {
     [FAULT_LOST_AFTER] = {"lost_after", false, 1, 1},
     [FAULT_NOT_SUPPORTED] = {"not_supported", true, 1, 2},
     [FAULT_ZERO] = {"zero", true, 1, 2},
+    [FAULT_WILD] = {"wild", true, 1, 2},
     [FAULT_HANG] = {"hang", false, 2, 2},
     [FAULT_GH200] = {"gh200", false, 0, 0},
     [FAULT_MIG] = {"mig", false, 0, 0},

@@ -16,6 +16,7 @@
  *   lost_after:N          GPU_IS_LOST once N reads of a GPU have been answered
  *   not_supported:P[,AT]  a share of the reads answers NOT_SUPPORTED (from AT on)
  *   zero:P[,AT]           a share of the values read is 0 (from AT on)
+ *   wild:P[,AT]           a share of the values read has all bits set (from AT on)
  *   hang:AT,SECONDS       a read begun in that time returns at its end, and holds the driver's lock until then
  *   gh200                 fields 185 and 186 fail in the scope of the GPU and answer in that of the module, which
  *                         draws 100 W more
@@ -46,6 +47,7 @@ enum fault_kind {
     FAULT_LOST_AFTER,
     FAULT_NOT_SUPPORTED,
     FAULT_ZERO,
+    FAULT_WILD,
     FAULT_HANG,
     FAULT_GH200,
     FAULT_MIG,

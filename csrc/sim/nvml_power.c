@@ -1,5 +1,6 @@
 /* nvml_power.c - the calls of the simulated NVML that return power, energy and temperature, and the two that return the
  * truth. */
+#include <limits.h>
 #include <math.h>
 #include <time.h>
 
@@ -26,6 +27,7 @@ static nvmlReturn_t read_energy_mj(struct driver *driver, unsigned int gpu, unsi
     int64_t since_ns = reset_ns < 0 ? 0 : driver->started_ns + reset_ns;
     *energy_mj = sensor_counter_mj(&driver->sensors[gpu], at_ns, since_ns);
     if (driver_strikes(driver, FAULT_ZERO, gpu)) *energy_mj = 0;
+    if (driver_strikes(driver, FAULT_WILD, gpu)) *energy_mj = ULLONG_MAX;
     return NVML_SUCCESS;
 }
 
@@ -36,6 +38,7 @@ static nvmlReturn_t read_power_mw(struct driver *driver, unsigned int gpu, bool 
     const struct sensor_update *update = sensor_showing(sensor, 0);
     *power_mw = (unsigned int)lround((instant ? update->instant_w : update->average_w) * 1e3);
     if (driver_strikes(driver, FAULT_ZERO, gpu)) *power_mw = 0;
+    if (driver_strikes(driver, FAULT_WILD, gpu)) *power_mw = UINT_MAX;
     return NVML_SUCCESS;
 }
 

@@ -5,12 +5,13 @@ from llmpower.sampling.calibrator import Calibrator, read_calibrations, write_ca
 from llmpower.sampling.sampler import MAX_READ_SHARE, SAMPLE_DTYPE, Backend, Sampler, monotonic_ns
 from llmpower.sampling.simulator import library_without, simulated_library, simulation, true_energy_j
 from llmpower.sampling.statistics import Channel, SamplerStatistics
-from llmpower.sampling.statuses import EPOCH, ZERO, describe_status
+from llmpower.sampling.statuses import EPOCH, WILD, ZERO, describe_status
 
 __all__ = [
     "EPOCH",
     "MAX_READ_SHARE",
     "SAMPLE_DTYPE",
+    "WILD",
     "ZERO",
     "Backend",
     "Calibration",

@@ -31,6 +31,7 @@ FORKED: int = lib.LLMPOWER_FORKED
 STUCK: int = lib.LLMPOWER_STUCK
 EPOCH: int = lib.LLMPOWER_EPOCH
 ZERO: int = lib.LLMPOWER_ZERO
+WILD: int = lib.LLMPOWER_WILD
 
 SAMPLE_DTYPE = np.dtype(
     [

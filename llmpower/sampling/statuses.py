@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 
-from llmpower.sampling.low_level import EPOCH, ZERO
+from llmpower.sampling.low_level import EPOCH, WILD, ZERO
 
-__all__ = ["EPOCH", "ZERO", "describe_status"]
+__all__ = ["EPOCH", "WILD", "ZERO", "describe_status"]
 
 # nvmlErrorString's own words, without a library to ask: the daemon's log must not make a driver call.
 _NVML = {
@@ -40,6 +40,8 @@ def describe_status(status: int) -> str:
         return "the device was away"
     if status == ZERO:
         return "0 where a running device has none (code -100001)"
+    if status == WILD:
+        return "more power than any device draws, or a counter below 0 (code -100002)"
     if status > 0:
         return f"{_NVML.get(status, 'Unknown Error')} (NVML code {status})"
     return f"{os.strerror(-status)} (errno {-status})"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llmpower.sampling import EPOCH, ZERO, Channel, Sampler, library_without, simulation
+from llmpower.sampling import EPOCH, WILD, ZERO, Channel, Sampler, library_without, simulation
 from llmpower.types import Field
 
 LOST, NOT_SUPPORTED = 15, 3
@@ -92,6 +92,16 @@ def test_a_zero_is_a_failed_read_and_never_a_value() -> None:
     assert errors.keys() == {("gpu", ZERO)}
     assert (samples["value"][samples["status"] == 0] > 0).all()
     assert (np.diff(good(samples, Field.ENERGY)["value"]) >= 0).all(), "a zero would look like a reset"
+
+
+def test_megawatts_and_a_counter_below_zero_are_failed_reads() -> None:
+    with open_with("wild:0.3,0.1") as sampler:
+        samples = drain_until(sampler, lambda found: np.count_nonzero(found["status"]) > 50)
+        errors = sampler.statistics().read_errors
+    assert errors.keys() == {("gpu", WILD)}
+    assert {Field.ENERGY, Field.POWER_INSTANT} <= set(samples["field"][samples["status"] == WILD])
+    assert (np.diff(good(samples, Field.ENERGY)["value"].astype(np.int64)) >= 0).all()
+    assert good(samples, Field.POWER_INSTANT)["value"].max() < 1000 * 1_000_000
 
 
 def test_a_counter_that_is_reset_goes_back_and_is_read_on() -> None:
