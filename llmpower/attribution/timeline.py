@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.attribution.readings.power import PowerSeries
-from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series, Told
+from llmpower.attribution.series import Nanoseconds, Reading, Regime, Series, Told, Values
 from llmpower.attribution.ticks.counter import CounterSeries
 from llmpower.attribution.ticks.habits import habits_of
 from llmpower.attribution.ticks.sensed import Sensed
@@ -93,15 +93,11 @@ class Timeline:
         counts = self.method == "counter"
         taken = good & (field == Field.ENERGY) if counts else power
         # Each field is marked on its own, at its next read; a mark of a field that gives us no energy breaks nothing.
-        for series, own in ((self._series, taken), *(((self._sensed, power),) if self._sensed else ())):
-            breaks = (status == EPOCH_STATUS) & ((field == Field.ENERGY) == (counts and series is self._series))
-            start = 0
-            for end in (*np.flatnonzero(breaks).tolist(), len(status)):
-                part = np.flatnonzero(own[start:end]) + start
-                series.extend(before_ns[part], after_ns[part], value[part] / 1e6)
-                if end < len(status):
-                    series.break_epoch()
-                start = end
+        marks, of_counter = status == EPOCH_STATUS, field == Field.ENERGY
+        reads = before_ns, after_ns, value / 1e6
+        _feed(self._series, reads, taken, marks & (of_counter == counts))
+        if self._sensed:
+            _feed(self._sensed, reads, power, marks & ~of_counter)
         if taken.any():
             self._series.forget(int(after_ns[taken][-1]) - self._hold_ns)
 
@@ -130,3 +126,20 @@ class Timeline:
         if self._sensed:
             ticks = max(ticks, self._sensed.ticks_between(start_ns, end_ns))
         return "interpolated" if ticks >= INTERPOLATED_TICKS else "modelled"
+
+
+def _feed(
+    series: Series | Sensed,
+    reads: tuple[Nanoseconds, Nanoseconds, Values],
+    taken: NDArray[np.bool_],
+    breaks: NDArray[np.bool_],
+) -> None:
+    """Give a series those of the reads that it takes, and the breaks between them."""
+    before_ns, after_ns, value = reads
+    start = 0
+    for end in (*np.flatnonzero(breaks).tolist(), len(breaks)):
+        part = np.flatnonzero(taken[start:end]) + start
+        series.extend(before_ns[part], after_ns[part], value[part])
+        if end < len(breaks):
+            series.break_epoch()
+        start = end

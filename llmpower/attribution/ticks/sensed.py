@@ -14,10 +14,11 @@ is one that shows no change where work changed.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
+from operator import itemgetter
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -43,6 +44,8 @@ LEAST_CHANGES_HZ = 2.0
 
 SILENT_NS = 1_000_000_000
 """A sensor that shows nothing for so long is not waited for."""
+
+_start_ns, _end_ns = itemgetter(0), itemgetter(1)
 
 
 class Tick(NamedTuple):
@@ -72,7 +75,7 @@ class Sensed:
         self._power = PowerSeries()
         self._readings: dict[int, Reading | None] = {}
         self._until_ns = 0  # of what was looked at last
-        self._used: deque[tuple[int, int]] = deque()  # ticks that were divided by it
+        self._used: list[tuple[int, int]] = []  # ticks that were divided by it, in order
         self._gain, self._gain_var = 1.0, GAIN_STD**2
         self.wanted = False
         """Whether there may be long ticks: else reads are not kept."""
@@ -89,13 +92,15 @@ class Sensed:
     def forget(self, before_ns: int) -> None:
         """Drop what is older than ``before_ns``."""
         self._power.forget(before_ns)
-        while self._used and self._used[0][1] < before_ns:
-            self._used.popleft()
+        del self._used[: bisect_left(self._used, before_ns, key=_end_ns)]
 
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
         """Changes of the power within an interval, of those by which ticks were divided."""
-        parts = ((max(start, start_ns), min(end, end_ns)) for start, end in self._used)
-        return sum(self._power.ticks_between(start, end) for start, end in parts if start < end)
+        # Every request asks, mostly about the last of ten minutes of ticks.
+        first = bisect_right(self._used, start_ns, key=_end_ns)
+        last = bisect_left(self._used, end_ns, key=_start_ns)
+        inside = self._used[first:last]
+        return sum(self._power.ticks_between(max(start, start_ns), min(end, end_ns)) for start, end in inside)
 
     def floor_ns(self, time_ns: int, until_ns: int) -> int:
         """The latest moment at or before ``time_ns`` that the sensor has shown all of, if it shows anything.
