@@ -31,6 +31,10 @@ from llmpower.types import DeviceKind, Span
 BookingKey = tuple[str, Phase, DeviceKind]
 """Model name, phase, kind of device."""
 
+AT_ONCE_S = 30.0
+"""So much of a device's time is booked at a call, if it has shown a moment in it: a long request may have held up ten
+minutes of eight devices, and the service manager waits for a sign of life."""
+
 STALLED = "stalled"
 """Why joules belong to nobody: they came to light after a device had not been read for a while."""
 
@@ -123,6 +127,8 @@ class Ledger:
     def settle(self, until_ns: int) -> list[Joules]:
         """Book everything up to ``until_ns``, or as far as open spans and the devices allow; return what is done.
 
+        Of what has been held up for long, a call books :data:`AT_ONCE_S`, and the calls after it the rest.
+
         Args:
             until_ns: CLOCK_MONOTONIC; the present, or a little less so that reports of spans may still arrive.
         """
@@ -160,6 +166,11 @@ class Ledger:
         low_ns = self._watermark_ns.get(uuid, target_ns if since_ns is None else min(since_ns, target_ns))
         if target_ns < low_ns:
             return
+        near_ns = low_ns + round(AT_ONCE_S * 1e9)
+        if near_ns < target_ns:
+            # Ticks of a slow counter may last longer.
+            floor_ns = timeline.floor_ns(near_ns)
+            target_ns = target_ns if floor_ns is None or floor_ns <= low_ns else floor_ns
         self._watermark_ns[uuid] = target_ns
         on = self._on[uuid]
         next_ns = self._next_cut_ns(timeline, [account.span for account in on.values()], target_ns)

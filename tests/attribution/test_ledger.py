@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.attribution import BookingKey, Ledger, Timeline
+from llmpower.attribution.ledger import AT_ONCE_S
 
 
 def ledger_at(power_w: float = 200.0, seconds: float = 10.0, **timelines: Timeline) -> Ledger:
@@ -77,6 +78,34 @@ def test_an_open_span_holds_the_watermark_back() -> None:
     ledger.begin("b", 9 * SECOND)
     ledger.cancel("b")
     assert ledger.pending == 0
+
+
+def test_what_a_long_span_has_held_up_is_booked_in_parts() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 200 * t, 0, 101)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.settle(SECOND)
+    for start_s in range(2, 90, 10):
+        ledger.add(make_span(str(start_s), start_s * SECOND, (start_s + 5) * SECOND))
+    reached_s, done = [], []
+    for _ in range(4):
+        done.append(len(ledger.settle(100 * SECOND)))
+        reached_s.append(ledger.watermark_ns["GPU-0"] / SECOND)
+    assert reached_s == pytest.approx([1 + AT_ONCE_S, 1 + 2 * AT_ONCE_S, 1 + 3 * AT_ONCE_S, 100], abs=0.5)
+    assert done == [3, 3, 3, 0]
+    assert ledger.totals["GPU-0"].inference_j == pytest.approx(9 * 5 * 200, rel=1e-3)
+    conserved(ledger)
+
+
+def test_a_tick_that_is_longer_than_what_is_booked_at_once_holds_nothing_up() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 200 * t, 0, 200, period_s=2 * AT_ONCE_S, phase_s=1.0)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.settle(2 * SECOND)
+    ledger.add(make_span("a", 70 * SECOND, 80 * SECOND))
+    done = [joules.span.span_id for _ in range(4) for joules in ledger.settle(199 * SECOND)]
+    assert done == ["a"]
+    conserved(ledger)
 
 
 def test_a_span_that_comes_after_its_time_was_settled_is_null_and_says_late() -> None:
