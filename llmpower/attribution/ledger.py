@@ -14,6 +14,7 @@ says of that time once it is back is unattributed.
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,10 @@ class _Account:
     running: int  # entries that are not closed
 
 
+def _start_ns(account: _Account) -> int:
+    return account.span.start_ns
+
+
 class Ledger:
     """Books the energy of devices to spans.
 
@@ -82,7 +87,7 @@ class Ledger:
         self._waiting = 0
         self._nowhere: list[_Account] = []  # those on no device that is known here
         self._done: list[_Account] = []
-        self._on: dict[str, dict[str, _Account]] = {uuid: {} for uuid in timelines}  # those not settled there yet
+        self._on: dict[str, list[_Account]] = {uuid: [] for uuid in timelines}  # not settled there yet, by start
         self._watermark_ns: dict[str, int] = {}
         self._settled: dict[str, Reading] = {}  # the last known reading of each device, at or before the watermark
         self._booked: defaultdict[BookingKey, float] = defaultdict(float)
@@ -122,7 +127,7 @@ class Ledger:
         elif not entries:
             self._nowhere.append(account)
         for uuid in entries:
-            self._on[uuid][span.span_id] = account
+            insort(self._on[uuid], account, key=_start_ns)
 
     def settle(self, until_ns: int) -> list[Joules]:
         """Book everything up to ``until_ns``, or as far as open spans and the devices allow; return what is done.
@@ -173,9 +178,10 @@ class Ledger:
             target_ns = target_ns if floor_ns is None or floor_ns <= low_ns else floor_ns
         self._watermark_ns[uuid] = target_ns
         on = self._on[uuid]
-        next_ns = self._next_cut_ns(timeline, [account.span for account in on.values()], target_ns)
         # The others wait for a later watermark. At thousands of spans a second they are most of them.
-        accounts = [account for account in on.values() if account.span.start_ns <= target_ns]
+        reached = bisect_right(on, target_ns, key=_start_ns)
+        accounts = on[:reached]
+        next_ns = self._next_cut_ns(timeline, [account.span for account in on[: reached + 1]], target_ns)
         spans, entries = [account.span for account in accounts], [account.entries[uuid] for account in accounts]
         cuts_ns = cuts(spans, low_ns, target_ns)
         where = course(spans, cuts_ns)
@@ -202,13 +208,16 @@ class Ledger:
             if span.end_ns <= target_ns:
                 entry.close(at.get(span.end_ns))
                 # Other devices of the span may be behind; this one is done with it.
-                del on[span.span_id]
                 account.running -= 1
                 if not account.running:
                     self._done.append(account)
+        on[:reached] = [account for account in accounts if account.span.end_ns > target_ns]
 
     def _next_cut_ns(self, timeline: Timeline, spans: Sequence[Span], target_ns: int) -> int:
-        """When what runs at ``target_ns`` changes next, or until when the device has shown that it has not."""
+        """When what runs at ``target_ns`` changes next, or until when the device has shown that it has not.
+
+        Of spans that begin later, the first is enough.
+        """
         next_ns = max(timeline.known_until_ns or 0, target_ns)
         for start_ns in self._open.values():
             if target_ns < start_ns < next_ns:
