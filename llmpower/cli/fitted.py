@@ -126,13 +126,13 @@ def _errors(fit: Fit) -> str:
         worst = _percent(extrapolation.worst_ape)
         parts.append(f"one length held out at a time: MAPE {_percent(extrapolation.mape)}, worst {worst}")
     noise = "unknown, no cell was repeated" if fit.replicate_noise is None else _percent(fit.replicate_noise)
-    return "; ".join([*parts, f"noise of a trial: {noise}"])
+    return "; ".join([*parts, f"noise of a trial: {noise}{fit.of_first_rows}"])
 
 
 def _choice(fit: Fit) -> str:
     """Why this form, and how the others did."""
     others = ", ".join(f"{other.form} {_verdict(other.heldout)}" for other in fit.alternatives)
-    return f"chosen by held-out error: {fit.choice or fit.label}; others: {others}"
+    return f"chosen by held-out error{fit.of_first_rows}: {fit.choice or fit.label}; others: {others}"
 
 
 def _verdict(heldout: HeldOut) -> str:

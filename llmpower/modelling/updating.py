@@ -11,7 +11,8 @@ them exactly as from all rows together. What sums do not tell is treated so:
 
       C = G⁻¹ (G_old·C_old·G_old + Σ_c s_c·s_cᵀ) G⁻¹        (the sandwich by cells, CR3; Bell and McCaffrey 2002)
 
-- **The form** stays; whether another would do better by now, only a fit to all rows can tell.
+- **The form** stays; whether another would do better by now, only a fit to all rows can tell. So does the noise of
+  repeated trials.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmpower.exceptions import FitError, InputError
-from llmpower.modelling.fitted.models import Fit, HeldOut, WorkloadModel, models_of
+from llmpower.modelling.fitted.models import PROSPECTIVE, Fit, HeldOut, WorkloadModel, models_of
 from llmpower.modelling.fitting import AUTO, fit_group, forms_of
 from llmpower.modelling.forms import Batched, make_form
 from llmpower.modelling.judging.details import JACKKNIFE, fitted_ranges
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
 LEARNT = ", of rows learnt since by the scores of their cells"
 """What an estimator says of its standard errors then."""
-
-PROSPECTIVE = "leave_one_cell_out, then new rows before they were learnt"
-"""The scheme of an updated fit's held-out error."""
 
 
 def update(

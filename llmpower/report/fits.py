@@ -84,7 +84,8 @@ def _lines(model: WorkloadModel, fit: Fit) -> Iterator[str]:
         yield f"Estimated by {fit.estimator}."
     if fit.choice:
         others = ", ".join(f"{other.form} {_shown(other.heldout.mape)}" for other in fit.alternatives)
-        yield f"Form chosen by held-out error: {fit.choice}" + (f"; others: {others}." if others else ".")
+        others = f"; others: {others}" if others else ""
+        yield f"Form chosen by held-out error{fit.of_first_rows}: {fit.choice}{others}."
     yield from (f"Warning: {warning}." for warning in fit.warnings)
 
 

@@ -251,6 +251,14 @@ def test_a_report_that_cannot_be_written_comes_before_anything_else_is(grid: Pat
     assert not (tmp_path / "models.json").exists()
 
 
+def test_what_an_update_leaves_as_it_was_is_said_to_be_of_the_rows_before(grid: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models.json"
+    assert "before the update" not in invoke("fit", grid, "-o", models)
+    learnt = invoke("fit", grid, "--update", models)
+    assert learnt.count("chosen by held-out error in the rows before the update: cached ") == 4
+    assert learnt.count("noise of a trial: unknown, no cell was repeated in the rows before the update") == 4
+
+
 def test_models_learn_from_further_rows(grid: Path, tmp_path: Path) -> None:
     models = tmp_path / "models.json"
     invoke("fit", grid, "--form", "cached", "-o", models)

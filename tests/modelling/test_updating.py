@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import Fit, WorkloadModel, fit, load_models, save_models, update
+from llmpower.modelling.fitted.models import PROSPECTIVE
 from llmpower.modelling.forms import Cached, make_form
 from llmpower.modelling.linear import FloatArray
-from llmpower.modelling.updating import PROSPECTIVE
 
 LENGTHS = [8, 64, 256, 1024]
 

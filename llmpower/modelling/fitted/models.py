@@ -20,6 +20,9 @@ from llmpower.tables import number_of
 LEAVE_ONE_CELL_OUT = "leave_one_cell_out"
 LEAVE_ONE_LENGTH_OUT = "leave_one_length_out"
 NESTED = "leave_one_cell_out, form chosen without it"
+PROSPECTIVE = "leave_one_cell_out, then new rows before they were learnt"
+"""The scheme of an updated fit's held-out error."""
+
 SHORT = 0.05
 """A shortfall that is said wherever joules are added up: of what is billed or planned, a twentieth is missed."""
 
@@ -116,6 +119,11 @@ class Fit:
     def formula(self) -> str:
         """What a prediction is, for people."""
         return self._form().formula
+
+    @property
+    def of_first_rows(self) -> str:
+        """What to say beside figures that an update leaves as they were, if there was one."""
+        return " in the rows before the update" if self.heldout.scheme == PROSPECTIVE else ""
 
     @property
     def shortfall(self) -> float:
