@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -174,3 +176,14 @@ def test_a_moment_in_a_long_tick_can_be_asked_for(load: Load) -> None:
     reading = energy_at(timeline, 102 * SECOND)  # between two turns, and nothing is said of what ran
     assert reading is not None
     assert float(load.energy_j(100.0)) < reading.energy_j < float(load.energy_j(106.0))
+
+
+@pytest.mark.parametrize(("each_s", "quality"), [(0.02, "interpolated"), (0.004, "modelled")])
+def test_work_that_changes_more_often_than_power_can_tell_is_not_looked_at(
+    load: Load, each_s: float, quality: str
+) -> None:
+    dense = copy(load)
+    edges_s = np.arange(20, 35, each_s)
+    dense.spans_s = list(pairwise(edges_s.tolist()))
+    _, timeline = settled(dense)
+    assert timeline.quality(26 * SECOND, 29 * SECOND) == quality
