@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llmpower.attribution.course import course
+from llmpower.attribution.course import MOST_PIECES, course, far_enough
 from llmpower.attribution.entry import Entry
 from llmpower.attribution.joules import Joules, add_up, common, worst
 from llmpower.attribution.pieces import Phase, cuts, regimes
@@ -94,6 +94,8 @@ class Ledger:
         self.costs: Mapping[str, Costs] = {uuid: Costs() for uuid in timelines}
         """What work costs on each device, by what it has shown."""
         self.totals: dict[str, DeviceTotals] = {uuid: DeviceTotals() for uuid in timelines}
+        self.behind = False
+        """Whether the latest call of :meth:`settle` left something for the next that it could have booked."""
 
     @property
     def pending(self) -> int:
@@ -132,7 +134,7 @@ class Ledger:
     def settle(self, until_ns: int) -> list[Joules]:
         """Book everything up to ``until_ns``, or as far as open spans and the devices allow; return what is done.
 
-        Of what has been held up for long, a call books :data:`AT_ONCE_S`, and the calls after it the rest.
+        Of what has been held up, a call books a part (:meth:`_part_ns`), and the calls after it the rest.
 
         Args:
             until_ns: CLOCK_MONOTONIC; the present, or a little less so that reports of spans may still arrive.
@@ -140,6 +142,7 @@ class Ledger:
         horizon_ns = until_ns - self._hold_ns
         self._open = {span_id: start_ns for span_id, start_ns in self._open.items() if start_ns > horizon_ns}
         target_ns = min((until_ns, *self._open.values()))
+        self.behind = False
         for uuid, timeline in self._timelines.items():
             self._settle_device(uuid, timeline, target_ns, stalled=timeline.stalled(until_ns))
         self._done += [account for account in self._nowhere if account.span.end_ns <= target_ns]
@@ -169,15 +172,12 @@ class Ledger:
             target_ns = floor_ns
         since_ns = timeline.known_since_ns
         low_ns = self._watermark_ns.get(uuid, target_ns if since_ns is None else min(since_ns, target_ns))
-        if target_ns < low_ns:
+        if target_ns < low_ns or target_ns == self._watermark_ns.get(uuid):
             return
-        near_ns = low_ns + round(AT_ONCE_S * 1e9)
-        if near_ns < target_ns:
-            # Ticks of a slow counter may last longer.
-            floor_ns = timeline.floor_ns(near_ns)
-            target_ns = target_ns if floor_ns is None or floor_ns <= low_ns else floor_ns
-        self._watermark_ns[uuid] = target_ns
         on = self._on[uuid]
+        part_ns = self._part_ns(on, timeline, low_ns, target_ns)
+        self.behind |= part_ns < target_ns
+        self._watermark_ns[uuid] = target_ns = part_ns
         # The others wait for a later watermark. At thousands of spans a second they are most of them.
         reached = bisect_right(on, target_ns, key=_start_ns)
         accounts = on[:reached]
@@ -212,6 +212,22 @@ class Ledger:
                 if not account.running:
                     self._done.append(account)
         on[:reached] = [account for account in accounts if account.span.end_ns > target_ns]
+
+    @staticmethod
+    def _part_ns(on: Sequence[_Account], timeline: Timeline, low_ns: int, target_ns: int) -> int:
+        """Up to when a call books: :data:`AT_ONCE_S`, or as much work as takes no longer, and a tick at least."""
+        near_ns = min(target_ns, low_ns + round(AT_ONCE_S * 1e9))
+        running = bisect_right(on, low_ns, key=_start_ns)
+        # Each that begins makes a piece: more of them need not be looked at.
+        near_ns = min((near_ns, *(account.span.start_ns for account in on[running + MOST_PIECES :][:1])))
+        spans = [account.span for account in on[: bisect_right(on, near_ns, key=_start_ns)]]
+        near_ns = far_enough(spans, cuts(spans, low_ns, near_ns))
+        while near_ns < target_ns:
+            floor_ns = timeline.floor_ns(near_ns)
+            if floor_ns is not None and floor_ns > low_ns:
+                return floor_ns
+            near_ns = low_ns + max(2 * (near_ns - low_ns), 1)
+        return target_ns
 
     def _next_cut_ns(self, timeline: Timeline, spans: Sequence[Span], target_ns: int) -> int:
         """When what runs at ``target_ns`` changes next, or until when the device has shown that it has not.

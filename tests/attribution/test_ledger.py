@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.attribution import BookingKey, Ledger, Timeline
+from llmpower.attribution.course import MOST_PIECES, MOST_RUNNING
 from llmpower.attribution.ledger import AT_ONCE_S
 
 
@@ -94,6 +95,57 @@ def test_what_a_long_span_has_held_up_is_booked_in_parts() -> None:
     assert reached_s == pytest.approx([1 + AT_ONCE_S, 1 + 2 * AT_ONCE_S, 1 + 3 * AT_ONCE_S, 100], abs=0.5)
     assert done == [3, 3, 3, 0]
     assert ledger.totals["GPU-0"].inference_j == pytest.approx(9 * 5 * 200, rel=1e-3)
+    conserved(ledger)
+
+
+def settle_all(ledger: Ledger, until_ns: int) -> list[int]:
+    """Settle until nothing is left behind; how many spans each call is done with."""
+    done = [len(ledger.settle(until_ns))]
+    while ledger.behind:
+        done.append(len(ledger.settle(until_ns)))
+    return done
+
+
+def test_no_call_books_many_pieces() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 200 * t, 0, 21)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.settle(SECOND)
+    count = 2 * MOST_PIECES
+    for number in range(count):
+        start_ns = 2 * SECOND + number * 15_000_000
+        ledger.add(make_span(str(number), start_ns, start_ns + 5_000_000))
+    done = settle_all(ledger, 20 * SECOND)
+    # Each makes two pieces: its own, and the idle time behind it.
+    assert max(done) <= MOST_PIECES / 2 + 1
+    assert (sum(done), len(done)) == (count, 5)
+    conserved(ledger)
+
+
+def test_no_call_books_many_spans_in_many_pieces() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 200 * t, 0, 21)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.settle(SECOND)
+    count = MOST_RUNNING // MOST_PIECES * 3
+    for number in range(count):
+        ledger.add(make_span(str(number), 2 * SECOND, 3 * SECOND + number * 5_000_000))
+    done = settle_all(ledger, 20 * SECOND)
+    # All of them run until the first ends, so that a third of the pieces are too much.
+    assert 0 < max(done[:3]) <= MOST_PIECES / 2
+    assert sum(done) == count
+    conserved(ledger)
+
+
+def test_what_one_tick_holds_is_booked_at_once_however_much_it_is() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 200 * t, 0, 8, period_s=2.0, phase_s=0.5)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.settle(SECOND)
+    for number in range(MOST_PIECES):
+        start_ns = 3 * SECOND + number * 2_000_000
+        ledger.add(make_span(str(number), start_ns, start_ns + 1_000_000))
+    assert MOST_PIECES in settle_all(ledger, 7 * SECOND)
     conserved(ledger)
 
 

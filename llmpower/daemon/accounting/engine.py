@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 SETTLE_DELAY_S = 0.5
 """How long a span may take to be reported after its end: a few updates of a counter that is refreshed every 100 ms."""
 
+SETTLING_S = 1.0
+"""When settling has taken so long, the rest waits for the next step: the service manager waits for a sign of life."""
+
 _LOG_AGAIN_NS = 60_000_000_000
 
 logger = logging.getLogger("llmpower.daemon")
@@ -193,15 +196,9 @@ class Engine:
             self._timelines[self._devices[channel.device].uuid].expect(channel.field, channel.effective_hz)
         self._admission.expire(now_ns)
         self._settle_delay_s = settle_delay_s
-        for joules in self._ledger.settle(now_ns - round(settle_delay_s * 1e9)):
-            self._late += joules.late
-            measurement = self._measurement(joules)
-            self._models.add(measurement)
-            if not joules.late:
-                self._count(measurement.span)
-            self.on_measured(measurement)
-            self.compare(measurement)
-            self.outbox.put(measurement)
+        self._take(self._ledger.settle(now_ns - round(settle_delay_s * 1e9)))
+        while self._ledger.behind and self._now() - now_ns < SETTLING_S * 1e9:
+            self._take(self._ledger.settle(now_ns - round(settle_delay_s * 1e9)))
         for (model_name, phase, kind), energy_j in self._ledger.take_booked().items():
             self._models.book(model_name, phase, "gpu" if kind == "gpu" else "cpu", energy_j)
         self.outbox.turn(now_ns)
@@ -212,6 +209,18 @@ class Engine:
         for uuid, totals in self._ledger.totals.items():
             self._reading.note_unattributed(self._timelines[uuid].device, sum(totals.unattributed_j.values()), now_ns)
         self.snapshot = self._freeze(_sampler_state(statistics), now_ns)
+
+    def _take(self, settled: Sequence[Joules]) -> None:
+        """Hand on what is measured."""
+        for joules in settled:
+            self._late += joules.late
+            measurement = self._measurement(joules)
+            self._models.add(measurement)
+            if not joules.late:
+                self._count(measurement.span)
+            self.on_measured(measurement)
+            self.compare(measurement)
+            self.outbox.put(measurement)
 
     def _count(self, span: Span) -> None:
         """Note that a span has run on its GPUs, and on the processor, as the ledger charges them."""

@@ -14,7 +14,7 @@ from engine_bench import GPU, START_NS, STATISTICS, UTC_OFFSET_NS, Bench, S
 from models_file import make_model, write_models
 
 from llmpower.attribution.ledger import AT_ONCE_S
-from llmpower.daemon.accounting.engine import HOLD_S, Engine
+from llmpower.daemon.accounting.engine import HOLD_S, SETTLING_S, Engine
 from llmpower.daemon.comparing.comparison import Comparison
 from llmpower.daemon.comparing.drift import MIN_BLOCKS
 from llmpower.daemon.health import problems_of
@@ -95,6 +95,25 @@ def test_a_running_span_holds_the_settling_back_until_it_ends_or_is_cancelled(be
     bench.engine.cancel("long")
     bench.pass_time(0.25)
     assert [row.span.span_id for row in bench.stored] == ["short"]
+
+
+def test_a_step_ends_when_settling_takes_long_and_the_next_ones_go_on(bench: Bench) -> None:
+    bench.engine.begin("long", bench.now_ns)
+    for second in range(1, 21):
+        bench.pass_time(AT_ONCE_S / 5)
+        bench.engine.finish(bench.span(str(second), 1.0))
+    bench.pass_time(2.0)
+    bench.engine.cancel("long")
+
+    def slowly(_: Measurement) -> None:
+        bench.now_ns += round(SETTLING_S / 4 * S)
+
+    bench.engine.on_measured = slowly
+    bench.pass_time(0.0)
+    assert 4 <= 20 - bench.engine.pending < 10
+    bench.engine.on_measured = lambda _: None
+    bench.pass_time(0.0)
+    assert bench.engine.pending == 0
 
 
 def test_a_span_that_never_ends_is_let_go_of(bench: Bench) -> None:
