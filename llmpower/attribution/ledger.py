@@ -183,7 +183,7 @@ class Ledger:
         accounts = on[:reached]
         next_ns = self._next_cut_ns(timeline, [account.span for account in on[: reached + 1]], target_ns)
         spans, entries = [account.span for account in accounts], [account.entries[uuid] for account in accounts]
-        cuts_ns = cuts(spans, low_ns, target_ns)
+        cuts_ns = cuts(spans, low_ns, target_ns, timeline.borders(low_ns, target_ns))
         where = course(spans, cuts_ns)
         doing = regimes(spans, where, len(cuts_ns) - 1)
         readings = timeline.readings(cuts_ns, doing, next_ns)

@@ -13,9 +13,12 @@ Phase = Literal["prefill", "decode", "unsplit"]
 """``unsplit`` where the moment of the first token is not known."""
 
 
-def cuts(spans: Sequence[Span], low_ns: int, high_ns: int) -> list[int]:
-    """The moments from low to high, both included, at which the set of running spans or a phase may change."""
-    moments = {low_ns, high_ns}
+def cuts(spans: Sequence[Span], low_ns: int, high_ns: int, borders_ns: Sequence[int] = ()) -> list[int]:
+    """The moments from low to high, both included, at which the set of running spans or a phase may change.
+
+    With them those at which what is known begins or ends: what is unknown is no more than lies between them.
+    """
+    moments = {low_ns, high_ns, *borders_ns}
     for span in spans:
         moments.update((span.start_ns, span.end_ns))
         if span.first_token_ns is not None:

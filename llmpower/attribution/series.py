@@ -7,6 +7,7 @@ so whoever takes differences need not know which it was.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
@@ -66,6 +67,17 @@ def bridge_var_j2(part_j2: float, whole_j2: float) -> float:
     return max(part_j2 * (whole_j2 - part_j2) / whole_j2, 0.0) if whole_j2 > 0 else 0.0
 
 
+def borders(moments_ns: Sequence[int], epochs: Sequence[int], start_ns: int, end_ns: int) -> list[int]:
+    """The first and the last moment of each epoch, of those inside the interval; moments and epochs ascend."""
+    number, end = bisect_left(moments_ns, start_ns), bisect_right(moments_ns, end_ns)
+    found = []
+    while number < end:
+        first, last = bisect_left(epochs, epochs[number]), bisect_right(epochs, epochs[number]) - 1
+        found += [moments_ns[each] for each in (first, last) if number <= each < end]
+        number = last + 1
+    return found
+
+
 class Told(NamedTuple):
     """Moments at which the energy is known without dividing anything; of epochs there is no difference."""
 
@@ -104,6 +116,9 @@ class Series(Protocol):
         goes on until ``until_ns`` behind the last cut, ``None`` being that cut itself; of the time before the first cut
         and after that nothing is assumed.
         """
+
+    def borders(self, start_ns: int, end_ns: int) -> list[int]:
+        """The moments inside the interval, both ends included, at which what is known begins or ends, by epoch."""
 
     def told(self, start_ns: int, end_ns: int) -> Told:
         """The moments inside the interval, both ends included, at which the device itself has told its energy."""

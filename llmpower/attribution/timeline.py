@@ -114,6 +114,10 @@ class Timeline:
         """
         return self._series.readings(cuts_ns, regimes, until_ns)
 
+    def borders(self, start_ns: int, end_ns: int) -> list[int]:
+        """The moments inside the interval at which what is known begins or ends, by epoch."""
+        return self._series.borders(start_ns, end_ns)
+
     def told(self, start_ns: int, end_ns: int) -> Told:
         """Moments inside the interval at which the device itself has told its energy, and no rule divides it."""
         return self._series.told(start_ns, end_ns)

@@ -19,7 +19,7 @@ from llmpower.attribution.readings.parts import mixed, parts
 from llmpower.attribution.readings.sensor import SENSORS
 from llmpower.attribution.readings.updates import Updates
 from llmpower.attribution.readings.view import View
-from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values
+from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values, borders
 
 LAG_NS = 40_000_000
 """W/2 + τ, how old is what a reading covers: 35 ms on V100, 38 on A100, 43 on H100, 55 on RTX 4090."""
@@ -119,6 +119,11 @@ class PowerSeries:
             if regime == IDLE and start and end and start.epoch == end.epoch and duration_s >= IDLE_S:
                 self._idle_w = (end.energy_j - start.energy_j) / duration_s
         return readings
+
+    def borders(self, start_ns: int, end_ns: int) -> list[int]:
+        """The first and the last moment that readings cover of each epoch, of those inside the interval."""
+        shown_ns, epochs = self._updates.shown_ns, self._updates.epochs
+        return [moment_ns - LAG_NS for moment_ns in borders(shown_ns, epochs, start_ns + LAG_NS, end_ns + LAG_NS)]
 
     def told(self, start_ns: int, end_ns: int) -> Told:
         """The moments in the interval that readings cover, of those between the cuts asked of last."""

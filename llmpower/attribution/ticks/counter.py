@@ -118,6 +118,10 @@ class CounterSeries:
         self._memory.learn(cuts_ns, regimes)
         return found
 
+    def borders(self, start_ns: int, end_ns: int) -> list[int]:
+        """The first and the last edge of each epoch, of those inside the interval."""
+        return self._edges.borders(start_ns, end_ns)
+
     def told(self, start_ns: int, end_ns: int) -> Told:
         """The edges inside the interval."""
         return self._edges.told(start_ns, end_ns)

@@ -19,7 +19,7 @@ from statistics import median
 
 import numpy as np
 
-from llmpower.attribution.series import Nanoseconds, Told, Values
+from llmpower.attribution.series import Nanoseconds, Told, Values, borders
 from llmpower.attribution.ticks.grid import Grid
 from llmpower.attribution.ticks.tick import Shown
 from llmpower.types import SLOW_READ_NS
@@ -136,6 +136,10 @@ class Edges:
     def between(self, start_ns: int, end_ns: int) -> range:
         """The edges inside the interval."""
         return range(bisect_left(self.middle_ns, start_ns), bisect_right(self.middle_ns, end_ns))
+
+    def borders(self, start_ns: int, end_ns: int) -> list[int]:
+        """The first and the last edge of each epoch, of those inside the interval."""
+        return borders(self.middle_ns, self.epochs, start_ns, end_ns)
 
     def told(self, start_ns: int, end_ns: int) -> Told:
         """Moments and energies of the edges inside the interval."""
