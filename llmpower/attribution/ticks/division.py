@@ -110,7 +110,9 @@ def divide(pieces: Sequence[Piece], total_j: float, around: Around) -> Division:
         stretch = (1 - weight) * stretch + weight
 
     # No piece draws less than the device ever does: where priors ask for that, what is above is scaled to the total.
-    least_w = min(around.least_w, total_j / tick_s)
+    # Idle time known to draw less says that it does: what passed for idle time before held work that nobody reported.
+    idle_w = [piece.level.power_w for piece in pieces if piece.level and piece.regime == IDLE]
+    least_w = min(around.least_w, total_j / tick_s, *idle_w)
     above_j = [max(each - least_w * piece.duration_s, 0.0) for each, piece in zip(energies_j, pieces, strict=True)]
     scale = (total_j - least_w * tick_s) / (sum(above_j) or 1.0)
     surprising = {piece.regime for piece in pieces if piece.regime != IDLE} or {IDLE}

@@ -58,6 +58,13 @@ def test_no_piece_draws_less_than_the_device_at_least_does() -> None:
     assert [first.energy_j, second.energy_j, third.energy_j] == pytest.approx([0.4, 1.4, 2.0])
 
 
+def test_idle_time_that_is_known_to_draw_little_is_believed_over_what_was_idle_before() -> None:
+    # Another program's work, which nobody reported, passed for idle time until now.
+    idle_j, busy_j = 0.17 * 20, 0.13 * 680
+    first, _ = used([piece(0.17, 20, IDLE), piece(0.13)], idle_j + busy_j, Around(20, 680, least_w=90.0))
+    assert first.energy_j == pytest.approx(idle_j, rel=0.01)
+
+
 def test_a_short_prompt_gets_what_is_usual_for_prompts_and_the_total_confirms_it() -> None:
     pieces = [piece(0.03, 200), piece(0.01, 350, PROMPT, edge=False), piece(0.06, 200)]
     division = divide(pieces, 0.09 * 200 + 0.01 * 350, Around())
