@@ -28,9 +28,12 @@ START_S = 900.0
 
 
 class Vllm(Program):
-    """``vllm serve`` with SmolLM2, which tells ``endpoint`` of its requests every second."""
+    """``vllm serve`` with SmolLM2, which tells ``endpoint`` of its requests every second.
 
-    def __init__(self, python: Path, model: Path, directory: Path, endpoint: str) -> None:
+    Its sockets go to ``scratch``, whose name is short: vLLM leaves them behind when it ends.
+    """
+
+    def __init__(self, python: Path, model: Path, directory: Path, scratch: Path, endpoint: str) -> None:
         self.port = free_port()
         super().__init__(
             "vllm",
@@ -51,6 +54,7 @@ class Vllm(Program):
             VLLM_TARGET_DEVICE="cpu",
             VLLM_CPU_KVCACHE_SPACE="1",
             HF_HUB_OFFLINE="1",
+            TMPDIR=str(scratch),
             OTEL_SERVICE_NAME="smollm2",
             OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="http/protobuf",
             OTEL_BSP_SCHEDULE_DELAY="1000",
@@ -112,7 +116,7 @@ def endpoint() -> str:
 
 
 @pytest.fixture
-def vllm(vllm_python: Path, model: Path, tmp_path: Path, endpoint: str) -> Iterator[Vllm]:
-    server = Vllm(vllm_python, model, tmp_path, endpoint)
+def vllm(vllm_python: Path, model: Path, tmp_path: Path, socket_directory: Path, endpoint: str) -> Iterator[Vllm]:
+    server = Vllm(vllm_python, model, tmp_path, socket_directory, endpoint)
     yield server
     server.end()
