@@ -141,6 +141,6 @@ test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed ## The daemon and a campaig
 	LLMPOWER_VLLM=$(VLLM) $(BIN)/python -m pytest tests/system/vllm -s $(ARGS)
 
 clean: ## Remove everything that was built
-	rm -rf build dist demo $(VENV) .venv-litellm *.egg-info llmpower/*/*.so llmpower/sampling/simulated/*.so.* \
+	rm -rf build dist demo $(VENV) .venv-litellm .venv-bench *.egg-info llmpower/*/*.so llmpower/sampling/simulated/*.so.* \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	$(MAKE) --no-print-directory -C csrc/tests clean
