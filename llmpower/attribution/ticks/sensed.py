@@ -39,6 +39,9 @@ GAIN_STD, GAIN_DRIFT = 0.02, 0.001
 TELLING = 0.03
 """A tick by which a gain is known less well than this says nothing of it."""
 
+BELIES = 5.0
+"""A sight so many standard deviations off what is known of a piece says that something ran that nobody reported."""
+
 LEAST_CHANGES_HZ = 2.0
 """A sensor that works changes its reading with every change of work, or at least so often where those are many."""
 
@@ -204,7 +207,7 @@ class _Sight(NamedTuple):
 def _looked(tick: Tick, pieces: Sequence[Piece], sight: _Sight) -> Look | None:
     """Each piece with the surer of what was seen and what was known; ``None`` where no sight is."""
     seen = [
-        unsure_j2 <= _otherwise_j2(piece, energy_j, tick)
+        _is_seen(piece, energy_j, unsure_j2, tick)
         for piece, energy_j, unsure_j2 in zip(pieces, sight.energies_j, sight.unsure_j2, strict=True)
     ]
     if not any(seen):
@@ -223,6 +226,13 @@ def _looked(tick: Tick, pieces: Sequence[Piece], sight: _Sight) -> Look | None:
     return Look(found, seen, cuts_j2[1:-1])
 
 
-def _otherwise_j2(piece: Piece, energy_j: float, tick: Tick) -> float:
-    """Variance of a piece's energy without the sensor; of one without a level, what makes looking worth while."""
-    return prior_j2(piece, piece.level, tick.duration_s, tick.h) if piece.level else (VAGUE * energy_j) ** 2
+def _is_seen(piece: Piece, energy_j: float, unsure_j2: float, tick: Tick) -> bool:
+    """Whether what was seen of a piece is surer than what is known of it without the sensor, or belies that.
+
+    Of a piece without a level nothing is known but what makes looking worth while.
+    """
+    if not piece.level:
+        return unsure_j2 <= (VAGUE * energy_j) ** 2
+    known_j2 = prior_j2(piece, piece.level, tick.duration_s, tick.h)
+    off_j = energy_j - piece.level.power_w * piece.duration_s
+    return unsure_j2 <= known_j2 or off_j**2 > BELIES**2 * (unsure_j2 + known_j2)
