@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from llmpower.daemon.accounting.engine import Engine
@@ -38,21 +39,31 @@ class Calibrations:
         self._devices = {device.uuid: device for device in devices}
         self._engine = engine
         self._calibrator = Calibrator(devices, read_calibrations(path, devices))
+        self._changed = False
+        self._keeping: Thread | None = None
         for uuid, fields in self._calibrator.found.items():
             engine.learn(uuid, fields)
 
     def take(self, samples: NDArray[np.void]) -> None:
-        """Take new samples in; when they complete a device's calibration, say so and write it down."""
+        """Take new samples in; when they complete a device's calibration, say so and have it written down."""
         new = self._calibrator.take(samples)
         for uuid in new:
             fields = self._calibrator.found[uuid]
             self._engine.learn(uuid, fields)
             found = "; ".join(_described(field, calibration) for field, calibration in sorted(fields.items()))
             logger.info("calibrated %s (%s): %s", self._devices[uuid].name, uuid, found)
-        if not new:
-            return
+        self._changed |= bool(new)
+        waited = self._keeping is not None and self._keeping.is_alive()
+        if self._changed and not waited:
+            self._changed = False
+            kept = {uuid: dict(fields) for uuid, fields in self._calibrator.found.items()}
+            # A disk that hangs must not hold up the loop.
+            self._keeping = Thread(target=self._keep, args=(kept,), name="llmpower-calibrations", daemon=True)
+            self._keeping.start()
+
+    def _keep(self, found: Mapping[str, Mapping[Field, Calibration]]) -> None:
         try:
-            write_calibrations(self._path, tuple(self._devices.values()), self._calibrator.found)
+            write_calibrations(self._path, tuple(self._devices.values()), found)
         except InputError as error:
             self._engine.fail(f"calibrations cannot be kept: {error}")
 
