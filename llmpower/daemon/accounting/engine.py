@@ -9,6 +9,7 @@ nothing here.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +97,7 @@ class Engine:
         self._rejected: Counter[str] = Counter()
         self._late = 0
         self._settle_delay_s = SETTLE_DELAY_S
-        self._logged_ns: dict[str, int] = {}
+        self._logged_ns: dict[tuple[str | None, str], int] = {}
         self.outbox = Outbox(append, self.fail)
         """Measurements on their way to the store; tells which spans are committed."""
         self.on_measured: Callable[[Measurement], None] = lambda _: None
@@ -155,8 +156,10 @@ class Engine:
         """Note that something went wrong, with one device or at all; what keeps going wrong is logged once a minute."""
         now_ns = self._now()
         self.last_error, self.last_error_ns = error, now_ns
-        if now_ns >= self._logged_ns.get(error, now_ns):
-            self._logged_ns[error] = now_ns + _LOG_AGAIN_NS
+        # What differs in its figures is the same: senders may put any there.
+        kind = device_uuid, re.sub(r"\d+", "#", error)
+        if now_ns >= self._logged_ns.get(kind, now_ns):
+            self._logged_ns[kind] = now_ns + _LOG_AGAIN_NS
             logger.error("%s", error, extra=None if device_uuid is None else about(device_uuid))
 
     def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:

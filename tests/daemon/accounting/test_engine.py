@@ -165,6 +165,17 @@ def test_when_the_latest_error_was_is_known(bench: Bench) -> None:
     assert before_ns is None or bench.engine.last_error_ns > before_ns
 
 
+def test_the_same_with_other_figures_is_logged_once_a_minute(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for minute in range(2):
+        for number in range(50):
+            bench.engine.fail(f"a clock is {number}.{number} s from ours")
+        bench.engine.fail("a card hangs", "GPU-a")
+        bench.engine.fail("a card hangs", "GPU-b")
+        assert len(caplog.records) == 3 * (minute + 1)
+        bench.now_ns += 60 * S
+    assert bench.engine.last_error == "a card hangs"
+
+
 def test_without_devices_spans_are_stored_without_joules() -> None:
     now_ns = START_NS
     rows: list[Measurement] = []
