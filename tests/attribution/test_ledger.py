@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from devices import SECOND, energy_at, feed_counter, make_device, make_span
+from devices import SECOND, energy_at, feed_counter, feed_power, make_device, make_span
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,6 +157,19 @@ def test_a_tick_that_is_longer_than_what_is_booked_at_once_holds_nothing_up() ->
     ledger.add(make_span("a", 70 * SECOND, 80 * SECOND))
     done = [joules.span.span_id for _ in range(4) for joules in ledger.settle(199 * SECOND)]
     assert done == ["a"]
+    conserved(ledger)
+
+
+def test_a_card_without_a_counter_that_shows_nothing_for_long_does_not_take_joules_back() -> None:
+    gpu = Timeline(make_device(counter=False), hold_s=20.0)
+    ledger = Ledger({"GPU-0": gpu})
+    for since_s in (0, 100):
+        feed_power(gpu, lambda _: 200.0, since_s, since_s + 10)
+        before_j = ledger.totals["GPU-0"].energy_j
+        for quarter in range(4, 39):
+            ledger.settle((since_s + quarter // 4) * SECOND)
+        assert ledger.totals["GPU-0"].energy_j == pytest.approx(before_j + 8 * 200, rel=0.15)
+    assert sum(ledger.totals["GPU-0"].unattributed_j.values()) == 0
     conserved(ledger)
 
 

@@ -105,8 +105,10 @@ class PowerSeries:
         self._told = []
         self._history.extend(cuts_ns, regimes, until_ns or 0)
         for start_ns, end_ns, epoch in self._epochs(low_ns, high_ns) if low_ns <= high_ns else ():
-            if self._settled is None or self._settled[0] != start_ns or self._settled[1].epoch != epoch:
+            if self._settled is None or self._settled[1].epoch != epoch:
                 self._settled = start_ns, Reading(0.0, 0.0, 0.0, epoch)
+            # Readings in between may have been forgotten: within an epoch the integral goes on all the same.
+            self._settled = start_ns, self._settled[1]
             found[start_ns] = self._settled[1]
             inside = cuts_ns[bisect_right(cuts_ns, start_ns) : bisect_left(cuts_ns, end_ns)]
             for chunk in _chunks([start_ns, *inside, end_ns]):
