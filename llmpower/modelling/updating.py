@@ -11,8 +11,8 @@ them exactly as from all rows together. What sums do not tell is treated so:
 
       C = G⁻¹ (G_old·C_old·G_old + Σ_c s_c·s_cᵀ) G⁻¹        (the sandwich by cells, CR3; Bell and McCaffrey 2002)
 
-- **The form** stays; whether another would do better by now, only a fit to all rows can tell. So does the noise of
-  repeated trials.
+- **The form** stays, and so does the noise of repeated trials; whether another form would do better by now, only a fit
+  to all rows can tell.
 """
 
 from __future__ import annotations
