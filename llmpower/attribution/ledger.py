@@ -218,8 +218,9 @@ class Ledger:
         """Up to when a call books: :data:`AT_ONCE_S`, or as much work as takes no longer, and a tick at least."""
         near_ns = min(target_ns, low_ns + round(AT_ONCE_S * 1e9))
         running = bisect_right(on, low_ns, key=_start_ns)
-        # Each that begins makes a piece: more of them need not be looked at.
-        near_ns = min((near_ns, *(account.span.start_ns for account in on[running + MOST_PIECES :][:1])))
+        if running + MOST_PIECES < len(on):
+            # Each that begins makes a piece: more of them need not be looked at.
+            near_ns = min(near_ns, on[running + MOST_PIECES].span.start_ns)
         spans = [account.span for account in on[: bisect_right(on, near_ns, key=_start_ns)]]
         near_ns = far_enough(spans, cuts(spans, low_ns, near_ns))
         while near_ns < target_ns:

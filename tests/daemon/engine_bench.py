@@ -72,11 +72,12 @@ class Bench:
     def pass_time(self, seconds: float, **options: Any) -> None:
         """One step after so long, with all samples of that time."""
         end_ns = self.now_ns + round(seconds * S)
-        parts = [self._samples(device.index, end_ns) for device in self.devices]
+        parts = [self.samples(device.index, end_ns) for device in self.devices]
         self.now_ns = end_ns
         self.engine.step(np.concatenate(parts), STATISTICS, self.utc_offset_ns, **options)
 
-    def _samples(self, index: int, end_ns: int) -> NDArray[np.void]:
+    def samples(self, index: int, end_ns: int) -> NDArray[np.void]:
+        """What a device shows from now until then, of the same power all the time."""
         times_ns = np.arange(self.now_ns, end_ns, S // 100)
         samples = np.zeros(2 * len(times_ns), SAMPLE_DTYPE)
         samples["device"] = index

@@ -53,8 +53,7 @@ class Calibrations:
             found = "; ".join(_described(field, calibration) for field, calibration in sorted(fields.items()))
             logger.info("calibrated %s (%s): %s", self._devices[uuid].name, uuid, found)
         self._changed |= bool(new)
-        waited = self._keeping is not None and self._keeping.is_alive()
-        if self._changed and not waited:
+        if self._changed and not (self._keeping and self._keeping.is_alive()):
             self._changed = False
             kept = {uuid: dict(fields) for uuid, fields in self._calibrator.found.items()}
             # A disk that hangs must not hold up the loop.

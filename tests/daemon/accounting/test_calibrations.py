@@ -18,7 +18,7 @@ def test_a_disk_that_hangs_does_not_hold_up_who_calibrates(tmp_path: Path) -> No
     calibrations = Calibrations(path, (GPU,), bench.engine)
     # Whoever opens it waits until somebody opens its other end.
     os.mkfifo(path)
-    samples = bench._samples(GPU.index, bench.now_ns + round(2 * WATCH_S * S))
+    samples = bench.samples(GPU.index, bench.now_ns + round(2 * WATCH_S * S))
     taking = Thread(target=calibrations.take, args=(samples,), daemon=True)
     taking.start()
     taking.join(30.0)
