@@ -21,6 +21,9 @@ from llmpower.exceptions import InputError
 PEER_TIMEOUT_S = 10.0
 """How long a peer may be silent. It starts over with every byte; the deadline of a connection does not."""
 
+REST_S = 0.2
+"""How long nobody is accepted when there is no descriptor for another connection."""
+
 
 class HttpServer(ThreadingHTTPServer):
     """Listens on ``host:port`` from construction, and serves from :meth:`start` until :meth:`close`.
@@ -72,6 +75,15 @@ class HttpServer(ThreadingHTTPServer):
         # HTTPServer asks the resolver for this machine's name here, which can take seconds and serves nothing.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection."""
+        try:
+            return super().get_request()
+        except OSError:
+            # Out of descriptors: the peer stays in the queue, which would wake us without end.
+            time.sleep(REST_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection its thread and its deadline, if there is room."""

@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
+import os
+import resource
 import socket
 import threading
 import time
@@ -79,6 +81,24 @@ def test_a_silent_peer_holds_up_neither_scrapes_nor_the_end(server: MetricsServe
         silent.send(b"GET /metr")
         assert get(server, "/metrics")[0].status == 200
         server.close()
+
+
+def test_out_of_descriptors_it_rests_and_then_serves_who_waited(server: MetricsServer) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as peer:
+        peer.settimeout(30)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            began_s = time.process_time()
+            peer.connect((server.host, server.port))
+            peer.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            time.sleep(1.0)
+            assert time.process_time() - began_s < 0.2
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert peer.recv(12) == b"HTTP/1.0 200"
 
 
 def test_a_port_in_use_says_so(server: MetricsServer, registry: CollectorRegistry) -> None:
