@@ -166,6 +166,8 @@ class SpanClient:
         """Have the daemon look at the spool; where nobody is there to do so, say it."""
         if self._connection is None and self._connect():
             self._disconnect()
+            # Somebody is there, and the very next message may find no room in the spool.
+            self._next_attempt_s = 0.0
 
     def _send(self, packet: bytes | None) -> bool:
         """Whether the kernel took it; withdrawals that it would not take earlier go first."""

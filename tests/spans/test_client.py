@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import threading
 from contextlib import suppress
@@ -14,6 +15,7 @@ from example_spans import a_span
 from llmpower.exceptions import DaemonUnreachableError, InputError
 from llmpower.spans import SpanClient, check_socket_path, default_socket_path, request_status
 from llmpower.spans.packets import MAX_PACKET_BYTES
+from llmpower.spans.spool import spool_directory
 from llmpower.spans.wire import Begin, Cancel, SenderClock, decode
 
 
@@ -55,6 +57,24 @@ def test_attempts_to_connect_keep_their_distance(socket_directory: Path, receive
     client.begin("b", 2)
     assert client.dropped == 2
     assert receiver.peers == 0
+
+
+def test_when_the_disk_of_the_spool_fills_up_the_very_next_message_goes_over_the_socket(receiver: Any) -> None:
+    directory = spool_directory(receiver.path)
+    directory.mkdir()
+    client = SpanClient(receiver.path, retry_after_s=3600)
+    client.finish(a_span("a"))
+    (segment,) = directory.iterdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size, hard))
+    try:
+        client.begin("b", 1)
+        client.finish(a_span("b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert receiver.wait(2) == [Begin("b", 1), a_span("b")]
+    assert (client.spooled, client.dropped) == (1, 0)
+    client.close()
 
 
 def test_a_restarted_daemon_gets_the_very_next_message(client: SpanClient, receiver: Any) -> None:
