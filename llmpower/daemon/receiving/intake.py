@@ -19,7 +19,9 @@ from llmpower.daemon.receiving.spool import Known, Spool
 from llmpower.spans.spool import spool_directory
 
 _TURNS = 40  # of 64 packets: more than a step allows
-_LAST_S = 1.0
+LAST_S = 1.0
+"""How long the end may take to read what programs have sent already."""
+
 _LAST_STEP_S = 0.02
 
 
@@ -85,7 +87,7 @@ class Intake:
 
     def finish(self) -> None:
         """Take what was sent before now, as far as there is room, and listen no more."""
-        deadline_s = time.monotonic() + _LAST_S
+        deadline_s = time.monotonic() + LAST_S
         self.step()
         while self._spool.waiting_bytes and time.monotonic() < deadline_s:
             time.sleep(_LAST_STEP_S)

@@ -21,7 +21,7 @@ from llmpower.metrics import StoreState
 from llmpower.store import Appended, schema
 from llmpower.types import Measurement
 
-CLOSE_S = 10.0
+CLOSE_S = 4.0
 """How long closing waits for a write under way. A thread that hangs in the kernel holds up nobody's end."""
 
 Key = tuple[str, int | None]
