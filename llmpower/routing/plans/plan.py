@@ -86,8 +86,10 @@ class RoutingPlan(Outcome):
 
     @property
     def extrapolated_energy_share(self) -> float:
-        """Fraction of the plan's energy that those queries take."""
-        return self.extrapolated_energy_j / self.energy_j
+        """Fraction of the plan's energy that those queries take, where these are all of them too: sums in two orders
+        round differently.
+        """
+        return min(1.0, self.extrapolated_energy_j / self.energy_j)
 
     @property
     def saved_share(self) -> float:

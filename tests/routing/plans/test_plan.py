@@ -172,6 +172,15 @@ def test_what_is_no_argument_is_refused(
         route(**({"models": models, "workload": WORKLOAD, "accuracy": accuracy} | changed))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_all_may_be_extrapolated(models: Models, accuracy: Accuracy, seed: int) -> None:
+    """By default; sums over the same queries in two orders may round the part of the energy above 1."""
+    τin, τout = np.random.default_rng(seed).integers(3000, 9000, (2, 50))
+    plan = route(models, Workload.from_tokens(τin, τout), accuracy)
+    assert plan.extrapolated_share == 1
+    assert 1 - 1e-12 < plan.extrapolated_energy_share <= 1
+
+
 def test_more_extrapolation_than_allowed_is_refused(models: Models, accuracy: Accuracy) -> None:
     workload = Workload.from_tokens([8, 2048, 2049, 100], [8, 2048, 8, 7], [1, 2, 3, 4])
     plan = route(models, workload, accuracy, max_extrapolation=0.7)
