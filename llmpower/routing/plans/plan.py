@@ -30,8 +30,8 @@ class RoutingPlan(Outcome):
     """An outcome with the assignment that leads to it.
 
     ``assigned`` has shape (n_cells, n_models): queries of each of the workload's cells on each of ``model_names``, the
-    names of ``choices``, kept as ``assignment``; ``limits`` are the lowest and highest numbers of queries asked for,
-    each (n_models,); ``max_runtime_s`` is the longest that a query was allowed to take, if anything was asked.
+    names of ``choices``, kept as ``assignment``; ``share_ranges`` are the lowest and highest share of each, as asked
+    for; ``max_runtime_s`` is the longest that a query was allowed to take, if anything was asked.
     ``prices`` by model name, in the unit of the objective, as :class:`~llmpower.routing.solving.solver.Solution` has
     them: a query goes to the least of ζ·ê − (1−ζ)·â + price. ``joules_per_point`` is what a percentage point of the
     mean accuracy is worth at ζ; ``None`` where none is known or ζ is 0, and where money or carbon is pursued, as
@@ -48,7 +48,7 @@ class RoutingPlan(Outcome):
     model_names: tuple[str, ...]
     choices: tuple[Choice, ...]
     assignment: Assignment
-    limits: tuple[IntArray, IntArray]
+    share_ranges: Mapping[str, tuple[float, float]]
     max_runtime_s: float | None
     zeta: float
     weighs: Weigh

@@ -29,7 +29,7 @@ from llmpower.routing.plans.uncertainty import Designs, Saving, interval, saving
 from llmpower.routing.problem.accuracy import AccuracyTable, Weighting
 from llmpower.routing.problem.gpu_seconds import GpuSeconds
 from llmpower.routing.problem.rates import Weigh
-from llmpower.routing.problem.shares import Share, query_limits
+from llmpower.routing.problem.shares import Share, query_limits, share_ranges
 from llmpower.routing.problem.workload import IntArray, Workload
 from llmpower.routing.solving.solver import solve
 from llmpower.routing.tradeoffs.dominance import never_chosen
@@ -130,7 +130,8 @@ def route(
     )
     limits = query_limits(shares, costs.model_names, workload.n_queries)
     refuse_late(costs, limits)
-    plan = make_plan(costs, limits, choose(costs, limits, zeta), times, solved)
+    chosen = choose(costs, limits, zeta)
+    plan = make_plan(costs, limits, share_ranges(shares, costs.model_names), chosen, times, solved)
     if max(plan.extrapolated_share, plan.extrapolated_energy_share) > most:
         advice = (
             f"{100 * plan.extrapolated_share:.3g} % of the queries with {100 * plan.extrapolated_energy_share:.3g} % of"
@@ -144,18 +145,22 @@ def route(
 def make_plan(
     costs: Costs,
     limits: tuple[IntArray, IntArray],
+    ranges: Mapping[str, tuple[float, float]],
     chosen: Chosen,
     draws: int = 0,
     solved: Callable[[Assigned], None] | None = None,
 ) -> RoutingPlan:
-    """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,)."""
+    """Solve for one ζ; ``limits`` are the lowest and highest numbers of queries, each of shape (n_models,), that
+    ``ranges`` of shares come to.
+    """
     with ThreadPoolExecutor(1) as pool:
-        return _made(costs, limits, chosen, draws, solved, pool)
+        return _made(costs, limits, ranges, chosen, draws, solved, pool)
 
 
 def _made(
     costs: Costs,
     limits: tuple[IntArray, IntArray],
+    ranges: Mapping[str, tuple[float, float]],
     chosen: Chosen,
     draws: int,
     solved: Callable[[Assigned], None] | None,
@@ -201,7 +206,7 @@ def _made(
         model_names=names,
         choices=costs.choices,
         assignment=solution.assignment,
-        limits=limits,
+        share_ranges=ranges,
         max_runtime_s=costs.max_runtime_s,
         zeta=zeta,
         weighs=costs.weighs,

@@ -191,11 +191,10 @@ def make_policy(plan: RoutingPlan, tariff: Tariff | None = None) -> RoutingPolic
         advice = "a policy knows no limits on sums of seconds; make the plan without them, or give its models shares"
         raise InputError("--gpu-seconds", ", ".join(plan.second_limits), advice)
     models = []
-    for column, choice in enumerate(plan.choices):
+    for choice in plan.choices:
         if choice.name in plan.unloaded:
             continue
         load = plan.models[choice.name]
-        low, high = (int(limit[column]) / plan.workload.n_queries for limit in plan.limits)
         models.append(
             PolicyModel(
                 name=choice.name,
@@ -203,7 +202,7 @@ def make_policy(plan: RoutingPlan, tariff: Tariff | None = None) -> RoutingPolic
                 system=choice.model.system,
                 price=plan.prices[choice.name],
                 share=plan.shares[choice.name],
-                share_range=(low, high),
+                share_range=plan.share_ranges[choice.name],
                 energy=PolicyFit.of(choice.model.energy),
                 runtime=PolicyFit.of(choice.model.runtime),
                 accuracy=load.accuracy,

@@ -80,6 +80,17 @@ def query_limits(
     return np.array(list(low.values()), np.int64), np.array(list(high.values()), np.int64)
 
 
+def share_ranges(shares: Mapping[str, Share] | None, model_names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Lowest and highest share of each model as they were asked for; 0 and 1 where nothing was.
+
+    Raises:
+        InputError: a share is not a fraction, or a band is upside down.
+    """
+    bands = {} if shares is None else {name: _band(name, share) for name, share in shares.items()}
+    ends = {name: (float(low), float(high)) for name, (low, high) in bands.items()}
+    return {name: ends.get(name, (0.0, 1.0)) for name in model_names}
+
+
 def _band(name: str, share: Share) -> tuple[Fraction, Fraction]:
     ends = share if isinstance(share, tuple | list) else (share,)
     low, high = (number_of(end) for end in (ends[0], ends[-1])) if len(ends) in (1, 2) else (nan, nan)

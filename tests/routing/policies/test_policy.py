@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import (
     AccuracyTable,
+    OnlineRouter,
     RoutingPolicy,
     Workload,
     load_policy,
@@ -68,6 +70,19 @@ def test_a_length_that_cannot_be_is_no_choice(policy: RoutingPolicy, tokens: Any
 def test_share_ranges_are_what_was_asked_for(policy: RoutingPolicy) -> None:
     ranges = {model.name: model.share_range for model in policy.models}
     assert ranges == {"large": (0.1, 0.3), "medium": (0, 1), "small": (0.2, 0.2)}
+
+
+def test_shares_of_a_few_queries_are_those_of_many(models: Models, accuracy: dict[str, float]) -> None:
+    """Of 7 queries 0.05 are none and 0.1 to 0.3 are 1 or 2, which the plan keeps to; of those to come they are not."""
+    few = Workload.from_tokens(τin[:7], τout[:7])
+    plan = route(models, few, accuracy, zeta=0.4, shares={"small": 0.05, "large": (0.1, 0.3)})
+    policy = make_policy(plan)
+    ranges = {model.name: model.share_range for model in policy.models}
+    assert ranges == {"large": (0.1, 0.3), "medium": (0, 1), "small": (0.05, 0.05)}
+    router = OnlineRouter(policy, period=1000)
+    chosen = Counter(router.choose(int(tokens)).name for tokens in rng.integers(8, 2000, 1000))
+    assert chosen["small"] == 50
+    assert 100 <= chosen["large"] <= 300
 
 
 def test_limits_that_a_policy_cannot_keep_are_refused(models: Models, accuracy: dict[str, float]) -> None:
