@@ -6,11 +6,20 @@ them exactly as from all rows together. What sums do not tell is treated so:
 - **Held-out error.** The old model is asked for the new rows before it learns from them: they were never seen, so this
   is a held-out error, and it is averaged with the old one by rows. Medians cannot be, and are left out,
   as are errors with a length held out: those of the old fit are not those of this one.
-- **Standard errors.** Scores of the new cells, s_c = Σ w·x·(y − xβ)/(1 − h_c), add to what the old errors say of the
-  old ones:
+- **Standard errors.** Scores of the new cells, s_c = Σ w·x·(y − xβ)/(1 − h_c), say of the new rows what the old errors
+  say of the old ones:
 
-      C = G⁻¹ (G_old·C_old·G_old + Σ_c s_c·s_cᵀ) G⁻¹        (the sandwich by cells, CR3; Bell and McCaffrey 2002)
+      X = G⁻¹·G_old·C_old·G_old·G⁻¹,     Y = G⁻¹·Σ_c s_c·s_cᵀ·G⁻¹        (the sandwich by cells, CR3; Bell and
+                                                                         McCaffrey 2002)
 
+  X + Y would be right if these were other cells. But the same lengths come again, and what the form misses there is
+  missed again: it does not average out. Whether they do, sums do not say, so the two errors are taken to be as
+  correlated as any can be, which by the inequality of Cauchy and Schwarz is at most
+
+      C = (1 + b/a)·X + (1 + a/b)·Y,     a² = tr(G·X),  b² = tr(G·Y)
+
+  A campaign that is repeated leaves the errors as they are. Of cells that are all new they are too large: by √2 where
+  there are as many as before.
 - **The form** stays, and so does the noise of repeated trials; whether another form would do better by now, only a fit
   to all rows can tell.
 """
@@ -161,7 +170,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
 
 
 def _covariance(old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts: Sequence[Part]) -> FloatArray:
-    """C as above, on the terms that are not at zero."""
+    """C as above, on the terms that are not at zero; the usual one of ordinary least squares."""
     assert old.moments is not None
     free = β > 0 if form.non_negative else np.ones(len(β), dtype=bool)
     covariance = np.full((len(β), len(β)), np.nan)
@@ -172,12 +181,14 @@ def _covariance(old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts
     if form.non_negative:
         # Products in this order, and not G·C·G first: where lengths lie close together it cancels all but a few digits.
         A = inverted @ old.moments.estimate.gram[free]
-        C = A @ np.nan_to_num(old.covariance) @ A.T
+        X, Y = A @ np.nan_to_num(old.covariance) @ A.T, np.zeros_like(inverted)
         known = np.zeros_like(covariance)
         known[chosen] = inverted
         for part in parts:
             moved = _scores(part, β[part.terms], known[part.terms, part.terms]) @ known[part.terms][:, free]
-            C += moved.T @ moved
+            Y += moved.T @ moved
+        a, b = (np.sqrt(max(0.0, float(np.vdot(moments.estimate.gram[chosen], of)))) for of in (X, Y))
+        C = X + Y if not (a and b) else (1 + b / a) * X + (1 + a / b) * Y
         covariance[chosen] = (C + C.T) / 2  # symmetric but for rounding
     elif moments.raw.n > len(β):
         covariance[chosen] = moments.raw.residual(β) / (moments.raw.n - len(β)) * inverted
