@@ -50,13 +50,15 @@ def parts(seen: Reconstruction, bounds_s: Floats, cuts_s: Floats, caution: float
     at = np.searchsorted(bounds_s, cuts_s)
     used_j = np.concatenate(([0.0], np.cumsum(seen.power_w * lengths_s)))[at]
     firsts = np.concatenate(([0], at))
-    joint_j2 = seen.covariance_w2 * lengths_s * lengths_s[:, None]
-    joint_j2 = np.add.reduceat(np.add.reduceat(joint_j2, firsts, 0), firsts, 1)
-    edge_j2 = np.maximum(-np.diag(joint_j2, 1), 0.0)
-    own_j2 = np.maximum(np.diag(joint_j2)[1:-1] - edge_j2[:-1] - edge_j2[1:], 0.0)
+    prior_j2 = seen.prior_w2 * lengths_s * lengths_s[:, None]
+    prior_j2 = np.add.reduceat(np.add.reduceat(prior_j2, firsts, 0), firsts, 1)
+    told_j = np.add.reduceat(seen.told_w * lengths_s, firsts, 1)
+    edge_j2 = np.maximum((told_j[:, :-1] * told_j[:, 1:]).sum(axis=0) - np.diag(prior_j2, 1), 0.0)
+    own_j2 = (np.diag(prior_j2) - (told_j**2).sum(axis=0))[1:-1]
+    own_j2 = np.maximum(own_j2 - edge_j2[:-1] - edge_j2[1:], 0.0)
 
     weights = np.maximum(seen.shares.sum(axis=0), 1e-3)
-    squares = seen.shares.T @ np.minimum(seen.surprises**2, MOST)
+    squares = (seen.shares.T * np.minimum(seen.surprises**2, MOST)).sum(axis=1)
     beside = (squares / weights)[at - 1] / 2 + (squares / weights)[at] / 2
     inside = (np.add.reduceat(squares, firsts) / np.add.reduceat(weights, firsts))[1:-1]
     least = FORM * max(caution, 1.0)

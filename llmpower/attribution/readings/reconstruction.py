@@ -11,14 +11,16 @@ the variance of ε, of what is uncertain about the reading itself and of the mom
 
     x | readings  ~  N(μ + K·(readings − H·μ), C − K·H·C),   K = C·Hᵀ·(H·C·Hᵀ + R)⁻¹
 
-which is kriging (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, eq. 2.22 to 2.24). Work of
-which the sensor showed nothing keeps what its kind has shown before, and how uncertain that is; a step within long work
-is placed by the readings on either side; lag and window are undone as far as that goes.
+which is kriging (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, eq. 2.22 to 2.24). With L the
+Cholesky root of what is inverted and T = L⁻¹·H·C, what the readings take off C is K·H·C = Tᵀ·T. Work of which the
+sensor showed nothing keeps what its kind has shown before, and how uncertain that is; a step within long work is placed
+by the readings on either side; lag and window are undone as far as that goes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +41,10 @@ EXACT = 1e-11
 TIMED_STD_S = 0.005
 """How uncertain the moment of an update is: reads are 10 ms apart, and errors of updates in a row are alike."""
 
+ALONE = 1 << 18
+"""Multiplications up to which OpenBLAS computes a product of matrices in the thread that asks for it. Threads that help
+with a larger one spin while they wait for each other; on a busy machine that takes fifty times as long."""
+
 
 class Known(NamedTuple):
     """What is known of the power of each stretch beforehand: μ, V, S², θ and F², shapes (n,)."""
@@ -52,15 +58,16 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """Mean power of n stretches and its covariance, shapes (n,) and (n, n); and k readings beside it.
+    """Mean power of n stretches, shape (n,), and its covariance, C − Tᵀ·T; and k readings beside it.
 
-    ``surprises``, shape (k,), are what each reading differed by from what those before it predicted, in standard
-    deviations, and ``log_std`` the logarithms of these: a reading's log-likelihood is −surprise²/2 − log_std.
-    ``shares``, shape (k, n), are H.
+    ``prior_w2``, shape (n, n), is C, and ``told_w``, shape (k, n), is T. ``surprises``, shape (k,), are what each
+    reading differed by from what those before it predicted, in standard deviations, and ``log_std`` the logarithms of
+    these: a reading's log-likelihood is −surprise²/2 − log_std. ``shares``, shape (k, n), are H.
     """
 
     power_w: Floats
-    covariance_w2: Floats
+    prior_w2: Floats
+    told_w: Floats
     surprises: Floats
     log_std: Floats
     shares: Floats
@@ -85,21 +92,37 @@ def reconstruct(
     c = np.where(runs[:, None] == runs, own_w2, 0.0) + np.where(kinds[:, None] == kinds, known.common_w2, 0.0)
     h = sensor.shares(shown_s, bounds_s)
     rates = sensor.rates(shown_s, bounds_s)
-    ch = c @ h.T
-    foretold_w2 = h @ ch
+    ch = _product(c, h)
+    foretold_w2 = _product(h, ch.T)
     power_w = known.mean_w
     for _ in range(2):  # steps within work of one kind show in the first answer only
-        r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (rates @ power_w * TIMED_STD_S) ** 2
+        r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (_sums(rates, power_w) * TIMED_STD_S) ** 2
         # A card that once showed megawatts may draw anything; against that a reading is exact to no more than doubles.
         root = np.linalg.cholesky(foretold_w2 + np.diag(r + EXACT * foretold_w2.max()))
-        surprises = np.linalg.solve(root, read_w - h @ known.mean_w)
-        half = np.linalg.solve(root, ch.T)
-        power_w = np.maximum(known.mean_w + half.T @ surprises, 0.0)
-    return Reconstruction(power_w, c - half.T @ half, surprises, np.log(np.diag(root)), h)
+        surprises = np.linalg.solve(root, read_w - _sums(h, known.mean_w))
+        told_w = np.linalg.solve(root, ch.T)
+        power_w = np.maximum(known.mean_w + _sums(told_w.T, surprises), 0.0)
+    return Reconstruction(power_w, c, told_w, surprises, np.log(np.diag(root)), h)
 
 
 def _alike(passed: Floats) -> Floats:
     """How far stretches correlate of which each lasts this many times what it takes to forget."""
     middles = np.cumsum(passed) - passed / 2
     found: Floats = np.exp(-np.abs(middles[:, None] - middles))
+    return found
+
+
+def _product(a: Floats, b: Floats) -> Floats:
+    """a·bᵀ in blocks of :data:`ALONE`, shapes (n, m) and (k, m) to (n, k)."""
+    side = max(isqrt(ALONE // a.shape[1]), 1)
+    found = np.empty((len(a), len(b)))
+    for row in range(0, len(a), side):
+        for column in range(0, len(b), side):
+            found[row : row + side, column : column + side] = a[row : row + side] @ b[column : column + side].T
+    return found
+
+
+def _sums(a: Floats, weights: Floats) -> Floats:
+    """a·weights, shapes (n, m) and (m,) to (n,), without BLAS."""
+    found: Floats = np.einsum("ij,j->i", a, weights)
     return found

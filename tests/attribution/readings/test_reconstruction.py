@@ -1,0 +1,81 @@
+"""The course of the power from readings: what it says of parts, and whose processor time it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from llmpower.attribution.readings.parts import FORM, parts
+from llmpower.attribution.readings.reconstruction import Known, reconstruct
+from llmpower.attribution.readings.sensor import Sensor
+
+
+def test_parts_vary_as_the_covariance_of_the_stretches_in_them_says() -> None:
+    sensor, bounds_s = Sensor(0.1, 0.05), np.linspace(0.0, 3.0, 151)
+    shown_s = np.arange(0.2, 3.0, 0.1)
+    kinds = np.repeat([0, 1, 0], 50)
+    known = Known(*(np.full(150, each) for each in (200.0, 900.0, 400.0, 0.5, 100.0)))
+    seen = reconstruct(sensor, bounds_s, kinds, known, shown_s, np.full(len(shown_s), 200.0))
+    cuts = [20, 50, 70, 100, 130]
+    found = parts(seen, bounds_s, bounds_s[cuts], caution=1.0)
+
+    covariance_w2 = seen.prior_w2 - seen.told_w.T @ seen.told_w
+    energies = np.zeros((len(cuts) + 1, 150))  # of each part, the first and the last outside the cuts, as sums
+    for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, 150], strict=True)):
+        energies[number, start:end] = 3.0 / 150
+    joint_j2 = energies @ covariance_w2 @ energies.T
+    edge_j2 = np.maximum(-np.diag(joint_j2, 1), 0.0)
+    assert edge_j2.min() > 0
+    # Nothing surprised, so all is enlarged alike.
+    assert found.edge_j2 == pytest.approx(FORM * edge_j2)
+    assert found.own_j2 == pytest.approx(FORM * np.maximum(np.diag(joint_j2)[1:-1] - edge_j2[:-1] - edge_j2[1:], 0.0))
+
+
+def test_what_readings_tell_is_kriging() -> None:
+    """K·H·C with K written out as in the books."""
+    sensor, bounds_s = Sensor(0.025, 0.025), np.linspace(0.0, 7.0, 281)
+    shown_s, kinds = np.arange(0.1, 7.0, 0.1), np.zeros(280, np.int64)
+    known = Known(*(np.full(280, each) for each in (200.0, 900.0, 400.0, 0.5, 100.0)))
+    read_w = 200 + 30 * np.sin(shown_s)
+    seen = reconstruct(sensor, bounds_s, kinds, known, shown_s, read_w)
+    c, h = seen.prior_w2, sensor.shares(shown_s, bounds_s)
+    r = (0.001 * read_w) ** 2 + 0.05**2 + (sensor.rates(shown_s, bounds_s) @ seen.power_w * 0.005) ** 2
+    k = c @ h.T @ np.linalg.inv(h @ c @ h.T + np.diag(r))
+    assert seen.power_w == pytest.approx(known.mean_w + k @ (read_w - h @ known.mean_w), rel=1e-3)
+    assert seen.told_w.T @ seen.told_w == pytest.approx(k @ h @ c, rel=1e-2, abs=1.0)
+
+
+def test_no_other_thread_computes() -> None:
+    """Those of a BLAS spin while they wait, at the cost of the program in which it runs, and of the figures' time."""
+    program = """
+        import time
+        import numpy as np
+        from llmpower.attribution.readings.parts import parts
+        from llmpower.attribution.readings.reconstruction import Known, reconstruct
+        from llmpower.attribution.readings.sensor import Sensor
+
+        # Four seconds around a chunk of two, at the usual ten readings a second.
+        bounds_s, shown_s = np.linspace(0.0, 6.0, 241), np.arange(0.1, 6.0, 0.1)
+        known = Known(*(np.full(240, each) for each in (200.0, 900.0, 400.0, 0.5, 100.0)))
+        time.sleep(0.3)  # threads that begin spin too
+        own_s, all_s = time.thread_time(), time.process_time()
+        while time.thread_time() < own_s + 0.5:
+            seen = reconstruct(Sensor(0.1, 0.05), bounds_s, np.repeat([0, 1], 120), known, shown_s, shown_s)
+            parts(seen, bounds_s, bounds_s[[20, 120, 200]], 1.0)
+        own_s, all_s = time.thread_time() - own_s, time.process_time() - all_s
+        print(all_s / own_s)
+    """
+    environ = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=environ | {"OPENBLAS_NUM_THREADS": "4"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) < 1.1
