@@ -264,6 +264,19 @@ def test_energy_used_while_a_device_was_away_is_unattributed() -> None:
     conserved(ledger)
 
 
+def test_a_span_that_began_before_its_device_had_shown_anything_is_null() -> None:
+    gpu = Timeline(make_device())
+    ledger = Ledger({"GPU-0": gpu})
+    feed_counter(gpu, lambda t: 200 * t, 3, 10)
+    ledger.add(make_span("before", 2 * SECOND, 5 * SECOND))
+    ledger.add(make_span("after", 6 * SECOND, 7 * SECOND))
+    by_id = {joules.span.span_id: joules for joules in ledger.settle(9 * SECOND)}
+    assert by_id["before"].gpu_energy_j is None
+    assert not by_id["before"].late
+    assert by_id["after"].gpu_energy_j == pytest.approx(200, abs=1e-6)
+    conserved(ledger)
+
+
 moments = st.integers(min_value=0, max_value=12_000)
 
 

@@ -229,6 +229,24 @@ def test_ticks_before_the_asking_began_and_after_it_ends_tell_the_level(asked: s
     assert second.energy_j - first.energy_j == pytest.approx(0.03 * 500, abs=1.0)
 
 
+def test_a_cut_that_may_lie_beyond_an_edge_is_less_certain_by_the_step_there() -> None:
+    # Reads 20 ms apart: an edge is anywhere within so much of its middle, 10 ms into each tenth of a second.
+    cut_s, step_w = 2.013, 340.0
+    timeline = Timeline(make_device())
+    feed_counter(timeline, lambda t: 60 * t + step_w * max(0.0, t - cut_s), 0, 5, rate_hz=50, phase_s=0.01)
+    first_ns, last_ns = timeline.floor_ns(SECOND), timeline.floor_ns(4 * SECOND)
+    assert first_ns is not None
+    assert last_ns is not None
+    _, beyond, inside, _ = timeline.readings(
+        [first_ns, round(cut_s * SECOND), 2_060_000_000, last_ns], [IDLE, BUSY, BUSY]
+    )
+    assert beyond is not None
+    assert inside is not None
+    # E[(u - r)²; u > r] of an even distribution over the width w: (w/2 - r)³/3w.
+    assert beyond.boundary_var_j2 == pytest.approx(step_w**2 * 0.007**3 / (3 * 0.02), rel=0.1)
+    assert inside.boundary_var_j2 == 0
+
+
 def sensed_w(true_w: Callable[[float], float], t: float) -> float:
     """What a sensor shows that looks at the 25 ms before t."""
     return float(np.mean([true_w(t - back_s) for back_s in np.linspace(0, 0.025, 26)]))
