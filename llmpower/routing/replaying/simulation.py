@@ -6,10 +6,10 @@ and how much of the way from chance to the optimum a router goes,
 
     closed = (random − router) / (random − optimum)
 
-where both ends have the same numbers of queries a model, and so must what is compared: it is ``None`` for whoever does
-not keep the shares (in a last period that the trace does not fill, nobody is held to them). ``random`` stands for the
-mean of all draws; the draw that is replayed gives its waits. Where the policy pursues money or carbon, all decide and
-are judged at the rates of the trace's own times.
+where both ends have the same numbers of queries a model, those of the optimum. It is ``None`` for whoever does not keep
+the shares: in a last period that the trace does not fill, to a tenth of it, as the router does within one. ``random``
+stands for the mean of all draws; the draw that is replayed gives its waits. Where the policy pursues money or carbon,
+all decide and are judged at the rates of the trace's own times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import numpy as np
 
 from llmpower.exceptions import InputError
 from llmpower.routing.online.costs import QueryCosts
-from llmpower.routing.online.quotas import Quotas, check_period
+from llmpower.routing.online.quotas import SLACK, Quotas, check_period
+from llmpower.routing.online.router import REFRESH
 from llmpower.routing.policies.policy import RoutingPolicy, check_policy
 from llmpower.routing.problem.rates import Weigh
 from llmpower.routing.problem.workload import IntArray
@@ -143,6 +144,8 @@ def simulate(
             raise InputError("only", name, f"is not a strategy; there are: {', '.join(contenders)}")
     contenders = {name: contender for name, contender in contenders.items() if not only or name in only}
     random_objective = float(arena.costs.mean(axis=0) @ counts)
+    # A period that the trace does not fill has no end at which shares are kept to the query.
+    spare = min(len(rest) % period, SLACK * min(period, len(rest)) + 2 * REFRESH * len(policy.models))
     span = random_objective - float(arena.costs[np.arange(len(rest)), best].sum())
     strategies = {}
     for done, (name, contender) in enumerate(contenders.items()):
@@ -150,8 +153,7 @@ def simulate(
         played = replay(rest, arena.runtime_s, n_servers, dispatcher)
         objective = random_objective if name == "random" else arena.objective(played)
         served = np.bincount(played.choices, minlength=len(policy.models))
-        # A period that the trace does not fill has no end to be held to.
-        kept = bool((served >= low - len(rest) % period).all() and (served <= high + len(rest) % period).all())
+        kept = bool((served >= low - spare).all() and (served <= high + spare).all())
         closed = (random_objective - objective) / span if kept and span > 0 else None
         decisions_ns = dispatcher.decisions_ns if isinstance(dispatcher, Online) else []
         strategies[name] = arena.strategy(played, objective, closed, kept, decisions_ns)

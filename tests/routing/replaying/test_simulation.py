@@ -43,6 +43,18 @@ def test_who_knows_more_does_better_and_shares_are_kept(policy: RoutingPolicy, t
     assert found["single:large"].accuracy_query_mean == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("period", [1500, 5000])
+def test_an_unfilled_period_is_no_licence_to_forget_the_shares(
+    policy: RoutingPolicy, trace: Trace, period: int
+) -> None:
+    """Within one the router may be off its line by a tenth, and the others no more."""
+    found = simulate(policy, trace, period=period).strategies
+    for name in ("online", "online_lengths_known", "weighted_round_robin"):
+        assert found[name].shares_kept
+    for name in ("greedy", "single:small"):
+        assert (found[name].shares_kept, found[name].closed) == (False, None)
+
+
 def test_a_point_is_worth_what_it_was_in_the_plan(models: list[WorkloadModel], accuracy: dict[str, float]) -> None:
     τin, τout = queries(500, 5)
     plan = route(models, Workload.from_tokens(τin, τout), accuracy, draws=0)
