@@ -77,6 +77,8 @@ def read_table(
     """
     import pandas as pd
 
+    if not (columns is None or hasattr(columns, "items")):
+        raise InputError("columns", type(columns).__name__, "are not headers by our names of columns; give a dict")
     with refusing(path, what):
         match path.suffix:
             case ".csv":

@@ -12,7 +12,8 @@ import pytest
 from grids import measured
 
 from llmpower.exceptions import InputError
-from llmpower.modelling import WorkloadModel, fit, load_models, predict, save_models, screen, update
+from llmpower.modelling import WorkloadModel, fit, load_measurements, load_models, predict, save_models, screen, update
+from llmpower.modelling.rows.where import select_rows
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,8 @@ def test_texts_of_numbers_are_numbers(model: WorkloadModel) -> None:
         (lambda _: update("models.json", measured()), "models = models.json: is not a model; give what fit returns"),
         (lambda model: save_models([model, None], "models.json"), "models = NoneType: is not a model"),
         (lambda _: screen(measured(), tdp_w="hot"), "--tdp = hot: is not a design power"),
+        (lambda _: select_rows(measured(), ["batch_size == 1"]), "--where = list: is not a condition"),
+        (lambda _: load_measurements(__file__, columns=["input_tokens=In"]), "columns = list: are not headers by our"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

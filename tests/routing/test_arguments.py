@@ -10,7 +10,20 @@ import pytest
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.routing import OnlineRouter, Trace, Workload, make_policy, route, save_policy, simulate, trace_frontier
+from llmpower.routing import (
+    OnlineRouter,
+    Trace,
+    Workload,
+    cells_table,
+    make_policy,
+    models_per_query,
+    read_workload,
+    route,
+    rows_table,
+    save_policy,
+    simulate,
+    trace_frontier,
+)
 from llmpower.routing.costing.idle import Idle
 from llmpower.routing.problem.gpu_seconds import GpuSeconds
 from llmpower.routing.tradeoffs.goals import (
@@ -24,7 +37,8 @@ from llmpower.routing.tradeoffs.goals import (
 Models = list[WorkloadModel]
 GPUS = {"small": 1, "medium": 1, "large": 4}
 WORKLOAD = Workload.from_tokens([10, 100, 1000], [10, 300, 20], [5, 6, 7])
-TRACE = Trace.from_frame(pd.DataFrame({"timestamp": range(4), "input_tokens": 10, "output_tokens": [9, 9, 99, 99]}))
+TABLE = pd.DataFrame({"timestamp": range(4), "input_tokens": 10, "output_tokens": [9, 9, 99, 99]})
+TRACE = Trace.from_frame(TABLE)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +112,14 @@ def test_what_cannot_be_meant_is_refused(
             "policy = RoutingPlan: is not a policy",
         ),
         (lambda *_: simulate("policy.json", TRACE), "policy = policy.json: is not a policy"),
+        (lambda *_: make_policy("plan.csv"), "plan = plan.csv: is not a plan; give route's"),
+        (lambda models, accuracy: make_policy([route(models, WORKLOAD, accuracy)]), "plan = list: is not a plan"),
+        (lambda *_: cells_table({}), "plan = dict: is not a plan"),
+        (lambda *_: models_per_query(None), "plan = NoneType: is not a plan"),
+        (lambda *_: rows_table("plan.csv", TABLE), "plan = plan.csv: is not a plan"),
+        (lambda models, accuracy: trace_frontier(models, TABLE, accuracy), "workload = DataFrame: is not a workload"),
+        (lambda *_: Workload.from_frame(TABLE, "prices.csv"), "tariff = prices.csv: is not a tariff; give read_tariff"),
+        (lambda *_: read_workload("w.csv", ["input_tokens=In"]), "columns = list: are not headers by our names"),
     ],
 )
 def test_what_is_something_else_is_refused(
@@ -113,4 +135,6 @@ def test_a_replay_needs_a_trace_and_takes_any_number(models: Models, accuracy: d
         simulate(policy, pd.DataFrame())
     with pytest.raises(InputError, match=r"^--history = half: "):
         simulate(policy, TRACE, history="half")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^servers = list: are not numbers of servers by model; give a dict"):
+        simulate(policy, TRACE, servers=["small=2"])  # type: ignore[arg-type]
     assert simulate(policy, TRACE, history="0.5").history == 2  # type: ignore[arg-type]

@@ -53,6 +53,8 @@ def names_in(expression: str, option: str = "--where") -> list[str]:
     Raises:
         InputError: it does not parse, or uses more than :func:`select_rows` allows.
     """
+    if not isinstance(expression, str):
+        raise InputError(option, type(expression).__name__, f"is not a condition in words; write one such as {EXAMPLE}")
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmpower.routing.plans.plan import RoutingPlan, check_plan
 from llmpower.routing.pointers import MODELS_END, Choices
 from llmpower.routing.problem import row_kernels
 from llmpower.routing.problem.rates import UNITS
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from llmpower.routing.plans.loaded import Assigned
-    from llmpower.routing.plans.plan import RoutingPlan
     from llmpower.routing.solving.assignment import Assignment
 
 
 def models_per_query(plan: RoutingPlan) -> list[str]:
     """The model of each query in input order, of length n_queries (a row's ``count`` written out)."""
+    check_plan(plan)
     names: list[str] = np.array(plan.model_names, dtype=object)[choice_per_query(plan)].tolist()
     return names
 
@@ -53,6 +54,7 @@ def rows_table(plan: RoutingPlan, frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_plan(plan)
     plan.workload.check_rows(frame)
     rows, models, counts = runs(plan.workload, plan.assignment)
     table = (frame if rows is None else frame.iloc[rows]).reset_index(drop=True)
@@ -84,6 +86,7 @@ def cells_table(plan: RoutingPlan) -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_plan(plan)
     cells, models = np.nonzero(plan.assigned)
     return pd.DataFrame(
         {

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llmpower.exceptions import InputError
 from llmpower.routing.costing.loads import ModelLoad
 from llmpower.routing.costing.outcome import Outcome, Scaling
 from llmpower.routing.plans.bootstrap import Bootstrap
@@ -140,6 +141,16 @@ class RoutingPlan(Outcome):
             "extrapolated_energy_j": self.extrapolated_energy_j,
             "extrapolated_energy_share": self.extrapolated_energy_share,
         }
+
+
+def check_plan(plan: object) -> None:
+    """Refuse what is no plan.
+
+    Raises:
+        InputError: it is something else, such as the file that its rows were written to.
+    """
+    if not isinstance(plan, RoutingPlan):
+        raise InputError("plan", plan if isinstance(plan, str) else type(plan).__name__, "is not a plan; give route's")
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:

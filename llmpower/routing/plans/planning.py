@@ -30,7 +30,7 @@ from llmpower.routing.problem.accuracy import AccuracyTable, Weighting
 from llmpower.routing.problem.gpu_seconds import GpuSeconds
 from llmpower.routing.problem.rates import Weigh
 from llmpower.routing.problem.shares import Share, query_limits, share_ranges
-from llmpower.routing.problem.workload import IntArray, Workload
+from llmpower.routing.problem.workload import IntArray, Workload, check_workload
 from llmpower.routing.solving.solver import solve
 from llmpower.routing.tradeoffs.dominance import never_chosen
 from llmpower.routing.tradeoffs.goals import KNEE, Bound, Chosen, Goal, check_goal, choose, pursued
@@ -106,10 +106,7 @@ def route(
         0.0
     """
     zeta = check_goal(zeta, accuracy)
-    if not isinstance(workload, Workload):
-        raise InputError(
-            "workload", type(workload).__name__, "is not a workload; make one with Workload.from_frame(table)"
-        )
+    check_workload(workload)
     if (times := whole_number(draws, 0)) is None:
         raise InputError("draws", draws, "is how often to plan again; give 0 or more")
     if gpu_seconds is not None and allow_unload:

@@ -29,14 +29,14 @@ from llmpower.modelling import Fit
 from llmpower.modelling.fitted.prediction import at_least
 from llmpower.modelling.forms import FloatArray, Form, make_form
 from llmpower.routing.costing.outcome import Scaling
+from llmpower.routing.plans.plan import RoutingPlan, check_plan
 from llmpower.routing.policies.lengths import Moments
 from llmpower.routing.policies.tariff import PolicyTariff
 from llmpower.routing.problem.accuracy import Weighting
 from llmpower.routing.problem.rates import UNITS, Weigh
+from llmpower.routing.problem.tariff import Tariff, check_tariff
 
 if TYPE_CHECKING:
-    from llmpower.routing.plans.plan import RoutingPlan
-    from llmpower.routing.problem.tariff import Tariff
     from llmpower.routing.problem.workload import Workload
 
 
@@ -184,9 +184,10 @@ def make_policy(plan: RoutingPlan, tariff: Tariff | None = None) -> RoutingPolic
     """What the plan leaves to those who decide one query at a time; ``tariff`` is the one that it was made with.
 
     Raises:
-        InputError: the plan pursues money or carbon, and no tariff says what they cost at other times; or GPU-seconds
-            were limited, of which a policy knows nothing.
+        InputError: ``plan`` or ``tariff`` is something else; the plan pursues money or carbon, and no tariff says what
+            they cost at other times; or GPU-seconds were limited, of which a policy knows nothing.
     """
+    check_plan(plan)
     if plan.second_limits is not None:
         advice = "a policy knows no limits on sums of seconds; make the plan without them, or give its models shares"
         raise InputError("--gpu-seconds", ", ".join(plan.second_limits), advice)
@@ -227,6 +228,7 @@ def _tariff(plan: RoutingPlan, tariff: Tariff | None) -> PolicyTariff | None:
         return None
     if tariff is None:
         raise InputError("tariff", "none", f"the plan pursues {plan.weighs}; give the tariff that it was made with")
+    check_tariff(tariff)
     column = UNITS[plan.weighs].column
     pursued = replace(tariff, per_kwh={column: tariff.per_kwh[column]})
     return PolicyTariff(plan.weighs, pursued, plan.workload.rates.by_kind[plan.weighs].highest)

@@ -111,6 +111,17 @@ class Tariff:
         raise InputError("timestamp", shown, f"{told}, this one first; add a row that begins within the hour before")
 
 
+def check_tariff(tariff: object) -> None:
+    """Refuse what is no tariff.
+
+    Raises:
+        InputError: it is something else, such as the name of its file.
+    """
+    if not isinstance(tariff, Tariff):
+        shown = tariff if isinstance(tariff, str) else type(tariff).__name__
+        raise InputError("tariff", shown, "is not a tariff; give read_tariff of its file")
+
+
 def read_tariff(path: str | PathLike[str], zone: str | None = None) -> Tariff:
     """Read ``hour`` or ``timestamp``, and ``eur_per_kwh``, ``g_co2_per_kwh`` or both; errors name row and column.
 

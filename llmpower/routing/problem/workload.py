@@ -23,6 +23,7 @@ from llmpower.routing.pointers import IntArray
 from llmpower.routing.problem import row_kernels
 from llmpower.routing.problem.rates import NO_RATES, Rates, RowRates
 from llmpower.routing.problem.row_kernels import Collapsed
+from llmpower.routing.problem.tariff import Tariff, check_tariff
 from llmpower.routing.problem.timestamps import check_times
 from llmpower.routing.stretches import in_stretches
 from llmpower.tables import NO_NUMBERS, check_frame, number_of, read_table
@@ -30,7 +31,6 @@ from llmpower.tables import NO_NUMBERS, check_frame, number_of, read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmpower.routing.problem.tariff import Tariff
 
 __all__ = ["OPTIONAL", "REQUIRED", "IntArray", "Workload", "read_workload"]
 
@@ -149,6 +149,7 @@ class Workload:
         further = (frame[name].to_numpy() if name in frame.columns else None for name in OPTIONAL)
         row_rates = None
         if tariff is not None:
+            check_tariff(tariff)
             check_times(frame, "a tariff needs the time of each query")
             row_rates = tariff.rates(frame["timestamp"])
         return cls.from_tokens(*tokens, *further, row_rates=row_rates)
@@ -191,10 +192,20 @@ def read_workload(
 
     Raises:
         InputError: the file cannot be read, lacks a column, or holds a row that is not a query or that ``tariff`` has
-        no
-            rate for.
+            no rate for.
     """
     return Workload.from_frame(read_table(Path(path), columns=columns, required=REQUIRED, what="--workload"), tariff)
+
+
+def check_workload(workload: object) -> None:
+    """Refuse what is no workload.
+
+    Raises:
+        InputError: it is something else, such as the table that one is made from.
+    """
+    if not isinstance(workload, Workload):
+        advice = "is not a workload; make one with Workload.from_frame(table)"
+        raise InputError("workload", type(workload).__name__, advice)
 
 
 def _frozen(array: NDArray[N]) -> NDArray[N]:

@@ -190,6 +190,8 @@ def _limits(policy: RoutingPolicy, n_queries: int, period: int) -> tuple[IntArra
 
 def _servers(policy: RoutingPolicy, asked: Mapping[str, int], otherwise: IntArray) -> IntArray:
     names = [model.name for model in policy.models]
+    if not hasattr(asked, "items"):
+        raise InputError("servers", type(asked).__name__, "are not numbers of servers by model; give a dict")
     for name, count in asked.items():
         if name not in names:
             raise InputError("--servers", name, f"is not among the policy's models: {', '.join(names)}")

@@ -20,7 +20,7 @@ from llmpower.routing.costing.outcome import Outcome
 from llmpower.routing.problem.accuracy import AccuracyTable, Weighting
 from llmpower.routing.problem.rates import AMOUNTS, PER_POINT, Weigh
 from llmpower.routing.problem.shares import Share, query_limits
-from llmpower.routing.problem.workload import Workload
+from llmpower.routing.problem.workload import Workload, check_workload
 from llmpower.routing.tradeoffs.corners import CornerFront
 from llmpower.routing.tradeoffs.goals import Knee, check_goal
 from llmpower.routing.tradeoffs.tradeoff import Tradeoff
@@ -67,6 +67,7 @@ def trace_frontier(
         raise InputError("tolerance", tolerance, "is a fraction above 0")
     tolerance = float(tolerance)
     check_goal(Knee(), accuracy)
+    check_workload(workload)
     costs = predict_costs(
         models, workload, accuracy, only=only, weighting=accuracy_weighting, max_runtime_s=max_runtime_s, weigh=weigh
     )
