@@ -240,7 +240,9 @@ class OtlpReceiver:
             raise _MisplacedError("before_boot", f"it started {-began_ns / 1e9:.0f} s before this machine did")
         if end_ns > now_ns + self._error_ns:
             raise _MisplacedError("in_the_future", f"it ends {(end_ns - now_ns) / 1e9:.3f} s from now")
-        end_ns = min(end_ns, now_ns)
+        # What is within the error has happened by now, as the end has.
+        start_ns, end_ns = min(start_ns, now_ns), min(end_ns, now_ns)
+        first_ns = None if first_ns is None else min(first_ns, now_ns)
         if not start_ns <= (end_ns if first_ns is None else first_ns) <= end_ns:
             raise WireError("bad_value", "the wall clock was set while it ran, and nobody knows how long it took")
         device_uuids = request.device_uuids

@@ -110,6 +110,14 @@ def test_an_end_within_the_error_of_the_clock_is_now(post: Post) -> None:
     assert post.receiver.state().clock_error_s == pytest.approx(0.0010001)
 
 
+@pytest.mark.parametrize("began", [1.0, -0.0004])
+def test_a_first_token_at_such_an_end_is_now_too(post: Post, began: float) -> None:
+    post.post(post.span(began, -0.0005, attributes={"gen_ai.latency.time_to_first_token": began + 0.0005}))
+    assert post.receiver.state().refused == {}
+    (span,) = post.spans
+    assert (span.first_token_ns, span.end_ns) == (NOW_NS, NOW_NS)
+
+
 def test_a_clock_that_was_set_is_seen_before_the_loop_does(post: Post) -> None:
     post.clock.note(NOW_NS - 100 * S, OFFSET_NS)
     post.now_ns += 10 * S
