@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -30,6 +31,7 @@ from llmpower.daemon.otlp.processes import (
     processes_called,
     read_process,
 )
+from llmpower.exceptions import LlmpowerError
 from llmpower.sampling import describe_status
 from llmpower.types import Device
 
@@ -167,5 +169,7 @@ class Servers:
         return self._now_s() - self._listed_s < LISTING_S
 
     def _ask(self) -> None:
-        self._listing = {gpu.uuid: self._list_processes(gpu) for gpu in self._gpus}
-        self._listed_s = self._now_s()
+        # At the end the sampler may have been closed just now.
+        with suppress(LlmpowerError):
+            self._listing = {gpu.uuid: self._list_processes(gpu) for gpu in self._gpus}
+            self._listed_s = self._now_s()

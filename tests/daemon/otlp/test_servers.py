@@ -12,6 +12,7 @@ import pytest
 from shown_processes import show
 
 from llmpower.daemon.otlp.servers import FOUND_S, LISTING_S, MISSED_S, Place, Servers
+from llmpower.exceptions import LlmpowerError
 from llmpower.types import Device
 
 S = 1_000_000_000
@@ -169,6 +170,20 @@ def test_a_driver_that_hangs_holds_nobody_up(machine: Machine) -> None:
         assert time.monotonic() < deadline_s
         machine.now_s += MISSED_S
     assert machine.place() == Place(("GPU-0", "GPU-1"))
+
+
+def test_a_sampler_that_was_closed_meanwhile_is_no_error_of_the_thread_that_asks_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+
+    def closed(_: Device) -> tuple[int, frozenset[int]]:
+        raise LlmpowerError("this sampler is closed")
+
+    machine.servers = machine.of(4, list_processes=closed)
+    assert "does not say who computes" in machine.unknown()
+    assert errors == []
 
 
 def test_a_daemon_in_a_container_does_not_know_the_machines_numbers(tmp_path: Path) -> None:
