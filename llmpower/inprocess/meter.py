@@ -4,8 +4,8 @@ The same samples, ledger and rules as in the daemon, and so the same figures; wh
 processes. Whoever begins or ends a span puts a message into a queue and goes on: the thread takes them before it looks
 at the time, so none is behind what is settled. Measurements stay in memory, the latest :data:`MAX_KEPT`.
 
-The sampler's C threads need no GIL. This thread does, four times a second for some milliseconds, and once a second
-while nothing runs; a program that holds the GIL for long only waits longer for its figures.
+The sampler's C threads need no GIL. This thread does, four times a second for some milliseconds, and every second and
+a half while nothing runs; a program that holds the GIL for long only waits longer for its figures.
 
 A forked child has the memory and not the threads: its copy measures nothing and says so once. The parent's goes on.
 """

@@ -1,6 +1,6 @@
 """What the status of a read means, in words.
 
-A status is 0, a positive return code of NVML, a negative errno of the kernel, or one of the sampler's own two below.
+A status is 0, a positive return code of NVML, a negative errno of the kernel, or one of the sampler's own three.
 """
 
 from __future__ import annotations
