@@ -42,6 +42,14 @@ def test_the_noise_of_reading_two_clocks_is_no_step() -> None:
     assert clock.note(1000 * S, OFFSET_NS + STEP_NS) == STEP_NS
 
 
+def test_a_step_that_a_thread_tells_late_is_in_force_from_what_others_have_told_on() -> None:
+    clock = WallClock()
+    clock.note(100 * S, OFFSET_NS)
+    assert clock.note(90 * S, OFFSET_NS + 3600 * S) == 3600 * S
+    assert clock.at(95 * S) == NEW_YEAR + timedelta(seconds=95)
+    assert clock.at(101 * S) == NEW_YEAR + timedelta(hours=1, seconds=101)
+
+
 def test_a_clock_that_never_rests_does_not_fill_the_memory() -> None:
     clock = WallClock()
     for number in range(MAX_STEPS + 500):

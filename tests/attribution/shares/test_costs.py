@@ -89,6 +89,22 @@ def test_old_evidence_fades() -> None:
     assert found.energy_j["decode"] == pytest.approx(2 * TRUE_J[3], rel=0.1)
 
 
+def test_an_observation_that_is_far_off_moves_little() -> None:
+    chance, costs, others = np.random.default_rng(6), Costs(), Costs()
+    for each in (costs, others):
+        slot_of(each, "m")
+    for _ in range(60):
+        seen = observed(work(chance, 10), TRUE_J, chance.normal(0, 0.02, 10))
+        for each in (costs, others):
+            each.learn(seen, None)
+    strange = work(chance, 10)
+    costs.learn(observed(strange, 20 * TRUE_J, np.zeros(10)), None)
+    others.learn(observed(strange, TRUE_J, np.zeros(10)), None)
+    for each in (costs, others):
+        each._solve()
+    assert costs.beta == pytest.approx(others.beta, rel=0.3)
+
+
 def test_models_beside_each_other_are_told_apart() -> None:
     chance, costs = np.random.default_rng(3), Costs()
     assert [slot_of(costs, name) for name in "ab"] == [0, 1]
@@ -145,3 +161,16 @@ def test_a_spread_among_requests_is_found_where_they_share() -> None:
             spread / np.sqrt(8) * np.sqrt(2 / np.pi) * 3000 * np.mean(0.1 * (work(chance, 999) @ TRUE_J)), rel=0.25
         )
     assert found == pytest.approx([0.05, 0.4], rel=0.3)
+
+
+def test_a_spread_that_requests_no_longer_have_fades() -> None:
+    chance, costs = np.random.default_rng(5), Costs()
+    slot_of(costs, "m")
+    for spread in (0.4, 0.05):
+        for _ in range(300):
+            factors = 1 + spread * chance.normal(size=(100, 8)).mean(axis=1)
+            seen = observed(work(chance, 100), TRUE_J, factors - 1)
+            costs.learn(seen, None)
+            costs.judge(seen, seen.energy_j, seen.energy_j / 8)
+    # 3000 s later hardly a hundredth of the earlier squares is left.
+    assert costs.spread == pytest.approx(0.05, rel=0.5)

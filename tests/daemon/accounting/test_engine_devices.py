@@ -100,14 +100,26 @@ def test_a_card_that_waits_behind_another_is_stalled_and_a_cpu_package_is_not() 
     assert "waits behind another" in bench.engine.last_error
 
 
+def test_a_card_is_stalled_since_the_latest_of_its_reads(bench: Bench) -> None:
+    hung = [channel(field=Field.POWER_INSTANT, silent_s=4.0), channel(in_call_s=4.0, silent_s=9.0)]
+    for channels in (hung, hung[::-1]):
+        bench.pass_time(0.25, channels=channels)
+        assert bench.engine.snapshot.devices[0].stalled_s == 4.0
+
+
 def test_lower_rates_are_said_and_so_is_their_end(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     for _ in range(3):
         bench.pass_time(0.25, channels=[channel(effective_hz=8.3)])
     bench.pass_time(0.25, channels=[channel()])  # a moment later: not worth a line
+
+    def said() -> list[str]:
+        messages = [record.message for record in caplog.records]
+        return [message for message in messages if "reads" in message and "fail" not in message]
+
+    assert len(said()) == 1
     bench.pass_time(61.0, channels=[channel()])
-    said = [record.message for record in caplog.records if "reads" in record.message and "fail" not in record.message]
-    assert said == [
+    assert said() == [
         "driver calls are slow, so reads a second are fewer: gpu energy 8.3 instead of 100;"
         " a larger --max-read-share allows more",
         "reads come at the rate asked for again",
@@ -188,3 +200,13 @@ def test_requests_are_counted_where_they_ran_with_the_joules_of_that_card() -> N
     for state in (first, second):
         assert state.booked_ns is not None
         assert bench.now_ns - 1_000_000_000 < state.booked_ns <= bench.now_ns
+
+
+def test_a_request_that_is_reported_late_is_none_of_the_cards_whose_joules_it_does_not_have(bench: Bench) -> None:
+    bench.pass_time(2.0)
+    bench.engine.finish(bench.span("late", 0.5, ended_s_ago=2.0))
+    bench.pass_time(1.0)
+    assert [row.gpu_energy_j for row in bench.stored] == [None]
+    assert bench.engine.snapshot.spans_late == 1
+    (state,) = bench.engine.snapshot.devices
+    assert (state.requests, state.output_tokens) == (0, 0)

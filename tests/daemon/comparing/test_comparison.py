@@ -58,6 +58,14 @@ def test_each_system_of_a_host_has_a_chart_of_its_own(tmp_path: Path, make_measu
     assert {chart.system: round(chart.ratio, 6) for chart in charts} == {"1× card": 1.0, "1× another card": 1.1}
 
 
+def test_a_model_of_several_systems_is_one_of_each(tmp_path: Path, make_measurement: Make) -> None:
+    file = write_models(tmp_path, make_model(system="1× another card + 1× card"))
+    here, there, elsewhere = (
+        make_measurement(n, system=f"1× {name}card") for n, name in enumerate(("", "another ", "a"))
+    )
+    assert outcomes(compare(file, here, there, elsewhere)) == {"compared": 2, "other_system": 1}
+
+
 def test_a_model_of_the_system_comes_before_one_that_names_none(tmp_path: Path, make_measurement: Make) -> None:
     file = write_models(tmp_path, make_model(joules_per_token=10.0, system=""), make_model())
     (chart,) = compare(file, make_measurement(1)).state().charts

@@ -186,6 +186,19 @@ def test_a_sampler_that_was_closed_meanwhile_is_no_error_of_the_thread_that_asks
     assert errors == []
 
 
+def test_a_machine_that_has_slept_has_processes_that_began_before_their_requests(machine: Machine) -> None:
+    # The server began four seconds after the machine, which slept right then; requests are timed without that hour.
+    asleep_s = 3600.0
+    machine.servers = Servers(
+        [gpu(index) for index in range(4)],
+        machine._list,
+        proc=machine.proc,
+        now_s=lambda: machine.now_s,
+        boot_ns=lambda: round((machine.now_s + asleep_s) * S),
+    )
+    assert machine.place(start_ns=1 * S) == Place(("GPU-0", "GPU-1"))
+
+
 def test_a_daemon_in_a_container_does_not_know_the_machines_numbers(tmp_path: Path) -> None:
     servers = Servers(
         [gpu(0, simulated=False), gpu(1, simulated=False)], lambda _: (0, frozenset((SERVER,))), proc=tmp_path

@@ -55,6 +55,15 @@ def test_nobody_is_told_of_anothers_span(desk: Desk, make_measurement: Callable[
     assert desk.ask(uid=2) == [None]
 
 
+def test_of_many_users_those_are_kept_who_were_measured_last(
+    desk: Desk, make_measurement: Callable[..., Measurement]
+) -> None:
+    for uid in (*range(MAX_USERS), 0, MAX_USERS):
+        desk.answers.measured(make_measurement(uid=uid))
+    assert desk.ask(uid=0) != [None]
+    assert desk.ask(uid=1) == [None]
+
+
 def test_what_is_kept_and_who_waits_are_bounded(desk: Desk, make_measurement: Callable[..., Measurement]) -> None:
     for number in range(MAX_KEPT_OF_USER + 1):
         desk.answers.measured(make_measurement(number, uid=1))

@@ -68,6 +68,20 @@ def test_no_bytes_bring_it_down(packets: list[bytes]) -> None:
     socket_station.close()
 
 
+def test_what_a_peer_had_open_is_given_up_however_long_it_takes_to_read_what_it_left(socket_station: Station) -> None:
+    with socket_station.connect() as peer:
+        peer.send(encode(Begin("a", 1)))
+    while ready := socket_station.selector.select(0):
+        for key, _ in ready:
+            key.data()
+    for _ in range(3):
+        socket_station.receiver.resume()
+        socket_station.receiver.release(lambda _: False)
+    assert socket_station.book.heard == [("begin", "a", 1)]
+    socket_station.receiver.release(lambda _: True)
+    assert socket_station.book.heard == [("begin", "a", 1), ("cancel", "a")]
+
+
 def test_an_empty_packet_ends_that_peer_alone(socket_station: Station) -> None:
     with socket_station.connect() as first, socket_station.connect() as second:
         first.send(b"")

@@ -60,6 +60,22 @@ def test_what_is_written_after_the_look_waits_for_the_next(station: Station) -> 
     assert station.book.ids == ["a", "b"]
 
 
+def test_what_a_program_writes_last_is_taken_though_it_has_gone_since_the_look(station: Station) -> None:
+    writer = station.write(a_span("a"))
+    station.step()
+    station.spool.stored([a_span("a")])
+    station.spool.look()
+    writer.append(encode(a_span("b")))
+    writer.close()
+    station.spool.read()
+    assert len(station.files()) == 1
+    station.step()
+    assert station.book.ids == ["a", "b"]
+    station.spool.stored([a_span("b")])
+    station.step()
+    assert station.files() == []
+
+
 def test_a_span_that_is_refused_is_not_waited_for(station: Station) -> None:
     station.book.takes = False
     station.write(a_span("a")).close()
