@@ -168,8 +168,6 @@ class Engine:
         self._devices = tuple(
             with_periods(device, calibrations) if device.uuid == uuid else device for device in self._devices
         )
-        for device in self._devices:
-            self._timelines[device.uuid].device = device
 
     def step(
         self,
