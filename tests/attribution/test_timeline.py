@@ -247,6 +247,25 @@ def test_a_cut_that_may_lie_beyond_an_edge_is_less_certain_by_the_step_there() -
     assert inside.boundary_var_j2 == 0
 
 
+def test_no_work_is_taken_to_draw_less_than_half_of_what_the_card_draws_idle() -> None:
+    # Work of 400 W for long; then, for half of a tick, of 5 W: so little that the work before it must have drawn less.
+    cut_s, end_s = 4.05, 4.1
+    timeline = Timeline(make_device())
+
+    def energy_j(t: float) -> float:
+        return 60 * t + 340 * (min(max(t, 2.0), cut_s) - 2.0) - 55 * (min(max(t, cut_s), end_s) - cut_s)
+
+    feed_counter(timeline, energy_j, 0, 6)
+    first_ns, then_ns, last_ns = (timeline.floor_ns(moment_s * SECOND) or 0 for moment_s in (1, 3, 5))
+    # Edges are taken to lie in the middle between two reads, 5 ms before the counter moved.
+    begin_ns, cut_ns, end_ns = (round((moment_s - 0.005) * SECOND) for moment_s in (2.0, cut_s, end_s))
+    timeline.readings([first_ns, begin_ns, then_ns], [IDLE, BUSY])
+    _, start, end, _ = timeline.readings([then_ns, cut_ns, end_ns, last_ns], [BUSY, OTHER, IDLE])
+    assert start is not None
+    assert end is not None
+    assert end.energy_j - start.energy_j >= 0.5 * 60 * (end_s - cut_s) - 1e-6
+
+
 def sensed_w(true_w: Callable[[float], float], t: float) -> float:
     """What a sensor shows that looks at the 25 ms before t."""
     return float(np.mean([true_w(t - back_s) for back_s in np.linspace(0, 0.025, 26)]))
