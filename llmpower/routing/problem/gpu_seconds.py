@@ -19,7 +19,7 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.routing.problem.choices import Choice, gpus_of
 from llmpower.tables import number_of
 
-# A sum comes out differently in its last digits in another order, and a limit may be such a sum.
+# A sum comes out differently in its last digits in another order, and a limit, budget or floor may be such a sum.
 ROUNDING = 1e-9
 
 

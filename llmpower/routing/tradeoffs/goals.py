@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 from llmpower.exceptions import InfeasibleError, InputError
 from llmpower.routing.costing.costs import Costs
 from llmpower.routing.problem.accuracy import AccuracyTable
+from llmpower.routing.problem.gpu_seconds import ROUNDING
 from llmpower.routing.problem.rates import AMOUNTS, UNITS, Rates, Weigh
 from llmpower.routing.problem.workload import IntArray
 from llmpower.routing.solving.solver import Solution, proven
@@ -209,11 +211,13 @@ def _budget(tradeoff: Tradeoff, budget_j: float) -> Chosen:
     lower, upper = tradeoff.ends()
     if lower.energy_j > most_j:
         lower = tradeoff.at(1.0)
-    if lower.energy_j > most_j:
+    if lower.energy_j > most_j * (1 + ROUNDING):
         given, least, all_ = (costs.amount(j) for j in (budget_j, lower.energy_j + idle_j, upper.energy_j + idle_j))
         unit = UNITS[costs.weighs]
+        least = _six_digits(least, ROUND_CEILING)
         advice = f"plans under these limits take from {least:.6g} to {all_:.6g} {unit.name}; raise the budget"
         raise InfeasibleError(unit.budget, f"{given:.6g} {unit.name}", advice)
+    most_j = max(most_j, lower.energy_j)
     if upper.energy_j <= most_j:
         return Chosen(upper.zeta, bound=Bound(accuracy=upper.accuracy))
     lower, upper, zeta = tradeoff.neighbours(lambda point: point.energy_j <= most_j, lower, upper)
@@ -226,12 +230,14 @@ def _budget(tradeoff: Tradeoff, budget_j: float) -> Chosen:
 def _floor(tradeoff: Tradeoff, least: float) -> Chosen:
     lower, upper = tradeoff.ends()
     best = tradeoff.at(0.0)
-    if best.accuracy < least:
+    if best.accuracy < least * (1 - ROUNDING):
+        most = _six_digits(best.accuracy, ROUND_FLOOR)
         advice = (
-            f"plans under these limits reach a mean accuracy from {lower.accuracy:.6g} to {best.accuracy:.6g}"
+            f"plans under these limits reach a mean accuracy from {lower.accuracy:.6g} to {most:.6g}"
             f" ({tradeoff.costs.weighting}-weighted); lower the floor"
         )
         raise InfeasibleError("--accuracy-floor", least, advice)
+    least = min(least, best.accuracy)
     if lower.accuracy >= least:
         return Chosen(lower.zeta, bound=_least(tradeoff.costs, lower.energy_j))
     if upper.accuracy < least:
@@ -243,6 +249,11 @@ def _floor(tradeoff: Tradeoff, least: float) -> Chosen:
     assigned = walk(upper.assigned, lower.assigned, -weight, room)
     bound = _least(tradeoff.costs, lower.energy_j + part * (upper.energy_j - lower.energy_j))
     return Chosen(zeta, _between(tradeoff, lower, upper, zeta, assigned), bound)
+
+
+def _six_digits(value: float, rounding: str) -> float:
+    """Rounded so that it may be given as it stands."""
+    return float(Context(prec=6, rounding=rounding).create_decimal(value))
 
 
 def _least(costs: Costs, weighed_j: float) -> Bound:
