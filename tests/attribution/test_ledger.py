@@ -98,6 +98,21 @@ def test_what_a_long_span_has_held_up_is_booked_in_parts() -> None:
     conserved(ledger)
 
 
+def test_idle_time_before_a_span_that_has_only_begun_is_not_taken_to_go_on_through_it() -> None:
+    # 300 W until 2.93 s, idle until 3.05 s, then 500 W: the ticks behind 3.05 s say nothing of those 0.12 s.
+    def energy_j(t: float) -> float:
+        return 60 * t + 240 * (min(max(t, 2.0), 2.93) - 2.0) + 440 * max(t - 3.05, 0.0)
+
+    gpu = Timeline(make_device())
+    feed_counter(gpu, energy_j, 0, 5, rate_hz=1000)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.settle(1_500_000_000)
+    ledger.begin("open", 3_050_000_000)
+    ledger.add(make_span("a", 2 * SECOND, 2_930_000_000))
+    (joules,) = ledger.settle(4_500_000_000)
+    assert joules.gpu_energy_j == pytest.approx(0.93 * 300, abs=0.05)
+
+
 def settle_all(ledger: Ledger, until_ns: int) -> list[int]:
     """Settle until nothing is left behind; how many spans each call is done with."""
     done = [len(ledger.settle(until_ns))]

@@ -98,6 +98,18 @@ def test_what_is_shown_of_a_span(monitor: Monitor) -> None:
     assert (str(failed), failed.energy_j) == ("withdrawn", None)
 
 
+def test_a_span_that_begins_wakes_a_monitor_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmpower.inprocess.meter.REST_AFTER_S", 0.0)
+    monkeypatch.setattr("llmpower.inprocess.meter.RESTING_STEP_S", 600.0)
+    with monitoring() as monitor:
+        time.sleep(0.2)  # it has looked about and rests
+        deadline_s = time.monotonic() + 30
+        with monitor.span(model_name="llama"):
+            while not monitor._meter._engine.snapshot.spans_running:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+
+
 def test_overlapping_blocks_of_threads_share_what_was_used_in_all(monitor: Monitor) -> None:
     calls: list[OpenSpan] = []
 

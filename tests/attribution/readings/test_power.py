@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from llmpower.attribution.readings.history import PAST_S, History
 from llmpower.attribution.readings.power import PowerSeries
 from llmpower.attribution.readings.reconstruction import Known, reconstruct
 from llmpower.attribution.readings.roughness import Roughness
@@ -191,6 +192,18 @@ def test_updates_that_do_not_change_the_reading_are_counted_as_they_come() -> No
     assert np.diff(updates.shown_ns).max() <= 0.2 * SECOND
     assert updates.changes(0, 2 * SECOND) == 1
     assert updates.most_w == 60.0
+
+
+def test_what_ran_long_ago_is_not_remembered() -> None:
+    history = History()
+    for second in range(100):
+        history.extend([second * SECOND, second * SECOND + SECOND // 2, (second + 1) * SECOND], [WORK, IDLE], 0)
+    assert len(history.moments_ns) == len(history.regimes) < 2 * (PAST_S + 2)
+    assert history.changes(98 * SECOND, 100 * SECOND) == [
+        98 * SECOND + SECOND // 2,
+        99 * SECOND,
+        99 * SECOND + SECOND // 2,
+    ]
 
 
 def test_power_that_steps_is_told_from_power_that_flickers() -> None:

@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from llmpower.attribution.readings.parts import FORM, parts
+from llmpower.attribution.readings.parts import FORM, Parts, mixed, parts
 from llmpower.attribution.readings.reconstruction import Known, reconstruct
 from llmpower.attribution.readings.sensor import Sensor
 
@@ -34,6 +34,15 @@ def test_parts_vary_as_the_covariance_of_the_stretches_in_them_says() -> None:
     # Nothing surprised, so all is enlarged alike.
     assert found.edge_j2 == pytest.approx(FORM * edge_j2)
     assert found.own_j2 == pytest.approx(FORM * np.maximum(np.diag(joint_j2)[1:-1] - edge_j2[:-1] - edge_j2[1:], 0.0))
+
+
+def test_what_opinions_differ_by_is_uncertain_too() -> None:
+    one, other = (Parts(np.array([0.0, e]), np.array([1.0, 1.0]), np.array([v])) for e, v in ((10.0, 2.0), (14.0, 4.0)))
+    found = mixed(np.array([0.25, 0.75]), [one, other])
+    assert found.energy_j == pytest.approx([0.0, 13.0])
+    assert found.edge_j2 == pytest.approx([1.0, 1.0])
+    # Law of total variance: the mean of the variances, and the variance of the means.
+    assert found.own_j2 == pytest.approx([0.25 * 2 + 0.75 * 4 + 0.25 * 3.0**2 + 0.75 * 1.0**2])
 
 
 def test_what_readings_tell_is_kriging() -> None:
