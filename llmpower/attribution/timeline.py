@@ -45,7 +45,8 @@ class Timeline:
         refresh_s = None if device.kind == "gpu" else RAPL_REFRESH_S
         counts = self.method == "counter"
         self._sensed = Sensed() if counts and device.has_power else None
-        self._series: Series = CounterSeries(refresh_s, habits_of(device), self._sensed) if counts else PowerSeries()
+        self._counter = CounterSeries(refresh_s, habits_of(device), self._sensed) if counts else None
+        self._series: Series = self._counter or PowerSeries()
 
     @property
     def known_since_ns(self) -> int | None:
@@ -95,6 +96,8 @@ class Timeline:
         # Each field is marked on its own, at its next read; a mark of a field that gives us no energy breaks nothing.
         marks, of_counter = status == EPOCH_STATUS, field == Field.ENERGY
         reads = before_ns, after_ns, value / 1e6
+        if self._counter:
+            self._counter.expect(self._stall_ns)
         _feed(self._series, reads, taken, marks & (of_counter == counts))
         if self._sensed:
             _feed(self._sensed, reads, power, marks & ~of_counter)

@@ -292,6 +292,36 @@ def test_a_span_that_began_before_its_device_had_shown_anything_is_null() -> Non
     conserved(ledger)
 
 
+def test_energy_of_time_that_nobody_read_is_unattributed_though_its_end_is_learnt_with_its_beginning() -> None:
+    def energy_j(t: float) -> float:
+        return 100 * t + 200 * (t // 0.7 * 0.35 + min(t % 0.7, 0.35))
+
+    gpu = Timeline(make_device())
+    feed_counter(gpu, energy_j, 0, 4)
+    feed_counter(gpu, energy_j, 90, 96)  # what was read meanwhile found no room in the ring
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.add(make_span("within", 60 * SECOND, 62 * SECOND))
+    ledger.add(make_span("after", 92 * SECOND, 94 * SECOND))
+    by_id = {joules.span.span_id: joules for _ in range(4) for joules in ledger.settle(95 * SECOND)}
+    assert by_id["within"].gpu_energy_j is None
+    assert by_id["after"].gpu_energy_j == pytest.approx(400, rel=0.1)
+    totals = ledger.totals["GPU-0"]
+    assert totals.unattributed_j["stalled"] == pytest.approx(200 * 86, rel=0.02)
+    assert totals.inference_j == by_id["after"].gpu_energy_j
+    conserved(ledger)
+
+
+def test_a_span_across_time_that_nobody_read_has_all_of_it() -> None:
+    gpu = Timeline(make_device())
+    feed_counter(gpu, lambda t: 200 * t, 0, 4)
+    feed_counter(gpu, lambda t: 200 * t, 90, 96)
+    ledger = Ledger({"GPU-0": gpu})
+    ledger.add(make_span("across", 3 * SECOND, 92 * SECOND))
+    (joules,) = [joules for _ in range(4) for joules in ledger.settle(95 * SECOND)]
+    assert joules.gpu_energy_j == pytest.approx(200 * 89, abs=1e-6)
+    conserved(ledger)
+
+
 moments = st.integers(min_value=0, max_value=12_000)
 
 

@@ -89,6 +89,10 @@ class CounterSeries:
         if self._sensed:
             self._sensed.wanted = self._edges.are_slow
 
+    def expect(self, stall_ns: float) -> None:
+        """Ticks to come last no longer than this, or nobody has read the counter meanwhile."""
+        self._edges.stall_ns = stall_ns
+
     def break_epoch(self) -> None:
         """The next edge has no connection to the latest one."""
         self._edges.break_epoch()
@@ -119,7 +123,7 @@ class CounterSeries:
         return found
 
     def borders(self, start_ns: int, end_ns: int) -> list[int]:
-        """The first and the last edge of each epoch, of those inside the interval."""
+        """The first and the last edge of each epoch and on either side of unseen time, of those inside the interval."""
         return self._edges.borders(start_ns, end_ns)
 
     def told(self, start_ns: int, end_ns: int) -> Told:
@@ -178,6 +182,9 @@ class CounterSeries:
             if look:
                 division = divide(look.pieces, total_j, around._replace(elsewhere=0.0))
                 self._memory.see(look)
+            elif edges.is_unseen(tick):
+                # Whatever ran in it, and much may have, there is nothing to divide so much by.
+                return [*found, *([None] * (end - first))]
             else:
                 division = divide(pieces, total_j, around)
                 self._memory.judge(division)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from math import sqrt
+from math import inf, sqrt
 from statistics import median
 
 import numpy as np
@@ -55,6 +55,9 @@ class Edges:
         self._passed_over = False
         self._grid = Grid()
         self._call_ns = 0.0  # what a read takes
+        self._unseen_ns: dict[int, int] = {}  # from which edge to which nobody has read it
+        self.stall_ns = inf
+        """How long a tick lasts at most while the counter is read."""
         # One entry an edge. Ten minutes of eight cards take 4 MB less in arrays than in lists.
         self.middle_ns = array("q")
         self.width_ns = array("q")
@@ -115,6 +118,8 @@ class Edges:
         if wide and self._is_connected(epoch) and width_ns > WIDE_SHARE * (middle_ns - self.middle_ns[-1]):
             self._passed_over = True
             return
+        if self._is_connected(epoch) and middle_ns - self.middle_ns[-1] > self.stall_ns:
+            self._unseen_ns[self.middle_ns[-1]] = middle_ns
         self.middle_ns.append(middle_ns)
         self.width_ns.append(width_ns)
         self.energy_j.append(energy_j)
@@ -138,8 +143,9 @@ class Edges:
         return range(bisect_left(self.middle_ns, start_ns), bisect_right(self.middle_ns, end_ns))
 
     def borders(self, start_ns: int, end_ns: int) -> list[int]:
-        """The first and the last edge of each epoch, of those inside the interval."""
-        return borders(self.middle_ns, self.epochs, start_ns, end_ns)
+        """The first and the last edge of each epoch and on either side of unseen time, of those inside the interval."""
+        beside_ns = [each for pair in self._unseen_ns.items() for each in pair if start_ns <= each <= end_ns]
+        return [*borders(self.middle_ns, self.epochs, start_ns, end_ns), *beside_ns]
 
     def told(self, start_ns: int, end_ns: int) -> Told:
         """Moments and energies of the edges inside the interval."""
@@ -157,10 +163,15 @@ class Edges:
         if count > 0:
             for entries in (self.middle_ns, self.width_ns, self.energy_j, self.epochs):
                 del entries[:count]
+            self._unseen_ns = {begin: end for begin, end in self._unseen_ns.items() if begin >= self.middle_ns[0]}
 
     def is_tick(self, tick: int) -> bool:
         """Whether edges ``tick`` and ``tick + 1`` are there and belong together."""
         return 0 <= tick < len(self.middle_ns) - 1 and self.epochs[tick] == self.epochs[tick + 1]
+
+    def is_unseen(self, tick: int) -> bool:
+        """Whether the tick that begins at this edge lasted for so long that nobody can have read the counter in it."""
+        return self.middle_ns[tick] in self._unseen_ns
 
     def power_w(self, tick: int) -> float:
         """Mean power of the tick that begins at this edge."""

@@ -157,7 +157,7 @@ def test_what_was_drawn_while_nobody_read_is_said_and_not_again_and_again(
 
     stop(10.0)
     (message,) = said()
-    assert message.startswith("card (GPU-a) has drawn 2.88 kJ")
+    assert message.startswith("card (GPU-a) has drawn 3.06 kJ")
     stop(10.0)
     assert len(said()) == 1
     bench.pass_time(60.0)
