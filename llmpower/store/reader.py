@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 READABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "uid")
 """What can be asked for. ``uid`` is whose process sent the span; it is handed out to those who ask."""
 
+_ROWS_AT_ONCE = 4096
 _TYPES = {
     "uid": "Int64",
     "input_tokens": "int64",
@@ -128,8 +130,17 @@ def frame_of(rows: Iterable[tuple[object, ...]], columns: Sequence[str] = MEASUR
     """The rows that :func:`iter_rows` gives as a frame, as :func:`read_measurements` has it."""
     import pandas as pd
 
-    frame = pd.DataFrame.from_records(list(rows), columns=list(columns))
-    return frame.astype({name: _TYPES.get(name, "object") for name in columns})
+    left, names = iter(rows), list(columns)
+    types = {name: _TYPES.get(name, "object") for name in columns}
+
+    def part() -> pd.DataFrame:
+        return pd.DataFrame.from_records(list(islice(left, _ROWS_AT_ONCE)), columns=names).astype(types)
+
+    # As tuples of Python's numbers, rows take far more memory than as columns.
+    parts = [part()]
+    while len(parts[-1]) == _ROWS_AT_ONCE:
+        parts.append(part())
+    return pd.concat(parts, ignore_index=True)
 
 
 @contextmanager

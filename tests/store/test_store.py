@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -74,6 +75,19 @@ def test_an_empty_store_is_an_empty_frame_of_the_same_types(path: Path, make_mea
     empty = read_measurements(filled(path))
     assert empty.empty
     assert list(empty.dtypes) == list(read_measurements(filled(path, make_measurement())).dtypes)
+
+
+def test_reading_takes_little_more_memory_than_what_is_read(path: Path, make_measurement: Make) -> None:
+    rows = 20_000
+    filled(path, *(make_measurement(number) for number in range(rows)))
+    columns = [name for name in MEASUREMENT_COLUMNS if name.endswith(("_j", "_s"))]
+    read_measurements(path, columns=columns)  # what is imported by it is no part of the comparison
+    tracemalloc.start()
+    frame = read_measurements(path, columns=columns)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(frame.index) == list(range(rows))
+    assert most_bytes < 3 * frame.memory_usage().sum()
 
 
 def test_rows_are_chosen_by_time_and_model_and_come_in_order(path: Path, make_measurement: Make) -> None:
@@ -237,6 +251,7 @@ def test_migrations_are_numbered_without_gaps_and_recorded(path: Path) -> None:
 
 _WRITER = """
 import sys
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from llmpower.store import Store
