@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmpower.exceptions import InputError
+from llmpower.routing.policies.policy import RoutingPolicy
 from llmpower.routing.problem.shares import Share, query_limits
 from llmpower.tables import whole_number
 
@@ -39,7 +40,8 @@ def check_period(period: int) -> int:
 
 
 class Quotas:
-    """Counts of one period; ``ranges`` are the lowest and highest share of each model, in 0..1.
+    """Counts of one period; ``ranges`` are the lowest and highest share of each model, in 0..1, ``names`` what errors
+    call them, by default their numbers.
 
     Attributes:
         served: queries that each model has had in this period.
@@ -51,9 +53,9 @@ class Quotas:
         InfeasibleError: no division of that many queries meets the shares.
     """
 
-    def __init__(self, ranges: Sequence[tuple[float, float]], period: int) -> None:
+    def __init__(self, ranges: Sequence[tuple[float, float]], period: int, names: Sequence[str] = ()) -> None:
         self.period = period = check_period(period)
-        names = [str(number) for number in range(len(ranges))]
+        names = names or [str(number) for number in range(len(ranges))]
         # Twelve digits are what a quotient of two counts of queries means by its sixteen.
         shares: dict[str, Share] = {
             name: (round(low, 12), round(high, 12))
@@ -128,3 +130,13 @@ class Quotas:
         """The models that the limits leave open."""
         limits = self._low if self._last_call else self._high
         return tuple(model for model, count in enumerate(self.served) if count < limits[model])
+
+
+def quotas_of(policy: RoutingPolicy, period: int) -> Quotas:
+    """Those of a policy's models.
+
+    Raises:
+        InputError: ``period`` is not a whole number from 1 up.
+        InfeasibleError: no division of that many queries meets the shares.
+    """
+    return Quotas([model.share_range for model in policy.models], period, [model.name for model in policy.models])

@@ -26,7 +26,7 @@ from llmpower.routing.online.costs import QueryCosts, cheapest
 from llmpower.routing.online.curves import ExpectedCosts
 from llmpower.routing.online.in_time import InTime
 from llmpower.routing.online.prices import FollowingPrices, price_sample, response
-from llmpower.routing.online.quotas import Quotas
+from llmpower.routing.online.quotas import quotas_of
 from llmpower.routing.online.state import RouterState, load_state, policy_digest, save_state
 from llmpower.routing.online.token_counts import Query, check_label, count, length, queries_of
 from llmpower.routing.policies.lengths import Law, OutputLengthLearner, exactly
@@ -89,7 +89,7 @@ class OnlineRouter:
         self._expected = ExpectedCosts(self._costs, self._lengths)
         self._in_time = None if policy.max_runtime_s is None else InTime(policy, self._lengths)
         self._curves = [self._expected, *([] if self._in_time is None else [self._in_time.expected])]
-        self._quotas = Quotas([model.share_range for model in policy.models], period)
+        self._quotas = quotas_of(policy, period)
         self._memory: deque[Query] = deque(maxlen=MEMORY)
         self._prices = FollowingPrices([model.price for model in policy.models])
         self._rate = ALWAYS if policy.tariff is None else policy.tariff.stretch(clock())

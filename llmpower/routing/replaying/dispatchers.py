@@ -18,7 +18,7 @@ from llmpower.modelling.forms import FloatArray
 from llmpower.routing.online.costs import QueryCosts
 from llmpower.routing.online.in_time import in_time, only_in_time, seconds_of
 from llmpower.routing.online.prices import price_sample
-from llmpower.routing.online.quotas import Quotas
+from llmpower.routing.online.quotas import quotas_of
 from llmpower.routing.online.router import ENOUGH, MEMORY, OnlineRouter
 from llmpower.routing.policies.lengths import Law, Moments, OutputLengthLearner, exactly, two_points
 from llmpower.routing.policies.policy import RoutingPolicy
@@ -72,7 +72,7 @@ class Resolving:
 
     def __init__(self, policy: RoutingPolicy, period: int, history: Trace, trace: Trace) -> None:
         self._costs, self._seconds, self._most_s = QueryCosts(policy), seconds_of(policy), policy.max_runtime_s
-        self._quotas = Quotas([model.share_range for model in policy.models], period)
+        self._quotas = quotas_of(policy, period)
         self._lengths = OutputLengthLearner(policy.output_lengths, _nothing_known(history, trace))
         self._memory: deque[tuple[int, str | None, float]] = deque(maxlen=MEMORY)
         self._queries, self._parts = _queries(trace), parts_of(policy, trace)

@@ -22,7 +22,7 @@ import numpy as np
 
 from llmpower.exceptions import InputError
 from llmpower.routing.online.costs import QueryCosts
-from llmpower.routing.online.quotas import SLACK, Quotas, check_period
+from llmpower.routing.online.quotas import SLACK, check_period, quotas_of
 from llmpower.routing.online.router import REFRESH
 from llmpower.routing.policies.policy import RoutingPolicy, check_policy
 from llmpower.routing.problem.rates import Weigh
@@ -44,6 +44,8 @@ UTILISATION = 0.8
 """Of the servers, where their number is not given: as busy as this are they under the optimal plan."""
 
 SEED = 1
+ROUNDING = 1e-9
+"""Of a number of queries that is a product."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,14 +180,15 @@ def simulate(
 
 
 def _limits(policy: RoutingPolicy, n_queries: int, period: int) -> tuple[IntArray, IntArray]:
-    """Lowest and highest number of queries of each model, (n_models,), over whole periods and what is left of one."""
-    ranges = [model.share_range for model in policy.models]
-    each = np.array(Quotas(ranges, period).limits)
+    """Lowest and highest number of queries of each model, (n_models,), over whole periods and what is left of one.
+
+    Of the latter no share is kept to the query, and some have no whole number of so few: they are rounded outwards.
+    """
+    low, high = (np.array(limit) for limit in quotas_of(policy, period).limits)
     whole, left = divmod(n_queries, period)
-    limits = whole * each
-    if left:
-        limits = limits + np.array(Quotas(ranges, left).limits)
-    return limits[0], limits[1]
+    lowest, highest = np.array([model.share_range for model in policy.models]).T
+    low, high = whole * low + np.floor(lowest * left + ROUNDING), whole * high + np.ceil(highest * left - ROUNDING)
+    return low.astype(np.int64), high.astype(np.int64)
 
 
 def _servers(policy: RoutingPolicy, asked: Mapping[str, int], otherwise: IntArray) -> IntArray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from online_policies import make, queries
 
-from llmpower.exceptions import InputError
+from llmpower.exceptions import InfeasibleError, InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import RoutingPolicy, Trace, Workload, make_policy, route, simulate
 
@@ -53,6 +53,18 @@ def test_an_unfilled_period_is_no_licence_to_forget_the_shares(
         assert found[name].shares_kept
     for name in ("greedy", "single:small"):
         assert (found[name].shares_kept, found[name].closed) == (False, None)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_what_is_left_of_a_period_may_be_too_little_for_a_share(
+    models: list[WorkloadModel], accuracy: dict[str, float], trace: Trace, left: int
+) -> None:
+    plan = route(models, Workload.from_tokens(*queries(1000, 1)), accuracy, shares={"large": (0.1, 0.2)}, draws=0)
+    result = simulate(make_policy(plan), trace, period=(2000 - left) // 2)
+    assert result.strategies["optimum"].shares_kept
+    assert result.strategies["online"].shares_kept
+    with pytest.raises(InfeasibleError, match=r"--share = large=0\.1:0\.2: no whole number of 3 queries lies in"):
+        simulate(make_policy(plan), trace, period=3)
 
 
 def test_a_point_is_worth_what_it_was_in_the_plan(models: list[WorkloadModel], accuracy: dict[str, float]) -> None:
