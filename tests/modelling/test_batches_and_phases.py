@@ -63,6 +63,17 @@ def test_a_form_of_batches_needs_batches() -> None:
     assert (error.field, error.value) == ("batch_size", "8")
 
 
+@pytest.mark.parametrize("together", [1, 4])
+def test_a_model_of_batches_learns_from_rows_that_were_served_alike(together: int) -> None:
+    frame = batches()
+    later = frame["batch_size"] == together
+    later &= frame["output_tokens"] == 64 * together
+    (updated,), (whole,) = update(fit(frame[~later], form="batched"), frame[later]), fit(frame, form="batched")
+    for ours, theirs in ((updated.energy, whole.energy), (updated.runtime, whole.runtime)):
+        np.testing.assert_allclose(ours.coefficients, theirs.coefficients, rtol=1e-6)
+        assert (ours.n_obs, ours.batch_range) == (theirs.n_obs, (1, 16))
+
+
 def test_what_was_served_together_is_said_unless_the_form_says_it() -> None:
     of_batches, among = (
         f"every {what}: predictions are of {of}"

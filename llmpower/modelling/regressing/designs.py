@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from llmpower.exceptions import FitError
 from llmpower.modelling.forms import Batched
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.rows.groups import Group, Target
@@ -52,7 +51,7 @@ class Designs:
         counted = self._counted(sums)
         if counted not in self._lengths:
             self._lengths[counted] = _lengths_of(self.group, sums)
-        return _design(self.group, target, form, self._lengths[counted])
+        return _design(target, form, self._lengths[counted])
 
     def of_cells(self, form: Form, target: Target, sums: Sums) -> FloatArray:
         """φ of the model's cells, shape (m, n_terms), the mean of the points."""
@@ -100,20 +99,15 @@ def _row_columns_of(group: Group, target: Target, form: Form) -> Sequence[FloatA
     if group.row_lengths is None:
         return ()
     if isinstance(form, Batched):
-        columns: Sequence[FloatArray] = tuple(_design(group, target, form, group.row_lengths).T)
+        columns: Sequence[FloatArray] = tuple(_design(target, form, group.row_lengths).T)
     else:
         columns = form.columns(*group.row_lengths[:2])
     return [np.ascontiguousarray(column, dtype=np.float64) for column in columns]
 
 
-def _design(group: Group, target: Target, form: Form, lengths: Sequence[FloatArray] | FloatArray) -> FloatArray:
+def _design(target: Target, form: Form, lengths: Sequence[FloatArray] | FloatArray) -> FloatArray:
     τin, τout, B, sharing = lengths
     if not isinstance(form, Batched):
         return form.design(τin, τout)
-    if not group.batched:
-        advice = (
-            f"{group.model_name}: all rows have the same batch size and concurrency; vary them, or take form cached"
-        )
-        raise FitError("batch_size", f"{B[0]:.0f}", advice)
     requests = sharing if target.unit == "s" else B
     return np.asarray(form.design(τin / B, τout / B, sharing) * requests[..., np.newaxis])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmpower.exceptions import FitError
-from llmpower.modelling.forms import Phases
+from llmpower.modelling.forms import Batched, Phases
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.regressing.cells import Cells
 from llmpower.modelling.regressing.designs import Designs
@@ -144,6 +144,11 @@ def regress(
         FitError: the rows cannot carry the form: fewer cells than terms, terms that cannot be told apart, columns that
             it needs missing or constant.
     """
+    if isinstance(form, Batched) and not group.batched:
+        advice = (
+            f"{group.model_name}: all rows have the same batch size and concurrency; vary them, or take form cached"
+        )
+        raise FitError("batch_size", f"{group.cell_batch_size[0]:.0f}", advice)
     designs = Designs(group) if designs is None else designs
     row_columns = designs.of_rows(form, target)
     if type(form) is Phases:
