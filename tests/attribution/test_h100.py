@@ -90,6 +90,16 @@ def test_power_says_what_few_reads_of_the_counter_do_not(seconds: str, rel: floa
     assert np.mean(np.abs(off_j) < 2 * std_j) >= 0.9
 
 
+@pytest.mark.parametrize(("seconds", "rel"), [("0.05", 0.23), ("0.1", 0.2), ("0.3", 0.045), ("1", 0.025)])
+def test_power_alone_comes_to_what_the_counter_says(seconds: str, rel: float) -> None:
+    joules = settled(seconds, replace(H100, has_energy_counter=False))
+    energy_j = np.array([each.gpu_energy_j for each in joules], np.float64)
+    std_j = np.array([each.gpu_energy_std_j for each in joules], np.float64)
+    off_j = energy_j - BY_COUNTER_J[seconds]
+    assert np.sqrt(np.mean(off_j**2)) < rel * BY_COUNTER_J[seconds]
+    assert np.mean(np.abs(off_j) < 2 * std_j) >= 0.9
+
+
 def test_a_reading_that_was_not_updated_is_not_taken_for_one_that_stayed_the_same() -> None:
     # The sensor went on showing 891 W for a whole period after work of 50 ms that it had seen already.
     joules = settled("0.05", replace(H100, has_energy_counter=False))

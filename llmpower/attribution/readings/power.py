@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from llmpower.attribution.readings.draws import Draws
 from llmpower.attribution.readings.history import History
 from llmpower.attribution.readings.parts import mixed, parts
-from llmpower.attribution.readings.sensor import SENSORS
+from llmpower.attribution.readings.sensor import JITTERS, SENSORS
 from llmpower.attribution.readings.updates import Updates
 from llmpower.attribution.readings.view import View
 from llmpower.attribution.series import BUSY, IDLE, Nanoseconds, Reading, Regime, Told, Values, borders
@@ -48,7 +49,8 @@ class PowerSeries:
 
     def __init__(self) -> None:
         self._updates = Updates()
-        self._views = [View(sensor) for sensor in SENSORS]
+        draws = [Draws(sensor) for sensor in SENSORS]
+        self._views = [View(each, *jitter) for jitter in JITTERS for each in draws]
         self._history = History()
         self._idle_w: float | None = None
         self._settled: tuple[int, Reading] | None = None
@@ -166,7 +168,7 @@ class PowerSeries:
         part = updates.between(cuts_ns[0] - around_ns, cuts_ns[-1] + around_ns)
         own = [number for number in range(part.start, part.stop) if updates.epochs[number] == settled.epoch]
         shown_ns = np.array([updates.shown_ns[number] for number in own], np.int64)
-        read_w = np.array([updates.power_w[number] for number in own])
+        std_s, read_w = (np.array([column[number] for number in own]) for column in (updates.std_s, updates.power_w))
         low_ns, high_ns = (
             min(int(shown_ns[0]) - round(reach_s * 1e9), cuts_ns[0] - LAG_NS),
             max(int(shown_ns[-1]), cuts_ns[-1] + LAG_NS),
@@ -181,7 +183,7 @@ class PowerSeries:
         bounds_s, shown_s, at_s = ((each - cuts_ns[0]) / 1e9 for each in (bounds_ns, shown_ns, sparse_ns))
         since_s = shown_s[:, None] - bounds_s[1:-1][np.diff(kinds) != 0]
         telling = ((since_s > 0) & (since_s < TELLING_S)).any(axis=1) & (shown_s > 0) & (shown_s <= at_s[-1])
-        asked = bounds_s, kinds, regimes, updates.most_w, shown_s, read_w, updates.period_s
+        asked = bounds_s, kinds, regimes, updates.most_w, shown_s, std_s, read_w, updates.period_s
         judging = telling.any() and len(cuts_ns) <= MOST_CUTS
         looked = [(view, view.look(*asked)) for view in (self._views if judging else [self._view])]
         best = max(looked, key=lambda each: each[0].log_likelihood)[1]
@@ -231,11 +233,11 @@ class PowerSeries:
         kinds, regimes = self._history.kinds(np.array(moments_ns))
         bounds_s = (np.array(moments_ns) - low_ns) / 1e9
         shown_s = (np.array(updates.shown_ns[part]) - low_ns) / 1e9
-        read_w = np.array(updates.power_w[part])
-        for view in self._views:
+        std_s, read_w = np.array(updates.std_s[part]), np.array(updates.power_w[part])
+        for draws in dict.fromkeys(view.draws for view in self._views):
             # What ran before it was first told is not known.
-            since = shown_s > bounds_s[0] + view.sensor.reach_s
-            view.learn(bounds_s, kinds, regimes, shown_s[since], read_w[since], int(before and since[0]))
+            since = shown_s > bounds_s[0] + draws.sensor.reach_s
+            draws.learn(bounds_s, kinds, regimes, shown_s[since], std_s[since], read_w[since], int(before and since[0]))
 
 
 def _chunks(cuts_ns: list[int]) -> Iterator[list[int]]:

@@ -38,9 +38,6 @@ READ_STD, LEAST_STD_W = 0.001, 0.05
 EXACT = 1e-11
 """Relative to the greatest variance: readings are not taken to be surer than arithmetic is."""
 
-TIMED_STD_S = 0.005
-"""How uncertain the moment of an update is: reads are 10 ms apart, and errors of updates in a row are alike."""
-
 ALONE = 1 << 18
 """Multiplications up to which OpenBLAS computes a product of matrices in the thread that asks for it. Threads that help
 with a larger one spin while they wait for each other; on a busy machine that takes fifty times as long."""
@@ -74,7 +71,13 @@ class Reconstruction:
 
 
 def reconstruct(
-    sensor: Sensor, bounds_s: Floats, kinds: Integers, known: Known, shown_s: Floats, read_w: Floats
+    sensor: Sensor,
+    bounds_s: Floats,
+    kinds: Integers,
+    known: Known,
+    shown_s: Floats,
+    shown_std_s: Floats,
+    read_w: Floats,
 ) -> Reconstruction:
     """The power of each stretch.
 
@@ -84,6 +87,7 @@ def reconstruct(
         kinds: which regime ran in each, shape (n,).
         known: of each beforehand, shapes (n,).
         shown_s: when the readings were shown, ascending, shape (k,).
+        shown_std_s: how uncertain that is.
         read_w: the readings.
     """
     runs = np.concatenate(([0], np.cumsum(np.diff(kinds) != 0)))
@@ -96,7 +100,7 @@ def reconstruct(
     foretold_w2 = _product(h, ch.T)
     power_w = known.mean_w
     for _ in range(2):  # steps within work of one kind show in the first answer only
-        r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (_sums(rates, power_w) * TIMED_STD_S) ** 2
+        r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (_sums(rates, power_w) * shown_std_s) ** 2
         # A card that once showed megawatts may draw anything; against that a reading is exact to no more than doubles.
         root = np.linalg.cholesky(foretold_w2 + np.diag(r + EXACT * foretold_w2.max()))
         surprises = np.linalg.solve(root, read_w - _sums(h, known.mean_w))

@@ -71,6 +71,11 @@ SENSORS = (*(Sensor(window_s, rise_s) for window_s in _WINDOWS_S for rise_s in _
 """What has been seen, the likeliest first: W of 25 ms (A100, H100), 10 (V100) and 100 (GeForce), τ from 5 to 90 ms; and
 the one-second mean that Ampere and later cards show as well."""
 
+JITTERS = ((0.005, 0.0), (0.01, 0.0), (0.001, -10.0))
+"""By how much what a sensor shows may be off in time, as a standard deviation in seconds, and how likely that is before
+anything was read, as a logarithm. Windows and lags are not just those above, nor always the same: it is 5 to 10 ms for
+the H100 of docs/h100.md. The simulated card has less than 1 ms; a sensor has to show that."""
+
 
 @lru_cache(maxsize=64)
 def through(sensor: Sensor, period_s: float) -> tuple[Floats, Floats]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
+from math import sqrt
 from statistics import median
 
 from llmpower.attribution.series import Nanoseconds, Values
@@ -33,8 +34,11 @@ class Updates:
         self.shown_ns = array("q")
         self.power_w = array("d")
         self.epochs = array("q")
+        self.std_s = array("d")
+        """Of each moment: it is anywhere between the read before and the one that saw it."""
         self.confirmed = array("b")
         """Which of them confirm the reading before."""
+        self._columns = (self.shown_ns, self.power_w, self.epochs, self.std_s, self.confirmed)
         self.most_w = 0.0
         """The most that was ever shown."""
         self._changes_ns = array("q")
@@ -71,13 +75,15 @@ class Updates:
 
     def drop(self, number: int) -> None:
         """Take one of them back."""
-        del self.shown_ns[number], self.power_w[number], self.epochs[number], self.confirmed[number]
+        for column in self._columns:
+            del column[number]
 
     def forget(self, before_ns: int) -> None:
         """Drop what is older, but for the two latest of them."""
         count = bisect_left(self.shown_ns, before_ns) - 2
         if count > 0:
-            del self.shown_ns[:count], self.power_w[:count], self.epochs[:count], self.confirmed[:count]
+            for column in self._columns:
+                del column[:count]
         del self._changes_ns[: bisect_left(self._changes_ns, before_ns)]
 
     def _take(self, time_ns: int, power_w: float) -> None:
@@ -85,18 +91,18 @@ class Updates:
         if self._read is None or self._broken or time_ns - self._read[0] > GAP_S * 1e9:
             self._epoch += bool(self.shown_ns)
             self._broken = False
-            self._add(time_ns, power_w)
+            self._add(time_ns, power_w, self.period_s)
         else:
             last_ns, last_w = self._read
             period_ns = round(self.period_s * 1e9)
             if power_w == last_w:
                 self._confirm(time_ns - 2 * period_ns, period_ns, last_w)
             else:
-                update_ns = (last_ns + time_ns) // 2
+                update_ns, between_s = (last_ns + time_ns) // 2, (time_ns - last_ns) / 1e9
                 self._confirm(update_ns - 3 * period_ns, period_ns, last_w)
                 if update_ns - self.shown_ns[-1] > 1.5 * period_ns:
-                    self._add(update_ns - period_ns, last_w)
-                self._add(update_ns, power_w)
+                    self._add(update_ns - period_ns, last_w, between_s)
+                self._add(update_ns, power_w, between_s)
                 if self._changes_ns and update_ns - self._changes_ns[-1] < MAX_UPDATE_S * 1e9:
                     self._periods_s.append((update_ns - self._changes_ns[-1]) / 1e9)
                 self._changes_ns.append(update_ns)
@@ -105,11 +111,13 @@ class Updates:
     def _confirm(self, until_ns: int, period_ns: int, power_w: float) -> None:
         """Count the updates since the latest one up to a moment, however many passed between two reads."""
         while self.shown_ns[-1] <= until_ns:
-            self._add(self.shown_ns[-1] + period_ns, power_w)
+            self._add(self.shown_ns[-1] + period_ns, power_w, self.period_s)
 
-    def _add(self, shown_ns: int, power_w: float) -> None:
+    def _add(self, shown_ns: int, power_w: float, between_s: float) -> None:
+        """Note an update, which came somewhere in a stretch of time around the moment."""
         self.most_w = max(self.most_w, power_w)
         self.confirmed.append(bool(self.power_w) and (power_w, self._epoch) == (self.power_w[-1], self.epochs[-1]))
         self.shown_ns.append(shown_ns)
         self.power_w.append(power_w)
         self.epochs.append(self._epoch)
+        self.std_s.append(between_s / sqrt(12))

@@ -1,4 +1,4 @@
-"""One opinion of which sensor a device has, and what work of each kind draws as seen through it."""
+"""One opinion of which sensor a device has, and how exactly it keeps to its times."""
 
 from __future__ import annotations
 
@@ -7,30 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.readings.reconstruction import TIMED_STD_S, Known, Reconstruction, reconstruct
-from llmpower.attribution.readings.roughness import FIRST_S, Roughness
-from llmpower.attribution.readings.sensor import Sensor
+from llmpower.attribution.readings.draws import UNSEEN_STD, Draws
+from llmpower.attribution.readings.reconstruction import Reconstruction, reconstruct
 from llmpower.attribution.series import Regime
-from llmpower.attribution.ticks.experience import MAX_REGIMES, Levels
 from llmpower.attribution.ticks.steadiness import MOST_SURPRISE, USUAL_SURPRISE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-UNSEEN, UNSEEN_STD, UNSTEADY = 0.75, 0.5, 0.25
-"""What work of an unseen kind draws, how uncertain and how unsteady, as parts of the most the device has shown."""
-
-WHOLE = 0.99
-"""Share of a reading from which it shows one kind of work alone."""
-
 CHANGED = 3.0
 """Mean square of its surprises from which work is taken to draw something else than it used to."""
-
-PACES = (0.03, 30.0)
-"""By how much time may pass more slowly or faster than usual."""
-
-SMOOTHNESS = 0.5
-"""How flicker averages out over part of a reading, from white noise (0) to none (1)."""
 
 MOST_DEVIATIONS = 4.0
 """A surprise counts as this many deviations at most: one reading shall not decide which sensor this is."""
@@ -39,18 +25,17 @@ _LEARN = 1 / 40
 
 
 class View:
-    """What a device's work draws and how steadily, if its sensor is this one.
+    """That a device's sensor is the one through which ``draws`` were learnt, and is off by ``jitter_s`` in time.
 
-    ``log_likelihood`` is that of the readings it was judged by. ``caution`` is by how much squares of surprises exceed
-    what was predicted, on average.
+    ``log_likelihood`` is what it was in the beginning and that of the readings it was judged by. ``caution`` is by how
+    much squares of surprises exceed what was predicted, on average.
     """
 
-    def __init__(self, sensor: Sensor) -> None:
-        self.sensor = sensor
-        self.log_likelihood = 0.0
+    def __init__(self, draws: Draws, jitter_s: float, log_likelihood: float = 0.0) -> None:
+        self.draws, self.sensor = draws, draws.sensor
+        self._jitter_s = jitter_s
+        self.log_likelihood = log_likelihood
         self.caution = 1.0
-        self._levels = Levels(loose=np.inf)
-        self._roughness: dict[Regime, Roughness] = {}
 
     def look(
         self,
@@ -59,6 +44,7 @@ class View:
         regimes: Sequence[Regime],
         most_w: float,
         shown_s: Floats,
+        shown_std_s: Floats,
         read_w: Floats,
         period_s: float,
     ) -> Reconstruction:
@@ -70,21 +56,21 @@ class View:
             regimes: what may run.
             most_w: the most that the device has shown.
             shown_s: when readings were shown, shape (k,).
+            shown_std_s: how uncertain that is by when the sensor was read.
             read_w: the readings.
             period_s: how often there is one.
         """
-        rows = np.array([self._known(regime, most_w, period_s) for regime in regimes])
-        known = Known(*rows[kinds].T)
-        known = known._replace(lasts_s=known.lasts_s / self._paces(bounds_s, kinds, regimes, shown_s, read_w))
-        seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, read_w)
+        timed_s = np.hypot(shown_std_s, self._jitter_s)
+        known = self.draws.known(bounds_s, kinds, regimes, most_w, shown_s, read_w, period_s)
+        seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, timed_s, read_w)
         # Work that draws something else than it used to is believed what it shows.
-        parts = self._parts(bounds_s, kinds, regimes, shown_s)
+        parts = self.draws.parts(bounds_s, kinds, regimes, shown_s)
         excess = seen.surprises**2 @ parts / np.maximum(parts.sum(axis=0), 1e-3)
         if (excess > CHANGED).any():
             wider_w2 = np.minimum(known.slow_w2 * excess[kinds], (UNSEEN_STD * most_w) ** 2)
             slow_w2 = np.where(excess[kinds] > CHANGED, np.maximum(known.slow_w2, wider_w2), known.slow_w2)
             known = known._replace(slow_w2=slow_w2)
-            seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, read_w)
+            seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, timed_s, read_w)
         return seen
 
     def score(self, seen: Reconstruction, new: NDArray[np.bool_]) -> float:
@@ -97,70 +83,3 @@ class View:
         self.log_likelihood -= float((squares / 2 + seen.log_std[new]).sum())
         for square in np.minimum(squares, MOST_SURPRISE).tolist():
             self.caution += _LEARN * (square / USUAL_SURPRISE - self.caution)
-
-    def learn(
-        self,
-        bounds_s: Floats,
-        kinds: Integers,
-        regimes: Sequence[Regime],
-        shown_s: Floats,
-        read_w: Floats,
-        learned: int,
-    ) -> None:
-        """Take readings; the first ``learned`` of them were taken before, and the next one is compared with them.
-
-        The other arguments are those of :meth:`look`.
-        """
-        last: tuple[int, float] | None = None
-        rows = self._parts(bounds_s, kinds, regimes, shown_s)
-        levels = [self._levels.get(regime) for regime in regimes]
-        mean_w = np.array([level.power_w if level else 0.0 for level in levels])
-        timing_w = np.abs(self.sensor.rates(shown_s, bounds_s) @ mean_w[kinds]) * TIMED_STD_S
-        for number, (row, power_w) in enumerate(zip(rows, read_w.tolist(), strict=True)):
-            most = int(row.argmax())
-            if number >= learned:
-                there = np.flatnonzero(row > (1 - WHOLE) / 2)
-                shares = {regimes[each]: float(row[each] / row[there].sum()) for each in there.tolist()}
-                self._levels.learn(shares, power_w, float(timing_w[number]), SMOOTHNESS)
-                if last is not None and last[0] == most and row[most] >= WHOLE:
-                    self._rough(regimes[most]).learn((power_w - last[1]) ** 2)
-            last = (most, power_w) if row[most] >= WHOLE else None
-
-    def _known(self, regime: Regime, most_w: float, period_s: float) -> tuple[float, float, float, float, float]:
-        """μ, V, S², θ and F² of a regime."""
-        level = self._levels.get(regime)
-        # Of kinds that have only been seen together, one after another, each is less certain than the one before.
-        if level is None or level.std_w > UNSEEN_STD * most_w:
-            return UNSEEN * most_w, (UNSEEN_STD * most_w) ** 2, (UNSTEADY * most_w) ** 2, FIRST_S, 0.0
-        rough = self._roughness.get(regime) or Roughness()
-        flicker_w2 = min(level.flicker_w, UNSEEN_STD * most_w) ** 2
-        lasts_s, slow_w2, fast_w2 = rough.course(self.sensor, period_s, flicker_w2)
-        return level.power_w, level.std_w**2, slow_w2, lasts_s, fast_w2
-
-    def _rough(self, regime: Regime) -> Roughness:
-        found = self._roughness.pop(regime) if regime in self._roughness else Roughness()
-        self._roughness[regime] = found
-        if len(self._roughness) > MAX_REGIMES:
-            del self._roughness[next(iter(self._roughness))]
-        return found
-
-    def _parts(self, bounds_s: Floats, kinds: Integers, regimes: Sequence[Regime], shown_s: Floats) -> Floats:
-        """What each regime has of each reading; shape (k, regimes)."""
-        found: Floats = self.sensor.shares(shown_s, bounds_s) @ (kinds[:, None] == np.arange(len(regimes)))
-        return found
-
-    def _paces(
-        self, bounds_s: Floats, kinds: Integers, regimes: Sequence[Regime], shown_s: Floats, read_w: Floats
-    ) -> Floats:
-        """How fast time passes in each stretch, by the readings that first show it."""
-        parts = self._parts(bounds_s, kinds, regimes, shown_s)
-        most, whole = parts.argmax(axis=1).tolist(), (parts.max(axis=1) >= WHOLE).tolist()
-        paces = np.ones(len(shown_s) + 2)
-        for number in range(1, len(shown_s)):
-            same = whole[number] and whole[number - 1] and most[number] == most[number - 1]
-            rough = self._roughness.get(regimes[most[number]]) if same else None
-            if rough:
-                paces[number] = rough.pace(float(read_w[number] - read_w[number - 1]) ** 2)
-        first = np.searchsorted(shown_s, (bounds_s[1:] + bounds_s[:-1]) / 2)
-        # A step shows in part at the first update behind it, and wholly at the next one.
-        return np.clip(np.maximum(paces[first], paces[first + 1]), *PACES)

@@ -22,16 +22,25 @@ IDLE_W, WORK_W = 60.0, 400.0
 
 
 def show(
-    sensor: Sensor, cuts_s: list[float], powers_w: list[float], end_s: float, *, period_s: float = 0.1
+    sensor: Sensor,
+    cuts_s: list[float],
+    powers_w: list[float],
+    end_s: float,
+    *,
+    period_s: float = 0.1,
+    jitter_s: float = 0.0,
 ) -> Callable[[float], float]:
-    """What the sensor shows, from power that steps at the cuts."""
+    """What the sensor shows, from power that steps at the cuts; each reading is off in time by the jitter or so."""
     updates_s = np.arange(0.0, end_s, period_s)
-    shown_w = sensor.shares(updates_s, np.array([*cuts_s, end_s])) @ np.array(powers_w)
+    covered_s = updates_s + jitter_s * np.random.default_rng(0).standard_normal(len(updates_s))
+    shown_w = sensor.shares(covered_s, np.array([*cuts_s, end_s])) @ np.array(powers_w)
     return lambda time_s: float(shown_w[np.searchsorted(updates_s, time_s, side="right") - 1])
 
 
-def read(series: PowerSeries, shown_w: Callable[[float], float], start_s: float, end_s: float) -> None:
-    times_s = np.arange(start_s, end_s, 0.01) + 0.003
+def read(
+    series: PowerSeries, shown_w: Callable[[float], float], start_s: float, end_s: float, *, every_s: float = 0.01
+) -> None:
+    times_s = np.arange(start_s, end_s, every_s) + 0.3 * every_s
     times_ns = (times_s * SECOND).astype(np.int64)
     series.extend(times_ns, times_ns + 20_000, np.array([round(shown_w(t), 3) for t in times_s]))
 
@@ -84,6 +93,32 @@ def test_whatever_the_sensor_spans_get_their_own_joules(sensor: Sensor, period_s
     assert (np.abs(found_j - 0.25 * WORK_W) <= 4 * std_j)[3:].all()
 
 
+def test_a_sensor_that_keeps_its_times_is_believed_to_once_it_has_shown_that() -> None:
+    bounds_s = spans_of(0.1, 12)
+    sensor, powers_w = Sensor(0.01, 0.03), [IDLE_W, *[WORK_W, IDLE_W] * 12]
+    found: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+    for jitter_s in (0.0, 0.008):
+        series = PowerSeries()
+        shown_w = show(sensor, [0.0, *bounds_s], powers_w, 20.0, period_s=0.02, jitter_s=jitter_s)
+        read(series, shown_w, 0.0, 20.0, every_s=0.001)
+        found[jitter_s] = measured_j(series, bounds_s)
+    exact_j, exact_std_j = (each[4:] / (0.1 * WORK_W) for each in found[0.0])
+    jittering_j, jittering_std_j = (each[4:] / (0.1 * WORK_W) for each in found[0.008])
+    assert exact_j == pytest.approx(1.0, abs=0.003)
+    assert exact_std_j.max() < 0.01 < jittering_std_j.min()
+    assert np.abs((jittering_j - 1) / jittering_std_j).max() < 3
+
+
+def test_updates_between_reads_far_apart_are_as_uncertain_as_that() -> None:
+    updates = Updates()
+    times_ns = np.array([0, 1, 2, 3, 103, 203], np.int64) * 1_000_000
+    updates.extend(times_ns, times_ns, np.array([50.0, 50.0, 60.0, 60.0, 70.0, 80.0]))
+    shown_s = np.array(updates.shown_ns) / SECOND
+    std_s = dict(zip(shown_s.round(4).tolist(), updates.std_s, strict=True))
+    assert std_s[0.0015] == pytest.approx(0.001 / np.sqrt(12))
+    assert std_s[0.053] == std_s[0.153] == pytest.approx(0.1 / np.sqrt(12))
+
+
 def test_work_that_the_sensor_did_not_see_draws_what_its_kind_has_shown_before() -> None:
     long_s, short_s = spans_of(0.3, 7), [12.0, 12.02]
     # The short one lies between the moments that two readings cover.
@@ -126,7 +161,9 @@ def test_kinds_of_work_that_were_never_seen_alone_are_known_no_worse_than_unseen
 def test_a_card_that_once_showed_megawatts_is_no_end() -> None:
     bounds_s, shown_s = np.linspace(0.0, 3.0, 121), np.arange(0.1, 3.0, 0.02)
     known = Known(*(np.full(120, each) for each in (3e6, 4e12, 1e12, 5.0, 0.0)))
-    seen = reconstruct(Sensor(1.0, 0.005), bounds_s, np.zeros(120, np.int64), known, shown_s, np.zeros(len(shown_s)))
+    seen = reconstruct(
+        Sensor(1.0, 0.005), bounds_s, np.zeros(120, np.int64), known, shown_s, *np.zeros((2, len(shown_s)))
+    )
     assert np.isfinite(seen.power_w).all()
     assert np.abs(seen.power_w[10:-10]).max() < 1e6
 
