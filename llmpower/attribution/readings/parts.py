@@ -4,9 +4,11 @@ Neighbouring parts err oppositely, because readings determine their sum, and so 
 saw blurred. A ledger that adds up parts needs to know that, so the covariance Σ of their energies is stated as
 variances ``edge_j2`` of the cuts and ``own_j2`` of the parts,
 
-    edge_i = max(−Σ_(i,i+1), 0)        own_i = Σ_(i,i) − edge_(i−1) − edge_i
+    edge_i = max(−Σ_(i,i+1), 0)        own_i = max(Σ_(i,i) − edge_(i−1) − edge_i, Σ_(i,i)/10)
 
 from which Σ own + edge_first + edge_last is the variance of any parts in a row, but for what those further apart share.
+What lies before the first cut and behind the last is long, and a part may share more with it than it varies by; parts
+settled at different times, each with all of its variance at its far end, would have none when they are added up.
 Where readings surprised, power did something unexpected, and the variances are enlarged accordingly.
 """
 
@@ -24,6 +26,9 @@ Floats = NDArray[np.float64]
 
 FORM = 1.2
 """By how much variances are enlarged because power forgets itself in no device as simply as is assumed."""
+
+LEAST_OWN = 0.1
+"""Least share of a part's variance that is its own."""
 
 MOST = 16.0
 """What a squared surprise counts as at most."""
@@ -54,8 +59,8 @@ def parts(seen: Reconstruction, bounds_s: Floats, cuts_s: Floats, caution: float
     prior_j2 = np.add.reduceat(np.add.reduceat(prior_j2, firsts, 0), firsts, 1)
     told_j = np.add.reduceat(seen.told_w * lengths_s, firsts, 1)
     edge_j2 = np.maximum((told_j[:, :-1] * told_j[:, 1:]).sum(axis=0) - np.diag(prior_j2, 1), 0.0)
-    own_j2 = (np.diag(prior_j2) - (told_j**2).sum(axis=0))[1:-1]
-    own_j2 = np.maximum(own_j2 - edge_j2[:-1] - edge_j2[1:], 0.0)
+    var_j2 = np.maximum(np.diag(prior_j2) - (told_j**2).sum(axis=0), 0.0)[1:-1]
+    own_j2 = np.maximum(var_j2 - edge_j2[:-1] - edge_j2[1:], LEAST_OWN * var_j2)
 
     weights = np.maximum(seen.shares.sum(axis=0), 1e-3)
     squares = (seen.shares.T * np.minimum(seen.surprises**2, MOST)).sum(axis=1)

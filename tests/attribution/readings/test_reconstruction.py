@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmpower.attribution.readings.parts import FORM, Parts, mixed, parts
-from llmpower.attribution.readings.reconstruction import Known, reconstruct
+from llmpower.attribution.readings.reconstruction import Known, Reconstruction, reconstruct
 from llmpower.attribution.readings.sensor import Sensor
 
 
@@ -33,7 +33,25 @@ def test_parts_vary_as_the_covariance_of_the_stretches_in_them_says() -> None:
     assert edge_j2.min() > 0
     # Nothing surprised, so all is enlarged alike.
     assert found.edge_j2 == pytest.approx(FORM * edge_j2)
-    assert found.own_j2 == pytest.approx(FORM * np.maximum(np.diag(joint_j2)[1:-1] - edge_j2[:-1] - edge_j2[1:], 0.0))
+    var_j2 = np.diag(joint_j2)[1:-1]
+    assert found.own_j2 == pytest.approx(FORM * np.maximum(var_j2 - edge_j2[:-1] - edge_j2[1:], 0.1 * var_j2))
+
+
+def test_parts_in_a_row_have_the_variance_of_their_sum_and_none_is_free_of_any() -> None:
+    # Four stretches of a second; the two in the middle are asked for.
+    covariance_w2 = np.array(
+        [[9.0, -1.0, 0.0, 0.0], [-1.0, 4.0, -2.0, 0.0], [0.0, -2.0, 5.0, -1.0], [0.0, 0.0, -1.0, 9.0]]
+    )
+    # One reading of each, none of which surprised; variances are enlarged by FORM, 1.2.
+    seen = Reconstruction(np.full(4, 100.0), covariance_w2, np.zeros((4, 4)), np.zeros(4), np.zeros(4), np.eye(4))
+    found = parts(seen, np.arange(5.0), np.array([1.0, 2.0, 3.0]), 1.0)
+    assert found.energy_j.tolist() == [0.0, 100.0, 200.0]
+    both_j2 = found.own_j2.sum() + found.edge_j2[0] + found.edge_j2[-1]
+    assert both_j2 == pytest.approx(1.2 * (4 + 5 - 2 * 2))
+    # A part that errs as little as its neighbours make up for still errs.
+    covariance_w2[1, 2] = covariance_w2[2, 1] = -3.5
+    seen = Reconstruction(np.full(4, 100.0), covariance_w2, np.zeros((4, 4)), np.zeros(4), np.zeros(4), np.eye(4))
+    assert parts(seen, np.arange(5.0), np.array([1.0, 2.0, 3.0]), 1.0).own_j2[0] == pytest.approx(0.1 * 1.2 * 4)
 
 
 def test_what_opinions_differ_by_is_uncertain_too() -> None:
