@@ -155,12 +155,15 @@ def main() -> None:
         print(f"llmpower: error: {_one_line(error.format_message())}{_help_hint(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        # The Debian package holds the daemon's dependencies alone.
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "llmpower"):
             raise
-        advice = "is not in this installation; pip install llmpower into a Python environment of your own"
-        print(f"llmpower: error: {missing} = not installed: this command needs it and it {advice}", file=sys.stderr)
+        from llmpower.cli.doctor import EXTRAS
+
+        # What no extra brings pip installs always; the Debian package holds the daemon's dependencies alone.
+        extra = next((f"[{extra}]" for extra, (modules, _) in EXTRAS.items() if missing in modules), "")
+        advice = f"this command needs it; pip install 'llmpower{extra}' in a Python environment of your own"
+        print(f"llmpower: error: {missing} = not installed: {advice}", file=sys.stderr)
         sys.exit(2)
     except ImportError as error:
         if not UNBUILT.search(str(error)):

@@ -172,9 +172,14 @@ def test_no_daemon(tmp_path: Path) -> None:
     refused(llmpower("profile", "any/model", "--socket", tmp_path / "s"), "llmpower daemon")
 
 
-def test_a_command_whose_dependency_is_not_there_says_which(folder: Path) -> None:
-    arguments = ["llmpower", "fit", str(folder / "grid.csv")]
-    program = f"import sys; sys.modules['pandas'] = None; sys.argv = {arguments}"
+@pytest.mark.parametrize(
+    ("missing", "source", "fix"),
+    [("pandas", "grid.csv", "pip install 'llmpower'"), ("pyarrow", "", "pip install 'llmpower[parquet]'")],
+)
+def test_a_command_whose_dependency_is_not_there_says_which(folder: Path, missing: str, source: str, fix: str) -> None:
+    """And what brings it: a directory is read as a data set, which takes an extra."""
+    arguments = ["llmpower", "fit", str(folder / source)]
+    program = f"import sys; sys.modules['{missing}'] = None; sys.argv = {arguments}"
     command = [sys.executable, "-c", f"{program}; from llmpower.cli.main import main; main()"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    refused(done, "pandas = not installed", "pip install llmpower")
+    refused(done, f"{missing} = not installed", fix)
