@@ -7,7 +7,7 @@ filter copied from somewhere must not be able to do more than compare, so its sy
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmpower.exceptions import InputError
 from llmpower.places import first_line
@@ -33,18 +33,28 @@ def select_rows(frame: pd.DataFrame, expression: str, option: str = "--where") -
     """
     import pandas as pd
 
-    for name in names_in(expression, option):
+    names = names_in(expression, option)
+    for name in names:
         if name not in frame.columns:
             found = ", ".join(map(str, frame.columns))
             raise InputError(option, expression, f"{name} is not a column here; there are: {found}")
     try:
-        chosen: object = frame.eval(expression.strip(), engine="python")
+        chosen: object = frame.assign(**_values(frame[names])).eval(expression.strip(), engine="python")
     except Exception as error:  # pandas raises whatever the operands' types raise
         raise InputError(option, expression, f"cannot be evaluated ({first_line(error)}); try {EXAMPLE}") from error
     if not isinstance(chosen, pd.Series) or not pd.api.types.is_bool_dtype(chosen.dtype):
         raise InputError(option, expression, f"is not true or false for each row; write a condition such as {EXAMPLE}")
     # A condition on an empty cell is unknown under nullable types; as in SQL, unknown is not true.
     return frame[chosen.fillna(False).to_numpy(dtype=bool)]
+
+
+def _values(frame: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+    """The columns that are categories, as what they stand for: a data set's words are, and have no order else."""
+    return {
+        str(name): column.astype(column.cat.categories.dtype)
+        for name, column in frame.items()
+        if column.dtype == "category" and not column.cat.ordered
+    }
 
 
 def names_in(expression: str, option: str = "--where") -> list[str]:

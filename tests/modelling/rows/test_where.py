@@ -36,6 +36,17 @@ def test_conditions(expression: str, chosen: list[int]) -> None:
     assert list(select_rows(FRAME, expression).index) == chosen
 
 
+def test_words_are_in_order_as_categories_too() -> None:
+    """As a data set's are, whose dates are names of directories."""
+    words = pd.Series(["2026-01-31", "2025-12-31", None, "2026-02-01"])
+    for column in (words, words.astype("category")):
+        frame = FRAME.assign(date=column)
+        assert list(select_rows(frame, "date >= '2026-01-01' and model_name != 'b'").index) == [0, 3]
+        assert list(select_rows(frame, "date == '2025-12-31'").index) == [1]
+    size = pd.Categorical(["small", "large", "small", "large"], ["small", "large"], ordered=True)
+    assert list(select_rows(FRAME.assign(size=size), "size > 'small'").index) == [1, 3]
+
+
 def test_an_unknown_comparison_is_not_true() -> None:
     nullable = FRAME.convert_dtypes()
     assert list(select_rows(nullable, "gpu_energy_j > 2").index) == [2, 3]
