@@ -158,15 +158,17 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         advice = "closed to this user; a service's is open to its group: usermod -aG llmpower USER"
         raise StoreError(schema.OPTION, path, advice) from error
     connection = schema.connect(path, "ro")
-    before = None
+    version = before = None
     try:
-        try:
-            version = schema.check(connection, path, newest=schema.newest_version())
-        except sqlite3.OperationalError:
-            # A log-keeping database wants its index file beside it. Where we may not create that, or a full disk has
-            # no room for it, and no daemon has, nobody is writing either, and the file can be read as it lies.
-            if _has_log(path):
-                raise
+        # A log-keeping database wants its index file beside it. Where we may not create that, or a full disk has no
+        # room for it, and no daemon has, nobody is writing either, and the file can be read as it lies.
+        if not _would_bar_owner(path):
+            try:
+                version = schema.check(connection, path, newest=schema.newest_version())
+            except sqlite3.OperationalError:
+                if _has_log(path):
+                    raise
+        if version is None:
             connection.close()
             before = path.stat()
             connection = schema.connect(path, "ro&immutable=1")
@@ -182,6 +184,12 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         _see_unchanged(path, before)
     finally:
         connection.close()
+
+
+def _would_bar_owner(path: Path) -> bool:
+    """Whether SQLite would leave an index file beside it that is ours, and that its daemon could then not open."""
+    index = path.with_name(f"{path.name}-shm")
+    return os.geteuid() not in (0, path.stat().st_uid) and not index.exists() and not _has_log(path)
 
 
 def _see_unchanged(path: Path, before: os.stat_result | None) -> None:

@@ -98,6 +98,21 @@ def test_who_may_only_read_the_file_can_read_it(path: Path, make_measurement: Ma
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_write_into_the_directory_leaves_nothing_there_that_keeps_the_daemon_out(path: Path) -> None:
+    filled(path)
+    for directory in path.parent.parents[:2]:
+        directory.chmod(0o755)
+    path.parent.chmod(0o777)
+    before = set(path.parent.iterdir())
+    os.seteuid(65534)
+    try:
+        assert list(iter_rows(path)) == []
+    finally:
+        os.seteuid(0)
+    assert set(path.parent.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_read_is_told_what_to_do(path: Path) -> None:
     filled(path)
     for directory in path.parent.parents[:2]:
