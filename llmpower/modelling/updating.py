@@ -12,14 +12,15 @@ them exactly as from all rows together. What sums do not tell is treated so:
       X = G⁻¹·G_old·C_old·G_old·G⁻¹,     Y = G⁻¹·Σ_c s_c·s_cᵀ·G⁻¹        (the sandwich by cells, CR3; Bell and
                                                                          McCaffrey 2002)
 
-  X + Y would be right if these were other cells. But the same lengths come again, and what the form misses there is
-  missed again: it does not average out. Whether they do, sums do not say, so the two errors are taken to be as
-  correlated as any can be, which by the inequality of Cauchy and Schwarz is at most
+  X + Y would be right of other cells. But the same lengths come again, and what the form misses there it misses again:
+  noise averages out, this does not. Which cells they are, sums do not say, so all are taken for old ones. With τ² of
+  the relative residuals' variance due to the form, σ² due to the noise of trials, and m cells of n rows each time, the
+  two errors then have the correlation ρ, and
 
-      C = (1 + b/a)·X + (1 + a/b)·Y,     a² = tr(G·X),  b² = tr(G·Y)
+      C = (1 + ρ·b/a)·X + (1 + ρ·a/b)·Y,     a² = tr(G·X),  b² = tr(G·Y)
 
-  A campaign that is repeated leaves the errors as they are. Of cells that are all new they are too large: by √2 where
-  there are as many as before.
+      ρ = τ² / √((τ² + σ²·m_old/n_old)·(τ² + σ²·m/n)) · √(min(m_old, m) / max(m_old, m))
+
 - **The form** stays, and so does the noise of repeated trials; whether another form would do better by now, only a fit
   to all rows can tell.
 """
@@ -139,7 +140,8 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         old.moments.estimate + new.estimate, old.moments.relative + new.relative, old.moments.raw + new.raw
     )
     β = solve(moments.estimate.gram, moments.estimate.moment, non_negative=form.non_negative)
-    covariance = _covariance(old, form, moments, β, list(parts_of(designs, target, form, sums)))
+    ρ = _correlation(old, group, moments, β)
+    covariance = _covariance(old, form, moments, β, list(parts_of(designs, target, form, sums)), ρ)
     statistics = weighted_statistics(moments.relative, β, constant=_constant(form, β))
     (in_low, in_high), (out_low, out_high), batch = fitted_ranges(group, form)
     heldout = with_quantiles(*compare(asked, target.y, group.cells, PROSPECTIVE, asked_rows))
@@ -169,7 +171,20 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
     )
 
 
-def _covariance(old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts: Sequence[Part]) -> FloatArray:
+def _correlation(old: Fit, group: Group, moments: FitMoments, β: FloatArray) -> float:
+    """ρ as above; the noise is that of the first fit's trials, and none where it had no cell twice."""
+    σ2 = (old.replicate_noise or 0.0) ** 2
+    τ2 = moments.relative.residual(β) / max(1, moments.relative.n - len(β)) - σ2
+    if τ2 <= 0:
+        return 0.0
+    m_old, m = old.n_cells or old.n_obs, group.n_cells
+    of_cells = (τ2 + σ2 * m_old / old.n_obs) * (τ2 + σ2 * m / group.n_obs)
+    return float(τ2 / np.sqrt(of_cells) * np.sqrt(min(m_old, m) / max(m_old, m)))
+
+
+def _covariance(
+    old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts: Sequence[Part], ρ: float
+) -> FloatArray:
     """C as above, on the terms that are not at zero; the usual one of ordinary least squares."""
     assert old.moments is not None
     free = β > 0 if form.non_negative else np.ones(len(β), dtype=bool)
@@ -188,7 +203,7 @@ def _covariance(old: Fit, form: Form, moments: FitMoments, β: FloatArray, parts
             moved = _scores(part, β[part.terms], known[part.terms, part.terms]) @ known[part.terms][:, free]
             Y += moved.T @ moved
         a, b = (np.sqrt(max(0.0, float(np.vdot(moments.estimate.gram[chosen], of)))) for of in (X, Y))
-        C = X + Y if not (a and b) else (1 + b / a) * X + (1 + a / b) * Y
+        C = (1 + ρ * b / a) * X + (1 + ρ * a / b) * Y if a and b else X + Y
         covariance[chosen] = (C + C.T) / 2  # symmetric but for rounding
     elif moments.raw.n > len(β):
         covariance[chosen] = moments.raw.residual(β) / (moments.raw.n - len(β)) * inverted

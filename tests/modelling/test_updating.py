@@ -71,7 +71,7 @@ def test_sums_give_what_all_rows_give(form: str) -> None:
         if form.startswith("paper"):
             np.testing.assert_allclose(ours.std_errors, theirs.std_errors, rtol=1e-6)
         else:
-            # The jackknife and the sandwich estimate the same by different roads, and an update takes no cell for new.
+            # The jackknife and the sandwich estimate the same by different roads; no cell is new to an update.
             assert (ours.std_errors[free] < 4 * theirs.std_errors[free] + 1e-12).all()
             assert (ours.std_errors[free] + 1e-12 > theirs.std_errors[free] / 3).all()
 
@@ -192,6 +192,31 @@ def test_what_a_form_misses_at_the_same_lengths_is_missed_again() -> None:
         np.testing.assert_allclose(after.coefficients, before.coefficients, rtol=1e-6)
         assert (after.std_errors > 0.6 * before.std_errors).all()
         assert (after.std_errors <= before.std_errors).all()
+
+
+def test_noise_averages_out() -> None:
+    """Trials that miss their cells' means by chance, and these do not miss the form."""
+    campaigns = [pd.concat([rows(300 + 3 * number + trial) for trial in range(3)]) for number in range(9)]
+    models = fit(campaigns[0], form="cached")
+    for campaign in campaigns[1:]:
+        models = update(models, campaign)
+    (whole,) = fit(pd.concat(campaigns), form="cached")
+    ratio = models[0].energy.std_errors / whole.energy.std_errors
+    assert (ratio > 0.6).all()
+    assert (ratio < 1.6).all()
+
+
+@pytest.mark.parametrize("each", [1, 16])
+def test_few_rows_often_are_as_good_as_many_once(each: int) -> None:
+    models = fit(pd.concat([rows(seed) for seed in range(3)]), form="cached")
+    news = pd.concat([rows(seed) for seed in range(3, 6)])
+    (once,), often = update(models, news), models
+    for start in range(0, len(news), each):
+        often = update(often, news.iloc[start : start + each])
+    np.testing.assert_allclose(often[0].energy.coefficients, once.energy.coefficients, rtol=1e-6)
+    ratio = often[0].energy.std_errors / once.energy.std_errors
+    assert (ratio[~np.isnan(ratio)] > 0.6).all()
+    assert (ratio[~np.isnan(ratio)] < 1.6).all()
 
 
 def fractions(values: FloatArray) -> NDArray[np.object_]:
