@@ -170,7 +170,8 @@ class Spool:
 
     def _finish(self, span: Span, segment: Segment) -> None:
         self.on_finished(span)
-        if self._inbox.finish(span):
+        # Of one that stands there twice, the file that came first is waited for.
+        if self._inbox.finish(span) and (span.span_id, span.uid) not in self._owed:
             self._owed[span.span_id, span.uid] = segment
             segment.unstored += 1
 

@@ -76,6 +76,19 @@ def test_what_a_program_writes_last_is_taken_though_it_has_gone_since_the_look(s
     assert station.files() == []
 
 
+def test_a_span_that_comes_twice_before_it_is_stored_holds_no_file(station: Station) -> None:
+    station.write(a_span("a")).close()
+    station.step()
+    station.write(a_span("a"), a_span("a")).close()
+    station.step()
+    assert station.book.ids == ["a", "a", "a"]
+    assert len(station.files()) == 1
+    station.spool.stored([a_span("a")])
+    station.spool.stored([a_span("a"), a_span("a")])
+    station.step()
+    assert station.files() == []
+
+
 def test_a_span_that_is_refused_is_not_waited_for(station: Station) -> None:
     station.book.takes = False
     station.write(a_span("a")).close()
