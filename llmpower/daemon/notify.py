@@ -6,6 +6,7 @@ nothing is sent. See sd_notify(3).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -40,13 +41,16 @@ class Notifier:
     def _send(self, text: str) -> None:
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
-            try:
-                connection.setblocking(False)
-                connection.sendto(text.encode(), self._address)
-            except OSError:
-                # A service manager that cannot listen must not end the measuring: its own watchdog will judge.
-                return
+        # A path in it need not be UTF-8.
+        datagram = text.encode(errors="backslashreplace")
+        # A service manager that cannot listen, or no descriptor left to tell it by, must not end the measuring: its own
+        # watchdog will judge.
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection,
+        ):
+            connection.setblocking(False)
+            connection.sendto(datagram, self._address)
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -20,6 +21,23 @@ def test_what_systemd_hears(abstract: bool, tmp_path: Path) -> None:
         notifier.stopping()
         heard = [systemd.recv(1000).decode() for _ in range(3)]
     assert heard == ["READY=1\nSTATUS=two cards", "WATCHDOG=1\nSTATUS=300 W", "STOPPING=1"]
+
+
+def test_a_path_that_is_not_utf_8_is_no_reason_to_end(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}).alive(f"{os.fsdecode(bytes([0xFC]))}.db is full")
+        assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=\\udcfc.db is full"
+
+
+def test_without_a_descriptor_left_nothing_is_said_and_nothing_ends(tmp_path: Path) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        notifier.alive("300 W")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_without_systemd_or_with_a_deaf_one_nothing_happens(tmp_path: Path) -> None:
