@@ -209,6 +209,18 @@ def test_what_measures_loads_no_masked_arrays() -> None:
     assert done.stdout.split() == ["True", "False"]
 
 
+def test_the_grid_of_a_slow_counter_is_found_without_masked_arrays() -> None:
+    program = (
+        "import sys\n"
+        "from llmpower.attribution.ticks.grid import Grid\n"
+        "grid = Grid()\n"
+        "for number in range(9): grid.learn(number * 100_000_000, number * 100_000_000 + 1_000_000)\n"
+        "print(round(grid.period_ns, -3), 'numpy.ma' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["100000000.0", "False"]
+
+
 def test_importing_the_package_and_the_command_line_loads_not_even_numpy() -> None:
     program = "import llmpower, llmpower.cli.main, sys; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import sqrt
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -146,7 +147,8 @@ class Grid:
             if len(numbers) < FEWEST:
                 return None
             distances_ns = np.diff(low_ns + high_ns) / 2
-            numbers = np.concatenate(([0], np.cumsum(np.maximum(np.round(distances_ns / np.median(distances_ns)), 1))))
+            typical_ns = median(distances_ns.tolist())  # NumPy's own would load masked arrays
+            numbers = np.concatenate(([0], np.cumsum(np.maximum(np.round(distances_ns / typical_ns), 1))))
             for index, number in enumerate(numbers.tolist()):
                 self._edges[index] = (*self._edges[index][:2], int(number))
             least_ns, most_ns = 0.0, np.inf
