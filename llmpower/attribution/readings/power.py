@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from llmpower.attribution.readings.draws import Draws
 from llmpower.attribution.readings.history import History
 from llmpower.attribution.readings.parts import mixed, parts
+from llmpower.attribution.readings.reconstruction import Reconstruction
 from llmpower.attribution.readings.sensor import JITTERS, SENSORS
 from llmpower.attribution.readings.updates import Updates
 from llmpower.attribution.readings.view import View
@@ -161,24 +162,12 @@ class PowerSeries:
     def _settle(self, cuts_ns: list[int]) -> Iterator[tuple[int, Reading]]:
         """Readings of the cuts, from what is settled at the first of them on."""
         assert self._settled is not None
-        settled = self._settled[1]
-        updates = self._updates
-        reach_s = max(view.sensor.reach_s for view in self._views)
-        around_ns = round((reach_s + 2 * updates.period_s) * 1e9)
-        part = updates.between(cuts_ns[0] - around_ns, cuts_ns[-1] + around_ns)
-        own = [number for number in range(part.start, part.stop) if updates.epochs[number] == settled.epoch]
+        settled, updates = self._settled[1], self._updates
+        own = self._around(cuts_ns, settled.epoch)
         shown_ns = np.array([updates.shown_ns[number] for number in own], np.int64)
         std_s, read_w = (np.array([column[number] for number in own]) for column in (updates.std_s, updates.power_w))
-        low_ns, high_ns = (
-            min(int(shown_ns[0]) - round(reach_s * 1e9), cuts_ns[0] - LAG_NS),
-            max(int(shown_ns[-1]), cuts_ns[-1] + LAG_NS),
-        )
-        stretch_s = min(STRETCH_S, updates.period_s / 2)
-        even_ns = np.linspace(low_ns, high_ns, round((high_ns - low_ns) / 1e9 / stretch_s) + 1).astype(np.int64)
         sparse_ns = _sparse(cuts_ns)
-        changes_ns = np.array(self._history.changes(low_ns, high_ns), np.int64)
-        bounds_ns = np.sort(np.concatenate((even_ns, changes_ns, sparse_ns)))
-        bounds_ns = bounds_ns[np.append(True, np.diff(bounds_ns) > 0)]
+        bounds_ns = self._bounds(cuts_ns, sparse_ns, shown_ns)
         kinds, regimes = self._history.kinds(bounds_ns)
         bounds_s, shown_s, at_s = ((each - cuts_ns[0]) / 1e9 for each in (bounds_ns, shown_ns, sparse_ns))
         since_s = shown_s[:, None] - bounds_s[1:-1][np.diff(kinds) != 0]
@@ -198,10 +187,7 @@ class PowerSeries:
         found = mixed(likely, [parts(seen, bounds_s, at_s, view.caution) for view, seen in looked])
         power_w = likely @ np.array([seen.power_w for _, seen in looked])
         if judging:
-            for view, seen in looked:
-                view.judge(seen, telling)
-            least = self._view.log_likelihood - SURE
-            self._views = [view for view in self._views if view.log_likelihood >= least]
+            self._judge(looked, telling)
         path_j2 = settled.path_var_j2 + np.concatenate(([0.0], np.cumsum(found.own_j2)))
         asked_s = (np.array(cuts_ns) - cuts_ns[0]) / 1e9
         columns = [settled.energy_j + found.energy_j, found.edge_j2, path_j2]
@@ -210,6 +196,37 @@ class PowerSeries:
         self._tell(bounds_ns, power_w, cuts_ns[0], cuts_ns[-1], settled)
         self._settled = cuts_ns[-1], readings[-1]
         return zip(cuts_ns[1:], readings[1:], strict=True)
+
+    def _around(self, cuts_ns: Sequence[int], epoch: int) -> list[int]:
+        """The updates of an epoch that say something of what lies between cuts, by number."""
+        updates = self._updates
+        around_ns = round((self._reach_s + 2 * updates.period_s) * 1e9)
+        part = updates.between(cuts_ns[0] - around_ns, cuts_ns[-1] + around_ns)
+        return [number for number in range(part.start, part.stop) if updates.epochs[number] == epoch]
+
+    def _bounds(self, cuts_ns: Sequence[int], sparse_ns: Nanoseconds, shown_ns: Nanoseconds) -> Nanoseconds:
+        """Bounds of the stretches in which power is taken to be even, from before what readings cover to behind it."""
+        low_ns = min(int(shown_ns[0]) - round(self._reach_s * 1e9), cuts_ns[0] - LAG_NS)
+        high_ns = max(int(shown_ns[-1]), cuts_ns[-1] + LAG_NS)
+        stretch_s = min(STRETCH_S, self._updates.period_s / 2)
+        even_ns = np.linspace(low_ns, high_ns, round((high_ns - low_ns) / 1e9 / stretch_s) + 1).astype(np.int64)
+        changes_ns = np.array(self._history.changes(low_ns, high_ns), np.int64)
+        ascending_ns = np.sort(np.concatenate((even_ns, changes_ns, sparse_ns)))
+        # np.unique would load masked arrays.
+        found: Nanoseconds = ascending_ns[np.append(True, np.diff(ascending_ns) > 0)]
+        return found
+
+    @property
+    def _reach_s(self) -> float:
+        """How far back the readings of any sensor that it may be reach."""
+        return max(view.sensor.reach_s for view in self._views)
+
+    def _judge(self, looked: Sequence[tuple[View, Reconstruction]], telling: NDArray[np.bool_]) -> None:
+        """Compare the views by readings that tell them apart; give up those that are far behind."""
+        for view, seen in looked:
+            view.judge(seen, telling)
+        least = self._view.log_likelihood - SURE
+        self._views = [view for view in self._views if view.log_likelihood >= least]
 
     def _tell(self, bounds_ns: NDArray[np.int64], power_w: Values, low_ns: int, high_ns: int, settled: Reading) -> None:
         """Note the energy at the moments that readings cover."""
