@@ -43,7 +43,7 @@ RING_CAPACITY = 1 << 17
 
 
 class Sampler:
-    """Opens the power sources and samples them in a thread of its own.
+    """Opens the power sources and samples each kind of them in a thread of its own.
 
     Args:
         backend: ``nvml`` for the driver's library, ``simulated`` for ours, ``auto`` for the driver's where it is

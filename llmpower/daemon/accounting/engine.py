@@ -1,9 +1,8 @@
 """Samples and spans in, measurements and a snapshot out: the daemon without its sockets, files and clocks.
 
 Each step takes what was sampled, settles what can be settled, hands finished measurements to the store and publishes
-a new snapshot. Nothing here waits or asks for the time more than once, so a test can drive it through an hour in a
-moment. The store answers when it can (:mod:`~llmpower.daemon.storing.outbox`): a disk that is slow or full stops
-nothing here.
+a new snapshot. Nothing here waits, and what time it is it is told, so a test can drive it through an hour in a moment.
+The store answers when it can (:mod:`~llmpower.daemon.storing.outbox`): a disk that is slow or full stops nothing here.
 """
 
 from __future__ import annotations

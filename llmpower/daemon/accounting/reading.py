@@ -1,4 +1,4 @@
-"""How the devices answer: what goes wrong with their reads is logged once when it begins, and once when it is over.
+"""How the devices answer: what goes wrong with their reads is logged, at most once a minute, and so is its end.
 
 Nothing here asks a device. The sampler's threads do, and leave behind what they are at; a call that hangs is seen by
 its not having come back.
