@@ -66,7 +66,7 @@ class Meter:
         self._awaited: set[str] = set()
         self._waiting = 0
         self._ending = self._finishing = False
-        self._said = False
+        self._said = self._said_stranger = False
         self._why_not: str | None = None
         self._busy_s = time.monotonic()
         self._changed = threading.Condition()
@@ -187,6 +187,13 @@ class Meter:
         snapshot = self._engine.snapshot
         if snapshot.spans_running or snapshot.spans_pending:
             self._busy_s = time.monotonic()
+        if snapshot.spans_of_strangers and not self._said_stranger:
+            self._said_stranger = True
+            _logger.warning(
+                "llmpower: a span names %s, which is the UUID of no GPU here, and has no joules of it; there are: %s",
+                ascii(snapshot.latest_stranger)[:80],
+                ", ".join(device.uuid for device in self._sampler.devices if device.kind == "gpu"),
+            )
         self._sampler.rest(self._is_resting())
 
     def _take(self, message: Begin | Span | Cancel) -> None:

@@ -219,6 +219,18 @@ def test_a_forked_child_may_open_its_own(monitor: Monitor) -> None:
     assert monitor.devices
 
 
+def test_a_gpu_that_is_not_here_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """As where somebody gives CUDA's number of it instead of its UUID."""
+    with monitoring(load="constant:100") as monitor, caplog.at_level(logging.WARNING, "llmpower"):
+        for name in ("0", "GPU-elsewhere"):
+            with monitor.span(model_name="llama", device_uuids=[name]) as call:
+                work(0.01)
+            assert call.energy_j is None
+        monitor.close()
+    assert caplog.text.count("is the UUID of no GPU here") == 1
+    assert "a span names '0', which is the UUID of no GPU here, and has no joules of it; there are: GPU-" in caplog.text
+
+
 def test_closing_measures_what_has_ended_and_then_nothing(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
     threads = threading.active_count()
     with monitoring() as second:
