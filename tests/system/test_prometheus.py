@@ -7,12 +7,12 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from fleet import MODEL_NAMES, PASSWORD, ROOT, RULES, Fleet, running_fleet
+from pages import blocks
 from servers import LLMPOWER, wait_until
 
 from llmpower.store import iter_rows
@@ -270,7 +270,9 @@ def test_promtool_checks_what_is_shipped(arguments: tuple[str, ...]) -> None:
     assert "FAILED" not in done.stdout + done.stderr
 
 
-def test_promtool_tests_the_rules() -> None:
-    files = [str(file) for file in sorted(Path(ROOT, "prometheus", "tests").glob("*_test.yml"))]
-    done = subprocess.run(["promtool", "test", "rules", *files], capture_output=True, text=True, check=False)
+def test_the_page_about_monitoring_checks_and_tests_it_too() -> None:
+    (block,) = [block for block in blocks(ROOT / "docs" / "monitoring.md") if "promtool" in block.text]
+    done = subprocess.run(["bash", "-ec", block.text], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS: 3 rule files found" in done.stdout
+    assert "tests/rules_test.yml" in done.stdout
