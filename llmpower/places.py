@@ -42,8 +42,11 @@ def file_system(place: str, option: str) -> tuple[FileSystem, str]:
     """The file system of a directory or URL, and the path in it; ``option`` is what it was given with.
 
     Raises:
-        InputError: pyarrow or fsspec is missing, or fsspec does not know such URLs.
+        InputError: pyarrow or fsspec is missing, fsspec does not know such URLs, or the place is empty, as a shell
+            makes it of a variable that is not set.
     """
+    if not place:
+        raise InputError(option, "empty", "names no place; give one (. is this directory)")
     try:
         from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
     except ImportError as error:

@@ -108,5 +108,7 @@ def test_a_place_may_be_a_url_or_one_that_cannot_be_written_to(tmp_path: Path, m
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written to"):
         export_partitions(store, str(tmp_path / "file"))
+    with pytest.raises(InputError, match="names no place"):
+        export_partitions(store, "")
     with pytest.raises(InputError, match="check the URL"):
         export_partitions(store, "nonsense://fleet")

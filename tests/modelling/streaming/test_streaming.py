@@ -242,6 +242,7 @@ def refusal(source: object, **options: Any) -> InputError:
 
 
 def test_places_and_files_that_are_none_are_named(make: Make, write: Write, tmp_path: Path) -> None:
+    assert "names no place" in refusal("").advice
     assert "no such place" in refusal(tmp_path / "nowhere").advice
     assert "check the URL" in refusal("nonsense://bucket/fleet").advice
     assert "no such place" in refusal("memory://bucket/nowhere").advice
