@@ -38,6 +38,9 @@ READ_STD, LEAST_STD_W = 0.001, 0.05
 EXACT = 1e-11
 """Relative to the greatest variance: readings are not taken to be surer than arithmetic is."""
 
+BEAT_S = 1.0
+"""For how long updates are seen late by about as much."""
+
 ALONE = 1 << 18
 """Multiplications up to which OpenBLAS computes a product of matrices in the thread that asks for it. Threads that help
 with a larger one spin while they wait for each other; on a busy machine that takes fifty times as long."""
@@ -77,6 +80,7 @@ def reconstruct(
     known: Known,
     shown_s: Floats,
     shown_std_s: Floats,
+    jitter_s: float,
     read_w: Floats,
 ) -> Reconstruction:
     """The power of each stretch.
@@ -87,7 +91,8 @@ def reconstruct(
         kinds: which regime ran in each, shape (n,).
         known: of each beforehand, shapes (n,).
         shown_s: when the readings were shown, ascending, shape (k,).
-        shown_std_s: how uncertain that is.
+        shown_std_s: how uncertain that is, by when the sensor was read.
+        jitter_s: by how much what is shown is off in time beside that, as a standard deviation.
         read_w: the readings.
     """
     runs = np.concatenate(([0], np.cumsum(np.diff(kinds) != 0)))
@@ -99,10 +104,14 @@ def reconstruct(
     ch = _product(c, h)
     foretold_w2 = _product(h, ch.T)
     power_w = known.mean_w
+    # Read at a steady rate, updates in a row are all seen early or all late: the two rates beat slowly.
+    timed_s2 = shown_std_s * shown_std_s[:, None] * np.exp(-np.abs(shown_s - shown_s[:, None]) / BEAT_S)
+    timed_s2 += np.diag(np.full(len(shown_s), jitter_s**2))
     for _ in range(2):  # steps within work of one kind show in the first answer only
-        r = (READ_STD * read_w) ** 2 + LEAST_STD_W**2 + (_sums(rates, power_w) * shown_std_s) ** 2
+        change_w = _sums(rates, power_w)
+        r = np.diag((READ_STD * read_w) ** 2 + LEAST_STD_W**2) + change_w * change_w[:, None] * timed_s2
         # A card that once showed megawatts may draw anything; against that a reading is exact to no more than doubles.
-        root = np.linalg.cholesky(foretold_w2 + np.diag(r + EXACT * foretold_w2.max()))
+        root = np.linalg.cholesky(foretold_w2 + r + np.diag(np.full(len(r), EXACT * foretold_w2.max())))
         surprises = np.linalg.solve(root, read_w - _sums(h, known.mean_w))
         told_w = np.linalg.solve(root, ch.T)
         power_w = np.maximum(known.mean_w + _sums(told_w.T, surprises), 0.0)

@@ -60,9 +60,8 @@ class View:
             read_w: the readings.
             period_s: how often there is one.
         """
-        timed_s = np.hypot(shown_std_s, self._jitter_s)
         known = self.draws.known(bounds_s, kinds, regimes, most_w, shown_s, read_w, period_s)
-        seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, timed_s, read_w)
+        seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, shown_std_s, self._jitter_s, read_w)
         # Work that draws something else than it used to is believed what it shows.
         parts = self.draws.parts(bounds_s, kinds, regimes, shown_s)
         excess = seen.surprises**2 @ parts / np.maximum(parts.sum(axis=0), 1e-3)
@@ -70,7 +69,7 @@ class View:
             wider_w2 = np.minimum(known.slow_w2 * excess[kinds], (UNSEEN_STD * most_w) ** 2)
             slow_w2 = np.where(excess[kinds] > CHANGED, np.maximum(known.slow_w2, wider_w2), known.slow_w2)
             known = known._replace(slow_w2=slow_w2)
-            seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, timed_s, read_w)
+            seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, shown_std_s, self._jitter_s, read_w)
         return seen
 
     def score(self, seen: Reconstruction, new: NDArray[np.bool_]) -> float:

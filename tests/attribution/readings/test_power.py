@@ -38,9 +38,15 @@ def show(
 
 
 def read(
-    series: PowerSeries, shown_w: Callable[[float], float], start_s: float, end_s: float, *, every_s: float = 0.01
+    series: PowerSeries,
+    shown_w: Callable[[float], float],
+    start_s: float,
+    end_s: float,
+    *,
+    every_s: float = 0.01,
+    phase: float = 0.3,
 ) -> None:
-    times_s = np.arange(start_s, end_s, every_s) + 0.3 * every_s
+    times_s = np.arange(start_s, end_s, every_s) + phase * every_s
     times_ns = (times_s * SECOND).astype(np.int64)
     series.extend(times_ns, times_ns + 20_000, np.array([round(shown_w(t), 3) for t in times_s]))
 
@@ -109,6 +115,18 @@ def test_a_sensor_that_keeps_its_times_is_believed_to_once_it_has_shown_that() -
     assert np.abs((jittering_j - 1) / jittering_std_j).max() < 3
 
 
+@pytest.mark.parametrize("phase", [0.05, 0.5, 0.95])
+def test_updates_that_are_all_seen_as_late_are_not_taken_to_err_each_for_itself(phase: float) -> None:
+    bounds_s = [2 + number * 1.3371 + at_s for number in range(20) for at_s in (0.0, 0.15)]
+    powers_w = [IDLE_W, *[WORK_W, IDLE_W] * 20]
+    series = PowerSeries()
+    shown_w = show(Sensor(0.01, 0.03), [0.0, *bounds_s], powers_w, 31.0, period_s=0.02, jitter_s=0.0005)
+    read(series, shown_w, 0.0, 31.0, phase=phase)
+    found_j, std_j = measured_j(series, bounds_s)
+    assert (np.abs(found_j - 0.15 * WORK_W) < 2 * std_j)[5:].mean() > 0.9
+    assert found_j[5:] == pytest.approx(0.15 * WORK_W, rel=0.03)
+
+
 def test_updates_between_reads_far_apart_are_as_uncertain_as_that() -> None:
     updates = Updates()
     times_ns = np.array([0, 1, 2, 3, 103, 203], np.int64) * 1_000_000
@@ -162,7 +180,14 @@ def test_a_card_that_once_showed_megawatts_is_no_end() -> None:
     bounds_s, shown_s = np.linspace(0.0, 3.0, 121), np.arange(0.1, 3.0, 0.02)
     known = Known(*(np.full(120, each) for each in (3e6, 4e12, 1e12, 5.0, 0.0)))
     seen = reconstruct(
-        Sensor(1.0, 0.005), bounds_s, np.zeros(120, np.int64), known, shown_s, *np.zeros((2, len(shown_s)))
+        Sensor(1.0, 0.005),
+        bounds_s,
+        np.zeros(120, np.int64),
+        known,
+        shown_s,
+        np.zeros(len(shown_s)),
+        0.0,
+        np.zeros(len(shown_s)),
     )
     assert np.isfinite(seen.power_w).all()
     assert np.abs(seen.power_w[10:-10]).max() < 1e6

@@ -20,7 +20,7 @@ def test_parts_vary_as_the_covariance_of_the_stretches_in_them_says() -> None:
     shown_s = np.arange(0.2, 3.0, 0.1)
     kinds = np.repeat([0, 1, 0], 50)
     known = Known(*(np.full(150, each) for each in (200.0, 900.0, 400.0, 0.5, 100.0)))
-    seen = reconstruct(sensor, bounds_s, kinds, known, shown_s, np.full(28, 0.005), np.full(28, 200.0))
+    seen = reconstruct(sensor, bounds_s, kinds, known, shown_s, np.zeros(28), 0.005, np.full(28, 200.0))
     cuts = [20, 50, 70, 100, 130]
     found = parts(seen, bounds_s, bounds_s[cuts], caution=1.0)
 
@@ -69,7 +69,7 @@ def test_what_readings_tell_is_kriging() -> None:
     shown_s, kinds = np.arange(0.1, 7.0, 0.1), np.zeros(280, np.int64)
     known = Known(*(np.full(280, each) for each in (200.0, 900.0, 400.0, 0.5, 100.0)))
     read_w = 200 + 30 * np.sin(shown_s)
-    seen = reconstruct(sensor, bounds_s, kinds, known, shown_s, np.full(69, 0.005), read_w)
+    seen = reconstruct(sensor, bounds_s, kinds, known, shown_s, np.zeros(69), 0.005, read_w)
     c, h = seen.prior_w2, sensor.shares(shown_s, bounds_s)
     r = (0.001 * read_w) ** 2 + 0.05**2 + (sensor.rates(shown_s, bounds_s) @ seen.power_w * 0.005) ** 2
     k = c @ h.T @ np.linalg.inv(h @ c @ h.T + np.diag(r))
@@ -92,7 +92,8 @@ def test_no_other_thread_computes() -> None:
         time.sleep(0.3)  # threads that begin spin too
         own_s, all_s = time.thread_time(), time.process_time()
         while time.thread_time() < own_s + 0.5:
-            seen = reconstruct(Sensor(0.1, 0.05), bounds_s, np.repeat([0, 1], 120), known, *[shown_s] * 3)
+            kinds = np.repeat([0, 1], 120)
+            seen = reconstruct(Sensor(0.1, 0.05), bounds_s, kinds, known, shown_s, shown_s, 0.005, shown_s)
             parts(seen, bounds_s, bounds_s[[20, 120, 200]], 1.0)
         own_s, all_s = time.thread_time() - own_s, time.process_time() - all_s
         print(all_s / own_s)
