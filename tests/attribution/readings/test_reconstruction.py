@@ -77,7 +77,8 @@ def test_what_readings_tell_is_kriging() -> None:
     assert seen.told_w.T @ seen.told_w == pytest.approx(k @ h @ c, rel=1e-2, abs=1.0)
 
 
-def test_no_other_thread_computes() -> None:
+@pytest.mark.parametrize("period_s", [0.1, 0.02])
+def test_no_other_thread_computes(period_s: float) -> None:
     """Those of a BLAS spin while they wait, at the cost of the program in which it runs, and of the figures' time."""
     program = """
         import time
@@ -86,8 +87,8 @@ def test_no_other_thread_computes() -> None:
         from llmpower.attribution.readings.reconstruction import Known, reconstruct
         from llmpower.attribution.readings.sensor import Sensor
 
-        # Four seconds around a chunk of two, at the usual ten readings a second.
-        bounds_s, shown_s = np.linspace(0.0, 6.0, 241), np.arange(0.1, 6.0, 0.1)
+        # Four seconds around a chunk of two.
+        bounds_s, shown_s = np.linspace(0.0, 6.0, 241), np.arange(0.1, 6.0, PERIOD_S)
         known = Known(*(np.full(240, each) for each in (200.0, 900.0, 400.0, 0.5, 100.0)))
         time.sleep(0.3)  # threads that begin spin too
         own_s, all_s = time.thread_time(), time.process_time()
@@ -100,7 +101,7 @@ def test_no_other_thread_computes() -> None:
     """
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
+        [sys.executable, "-c", textwrap.dedent(program).replace("PERIOD_S", str(period_s))],
         env=environ | {"OPENBLAS_NUM_THREADS": "4"},
         capture_output=True,
         text=True,
