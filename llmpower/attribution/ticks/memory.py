@@ -59,9 +59,20 @@ class Memory:
 
     @property
     def idle_w(self) -> float | None:
-        """Mean power of these, the surer counting for more."""
-        weights = [1 / ((IDLE_STD * each.power_w) ** 2 + each.timing_w**2 + 1e-12) for each in self.idle]
-        return fmean([each.power_w for each in self.idle], weights) if weights else None
+        """Their energy over their time, the surer counting for more.
+
+        A tick that is taken to be longer than it was seems to have drawn less, and to be surer: what it counts for
+        must not depend on that, or the mean comes out too low.
+        """
+        if not self.idle:
+            return None
+        usual_s = fmean(each.duration_s for each in self.idle)
+        edges_s = [each.duration_s * each.timing_w / max(each.power_w, 1e-9) for each in self.idle]
+        counted_s = [
+            each.duration_s / (edge_s**2 + (IDLE_STD * usual_s) ** 2)
+            for each, edge_s in zip(self.idle, edges_s, strict=True)
+        ]
+        return fmean([each.power_w for each in self.idle], counted_s)
 
     def around(self, tick: int) -> Around:
         """What is known beside the pieces of a tick."""
