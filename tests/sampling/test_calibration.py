@@ -56,6 +56,23 @@ def test_period_and_jitter_are_those_of_the_card(period_ms: float, jitter_ms: fl
     assert found.edge_width_s == pytest.approx(1.01e-3)
 
 
+def test_what_polling_leaves_open_is_no_jitter() -> None:
+    # Reads 13 ms apart leave open 3.8 ms, as a standard deviation, of an update that keeps to its grid exactly.
+    found = calibrate(reads(60.0, 97.0, every_ms=13.0), 0, Field.ENERGY)
+    assert found.jitter_s is not None
+    assert found.jitter_s < 1e-3
+
+
+def test_updates_that_were_seen_badly_say_nothing_of_the_grid() -> None:
+    samples = reads(20.0, 100.0)
+    # The sampler was held up from 5 ms before every tenth update to 45 ms behind it.
+    held_up = (samples["before_ns"] + 5 * MS) % (1000 * MS) < 50 * MS
+    found = calibrate(samples[~held_up], 0, Field.ENERGY)
+    assert found.period_s == pytest.approx(0.1, rel=1e-3)
+    assert found.jitter_s is not None
+    assert found.jitter_s < 1e-3
+
+
 def test_coarse_polling_still_finds_the_period_and_says_how_closely() -> None:
     found = calibrate(reads(10.0, 100.0, every_ms=13.0), 0, Field.ENERGY)
     assert found.period_s == pytest.approx(0.1, rel=5e-3)

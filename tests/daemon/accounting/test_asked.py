@@ -21,11 +21,13 @@ class Driver:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.asked: list[str] = []
+        self.begun = 0
         self.go = threading.Event()
         self.go.set()
         self.limits = Asked([*CARDS, PACKAGE], self.limit_w, EVERY_S, KEPT_S, lambda: self.now_s)
 
     def limit_w(self, device: Device) -> float | None:
+        self.begun += 1
         assert self.go.wait(30)
         self.asked.append(device.uuid)
         return 300.0 if device.index == 0 else None
@@ -58,6 +60,8 @@ def test_a_driver_that_hangs_is_asked_once_and_waited_for_by_nobody() -> None:
     for second in range(100):
         driver.now_s = float(second)
         assert driver.limits.look() == {}
+    wait_until(lambda: driver.begun > 0)
+    assert driver.begun == 1
     driver.go.set()
     wait_until(lambda: bool(driver.limits.look()))
     assert driver.asked[:2] == ["GPU-0", "GPU-1"]

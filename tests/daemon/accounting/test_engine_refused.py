@@ -9,6 +9,7 @@ from engine_bench import Bench, S
 
 from llmpower.daemon.accounting.admission import MAX_PENDING, MAX_PENDING_OF_USER, PRESSING
 from llmpower.daemon.storing.outbox import MAX_WAITING_ROWS
+from llmpower.types import Measurement
 
 
 @pytest.mark.parametrize(
@@ -122,3 +123,13 @@ def test_what_keeps_failing_is_logged_once_a_minute(bench: Bench, caplog: pytest
         bench.pass_time(1.0)
     assert bench.engine.snapshot.store_errors > 100
     assert [record.message for record in caplog.records].count("--store = spans.db: the disk is full; make room") == 3
+
+
+def test_there_is_room_for_no_more_than_can_wait_should_the_store_fail(
+    bench: Bench, make_measurement: Callable[..., Measurement]
+) -> None:
+    bench.broken = "the disk is full; make room"
+    before = bench.engine.room(1)
+    for number in range(MAX_WAITING_ROWS - before + 100):
+        bench.engine.outbox.put(make_measurement(number))
+    assert bench.engine.room(1) == before - 100

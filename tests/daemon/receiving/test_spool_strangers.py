@@ -139,6 +139,9 @@ def test_a_user_leaves_so_many_files_and_no_more(station: Station) -> None:
     station.spool.stored(station.book.spans)
     station.step()
     assert station.files() == []
+    station.lay(encode(a_span("later")), name="later-00000001.spans")
+    station.step()
+    assert station.book.ids[-1] == "later", "what is stored makes room"
 
 
 def test_the_directory_is_for_owner_and_group_and_nobody_removes_anothers(station: Station) -> None:
