@@ -193,12 +193,13 @@ def _show(
 ) -> None:
     """Warnings, the file, and the tables or the document."""
     from llmpower.modelling import dump_models, save_models
+    from llmpower.modelling.fitted.models import labels_of
 
     if screening.findings:
         click.echo(f"llmpower: warning: {in_short(screening, left_out)}", err=True)
-    for model in models:
+    for name, model in zip(labels_of(models), models, strict=True):
         for warning in warnings_of(model):
-            click.echo(f"llmpower: warning: {model.model_name}: {warning}", err=True)
+            click.echo(f"llmpower: warning: {name}: {warning}", err=True)
     if out is not None:
         save_models(models, out, screening=screening.document(left_out))
     if as_json:

@@ -54,9 +54,11 @@ def summary_lines(models: Sequence[WorkloadModel]) -> list[str]:
 
 def detail_lines(models: Sequence[WorkloadModel]) -> Iterator[str]:
     """Formula, coefficients, errors and why this form, for each target of each model."""
-    for model in models:
+    from llmpower.modelling.fitted.models import labels_of
+
+    for name, model in zip(labels_of(models), models, strict=True):
         for target, fit in ((f"energy [J] ({covered(model.boundary)})", model.energy), ("runtime [s]", model.runtime)):
-            yield f"{model.model_name}  {target} = {fit.formula}"
+            yield f"{name}  {target} = {fit.formula}"
             yield f"    {_coefficients(fit)}"
             yield (
                 f"    R² centred {formatted(fit.r_squared_centered, '.4f')},"

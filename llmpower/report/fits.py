@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llmpower.modelling import Fit, WorkloadModel
+from llmpower.modelling.fitted.models import labels_of
 from llmpower.phrases import percent
 from llmpower.report.figure import Table
-from llmpower.report.judged import labels_of
 
 HEADER = (
     *("Model", "Target", "Form", "n", "Cells", "R²", "F", "p"),

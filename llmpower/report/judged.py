@@ -10,7 +10,6 @@ compared with them as they stand.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from llmpower.modelling import Fit, WorkloadModel
+from llmpower.modelling.fitted.models import labels_of
 from llmpower.modelling.forms import Batched, FloatArray
 from llmpower.modelling.rows.grouping import group_rows
 from llmpower.modelling.rows.groups import Group
@@ -63,12 +63,6 @@ class Judged:
     def line(self, input_tokens: FloatArray, output_tokens: FloatArray, sharing: float) -> FloatArray:
         """What the model says of other requests than those measured."""
         return expected(self.fit, self.target, input_tokens, output_tokens, np.full_like(input_tokens, sharing))[0]
-
-
-def labels_of(models: Sequence[WorkloadModel]) -> list[str]:
-    """Names that tell the models apart, as a plan calls them: with the system where a model stands on several."""
-    times = Counter(model.model_name for model in models)
-    return [m.model_name if times[m.model_name] == 1 else f"{m.model_name}@{m.system}" for m in models]
 
 
 def judge(

@@ -69,6 +69,20 @@ def test_table_says_what_was_fitted_and_why(run_cli: Run, grid: Path) -> None:
     assert "SIMULATED" not in done.stdout
 
 
+def test_a_model_on_two_systems_is_named_by_both(run_cli: Run, grid: Path) -> None:
+    """In warnings and above coefficients, as in a plan."""
+    rows = pd.read_csv(grid)
+    on = {"large": ("1× A100", "measured"), "small": ("1× H100", "modelled")}
+    rows["system"], rows["quality"] = zip(*rows["model_name"].map(on), strict=True)
+    rows.assign(model_name="llama").to_csv(grid, index=False)
+    done = run_cli("fit", grid, "--form", "cached")
+    assert done.returncode == 0
+    assert "warning: llama@1× H100: energy: 16 of 16 energies saw fewer than two ticks" in done.stderr
+    assert "llama@1× A100: " not in done.stderr
+    for system in ("1× A100", "1× H100"):
+        assert f"llama@{system}  runtime [s] = p0" in done.stdout
+
+
 def test_json_is_the_document_that_is_written(run_cli: Run, grid: Path, tmp_path: Path) -> None:
     out = tmp_path / "models.json"
     done = run_cli("fit", grid, "--form", "recompute", "--json", "-o", out)

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from llmpower.modelling import fit
+from llmpower.modelling.fitted.models import labels_of
 from llmpower.modelling.forms import Batched
-from llmpower.report.judged import grouping_of, judge, labels_of
+from llmpower.report.judged import grouping_of, judge
 from llmpower.report.lengths import length_figures
 
 LENGTHS = [8, 64, 512]

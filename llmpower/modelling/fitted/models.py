@@ -6,7 +6,8 @@ from models.json and evaluate them with numpy alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -256,6 +257,12 @@ class WorkloadModel:
         """
         energy = self.energy.at_batch_size(batch_size)
         return replace(self, energy=energy, runtime=self.runtime.at_batch_size(batch_size, per_request=False))
+
+
+def labels_of(models: Sequence[WorkloadModel]) -> list[str]:
+    """Names that tell the models apart, as a plan calls them: with the system where a model stands on several."""
+    times = Counter(model.model_name for model in models)
+    return [m.model_name if times[m.model_name] == 1 else f"{m.model_name}@{m.system}" for m in models]
 
 
 def models_of(models: object) -> list[WorkloadModel]:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
-from llmpower.modelling.fitted.models import models_of
+from llmpower.modelling.fitted.models import labels_of, models_of
 from llmpower.tables import whole_number
 
 T = TypeVar("T")
@@ -79,8 +79,7 @@ def gpus_of(num_gpus: Mapping[str, int], choice: Choice) -> int:
 
 
 def _named(models: list[WorkloadModel]) -> list[Choice]:
-    systems = Counter(model.model_name for model in models)
-    choices = [Choice(m.model_name if systems[m.model_name] == 1 else f"{m.model_name}@{m.system}", m) for m in models]
+    choices = [Choice(name, model) for name, model in zip(labels_of(models), models, strict=True)]
     for name, times in Counter(choice.name for choice in choices).items():
         if times > 1:
             raise InputError("--models", name, "appears twice; give each model on each system once")
