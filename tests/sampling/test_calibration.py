@@ -18,6 +18,7 @@ from llmpower.sampling import (
     with_periods,
     write_calibrations,
 )
+from llmpower.sampling.calibrator import WINDOW_S
 from llmpower.types import Device, Field
 
 S = 1_000_000_000
@@ -165,3 +166,16 @@ def test_a_file_that_cannot_be_used_is_reported_and_redone(
 def test_no_file_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_calibrations(tmp_path / "none.json", [GPU]) == {}
     assert caplog.text == ""
+
+
+def test_a_value_that_never_moves_is_watched_for_hours_without_filling_the_memory() -> None:
+    calibrator = Calibrator([GPU])
+    still = reads(5.0, 100.0)
+    still["value"] = 7
+    for number in range(100):
+        later = still.copy()
+        for column in ("before_ns", "after_ns"):
+            later[column] += number * 5 * S
+        assert calibrator.take(later) == []
+    kept = sum(len(samples) for samples in calibrator._samples.values())
+    assert kept <= (WINDOW_S + 5.0) * 1000

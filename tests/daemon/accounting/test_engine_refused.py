@@ -133,3 +133,14 @@ def test_there_is_room_for_no_more_than_can_wait_should_the_store_fail(
     for number in range(MAX_WAITING_ROWS - before + 100):
         bench.engine.outbox.put(make_measurement(number))
     assert bench.engine.room(1) == before - 100
+
+
+def test_users_who_have_gone_are_not_remembered(bench: Bench) -> None:
+    for uid in range(100):
+        bench.engine.begin("a", bench.now_ns, uid)
+        bench.engine.begin("b", bench.now_ns, uid)
+        bench.engine.finish(bench.span("a", 0.0, uid=uid))
+        bench.engine.cancel("b", uid)
+    bench.pass_time(2.0)
+    admission = bench.engine._admission
+    assert not any((admission._open_of, admission._pending_of, admission._names, admission._keys))
