@@ -69,6 +69,9 @@ class Watch:
         if last["pid"] != status["pid"] or last["uptime_s"] > status["uptime_s"]:
             self._answers.clear()
         self._answers.append(status)
+        # What devices drew before their first joule was booked is not known; no mean begins there.
+        while _booked_j(self._answers[0]) == 0 < _booked_j(status):
+            self._answers.popleft()
         # The oldest that is kept spans the whole window; what is older than that is of no use.
         while len(self._answers) > 2 and _seconds(self._answers[1], status) >= self._window_s:
             self._answers.popleft()
@@ -212,6 +215,10 @@ def _deltas(now: Sequence[int], before: Sequence[int] | None) -> list[int]:
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole > 0 else None
+
+
+def _booked_j(status: Status) -> float:
+    return float(sum(device["energy_j"] for device in status["devices"]))
 
 
 def _seconds(before: Status, now: Status) -> float:

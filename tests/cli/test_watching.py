@@ -58,6 +58,17 @@ def test_two_answers_tell_of_what_was_between() -> None:
     json.dumps(tick, allow_nan=False)
 
 
+def test_a_mean_does_not_begin_before_the_first_joule_was_booked() -> None:
+    """A daemon that has just begun says from when on it reads, and has no joules until a counter has moved."""
+    none = {"energy_j": 0.0, "inference_j": 0.0, "idle_j": 0.0, "unattributed_j": 0.0}
+    begun = answer(1.0)
+    begun["devices"] = [device | none | {"booked_ns": 0} for device in begun["devices"]]
+    watched = watch([begun, begun, answer(2.0), answer(3.0), answer(4.0)])
+    means_w = [watched.tick()["devices"][0]["mean_power_w"] for _ in range(5)]
+    assert means_w[:3] == [None, None, None]
+    assert means_w[3:] == pytest.approx([300.0, 300.0])
+
+
 def test_what_did_not_happen_has_no_cost() -> None:
     tick = figures(answer(100.0), answer(100.0))
     assert tick["devices"][0]["energy_per_request_j"] is None
