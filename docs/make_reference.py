@@ -58,7 +58,7 @@ counts as unset, so what an empty value turns off is turned off in the file or o
 """
 
 CONFIG_HEAD = """# Settings of the llmpower daemon, each with its default. Remove the # of a line and change it,
-# then 'systemctl restart llmpower'; 'systemctl status llmpower' names a mistake. An unknown key is refused.
+# then 'systemctl restart llmpower'; 'journalctl -u llmpower' names a mistake. An unknown key is refused.
 # What is set in /etc/default/llmpower beats this file.
 """
 

@@ -244,7 +244,7 @@ def test_a_wrong_setting_is_named_and_fixed_without_a_start(guest: Guest) -> Non
     assert guest.run("systemctl", "restart", UNIT, check=False).returncode != 0
 
     def shown() -> str:
-        return guest.run("systemctl", "status", "--no-pager", "--full", UNIT, check=False).stdout
+        return guest.run("journalctl", "--no-pager", "--unit", UNIT, check=False).stdout
 
     told = "raet = 50: /etc/llmpower/llmpower.toml has an unknown key"
     wait_for(lambda: told in shown(), shown(), 30)
