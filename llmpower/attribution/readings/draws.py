@@ -70,11 +70,6 @@ class Draws:
         known = Known(*rows[kinds].T)
         return known._replace(lasts_s=known.lasts_s / self._paces(bounds_s, kinds, regimes, shown_s, read_w))
 
-    def parts(self, bounds_s: Floats, kinds: Integers, regimes: Sequence[Regime], shown_s: Floats) -> Floats:
-        """What each regime has of each reading; shape (k, regimes)."""
-        found: Floats = self.sensor.shares(shown_s, bounds_s) @ (kinds[:, None] == np.arange(len(regimes)))
-        return found
-
     def learn(
         self,
         bounds_s: Floats,
@@ -90,7 +85,7 @@ class Draws:
         ``shown_std_s`` is how uncertain their moments are.
         """
         last: tuple[int, float] | None = None
-        rows = self.parts(bounds_s, kinds, regimes, shown_s)
+        rows = by_regime(self.sensor.shares(shown_s, bounds_s), kinds, len(regimes))
         levels = [self._levels.get(regime) for regime in regimes]
         mean_w = np.array([level.power_w if level else 0.0 for level in levels])
         timing_w = np.abs(self.sensor.rates(shown_s, bounds_s) @ mean_w[kinds]) * np.hypot(shown_std_s, OFF_S)
@@ -127,7 +122,7 @@ class Draws:
         self, bounds_s: Floats, kinds: Integers, regimes: Sequence[Regime], shown_s: Floats, read_w: Floats
     ) -> Floats:
         """How fast time passes in each stretch, by the readings that first show it."""
-        parts = self.parts(bounds_s, kinds, regimes, shown_s)
+        parts = by_regime(self.sensor.shares(shown_s, bounds_s), kinds, len(regimes))
         most, whole = parts.argmax(axis=1).tolist(), (parts.max(axis=1) >= WHOLE).tolist()
         paces = np.ones(len(shown_s) + 2)
         for number in range(1, len(shown_s)):
@@ -138,3 +133,9 @@ class Draws:
         first = np.searchsorted(shown_s, (bounds_s[1:] + bounds_s[:-1]) / 2)
         # A step shows in part at the first update behind it, and wholly at the next one.
         return np.clip(np.maximum(paces[first], paces[first + 1]), *PACES)
+
+
+def by_regime(shares: Floats, kinds: Integers, regimes: int) -> Floats:
+    """What each regime has of each reading, from what each stretch has: (k, n) to (k, regimes)."""
+    found: Floats = shares @ (kinds[:, None] == np.arange(regimes))
+    return found

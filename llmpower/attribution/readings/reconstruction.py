@@ -7,7 +7,7 @@ stretches close together and decorrelates over a time θ, and by F_r² of flicke
     C_ij = V_r + S_r²·exp(−∫ dt/θ) + F_r²·exp(−∫ dt/25 ms)   from i to j of one regime, V alone if another ran between
 
 A reading is H·x + ε, with H what the sensor shows of each stretch (:mod:`~llmpower.attribution.readings.sensor`) and R
-the variance of ε, of what is uncertain about the reading itself and of the moment of its update. Both being Gaussian,
+the covariance of ε, of what is uncertain about the reading itself and of the moment of its update. Both being Gaussian,
 
     x | readings  ~  N(μ + K·(readings − H·μ), C − K·H·C),   K = C·Hᵀ·(H·C·Hᵀ + R)⁻¹
 
@@ -109,12 +109,13 @@ def reconstruct(
     power_w = known.mean_w
     # Read at a steady rate, updates in a row are all seen early or all late: the two rates beat slowly.
     timed_s2 = shown_std_s * shown_std_s[:, None] * np.exp(-np.abs(shown_s - shown_s[:, None]) / BEAT_S)
-    timed_s2 += np.diag(np.full(len(shown_s), jitter_s**2))
+    each = np.eye(len(shown_s))
+    timed_s2 += jitter_s**2 * each
     for _ in range(2):  # steps within work of one kind show in the first answer only
         change_w = _sums(rates, power_w)
-        r = np.diag((READ_STD * read_w) ** 2 + LEAST_STD_W**2) + change_w * change_w[:, None] * timed_s2
+        r = ((READ_STD * read_w) ** 2 + LEAST_STD_W**2) * each + change_w * change_w[:, None] * timed_s2
         # A card that once showed megawatts may draw anything; against that a reading is exact to no more than doubles.
-        root = _root(foretold_w2 + r + np.diag(np.full(len(r), EXACT * foretold_w2.max())))
+        root = _root(foretold_w2 + r + EXACT * foretold_w2.max() * each)
         both = _solved(root, np.column_stack((read_w - _sums(h, known.mean_w), ch.T)))
         surprises, told_w = both[:, 0], both[:, 1:]
         power_w = np.maximum(known.mean_w + _sums(told_w.T, surprises), 0.0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmpower.attribution.readings.draws import UNSEEN_STD, Draws
+from llmpower.attribution.readings.draws import UNSEEN_STD, Draws, by_regime
 from llmpower.attribution.readings.reconstruction import Reconstruction, reconstruct
 from llmpower.attribution.series import Regime
 from llmpower.attribution.ticks.steadiness import MOST_SURPRISE, USUAL_SURPRISE
@@ -63,7 +63,7 @@ class View:
         known = self.draws.known(bounds_s, kinds, regimes, most_w, shown_s, read_w, period_s)
         seen = reconstruct(self.sensor, bounds_s, kinds, known, shown_s, shown_std_s, self._jitter_s, read_w)
         # Work that draws something else than it used to is believed what it shows.
-        parts = self.draws.parts(bounds_s, kinds, regimes, shown_s)
+        parts = by_regime(seen.shares, kinds, len(regimes))
         excess = seen.surprises**2 @ parts / np.maximum(parts.sum(axis=0), 1e-3)
         if (excess > CHANGED).any():
             wider_w2 = np.minimum(known.slow_w2 * excess[kinds], (UNSEEN_STD * most_w) ** 2)
