@@ -106,6 +106,12 @@ def startup(found: dict[str, Any]) -> str:
     )
 
 
+BY = {
+    "calls": "how much more a call of 64 adds than one of a single token",
+    "path": "llmpower's own code, timed by itself: the calls differed too much among themselves",
+}
+
+
 def overhead(found: dict[str, Any]) -> str:
     """What measuring adds to generate()."""
     rows = [
@@ -123,9 +129,9 @@ def overhead(found: dict[str, Any]) -> str:
     return section(
         "Measuring a `generate()` call",
         "benchmarks/overhead.py",
-        "A random Llama of two layers, whose tokens take microseconds to milliseconds: the worst case. Calls in"
-        " lockstep,"
-        " with the 95 % interval; `plain again` is what the benchmark finds where there is nothing to find.",
+        "A random Llama of two layers, whose tokens take less than a millisecond: the worst case. Calls in lockstep,"
+        " with the 95 % interval; `plain again` is what the benchmark finds where there is nothing to find. A token is"
+        f" judged by {BY[token['by']]}.",
         table(("measured by", "tokens", "clock", "the call itself", "more"), rows),
         bars(
             {

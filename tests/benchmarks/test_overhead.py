@@ -53,24 +53,32 @@ def test_the_interval_holds_what_the_median_of_others_would_be(lockstep: ModuleT
 
 
 @pytest.mark.parametrize(
-    ("extra_us", "path_us", "noise_us", "failing", "unresolved"),
+    ("short_us", "usual_us", "path_us", "noise_us", "failing", "unresolved"),
     [
-        (100, 100, 10, [], []),
-        (900, 400, 10, ["token_us"], []),
-        (1100, 100, 10, ["share_percent"], []),
-        (100, 100, 1500, [], ["share_percent"]),
+        (50, 100, 900, 10, [], []),
+        (100, 500, 100, 10, ["token_us"], []),
+        (100, 500, 100, 600, [], []),  # calls do not tell what a token costs: the path does
+        (100, 100, 400, 600, ["token_us"], []),
+        (1000, 1100, 100, 10, ["share_percent"], []),
+        (100, 100, 100, 1500, [], ["share_percent"]),
     ],
 )
 def test_the_bars_are_those_of_a_call_of_64_tokens(
-    overhead: ModuleType, extra_us: float, path_us: float, noise_us: float, failing: list[str], unresolved: list[str]
+    overhead: ModuleType,
+    short_us: float,
+    usual_us: float,
+    path_us: float,
+    noise_us: float,
+    failing: list[str],
+    unresolved: list[str],
 ) -> None:
     rows = []
-    for tokens, factor in ((1, 1000.0), (64, 1.0)):
+    for tokens, extra_us in ((1, short_us), (64, usual_us)):
         plain = np.full((9, 4), 0.1 / 4)
         seconds = {
             "plain": plain,
-            "plain again": plain + factor * noise_us / 4e6,
-            "llmpower": plain + factor * extra_us / 4e6,
+            "plain again": plain + (noise_us if tokens == 64 else 0.0) / 4e6,
+            "llmpower": plain + extra_us / 4e6,
         }
         rows += overhead.summarise({"wall": seconds, "processor": seconds}, tokens)
     own_path = {"tokens": 64, "after_a_call": {"all_us": {"value": path_us, "interval": [path_us, path_us]}}}
