@@ -28,7 +28,7 @@ MEASURED_TICKS, INTERPOLATED_TICKS = 10, 2
 
 
 class Timeline:
-    """What one device has shown within the last ``hold_s`` seconds.
+    """What one device has shown within the last ``hold_s`` seconds, and since it was last asked for its energy.
 
     Energy comes from the device's counter where it has one, else from its power: instantaneous power if it answers,
     the one-second mean if that is all there is.
@@ -42,6 +42,7 @@ class Timeline:
         self._hold_ns = round(hold_s * 1e9)
         self._stall_ns = STALL_S * 1e9
         self._expected_at: int | None = None
+        self._asked_ns: int | None = None
         refresh_s = None if device.kind == "gpu" else RAPL_REFRESH_S
         counts = self.method == "counter"
         self._sensed = Sensed() if counts and device.has_power else None
@@ -102,7 +103,9 @@ class Timeline:
         if self._sensed:
             _feed(self._sensed, reads, power, marks & ~of_counter)
         if taken.any():
-            self._series.forget(int(after_ns[taken][-1]) - self._hold_ns)
+            old_ns = int(after_ns[taken][-1]) - self._hold_ns
+            # A daemon that stood still for longer has not settled what was read meanwhile.
+            self._series.forget(old_ns if self._asked_ns is None else min(old_ns, self._asked_ns))
 
     def floor_ns(self, time_ns: int) -> int | None:
         """The latest moment at or before ``time_ns`` whose reading no later read can change; ``None`` if none."""
@@ -115,6 +118,7 @@ class Timeline:
 
         What ran last goes on until ``until_ns``, as far as is known.
         """
+        self._asked_ns = cuts_ns[-1]
         return self._series.readings(cuts_ns, regimes, until_ns)
 
     def borders(self, start_ns: int, end_ns: int) -> list[int]:

@@ -75,3 +75,30 @@ def test_what_was_shown_before_a_device_falls_silent_goes_to_what_ran_then(timel
     known_ns = timeline.known_until_ns
     assert known_ns is not None
     assert ledger.totals["GPU-0"].inference_j == pytest.approx(POWER_W * (known_ns / SECOND - 3), rel=1e-3)
+
+
+@pytest.mark.parametrize("counter", [True, False], ids=["counter", "power"])
+def test_what_was_read_while_the_daemon_stood_still_is_settled_however_long_that_was(counter: bool) -> None:
+    timeline = Timeline(make_device(counter=counter), hold_s=10.0)
+    ledger = Ledger({"GPU-0": timeline}, hold_s=10.0)
+    feed(timeline, 1, 10)
+    ledger.settle(9 * SECOND)
+    since_ns = timeline.known_since_ns
+    assert since_ns is not None
+    ledger.begin("meanwhile", 20 * SECOND)
+    feed(timeline, 10, 60)
+    ledger.add(make_span("meanwhile", 20 * SECOND, 30 * SECOND))
+    done = ledger.settle(60 * SECOND)
+    while ledger.behind:
+        done += ledger.settle(60 * SECOND)
+    assert done[0].gpu_energy_j == pytest.approx(POWER_W * 10, rel=1e-3)
+    totals = ledger.totals["GPU-0"]
+    assert totals.energy_j == pytest.approx(POWER_W * (ledger.watermark_ns["GPU-0"] - since_ns) / SECOND, rel=1e-3)
+    assert ledger.watermark_ns["GPU-0"] > 58 * SECOND
+    # Of what is settled no more is kept than usual.
+    feed(timeline, 60, 90)
+    ledger.settle(90 * SECOND)
+    feed(timeline, 90, 91)
+    since_ns = timeline.known_since_ns
+    assert since_ns is not None
+    assert since_ns == pytest.approx(81 * SECOND, abs=SECOND)
