@@ -87,10 +87,11 @@ class Timeline:
     ) -> None:
         """Take in this device's reads, oldest first: columns of samples, each of shape (n,), ``value`` in µJ or µW."""
         good = status == 0
-        power = good & ((field == Field.POWER_INSTANT) | (field == Field.POWER_AVERAGE))
+        asked = (field == Field.POWER_INSTANT) | (field == Field.POWER_AVERAGE)
+        power = good & asked
         if power.any():
             self.power_w = float(value[power][-1]) / 1e6
-        elif len(status) and not good.any():
+        elif asked.any():
             self.power_w = None  # it fails to answer: the last value is no longer the power now
         counts = self.method == "counter"
         taken = good & (field == Field.ENERGY) if counts else power

@@ -69,8 +69,10 @@ def _devices(snapshot: Snapshot) -> Iterator[Problem]:
             )
         elif state.silent_s is not None and state.silent_s > SILENT_S:
             yield Problem(
-                f"{name} has shown nothing for {duration(state.silent_s)}{_answer(state)}",
-                "nvidia-smi -L" if state.device.kind == "gpu" else "llmpower doctor",
+                f"{name} has shown no energy for {duration(state.silent_s)}{_answer(state)}",
+                "nvidia-smi -L; where that lists it, restart the daemon"
+                if state.device.kind == "gpu"
+                else "llmpower doctor",
             )
         else:
             yield from _rates(name, state)

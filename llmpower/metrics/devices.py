@@ -93,7 +93,7 @@ def _reading(gpus: list[DeviceState]) -> Iterator[Metric]:
     )
     silent = GaugeMetricFamily(
         "llmpower_device_silent_seconds",
-        "How long ago a read of the card was good; more than some seconds when it is lost.",
+        "How long ago a read of what the card's joules come from was good; more than some seconds when it is lost.",
         labels=("gpu_uuid",),
     )
     for state in gpus:

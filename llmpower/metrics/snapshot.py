@@ -60,10 +60,10 @@ class DeviceState:
 
     ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason, ``fields`` by what is read.
     ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does; ``silent_s`` is the
-    time since a read of it was good, ``None`` where that is not watched. ``allocated_j`` of the inference was shared by
-    several spans at a time, by the costs in ``work``, which leave ``residual_j`` of it unexplained. All joules are
-    booked up to ``booked_ns`` (CLOCK_MONOTONIC, ``None`` before anything is); ``requests`` with ``output_tokens`` are
-    those that ran here, on this device and maybe others, and are measured.
+    time since a read of what its joules come from was good, ``None`` where that is not watched. ``allocated_j`` of the
+    inference was shared by several spans at a time, by the costs in ``work``, which leave ``residual_j`` of it
+    unexplained. All joules are booked up to ``booked_ns`` (CLOCK_MONOTONIC, ``None`` before anything is); ``requests``
+    with ``output_tokens`` are those that ran here, on this device and maybe others, and are measured.
     """
 
     device: Device

@@ -84,6 +84,18 @@ def test_power_is_integrated_where_there_is_no_counter() -> None:
     assert timeline.power_w == 250.0
 
 
+def test_power_that_cannot_be_read_has_no_value_though_the_counter_answers() -> None:
+    timeline = Timeline(make_device())
+    feed_power(timeline, lambda _: 250.0, 0, 3)
+    assert timeline.power_w == 250.0
+    reads = np.array([3 * SECOND, 3 * SECOND + 1000])
+    fields = np.array([Field.ENERGY, Field.POWER_INSTANT], np.uint8)
+    timeline.extend(reads[:1], reads[:1] + 9, np.array([750_000_000]), np.zeros(1, np.int32), fields[:1])
+    assert timeline.power_w == 250.0, "nobody has asked"
+    timeline.extend(reads, reads + 9, np.array([750_000_000, 0]), np.array([0, 3], np.int32), fields)
+    assert timeline.power_w is None
+
+
 def test_a_hole_in_the_power_is_not_bridged() -> None:
     timeline = Timeline(make_device(counter=False))
     feed_power(timeline, lambda _: 250.0, 0, 1)

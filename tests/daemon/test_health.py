@@ -60,7 +60,7 @@ def test_a_card_is_named_as_the_kernel_names_it_too() -> None:
 def test_a_lost_card_is_named_with_what_it_answers() -> None:
     fields = {"energy": FieldState("GPU is lost (NVML code 15)", 100.0, 99.0)}
     problem = only(with_card(power_w=None, silent_s=3600.0, fields=fields))
-    assert problem.what == "card (GPU-a) has shown nothing for 1 h 0 min: GPU is lost (NVML code 15)"
+    assert problem.what == "card (GPU-a) has shown no energy for 1 h 0 min: GPU is lost (NVML code 15)"
 
 
 def test_a_read_that_fails_now_and_then_is_no_problem() -> None:

@@ -136,8 +136,8 @@ def test_a_card_that_hung_raised_its_alert_and_a_lost_one_is_told_by_status(flee
         [*LLMPOWER, "status", f"--socket={fleet.sick.socket}"], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     lost = fleet.sick.status()["devices"][1]
-    assert f"! {lost['name']} ({lost['uuid']}, 00000000:02:00.0) has shown nothing for " in told
-    assert "GPU is lost (NVML code 15)\n  -> nvidia-smi -L\n" in told
+    assert f"! {lost['name']} ({lost['uuid']}, 00000000:02:00.0) has shown no energy for " in told
+    assert "GPU is lost (NVML code 15)\n  -> nvidia-smi -L; where that lists it, restart the daemon\n" in told
 
 
 def test_all_rules_evaluate_without_a_complaint(fleet: Fleet) -> None:

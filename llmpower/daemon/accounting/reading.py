@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from llmpower.daemon.logs import about
 from llmpower.metrics import FieldState
 from llmpower.phrases import quantity
 from llmpower.sampling import EPOCH, Calibration, Channel, SamplerStatistics, describe_status
 from llmpower.types import Device, DeviceKind, Field
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 STALLED_S = 3.0
 """A call that takes longer than this hangs; the slowest seen from a driver that works take some milliseconds."""
@@ -64,7 +62,7 @@ class Reading:
         """Take note of how reads have gone since the last look, and report what has changed."""
         self._channels = tuple(channels)
         self._note_good(samples, now_ns)
-        self._note_errors(statistics)
+        self._note_errors(samples, statistics)
         self._note_breaks(samples)
         self._note_stalls()
         self._note_rates(now_ns)
@@ -83,7 +81,7 @@ class Reading:
             )
 
     def silent_s(self, device: Device) -> float | None:
-        """How long ago a read of a device was good, in seconds; ``None`` before the first look."""
+        """How long ago a read of what a device's joules come from was good; ``None`` before the first look."""
         return None if self._looked_ns is None else (self._looked_ns - self._good_ns[device.uuid]) / 1e9
 
     def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
@@ -100,18 +98,27 @@ class Reading:
         }
 
     def _note_good(self, samples: NDArray[np.void], now_ns: int) -> None:
-        good = set(samples["device"][samples["status"] == 0].tolist())
+        good = samples[samples["status"] == 0]
+        counted = set(good["device"][good["field"] == Field.ENERGY].tolist())
+        shown = set(good["device"].tolist())
         for device in self._devices:
+            # The power of a card says nothing of its joules where those come from a counter.
+            heard = counted if device.has_energy_counter else shown
             # One that was never good has been silent since the first look.
-            if device.index in good or self._looked_ns is None:
+            if device.index in heard or self._looked_ns is None:
                 self._good_ns[device.uuid] = now_ns
         self._looked_ns = now_ns
 
-    def _note_errors(self, statistics: SamplerStatistics) -> None:
+    def _note_errors(self, samples: NDArray[np.void], statistics: SamplerStatistics) -> None:
         for (kind, status), count in statistics.read_errors.items():
-            if count > self._errors.get((kind, status), 0):
-                self._errors[kind, status] = count
-                self._fail(f"reads of a {kind} fail: {describe_status(status)}; see 'llmpower doctor'", None)
+            if count <= self._errors.get((kind, status), 0):
+                continue
+            self._errors[kind, status] = count
+            failed = [self._devices[i] for i in np.unique(samples["device"][samples["status"] == status])]
+            whose = [(f"{device.name} ({device.uuid})", device.uuid) for device in failed if device.kind == kind]
+            # Whose samples were lost is not known by name.
+            for name, uuid in whose or [(f"a {kind}", None)]:
+                self._fail(f"reads of {name} fail: {describe_status(status)}; see 'llmpower doctor'", uuid)
 
     def _note_breaks(self, samples: NDArray[np.void]) -> None:
         marks = samples[samples["status"] == EPOCH]

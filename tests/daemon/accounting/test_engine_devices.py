@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_bench import GPU, STATISTICS, UTC_OFFSET_NS, Bench
+from engine_bench import GPU, STATISTICS, UTC_OFFSET_NS, Bench, S
 
 from llmpower.daemon.accounting.engine import Engine
 from llmpower.sampling import EPOCH, SAMPLE_DTYPE, Calibration, Channel
@@ -87,6 +87,35 @@ def test_how_long_a_card_has_shown_nothing_is_known() -> None:
     for _ in range(3):
         bench.pass_time(5.0)
     assert [state.silent_s for state in bench.engine.snapshot.devices] == [0.0, pytest.approx(15.0)]
+
+
+def test_a_card_whose_counter_fails_is_silent_though_its_power_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """Its joules come from the counter, so its requests get none."""
+    bench = Bench((GPU, replace(GPU, uuid="GPU-b", index=1)))
+    for second in range(1, 4):
+        samples = np.concatenate([bench.samples(index, bench.now_ns + 5 * S) for index in range(2)])
+        samples["status"][(samples["device"] == 1) & (samples["field"] == Field.ENERGY)] = 999
+        bench.now_ns += 5 * S
+        bench.engine.step(samples, replace(STATISTICS, read_errors={("gpu", 999): second}), UTC_OFFSET_NS)
+    first, second_card = bench.engine.snapshot.devices
+    assert (first.silent_s, second_card.silent_s) == (0.0, pytest.approx(15.0))
+    assert second_card.power_w == 300.0
+    assert bench.engine.last_error == (
+        "reads of card (GPU-b) fail: Unknown Error (NVML code 999); see 'llmpower doctor'"
+    )
+    said = [record for record in caplog.records if record.message == bench.engine.last_error]
+    assert [getattr(record, "journal", None) for record in said] == [{"LLMPOWER_DEVICE": "GPU-b"}]
+
+
+def test_a_card_without_a_counter_is_silent_when_its_power_fails() -> None:
+    bench = Bench((replace(GPU, has_energy_counter=False),))
+    bench.pass_time(5.0)
+    assert bench.engine.snapshot.devices[0].silent_s == 0.0
+    samples = bench.samples(0, bench.now_ns + 5 * S)
+    samples["status"] = 15
+    bench.now_ns += 5 * S
+    bench.engine.step(samples, STATISTICS, UTC_OFFSET_NS)
+    assert bench.engine.snapshot.devices[0].silent_s == pytest.approx(5.0)
 
 
 def test_a_card_that_waits_behind_another_is_stalled_and_a_cpu_package_is_not() -> None:
