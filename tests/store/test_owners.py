@@ -42,6 +42,15 @@ def test_who_takes_anothers_id_first_takes_nothing_from_him(path: Path, make_mea
     assert stored(path) == {"span-1": 666, "span-1@1000@666": 666, "span-1@1000": 1000}
 
 
+def test_only_an_id_that_ends_like_one_with_a_users_number_gets_ones_own(path: Path, make_measurement: Make) -> None:
+    store = Store(path)
+    ids = ("1", "chat-1@node", "chat-1@", "a@7")
+    store.append([make_measurement(1, span_id=span_id, uid=1000) for span_id in ids])
+    assert store.known([(span_id, 1000) for span_id in ids]) == {(span_id, 1000) for span_id in ids}
+    store.close()
+    assert set(stored(path)) == {"1", "chat-1@node", "chat-1@", "a@7@1000"}
+
+
 def test_two_users_with_one_id_in_one_batch(path: Path, make_measurement: Make) -> None:
     batch = [make_measurement(n, uid=uid) for n in range(100) for uid in (1, 2, 1)]
     store = Store(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from llmpower.exceptions import InputError
 from llmpower.store import Added, Store, export_partitions, read_measurements
+from llmpower.store.partitions import ROWS_AT_ONCE
 from llmpower.types import MEASUREMENT_COLUMNS, Measurement
 
 Make = Callable[..., Measurement]
@@ -78,6 +81,38 @@ def test_a_store_made_anew_and_a_second_one_lose_nothing(tmp_path: Path, make_me
     for name, numbers in (("a", (1, 2, 3)), ("b", (4, 5)), ("c", (3, 6, 7, 8, 9))):
         export_partitions(add(tmp_path / f"{name}.db", *map(make_measurement, numbers)), str(root))
     assert spans(root) == [f"span-{number}" for number in range(1, 10)]
+    copied = add(tmp_path / "d.db", *map(make_measurement, (2, 7)))
+    assert export_partitions(copied, str(root)) == Added(0, 0), "all of it is there, in files that end otherwise"
+
+
+def test_what_lies_beside_the_files_and_is_none_of_them_is_passed_over(tmp_path: Path, make_measurement: Make) -> None:
+    store, root = tmp_path / "spans.db", tmp_path / "fleet"
+    export_partitions(add(store, make_measurement(1)), str(root))
+    day = (root / files(root)[0]).parent
+    beside = {".0f3a.parquet": b"PAR1 half a file", "_metadata.parquet": b"of others", "notes.txt": b"for people"}
+    for name, content in beside.items():
+        (day / name).write_bytes(content)
+    (day / "more.parquet").mkdir()
+    assert export_partitions(add(store, make_measurement(2)), str(root)) == Added(1, 1)
+    assert {name: (day / name).read_bytes() for name in beside} == beside
+
+
+def test_a_day_of_more_rows_than_are_written_at_once(tmp_path: Path, make_measurement: Make) -> None:
+    store, root = tmp_path / "spans.db", tmp_path / "fleet"
+    # Written into the table itself: a statement, where the daemon takes seconds for as many.
+    add(store, make_measurement(1))
+    rows = ROWS_AT_ONCE + 1
+    with closing(sqlite3.connect(store)) as connection, connection:
+        there = [name for _, name, *_ in connection.execute("PRAGMA table_info(measurements)")]
+        others = ", ".join(name for name in there if name not in ("id", "span_id"))
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            f" INSERT INTO measurements (span_id, {others}) SELECT 'span-' || i, {others} FROM n, measurements",
+            (rows,),
+        )
+    assert export_partitions(store, str(root)) == Added(rows, 1)
+    (written,) = root.rglob("*.parquet")
+    assert list(pd.read_parquet(written, partitioning=None)["span_id"]) == [f"span-{n}" for n in range(1, rows + 1)]
 
 
 def test_a_run_that_was_stopped_leaves_nothing_that_readers_see(tmp_path: Path, make_measurement: Make) -> None:
@@ -105,6 +140,7 @@ def test_a_place_may_be_a_url_or_one_that_cannot_be_written_to(tmp_path: Path, m
     store = add(tmp_path / "spans.db", make_measurement(1))
     assert export_partitions(store, "memory://partitions/fleet") == Added(1, 1)
     assert export_partitions(store, "memory://partitions/fleet") == Added(0, 0)
+    assert export_partitions(add(store, make_measurement(2)), "memory://partitions/fleet") == Added(1, 1)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written to"):
         export_partitions(store, str(tmp_path / "file"))

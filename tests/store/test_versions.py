@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from llmpower.store import Store, iter_rows, read_measurements, schema, upkeep
+from llmpower.store import Added, Store, export_partitions, iter_rows, read_measurements, schema, upkeep
 from llmpower.types import MEASUREMENT_COLUMNS, Measurement
 
 Make = Callable[..., Measurement]
@@ -62,6 +62,7 @@ def test_an_old_store_can_be_read_as_it_is(version: int, path: Path) -> None:
     assert pd.isna(row["uid"])
     assert frame["gpu_idle_energy_j"].dtype == "float64"
     assert [*iter_rows(path, columns=("uid", "span_id", "cpu_idle_energy_j"))] == [(None, "old", None)]
+    assert export_partitions(path, str(path.parent / "fleet")) == Added(1, 1)
     assert path.read_bytes() == before
 
 
