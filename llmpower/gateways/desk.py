@@ -41,15 +41,21 @@ class Desk:
     """Takes requests as a gateway knows them.
 
     ``alias`` is the model that clients ask for to be routed; ``state`` is the file where what was learnt is kept,
-    and taken up from if it exists.
+    and taken up from if it exists. It is saved ``save_every_s`` after the first answer that it lacks.
 
     Raises:
         InputError: the state cannot be read.
     """
 
-    def __init__(self, router: OnlineRouter, alias: str = DEFAULT_ALIAS, state: Path | None = None) -> None:
+    def __init__(
+        self,
+        router: OnlineRouter,
+        alias: str = DEFAULT_ALIAS,
+        state: Path | None = None,
+        save_every_s: float = SAVE_EVERY_S,
+    ) -> None:
         self.router, self.alias = router, alias
-        self._state = state
+        self._state, self._save_every_s = state, save_every_s
         self._characters_per_token = CHARACTERS_PER_TOKEN
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="llmpower-gateway")
         self._at_work: Future[None] | None = None
@@ -76,7 +82,7 @@ class Desk:
         if self.router.learning_due and (self._at_work is None or self._at_work.done()):
             self._at_work = self._thread.submit(self._learn)
         if self._state is not None and (self._saving is None or not self._saving.is_alive()):
-            self._saving = Timer(SAVE_EVERY_S, self._save)
+            self._saving = Timer(self._save_every_s, self._save)
             self._saving.daemon = True
             self._saving.start()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from two_models import two_models
 from llmpower.exceptions import InputError
 from llmpower.gateways.desk import Desk, from_environment
 from llmpower.routing import OnlineRouter, RoutingPolicy, save_policy
+from llmpower.routing.online.router import ENOUGH
 
 PAST = queries(1000, 1)
 
@@ -71,6 +74,36 @@ def test_what_was_learnt_is_there_after_a_restart(policy: RoutingPolicy, tmp_pat
     assert second.router.served == first.router.served
     assert second.choose(400) == first.choose(400)
     assert second.router.prices == first.router.prices
+
+
+def test_what_was_learnt_is_saved_while_the_gateway_runs(policy: RoutingPolicy, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    desk = Desk(OnlineRouter(policy), state=state, save_every_s=0.01)
+    desk.choose(400, "chat")
+    for _ in range(2):
+        deadline = time.monotonic() + 30
+        while not state.exists():
+            assert time.monotonic() < deadline
+            desk.complete(400, 0, 7, "chat")  # a server that reports no prompt says nothing of characters
+            time.sleep(0.01)
+        saved = json.loads(state.read_text())
+        assert saved["memory"] == [[100, None, "chat"]]
+        assert "chat" in {label for label, *_ in saved["lengths"]}
+        state.unlink()
+    desk.close()
+    assert state.exists()
+
+
+def test_prices_are_solved_for_beside_the_requests(policy: RoutingPolicy) -> None:
+    desk = Desk(OnlineRouter(policy))
+    before = desk.router.prices
+    for _ in range(ENOUGH):
+        desk.choose(400)
+    assert desk.router.learning_due
+    desk.complete(400, 100, 7)
+    desk.close()
+    assert not desk.router.learning_due
+    assert desk.router.prices != before
 
 
 @pytest.mark.parametrize(
