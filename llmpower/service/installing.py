@@ -128,7 +128,7 @@ def _behind(program: Path) -> list[Path]:
         first = program.read_bytes().split(b"\n", 1)[0]
     except OSError:
         return needed
-    if first.startswith(b"#!"):
-        interpreter = Path(os.fsdecode(first[2:].split()[0]))
+    if first.startswith(b"#!") and (words := first[2:].split()):
+        interpreter = Path(os.fsdecode(words[0]))
         needed += [interpreter, interpreter.resolve()]
     return needed

@@ -113,6 +113,16 @@ def test_an_edited_unit_is_set_aside_and_not_lost(tmp_path: Path) -> None:
     assert unit.with_name("llmpower.service.old").read_text("utf-8") == "[Service]\n"
 
 
+def test_uninstalling_sets_an_edited_unit_aside_and_keeps_no_settings_that_are_gone(tmp_path: Path) -> None:
+    install(tmp_path)
+    unit = SERVICE.below(tmp_path)
+    unit.write_text("[Service]\n", "utf-8")
+    SETTINGS.below(tmp_path).unlink()
+    assert not [step for step in uninstall(tmp_path) if step.startswith("keep")]
+    assert files(tmp_path) == {"etc/systemd/system/llmpower.service.old"}
+    assert uninstall(tmp_path, purge=True) == []
+
+
 def test_uninstalling_leaves_what_others_made(tmp_path: Path) -> None:
     install(tmp_path)
     others = {"etc/systemd/system/llmpower.service.d/mine.conf", "var/lib/llmpower/spans.db", "etc/llmpower/web.yml"}
@@ -130,6 +140,13 @@ def test_uninstalling_leaves_what_others_made(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
+def test_what_is_not_recorded_can_be_undone(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "etc/llmpower/installed.json").unlink()
+    uninstall(tmp_path)
+    assert files(tmp_path) == set()
+
+
 def test_there_must_be_something_to_undo(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to undo"):
         plan_uninstall(look(tmp_path, PROGRAM))
@@ -144,6 +161,15 @@ def test_a_package_keeps_its_service(tmp_path: Path) -> None:
         plan_install(installation, PROGRAM)
     with pytest.raises(InputError, match="apt remove llmpower"):
         plan_uninstall(installation)
+
+
+def test_what_was_installed_beside_a_package_can_be_undone(tmp_path: Path) -> None:
+    install(tmp_path)
+    packaged = tmp_path / "usr/lib/systemd/system/llmpower.service"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    uninstall(tmp_path)
+    assert files(tmp_path) == {"usr/lib/systemd/system/llmpower.service"}
 
 
 def on_this_machine(state: FileState) -> Installation:
@@ -168,7 +194,8 @@ def program() -> Iterator[PurePosixPath]:
 def test_on_a_running_system_the_service_is_started_when_everything_is_there(program: PurePosixPath) -> None:
     steps = [f"{step.verb} {step.what}" for step in plan_install(on_this_machine("absent"), program)]
     order = ["write /etc/systemd/system/llmpower.service", "run systemctl daemon-reload"]
-    order = [f"run systemd-sysusers {SHIPPED[0].path}", *order[1:], "run systemctl restart llmpower.service"]
+    starts = ["run systemctl enable --quiet llmpower.service", "run systemctl restart llmpower.service"]
+    order = [f"run systemd-sysusers {SHIPPED[0].path}", *order[1:], *starts]
     assert [step for step in steps if step in order] == order
     assert steps.index("write /etc/llmpower/installed.json") < steps.index(order[0])
     later = plan_install(on_this_machine("absent"), program, start=False)
@@ -181,6 +208,10 @@ def test_on_a_running_system_the_service_is_stopped_before_anything_goes(tmp_pat
     counter.touch(0o440)
     plan = plan_uninstall(on_this_machine("installed"), powercap=tmp_path)
     assert plan[0].what == "systemctl disable --now --quiet llmpower.service"
+    removed = [step.what for step in plan]
+    assert removed.index("systemctl daemon-reload") > removed.index(str(SERVICE.path))
+    commands = [step.what for step in plan_uninstall(on_this_machine("absent"), purge=True) if step.verb == "run"]
+    assert "systemctl disable --now --quiet llmpower.service" not in commands, "systemctl fails where there is no unit"
     (back,) = [step for step in plan if step.what == str(counter)]
     if os.geteuid() == 0:
         back.apply()
@@ -194,10 +225,16 @@ def test_a_program_that_no_service_could_run_is_refused(tmp_path: Path, program:
     for hidden in ("/root/bin/llmpower", "/home/me/.venv/bin/llmpower", f"{tmp_path}/llmpower"):
         with pytest.raises(InputError, match="the service cannot see /home"):
             check_program(PurePosixPath(hidden), tmp_path)
+        with pytest.raises(InputError, match="the service cannot see /home"):
+            plan_install(look(tmp_path, PROGRAM), PurePosixPath(hidden))
     with pytest.raises(InputError, match="there is no such program"):
         check_program(program.with_name("none"))
     Path(program).write_text("#!/root/python3\n", "utf-8")
     with pytest.raises(InputError, match="it needs /root/python3"):
+        check_program(program)
+    check_program(program, tmp_path)  # what another system has of that name is not known here
+    for unscripted in (b"\x7fELF /root/x\n", b"#!\n", b""):
+        Path(program).write_bytes(unscripted)
         check_program(program)
     Path(program).write_text("#!/bin/sh\n", "utf-8")
     Path(program).parent.chmod(0o700)
@@ -216,6 +253,8 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_command_that_fails_or_does_not_end_is_named() -> None:
     with pytest.raises(LlmpowerError, match=r"^false failed with 1"):
         run("false", why="").apply()
+    with pytest.raises(LlmpowerError, match=r"no such unit"):
+        run("sh", "-c", "echo no such unit >&2; exit 5", why="").apply()
     with pytest.raises(LlmpowerError, match=r"^sleep 60 did not end within 0.1 s$"):
         run("sleep", "60", why="", timeout_s=0.1).apply()
 
