@@ -33,6 +33,7 @@ MAX_ENTRIES = 4096
 
 _NAME = re.compile(rf"\w{{1,64}}-[0-9]{{8}}{re.escape(SUFFIX)}", re.ASCII)
 _MODE = 0o1770
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
 class Segments:
@@ -63,7 +64,9 @@ class Segments:
                     if entry.name not in self._segments and entry.name not in self._ignored:
                         self._open(self._directory / entry.name)
         except OSError as error:
-            self._inbox.fail(f"the spool {self._directory} cannot be read ({error.strerror}); spans may be lost")
+            waits = error.errno in _NO_DESCRIPTORS
+            fate = "what is in it waits; raise LimitNOFILE=" if waits else "spans may be lost"
+            self._inbox.fail(f"the spool {self._directory} cannot be read ({error.strerror}); {fate}")
             with suppress(InputError):
                 _make(self._directory)
         for segment in self:
@@ -95,7 +98,7 @@ class Segments:
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if error.errno not in _NO_DESCRIPTORS:
                 self._discard(path)
             return
         found = os.fstat(descriptor)

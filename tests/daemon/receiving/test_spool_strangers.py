@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import stat
 import subprocess
 from pathlib import Path
@@ -154,10 +155,26 @@ def test_the_directory_is_for_owner_and_group_and_nobody_removes_anothers(statio
 def test_a_directory_that_is_removed_is_made_again(station: Station) -> None:
     station.directory.rmdir()
     station.step()
-    assert "cannot be read" in station.book.failed[0]
+    assert station.book.failed[0].endswith("cannot be read (No such file or directory); spans may be lost")
     station.write(a_span("a"))
     station.step()
     assert station.book.ids == ["a"]
+
+
+def test_out_of_descriptors_what_is_there_waits(station: Station) -> None:
+    station.write(a_span("a"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        station.step()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "(Too many open files); what is in it waits" in station.book.failed[0]
+    station.step()
+    assert station.book.ids == ["a"]
+    assert not station.book.rejected
 
 
 def test_what_is_in_its_place_is_left_alone(tmp_path: Path) -> None:
