@@ -70,10 +70,13 @@ class Admission:
     def begin(self, key: Key, start_ns: int, now_ns: int) -> bool:
         """A span has started; false when it is refused.
 
-        That is so when it runs or waits already, starts in the future, or too many of its user's run.
+        That is so when it runs already, starts in the future, or too many of its user's run. One that waits has ended
+        by the other of two ways, whose news came first; it is no second one, or its own end will say so.
         """
+        if key in self._pending:
+            return False
         reason = None
-        if key in self._names:
+        if key in self._open:
             reason = "duplicate"
         elif start_ns > now_ns + _FUTURE_NS:
             reason = "in_the_future"
