@@ -66,7 +66,6 @@ def run(config: Config) -> None:
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         ending = stack.enter_context(_signals(selector))
-        store = stack.enter_context(contextlib.closing(StoreThread(Keeper(config.store, config.retention))))
         sampler = stack.enter_context(
             contextlib.closing(
                 Sampler(
@@ -78,6 +77,8 @@ def run(config: Config) -> None:
                 )
             )
         )
+        # Who is refused for want of a device leaves no database.
+        store = stack.enter_context(contextlib.closing(StoreThread(Keeper(config.store, config.retention))))
         engine = Engine(
             sampler.devices,
             store.append,

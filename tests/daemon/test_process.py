@@ -135,6 +135,14 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(change: dict[str, str], told
     assert not (tmp_path / "s.sock").exists()
 
 
+@pytest.mark.parametrize("option", ["--nvml-library=/none/libnone.so", "--rate=1e9", "--max-read-share=2"])
+def test_a_daemon_that_is_refused_for_its_devices_leaves_nothing(option: str, tmp_path: Path) -> None:
+    where = (f"--store={tmp_path}/spans.db", f"--socket={tmp_path}/s.sock")
+    ended = run_forked("daemon", "--backend=simulated", *where, option)
+    assert ended.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_option_has_its_environment_variable(tmp_path: Path) -> None:
     environ = {f"LLMPOWER_DAEMON_{name}": "" for name in ("CONFIG", "POWERCAP_ROOT", "NVML_LIBRARY", "RATE")}
     environ |= {
