@@ -98,9 +98,6 @@ class Meter:
             _logger.warning("llmpower: a span is not measured, %s", error)
             self.cancel(span.span_id)
             return
-        with self._changed:
-            if self._why_not is None:
-                self._awaited.add(span.span_id)
         self._tell(span)
 
     def cancel(self, span_id: str) -> None:
@@ -132,6 +129,8 @@ class Meter:
         with self._changed:
             if self._why_not is None:
                 resting = not self._messages and self._is_resting()
+                if isinstance(message, Span):
+                    self._awaited.add(message.span_id)
                 self._messages.append(message)
                 if resting:
                     self._changed.notify_all()

@@ -247,6 +247,20 @@ def test_closing_measures_what_has_ended_and_then_nothing(monitor: Monitor, capl
     second.close()
 
 
+def test_a_span_that_ends_while_another_thread_closes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monitoring() as monitor:
+        meter, tell = monitor._meter, monitor._meter._tell
+        now_ns = time.monotonic_ns()
+
+        def tell_late(message: Span) -> None:
+            meter.end(finish=True, timeout_s=0.0)
+            tell(message)
+
+        monkeypatch.setattr(meter, "_tell", tell_late)
+        monitor.finish(Span("late", "llama", None, now_ns - 10**8, None, now_ns, 1, 1, 1, "host", 1))
+        assert not meter._awaited
+
+
 def test_the_latest_one_open_is_where_spans_go_and_one_that_nobody_holds_ends(monitor: Monitor, tmp_path: Path) -> None:
     threads = threading.active_count()
     with simulation(load="constant:100"):
