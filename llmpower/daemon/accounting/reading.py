@@ -81,7 +81,7 @@ class Reading:
             )
 
     def silent_s(self, device: Device) -> float | None:
-        """How long ago a read of what a device's joules come from was good; ``None`` before the first look."""
+        """How long a device has shown nothing, or its counter has failed, in seconds; ``None`` before the first look."""
         return None if self._looked_ns is None else (self._looked_ns - self._good_ns[device.uuid]) / 1e9
 
     def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
@@ -98,14 +98,14 @@ class Reading:
         }
 
     def _note_good(self, samples: NDArray[np.void], now_ns: int) -> None:
-        good = samples[samples["status"] == 0]
-        counted = set(good["device"][good["field"] == Field.ENERGY].tolist())
-        shown = set(good["device"].tolist())
+        good = set(samples["device"][samples["status"] == 0].tolist())
+        # What power answers says nothing of the joules, and reads of a slow counter lie many looks apart.
+        uncounted = {
+            channel.device for channel in self._channels if channel.field is Field.ENERGY and channel.status
+        }
         for device in self._devices:
-            # The power of a card says nothing of its joules where those come from a counter.
-            heard = counted if device.has_energy_counter else shown
             # One that was never good has been silent since the first look.
-            if device.index in heard or self._looked_ns is None:
+            if device.index in good - uncounted or self._looked_ns is None:
                 self._good_ns[device.uuid] = now_ns
         self._looked_ns = now_ns
 

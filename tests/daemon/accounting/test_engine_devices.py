@@ -96,7 +96,9 @@ def test_a_card_whose_counter_fails_is_silent_though_its_power_answers(caplog: p
         samples = np.concatenate([bench.samples(index, bench.now_ns + 5 * S) for index in range(2)])
         samples["status"][(samples["device"] == 1) & (samples["field"] == Field.ENERGY)] = 999
         bench.now_ns += 5 * S
-        bench.engine.step(samples, replace(STATISTICS, read_errors={("gpu", 999): second}), UTC_OFFSET_NS)
+        statistics = replace(STATISTICS, read_errors={("gpu", 999): second})
+        channels = [channel(), channel(device=1, status=999), channel(device=1, field=Field.POWER_INSTANT)]
+        bench.engine.step(samples, statistics, UTC_OFFSET_NS, channels=channels)
     first, second_card = bench.engine.snapshot.devices
     assert (first.silent_s, second_card.silent_s) == (0.0, pytest.approx(15.0))
     assert second_card.power_w == 300.0
@@ -105,6 +107,16 @@ def test_a_card_whose_counter_fails_is_silent_though_its_power_answers(caplog: p
     )
     said = [record for record in caplog.records if record.message == bench.engine.last_error]
     assert [getattr(record, "journal", None) for record in said] == [{"LLMPOWER_DEVICE": "GPU-b"}]
+
+
+def test_a_card_whose_counter_is_slow_to_read_is_not_silent_between_its_reads() -> None:
+    bench = Bench()
+    for _ in range(3):
+        samples = bench.samples(0, bench.now_ns + 5 * S)
+        bench.now_ns += 5 * S
+        power = samples[samples["field"] == Field.POWER_INSTANT]
+        bench.engine.step(power, STATISTICS, UTC_OFFSET_NS, channels=[channel(effective_hz=0.05)])
+        assert bench.engine.snapshot.devices[0].silent_s == 0.0
 
 
 def test_a_card_without_a_counter_is_silent_when_its_power_fails() -> None:
