@@ -153,7 +153,7 @@ def _measurement(model_name: str, span_id: str, chance: random.Random) -> Measur
 def _device(number: int, chance: random.Random) -> DeviceState:
     uuid = f"GPU-{number:08x}-0000-4000-8000-000000000000"
     return DeviceState(
-        Device(uuid, number, "NVIDIA H100 80GB HBM3", "gpu", False, True, True, "550.54.15"),
+        Device(uuid, number, "NVIDIA H100 80GB HBM3", "gpu", False, True, True, "550.54.15", number=number),
         chance.uniform(100, 700),
         chance.uniform(1e6, 1e8),
         5e5,

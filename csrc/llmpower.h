@@ -73,7 +73,14 @@ struct llmpower_device {
     int32_t kind;        /* enum llmpower_kind */
     int32_t simulated;   /* 1 when the simulated NVML answers */
     uint32_t fields;     /* bit 1 << field for each field that the device can answer */
+    int32_t number;      /* by which the driver and nvidia-smi call it; -1 where they do not */
     int32_t scope;       /* of its power: 0 the GPU, 1 the module that it is part of (GH200: with CPU and memory) */
+};
+
+/* A GPU that the driver counts and would not open, so that it is not sampled: fallen off the bus, for one. */
+struct llmpower_unopened {
+    int32_t number; /* as in struct llmpower_device */
+    int32_t status; /* why */
 };
 
 /* One (device, field) pair that the thread polls. */
@@ -139,6 +146,9 @@ int llmpower_open(const struct llmpower_options *options, struct llmpower_sample
 
 uint32_t llmpower_device_count(const struct llmpower_sampler *sampler);
 const struct llmpower_device *llmpower_device_at(const struct llmpower_sampler *sampler, uint32_t index);
+
+/* The GPUs that could not be opened, one by one; NULL beyond the last. */
+const struct llmpower_unopened *llmpower_unopened_at(const struct llmpower_sampler *sampler, uint32_t index);
 
 /* Index of the device whose power a UUID stands for: its own, or the parent's of a MIG instance (MIG-...) that was
  * there when the sampler was opened; -1 for one that is not known. Instances have no power of their own. */

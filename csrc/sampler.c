@@ -160,6 +160,15 @@ const struct llmpower_device *llmpower_device_at(const struct llmpower_sampler *
     return index < sampler->device_count ? &sampler->devices[index] : NULL;
 }
 
+const struct llmpower_unopened *llmpower_unopened_at(const struct llmpower_sampler *sampler, uint32_t index) {
+    for (uint32_t i = 0; i < sampler->worker_count; i++) {
+        const struct power_source *source = &sampler->workers[i].source;
+        if (index < source->unopened_count) return &source->unopened[index];
+        index -= source->unopened_count;
+    }
+    return NULL;
+}
+
 int32_t llmpower_device_of(const struct llmpower_sampler *sampler, const char *uuid) {
     for (uint32_t i = 0; i < sampler->device_count; i++)
         if (strcmp(sampler->devices[i].uuid, uuid) == 0) return (int32_t)i;

@@ -35,6 +35,8 @@ struct power_source {
     const uint32_t *epochs;
     uint32_t alias_count;
     const struct device_alias *aliases;
+    uint32_t unopened_count;
+    const struct llmpower_unopened *unopened;
 };
 
 /* Both return 0 or an enum llmpower_failure, with one line in error; on failure nothing is left open. */

@@ -30,6 +30,8 @@ struct nvml {
     uint32_t count;
     struct device_alias aliases[MAX_ALIASES];
     uint32_t alias_count;
+    struct llmpower_unopened unopened[MAX_GPUS];
+    uint32_t unopened_count;
 };
 
 /* Whether the handle, or NVML itself, is no longer good. */
@@ -168,11 +170,16 @@ static int list_devices(struct nvml *nvml, char *error, size_t error_size) {
     for (uint32_t i = 0; i < count; i++) {
         struct llmpower_device *info = &nvml->devices[nvml->count];
         struct nvml_gpu *gpu = &nvml->gpus[nvml->count];
-        *info = (struct llmpower_device){.kind = LLMPOWER_GPU, .simulated = nvml->library.simulated};
+        *info =
+            (struct llmpower_device){.kind = LLMPOWER_GPU, .number = (int32_t)i, .simulated = nvml->library.simulated};
         memcpy(info->driver_version, driver, sizeof driver);
-        /* A GPU that has fallen off the bus has a number but no handle; it has no UUID to be known by, so pass on. */
-        if (nvml->library.handle_by_index(i, &gpu->handle) != NVML_SUCCESS) continue;
-        if (nvml->library.uuid(gpu->handle, info->uuid, sizeof info->uuid) != NVML_SUCCESS) continue;
+        /* A GPU that has fallen off the bus has a number but no handle, and so no UUID to be known by. */
+        code = nvml->library.handle_by_index(i, &gpu->handle);
+        if (code == NVML_SUCCESS) code = nvml->library.uuid(gpu->handle, info->uuid, sizeof info->uuid);
+        if (code != NVML_SUCCESS) {
+            nvml->unopened[nvml->unopened_count++] = (struct llmpower_unopened){(int32_t)i, (int32_t)code};
+            continue;
+        }
         nvml->library.name(gpu->handle, info->name, sizeof info->name);
         nvmlPciInfo_t pci = {0};
         if (nvml->library.pci_info && nvml->library.pci_info(gpu->handle, &pci) == NVML_SUCCESS)
@@ -220,6 +227,8 @@ int source_nvml_open(struct power_source *source, const char *path, char *error,
                                     .devices = nvml->devices,
                                     .epochs = nvml->epochs,
                                     .alias_count = nvml->alias_count,
-                                    .aliases = nvml->aliases};
+                                    .aliases = nvml->aliases,
+                                    .unopened_count = nvml->unopened_count,
+                                    .unopened = nvml->unopened};
     return 0;
 }

@@ -140,7 +140,7 @@ static bool add_zone(struct powercap *powercap, const char *root, const char *en
     if (length < 0 || (size_t)length >= sizeof zone->path) return true;
     zone->failed = open_counter(powercap, powercap->count) != 0;
 
-    *info = (struct llmpower_device){.kind = kind, .fields = 1u << LLMPOWER_ENERGY};
+    *info = (struct llmpower_device){.kind = kind, .number = -1, .fields = 1u << LLMPOWER_ENERGY};
     snprintf(info->uuid, sizeof info->uuid, "%.80s", entry); /* intel-rapl:0 names a zone as a UUID names a GPU */
     snprintf(info->name, sizeof info->name, "%.63s", name);
     powercap->count++;

@@ -123,7 +123,7 @@ def add_trust(board: dashboard.Dashboard) -> dashboard.Dashboard:
             lines(
                 "Cards that do not answer",
                 "stalled: for how long a driver call that does not return has kept a card from being read; "
-                "silent: for how long no read of it was good.",
+                "silent: for how long no read of it was good, or its energy counter has failed.",
                 [
                     (f"llmpower_device_stalled_seconds{{{HOSTS}}}", "{{instance}} {{gpu_uuid}} stalled"),
                     (f"llmpower_device_silent_seconds{{{HOSTS}}}", "{{instance}} {{gpu_uuid}} silent"),

@@ -50,7 +50,8 @@ class Device:
 
     ``index`` is the sampler's own; it is neither CUDA's nor stable across restarts, so everything is keyed by
     ``uuid``. Periods are what calibration observed, ``None`` before it has seen enough updates. ``pci_bus_id`` is what
-    the kernel's messages call a card (``00000000:07:00.0``), empty where there is none.
+    the kernel's messages call a card (``00000000:07:00.0``), empty where there is none. ``number`` is what its driver
+    and ``nvidia-smi`` call it by: not ``index`` where a card before it could not be opened.
     """
 
     uuid: str
@@ -64,6 +65,7 @@ class Device:
     power_period_s: float | None = None
     energy_period_s: float | None = None
     pci_bus_id: str = ""
+    number: int = 0
 
 
 class Span(Struct, frozen=True):

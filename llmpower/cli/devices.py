@@ -59,6 +59,7 @@ def command(backend: Backend, nvml_library: str | None, powercap_root: str, seco
     ) as sampler:
         _watch(seconds, f"Watching {len(sampler.devices)} device(s)")
         samples = sampler.drain()
+        unopened = {number: describe_status(status) for number, status in sampler.unopened.items()}
         devices: list[dict[str, Any]] = [
             {
                 "uuid": device.uuid,
@@ -89,9 +90,11 @@ def command(backend: Backend, nvml_library: str | None, powercap_root: str, seco
                 }
             )
     if as_json:
-        print(json.dumps({"devices": devices}, indent=2, allow_nan=False))
+        print(json.dumps({"devices": devices, "unopened": unopened}, indent=2, allow_nan=False))
     else:
         echo_lines(_lines(devices))
+        for number, why in unopened.items():
+            echo_lines([click.style(f"GPU {number} cannot be opened: {why}", fg="yellow")])
 
 
 def _watch(seconds: float, label: str) -> None:

@@ -64,7 +64,7 @@ def command(nvml_library: str, powercap_root: str, socket: Path | None, as_json:
 
 
 def _gpus(library: str) -> Iterator[Finding]:
-    from llmpower.sampling import Sampler
+    from llmpower.sampling import Sampler, describe_status
 
     try:
         sampler = Sampler(backend="nvml", nvml_library=library, powercap_root=None)
@@ -74,9 +74,12 @@ def _gpus(library: str) -> Iterator[Finding]:
             fix = "install the NVIDIA driver; until then the simulated GPU serves: llmpower daemon --backend simulated"
         yield Finding("NVML", ok=False, found=f"{error.value}: {error.advice}", fix=fix)
         return
-    devices = sampler.devices
+    devices, unopened = sampler.devices, sampler.unopened
     sampler.close()
-    if not devices:
+    for number, status in unopened.items():
+        found = f"GPU {number} cannot be opened: {describe_status(status)}"
+        yield Finding("GPU", ok=False, found=found, fix="nvidia-smi -L; dmesg -T | grep -i xid")
+    if not devices and not unopened:
         yield Finding("NVML", ok=False, found=f"{library} answers and knows no GPU", fix="check nvidia-smi -L")
     for device in devices:
         name = f"{device.name} ({device.uuid}), driver {device.driver_version}"

@@ -59,6 +59,13 @@ def summary_of(snapshot: Snapshot) -> str:
 
 
 def _devices(snapshot: Snapshot) -> Iterator[Problem]:
+    for number, why in snapshot.unopened.items():
+        yield Problem(
+            f"GPU {number} could not be opened when the daemon started, so it is not sampled: {why}",
+            "nvidia-smi -L; once that lists it, restart the daemon",
+        )
+    if not snapshot.devices and not snapshot.unopened:
+        yield Problem("nothing is sampled: the driver knows no GPU, and the kernel no CPU package", "llmpower doctor")
     for state in snapshot.devices:
         # The bus id is the name that the kernel's messages use.
         name = f"{state.device.name} ({', '.join(filter(None, (state.device.uuid, state.device.pci_bus_id)))})"

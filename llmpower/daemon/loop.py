@@ -87,6 +87,7 @@ def run(config: Config) -> None:
             device_of=sampler.device_of,
             store_state=store.state,
             hold_s=config.hold_s,
+            unopened=sampler.unopened,
         )
         if config.models is not None:
             _compare(engine, config.models)
@@ -260,6 +261,8 @@ class Loop:
         )
         if any(device.simulated for device in self._sampler.devices):
             logger.warning(SIMULATED_GPU)
+        for number, why in self._engine.snapshot.unopened.items():
+            self._engine.fail(f"GPU {number} cannot be opened, so it is not sampled: {why}")
         for uuid in sorted(self._sampler.of_module):
             logger.warning("%s answers for the whole module: its power includes the module's CPU and memory", uuid)
 

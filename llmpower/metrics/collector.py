@@ -36,7 +36,7 @@ class LlmpowerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The families, all from one snapshot."""
         snapshot = self._get_snapshot()
-        yield from device_families(snapshot.devices)
+        yield from device_families(snapshot.devices, len(snapshot.unopened))
         yield from _inference(snapshot)
         yield from drift_families(snapshot.drift)
         yield from _sampler(snapshot.sampler)

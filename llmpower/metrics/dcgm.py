@@ -42,10 +42,10 @@ class DcgmCollector(Collector):
     def _labels(self, state: DeviceState) -> dict[str, str]:
         device = state.device
         return {
-            "gpu": str(device.index),
+            "gpu": str(device.number),
             "UUID": device.uuid,
             "pci_bus_id": device.pci_bus_id,
-            "device": f"nvidia{device.index}",
+            "device": f"nvidia{device.number}",
             "modelName": device.name,
             "Hostname": self._hostname,
             "DCGM_FI_DRIVER_VERSION": device.driver_version,

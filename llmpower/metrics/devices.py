@@ -9,10 +9,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from llmpower.metrics.snapshot import DeviceState
 
 
-def device_families(devices: Sequence[DeviceState]) -> Iterator[Metric]:
-    """The families, each device under its index and UUID or the name of its zone."""
+def device_families(devices: Sequence[DeviceState], unopened: int) -> Iterator[Metric]:
+    """The families, each device under its number and UUID or the name of its zone."""
     gpus = [state for state in devices if state.device.kind == "gpu"]
     yield from _gpus(gpus)
+    yield GaugeMetricFamily(
+        "llmpower_gpus_unopened",
+        "Cards that the driver counts and would not open when the daemon started; they are not sampled.",
+        unopened,
+    )
     yield from _reading(gpus)
     yield from _packages([state for state in devices if state.device.kind == "cpu_package"])
 
@@ -56,7 +61,7 @@ def _gpus(gpus: list[DeviceState]) -> Iterator[Metric]:
     )
     for state in gpus:
         device = state.device
-        key = (str(device.index), device.uuid)
+        key = (str(device.number), device.uuid)
         details = {
             "gpu_name": device.name,
             "driver_version": device.driver_version,
@@ -93,7 +98,7 @@ def _reading(gpus: list[DeviceState]) -> Iterator[Metric]:
     )
     silent = GaugeMetricFamily(
         "llmpower_device_silent_seconds",
-        "How long ago a read of what the card's joules come from was good; more than some seconds when it is lost.",
+        "How long the card has shown nothing or its energy counter has failed; more than some seconds when it is lost.",
         labels=("gpu_uuid",),
     )
     for state in gpus:

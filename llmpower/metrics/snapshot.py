@@ -59,8 +59,8 @@ class DeviceState:
     """One device and its joules since the daemon began, each in one account: energy = inference + idle + unattributed.
 
     ``power_w`` is the latest reading; ``unattributed_j`` is keyed by reason, ``fields`` by what is read.
-    ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does; ``silent_s`` is the
-    time since a read of what its joules come from was good, ``None`` where that is not watched. ``allocated_j`` of the
+    ``stalled_s`` is how long a driver call has kept the device from being read, 0 when none does; ``silent_s`` is how
+    long it has shown nothing, or its counter has failed, ``None`` where that is not watched. ``allocated_j`` of the
     inference was shared by several spans at a time, by the costs in ``work``, which leave ``residual_j`` of it
     unexplained. All joules are booked up to ``booked_ns`` (CLOCK_MONOTONIC, ``None`` before anything is); ``requests``
     with ``output_tokens`` are those that ran here, on this device and maybe others, and are measured.
@@ -187,7 +187,9 @@ class Snapshot:
     ``stored`` are rows in the store since the daemon began. ``store_waiting`` counts the measured ones that the store
     could not take yet, ``store_lost`` those given up because too many waited. ``spans_late`` came when their time was
     settled, which stays ``settle_delay_s`` behind the present. ``spans_of_strangers`` name a GPU that is not sampled
-    here, the latest ``latest_stranger``. ``taken_ns`` is when all this was so (CLOCK_MONOTONIC).
+    here, the latest ``latest_stranger``. ``unopened`` has the GPUs that the driver counts and would not open when the
+    daemon started, by its numbers, and why not; none of them is sampled. ``taken_ns`` is when all this was so
+    (CLOCK_MONOTONIC).
     """
 
     version: str
@@ -202,6 +204,7 @@ class Snapshot:
     spans_late: int = 0
     spans_of_strangers: int = 0
     latest_stranger: str = ""
+    unopened: Mapping[int, str] = field(default_factory=dict)
     settle_delay_s: float = 0.0
     spool_waiting_bytes: int = 0
     store_errors: int = 0

@@ -106,11 +106,20 @@ def devices(handle: Handle) -> list[dict[str, Any]]:
                 "driver_version": _text(device.driver_version),
                 "pci_bus_id": _text(device.pci_bus_id),
                 "kind": int(device.kind),
+                "number": int(device.number),
                 "simulated": bool(device.simulated),
                 "fields": int(device.fields),
                 "scope": int(device.scope),
             }
         )
+    return found
+
+
+def unopened(handle: Handle) -> dict[int, int]:
+    """Why GPUs could not be opened, as a status, by their numbers."""
+    found: dict[int, int] = {}
+    while (gpu := lib.llmpower_unopened_at(handle, len(found))) != ffi.NULL:
+        found[int(gpu.number)] = int(gpu.status)
     return found
 
 

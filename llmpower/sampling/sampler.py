@@ -103,6 +103,8 @@ class Sampler:
         self.devices = _devices(handle)
         self.of_module = frozenset(found["uuid"] for found in low_level.devices(handle) if found["scope"])
         """GPUs that answer only for the module they are part of (GH200): their power includes its CPU and memory."""
+        self.unopened = low_level.unopened(handle)
+        """GPUs that the driver counts and would not open, by its numbers, with the status of why: none is sampled."""
 
     @property
     def backend(self) -> Literal["nvml", "simulated"]:
@@ -237,6 +239,7 @@ def _devices(handle: low_level.Handle) -> tuple[Device, ...]:
             has_power=bool(found["fields"] >> Field.POWER_INSTANT & 1 or found["fields"] >> Field.POWER_AVERAGE & 1),
             driver_version=found["driver_version"],
             pci_bus_id=found["pci_bus_id"],
+            number=index if found["number"] < 0 else found["number"],
         )
         for index, found in enumerate(low_level.devices(handle))
     )

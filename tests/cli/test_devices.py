@@ -74,6 +74,17 @@ def test_doctor_tells_a_driver_that_refuses_from_one_that_is_not_there() -> None
     assert nvml["fix"] == "nvidia-smi; dmesg -T | grep -i nvrm"
 
 
+def test_a_card_that_cannot_be_opened_is_named_by_its_number() -> None:
+    environ = {"LLMPOWER_SIM_GPUS": "2", "LLMPOWER_SIM_FAULT": "lost:0@0"}
+    done = run("doctor", "--nvml-library", str(simulated_library()), "--json", **environ)
+    (lost,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "GPU"]
+    assert (lost["ok"], lost["found"]) == (False, "GPU 0 cannot be opened: GPU is lost (NVML code 15)")
+    shown = run("devices", "--backend=simulated", "--seconds=0.5", **environ)
+    assert "GPU 0 cannot be opened: GPU is lost (NVML code 15)\n" in shown.stdout
+    as_json = json.loads(run("devices", "--backend=simulated", "--seconds=0.5", "--json", **environ).stdout)
+    assert as_json["unopened"] == {"0": "GPU is lost (NVML code 15)"}
+
+
 def test_doctor_asks_the_daemon_what_is_wrong(receiver: Any, tmp_path: Path) -> None:
     problem = {"what": "card (GPU-a) has been stalled for 5 s", "fix": "dmesg"}
     receiver.status = {"version": "0.0.1", "pid": 7, "uptime_s": 61.0, "simulated": False, "problems": [problem]}

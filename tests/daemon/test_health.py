@@ -34,7 +34,6 @@ def with_card(**changes: object) -> Snapshot:
 
 def test_when_all_is_well_there_is_nothing_to_say() -> None:
     assert problems_of(WELL) == []
-    assert problems_of(Snapshot(version="1", backend="nvml")) == [], "as before the first look"
 
 
 def test_requests_that_name_no_card_of_this_machine_are_told_of() -> None:
@@ -44,6 +43,19 @@ def test_requests_that_name_no_card_of_this_machine_are_told_of() -> None:
         "7 requests without all GPU joules: what they name, such as '0', is the UUID of no card that is sampled here"
     )
     assert "nvidia-smi -L" in problem.fix
+
+
+def test_cards_that_could_not_be_opened_are_told_of_and_so_is_their_restart() -> None:
+    problem = only(replace(WELL, unopened={3: "GPU is lost (NVML code 15)"}))
+    assert problem.what == (
+        "GPU 3 could not be opened when the daemon started, so it is not sampled: GPU is lost (NVML code 15)"
+    )
+    assert "restart the daemon" in problem.fix
+    assert only(replace(WELL, devices=(), unopened={0: "Unknown Error (NVML code 999)"})).what.startswith("GPU 0")
+
+
+def test_a_daemon_without_any_device_is_not_well() -> None:
+    assert only(replace(WELL, devices=())).fix == "llmpower doctor"
 
 
 def test_a_stalled_card_is_named_with_since_when() -> None:

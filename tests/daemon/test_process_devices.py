@@ -63,6 +63,18 @@ def test_a_span_across_a_lost_card_has_no_joules_and_the_next_one_has(start: Cal
     assert isinstance(joules["after"], float)
 
 
+def test_a_card_that_was_lost_when_the_daemon_started_is_told_of_and_the_others_keep_their_numbers(
+    start: Callable[..., Daemon],
+) -> None:
+    daemon = start(LLMPOWER_SIM_GPUS="3", LLMPOWER_SIM_FAULT="lost:0@1")
+    assert "ERROR GPU 1 cannot be opened, so it is not sampled: GPU is lost (NVML code 15)" in daemon.log()
+    (problem,) = daemon.status()["problems"]
+    assert problem["what"].startswith("GPU 1 could not be opened")
+    samples = daemon.scrape()
+    assert daemon.total(samples, "llmpower_gpus_unopened") == 1
+    assert {dict(labels)["gpu"] for name, labels in samples if name == "llmpower_gpu_energy_joules_total"} == {"0", "2"}
+
+
 def test_at_its_end_cards_are_read_once_more_however_far_apart_their_reads_are(start: Callable[..., Daemon]) -> None:
     """A node of eight cards whose counters take three milliseconds to read."""
     daemon = start(LLMPOWER_SIM_PRESET="h100-sxm", LLMPOWER_SIM_GPUS="8", LLMPOWER_SIM_LATENCY="preset")

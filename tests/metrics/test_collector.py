@@ -70,6 +70,7 @@ def snapshot(make_measurement: Make) -> Snapshot:
             ),
             DeviceState(PACKAGE, None, 12.0, 5.0, 7.0, {}),
         ),
+        unopened={1: "GPU is lost (NVML code 15)", 3: "Unknown Error (NVML code 999)"},
         models=accounts.freeze(),
         sampler=SamplerState(
             samples=1000,
@@ -139,6 +140,7 @@ def test_every_metric_has_its_name_labels_and_value(snapshot: Snapshot) -> None:
     assert value("device_stalled_seconds", gpu_uuid="GPU-1") == 7.5
     assert value("device_silent_seconds", gpu_uuid="GPU-1") == 9.25
     assert value("cpu_energy_joules_total", zone="package-0") == 12.0
+    assert value("gpus_unopened") == 2
 
     assert value("inference_requests_total", model_name="llama", quality="measured") == 1
     assert value("inference_energy_joules_total", model_name="llama", phase="prefill", device_kind="gpu") == 20.0

@@ -9,7 +9,7 @@ from llmpower.metrics import DcgmCollector, DeviceState, Snapshot
 from llmpower.metrics.exposition import render
 from llmpower.types import Device
 
-GPU = Device("GPU-1", 3, "NVIDIA H100", "gpu", False, True, True, "550.1", pci_bus_id="00000000:07:00.0")
+GPU = Device("GPU-1", 2, "NVIDIA H100", "gpu", False, True, True, "550.1", pci_bus_id="00000000:07:00.0", number=3)
 PACKAGE = replace(GPU, uuid="package-0", index=4, kind="cpu_package")
 LABELS = {
     "gpu": "3",

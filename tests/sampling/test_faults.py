@@ -237,6 +237,15 @@ def test_a_lost_card_is_found_again_without_a_look_up_by_uuid(tmp_path: Path) ->
         drain_until(sampler, lambda found: np.count_nonzero(found["status"] == EPOCH) == 2)
 
 
+def test_a_card_that_cannot_be_opened_is_known_by_its_number_and_those_after_it_keep_theirs() -> None:
+    with simulation(gpus=3, fault="lost:0@1"), Sampler(backend="simulated", powercap_root=None) as sampler:
+        assert sampler.unopened == {1: 15}
+        assert [(device.index, device.number) for device in sampler.devices] == [(0, 0), (1, 2)]
+        assert [device.uuid[-1] for device in sampler.devices] == ["0", "2"]
+    with simulation(gpus=3), Sampler(backend="simulated", powercap_root=None) as sampler:
+        assert sampler.unopened == {}
+
+
 def test_a_card_has_the_name_that_the_kernels_messages_use_where_the_driver_tells(tmp_path: Path) -> None:
     with simulation(gpus=2), Sampler(backend="simulated", powercap_root=None) as sampler:
         assert [device.pci_bus_id for device in sampler.devices] == ["00000000:01:00.0", "00000000:02:00.0"]

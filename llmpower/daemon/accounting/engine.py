@@ -12,6 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from llmpower import __version__
@@ -33,7 +34,7 @@ from llmpower.metrics import (
     Snapshot,
     StoreState,
 )
-from llmpower.sampling import Calibration, Channel, SamplerStatistics, with_periods
+from llmpower.sampling import Calibration, Channel, SamplerStatistics, describe_status, with_periods
 from llmpower.types import Device, Field, Measurement, Span
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Engine:
         device_of: the device whose power a UUID stands for that is not a device's own (a MIG instance's parent).
         store_state: what the store says of itself.
         hold_s: how long a running span holds its time open, and so how far back samples are kept.
+        unopened: GPUs that could not be opened, and are not among the devices: the statuses of why, by number.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Engine:
         device_of: Callable[[str], Device | None] = lambda _: None,
         store_state: Callable[[], StoreState] = StoreState,
         hold_s: float = HOLD_S,
+        unopened: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._devices = tuple(devices)
         self._packages = tuple(device.uuid for device in devices if device.kind == "cpu_package")
@@ -88,6 +91,7 @@ class Engine:
         self._store_state = store_state
         self._store = store_state()
         self._backend = backend
+        self._unopened = {number: describe_status(status) for number, status in unopened.items()}
         self._now = now
         self._admission = Admission(self._ledger, self._host, self.reject, hold_s)
         self._models = ModelAccounts()
@@ -267,6 +271,7 @@ class Engine:
             spans_late=self._late,
             spans_of_strangers=self._host.strangers,
             latest_stranger=self._host.latest_stranger,
+            unopened=self._unopened,
             settle_delay_s=self._settle_delay_s,
             spool_waiting_bytes=self.spool_waiting_bytes,
             store_errors=outbox.errors + self._store.errors,

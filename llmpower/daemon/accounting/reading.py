@@ -81,7 +81,7 @@ class Reading:
             )
 
     def silent_s(self, device: Device) -> float | None:
-        """How long a device has shown nothing, or its counter has failed, in seconds; ``None`` before the first look."""
+        """Seconds for which a device has shown nothing or its counter has failed; ``None`` before the first look."""
         return None if self._looked_ns is None else (self._looked_ns - self._good_ns[device.uuid]) / 1e9
 
     def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
@@ -100,9 +100,7 @@ class Reading:
     def _note_good(self, samples: NDArray[np.void], now_ns: int) -> None:
         good = set(samples["device"][samples["status"] == 0].tolist())
         # What power answers says nothing of the joules, and reads of a slow counter lie many looks apart.
-        uncounted = {
-            channel.device for channel in self._channels if channel.field is Field.ENERGY and channel.status
-        }
+        uncounted = {channel.device for channel in self._channels if channel.field is Field.ENERGY and channel.status}
         for device in self._devices:
             # One that was never good has been silent since the first look.
             if device.index in good - uncounted or self._looked_ns is None:
