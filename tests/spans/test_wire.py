@@ -162,6 +162,7 @@ def test_every_field_is_required(field: str) -> None:
         ("start_ns", 10.0),
         ("first_token_ns", 9),
         ("first_token_ns", 31),
+        ("end_ns", 9),
         ("end_ns", MAX_NS + 1),
         ("input_tokens", -1),
         ("input_tokens", True),

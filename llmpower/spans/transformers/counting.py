@@ -92,7 +92,8 @@ class Prompt:
     @classmethod
     def of_call(cls, model: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Prompt:
         """Infer it from what the caller passed to ``generate``; what the arguments do not tell stays unknown."""
-        ids = arguments[0] if arguments else keywords.get("inputs", keywords.get("input_ids"))
+        named = (keywords.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))
+        ids: Any = next((given for given in (*arguments[:1], *named) if given is not None), None)
         is_tokens = getattr(ids, "ndim", 0) == 2 and not ids.is_floating_point()
         is_encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
         config = keywords.get("generation_config") or getattr(model, "generation_config", None)
@@ -104,7 +105,7 @@ class Prompt:
             mask=mask if is_tokens and getattr(mask, "ndim", 0) == 2 else None,
             width=ids.shape[1] if is_tokens else None,
             eos=_ids(keywords.get("eos_token_id", getattr(config, "eos_token_id", None))),
-            pad=keywords.get("pad_token_id", getattr(config, "pad_token_id", None)),
+            pad=None,
             stops_rows=False,
         )
 

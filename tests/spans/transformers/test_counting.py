@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from scripted import EOS, PAD, Script, prompt, tiny_bart
-from transformers import LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
 from llmpower.spans import SpanClient, instrument, uninstrument
 from llmpower.types import Span
@@ -185,6 +185,42 @@ def test_an_encoder_with_a_decoder(count: Any) -> None:
         num_beams=2,
     )
     assert (span.input_tokens, span.output_tokens, span.batch_size) == (9, 8, 2)
+
+
+class Answering(torch.nn.Module):
+    """A model with a ``generate`` of its own, which repeats a prompt of tokens before the answer that it was given."""
+
+    def __init__(self, answer: list[list[int]]) -> None:
+        super().__init__()
+        self.answer = torch.tensor(answer)
+
+    def generate(self, inputs: Any = None, *, input_ids: Any = None, **_settings: Any) -> torch.Tensor:
+        ids = input_ids if inputs is None else inputs
+        return self.answer if ids is None or ids.is_floating_point() else torch.cat([ids, self.answer], dim=1)
+
+
+@pytest.mark.parametrize("how", ["positional", "input_ids", "inputs"])
+def test_a_generate_of_the_models_own_is_counted_by_its_arguments(count: Any, how: str) -> None:
+    ids, model = prompt(2, 4), Answering([[5, EOS, PAD], [5, 6, 7]])
+    args, kwargs = ((ids,), {}) if how == "positional" else ((), {how: ids})
+    span = count(*args, model=model, **kwargs)
+    assert (span.input_tokens, span.output_tokens, span.batch_size) == (8, 6, 2)
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    span = count(*args, model=model, attention_mask=mask, eos_token_id=EOS, **kwargs)
+    assert (span.input_tokens, span.output_tokens, span.batch_size) == (6, 2 + 3, 2)
+    model.generation_config = GenerationConfig(eos_token_id=[EOS, 6])
+    assert count(*args, model=model, **kwargs).output_tokens == 2 + 2
+    given = GenerationConfig(eos_token_id=torch.tensor([7]))
+    assert count(*args, model=model, generation_config=given, **kwargs).output_tokens == 3 + 3
+
+
+@pytest.mark.parametrize("how", ["positional", "inputs", "inputs_embeds"])
+def test_what_a_generate_of_the_models_own_gets_may_be_no_tokens(count: Any, how: str) -> None:
+    given, model = torch.randn(2, 4, 8), Answering([[5, 6, 7], [5, 6, 7]])
+    args, kwargs = ((given,), {}) if how == "positional" else ((), {how: given})
+    span = count(*args, model=model, **kwargs)
+    assert (span.input_tokens, span.output_tokens, span.batch_size) == (0, 6, 2)
+    assert span.attributes["unknown"] == "input_tokens"
 
 
 def test_long_prompts_and_large_masks_are_counted_alike(count: Any) -> None:
