@@ -122,3 +122,9 @@ def test_prices_of_what_is_forbidden_are_none() -> None:
     assert np.isfinite(prices).all()
     assert np.isfinite(response(costs, prices, {1: 0.3, 2: 0.2})).all()
     assert price_sample(costs, [0, 290, 0], [300, 300, 300], 300).tolist() == [0, 0, 0]
+
+
+def test_queries_that_have_no_choice_say_nothing_of_prices() -> None:
+    costs = np.column_stack([np.zeros(300), np.random.default_rng(4).uniform(0.1, 1, 300)])
+    costs[:100, 1] = np.inf
+    assert (np.diag(response(costs, np.zeros(2), {0: 0.5, 1: 0.5})) > 0).all()

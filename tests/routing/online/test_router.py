@@ -15,7 +15,7 @@ from llmpower.exceptions import InputError
 from llmpower.modelling import WorkloadModel
 from llmpower.routing import OnlineRouter, RoutingPolicy
 from llmpower.routing.online.costs import QueryCosts
-from llmpower.routing.online.router import ENOUGH
+from llmpower.routing.online.router import ENOUGH, PLENTY
 from llmpower.routing.replaying.dispatchers import known_laws, optimum
 from llmpower.routing.replaying.replay import Trace
 
@@ -171,6 +171,17 @@ def test_threads_lose_no_query(policy: RoutingPolicy) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert sum(router.served.values()) == 2000
+
+
+def test_of_many_queries_prices_are_solved_for_when_a_period_begins(policy: RoutingPolicy) -> None:
+    router = OnlineRouter(policy, period=PLENTY + 500)
+    router.remember(*queries(PLENTY, 2))
+    due = []
+    for τin in queries(PLENTY + 500, 3)[0].tolist():
+        due.append(router.learning_due)
+        router.choose(τin)
+    assert not any(due)
+    assert router.learning_due
 
 
 def test_too_little_is_not_learnt_from(policy: RoutingPolicy) -> None:

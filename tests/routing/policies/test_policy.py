@@ -108,6 +108,10 @@ def test_energy_alone_has_no_accuracy(models: Models, tmp_path: Path) -> None:
     assert {model.accuracy for model in policy.models} == {None}
     chosen = [policy.models[number].name for number in policy.choose(τin, τout)]
     assert chosen == models_per_query(plan)
+    for place, value in ((("zeta",), 0.5), (("models", 0, "accuracy_by_class"), {"chat": 0.5})):
+        path.write_text(json.dumps(changed(dump_policy(policy), place, value)))
+        with pytest.raises(InputError, match=r"models\[0\]\.accuracy = null: a policy that weighs accuracy needs one"):
+            load_policy(path)
 
 
 def test_classes_may_have_accuracies_of_their_own(policy: RoutingPolicy) -> None:
@@ -169,6 +173,7 @@ def test_whatever_is_changed_is_refused_or_still_a_policy(
         (("zeta",), 1.5, "zeta"),
         (("accuracy_weighting",), "words", "accuracy_weighting"),
         (("scaling", "energy_max_j"), 0, "scaling.energy_max_j"),
+        (("scaling", "accuracy_max"), -0.1, "scaling.accuracy_max"),
         (("models",), [], "models"),
         (("models", 1, "name"), "large", "models[1].name"),
         (("models", 0, "price"), None, "models[0].price"),

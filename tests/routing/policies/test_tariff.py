@@ -258,6 +258,15 @@ def test_a_replay_is_at_the_hours_of_the_trace(make: Make, weigh: Any) -> None:
     assert closed["re_solving"] > 0.7 * closed["optimum_same_information"]
 
 
+def test_a_point_is_worth_in_a_replay_what_it_was_in_the_plan(
+    models: list[WorkloadModel], accuracy: dict[str, float]
+) -> None:
+    plan = route(models, Workload.from_frame(PAST, DAY), accuracy, zeta=0.4, draws=0)
+    result = simulate(make_policy(plan, DAY), Trace.from_frame(PAST), history=0, only="greedy")
+    assert result.amount_per_point == pytest.approx(plan.amount_per_point)
+    assert (result.joules_per_point, result.weighs) == (None, plan.weighs)
+
+
 def test_a_trace_beyond_the_tariff_is_refused(hourly: RoutingPolicy) -> None:
     policy = replace(hourly, tariff=rates_of(MARKET))
     with pytest.raises(InputError, match="came when the tariff has no rate"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmpower.exceptions import InputError
 from llmpower.routing import Workload
-from llmpower.routing.problem.counting import Counted, count_datasets
+from llmpower.routing.problem.counting import Cells, Counted, Counting, count_datasets
 
 
 def queries(rows: int, seed: int = 0, **columns: Any) -> pd.DataFrame:
@@ -43,6 +43,30 @@ def test_cells_are_those_of_one_table(tmp_path: Path) -> None:
     ours = count_datasets([write(tmp_path, *tables)], tell=lambda *told: heard.append(told))
     assert_same(ours, Workload.from_frame(pd.concat(tables)))
     assert heard[-1] == (5000, 5000)
+
+
+def test_what_several_readers_counted_is_put_together(tmp_path: Path) -> None:
+    table = queries(4000, 3, query_class=["chat", None] * 2000)
+    seen: list[Cells] = []
+
+    def halves(counting: Counting, dataset: Any) -> Cells:
+        portions = dataset.portions
+        seen.extend(counting.scan(some) for some in (portions[:1], portions[1:]))
+        return counting.merge(seen)
+
+    ours = count_datasets([write(tmp_path, table[:1000], table[1000:])], scanner=halves)
+    assert_same(ours, Workload.from_frame(table))
+    assert sum(int(counted.count.sum()) for cells in seen for counted in cells.values()) == 4000
+
+
+def test_more_kinds_of_queries_than_may_wait() -> None:
+    counted, keys = Counted(), np.random.default_rng(1).permutation(np.arange(3 << 15))
+    for part in np.array_split(np.tile(keys, 2), 7):
+        counted.add(part, np.ones(len(part), np.int64))
+        assert counted.n_waiting <= 1 << 17
+    counted.settle()
+    assert counted.keys.tolist() == list(range(3 << 15))
+    assert set(counted.count.tolist()) == {2}
 
 
 def test_counts_and_headers_are_those_of_a_table(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llmpower.exceptions import InputError
 from llmpower.routing import Trace, Workload, read_workload
 from llmpower.routing.problem.row_kernels import ROWS_AT_ONCE
+from llmpower.routing.problem.workload import TOKENS_END
 
 tokens = st.integers(0, 5)
 
@@ -29,6 +30,22 @@ def test_cells_keep_every_query(rows: list[tuple[int, int, int]]) -> None:
     assert workload.output_tokens[workload.row_cells].tolist() == τout.tolist()
     for cell, (a, b) in enumerate(cells):
         assert workload.count[cell] == sum(n for i, o, n in rows if (i, o) == (a, b))
+
+
+def test_token_counts_may_be_as_large_as_they_are_allowed_to_be() -> None:
+    """Their product with the number of classes then fits into no integer."""
+    many = TOKENS_END - 1
+    τin, τout = [many, 5, many, 5, 5], [3, many, 3, many, 3]
+    classes = ["chat", "code", "chat", "mail", "code"]
+    workload = Workload.from_tokens(τin, τout, [1, 7, 1, 2, 1], classes)
+    cells = zip(workload.input_tokens, workload.output_tokens, workload.cell_class, workload.count, strict=True)
+    assert [(int(a), int(b), workload.classes[c], int(n)) for a, b, c, n in cells] == [
+        (5, 3, "code", 1),
+        (5, many, "code", 7),
+        (5, many, "mail", 2),
+        (many, 3, "chat", 2),
+    ]
+    assert workload.row_cells.tolist() == [3, 1, 3, 2, 0]
 
 
 def test_a_row_is_one_query_unless_it_says_otherwise() -> None:

@@ -41,6 +41,17 @@ def test_who_knows_more_does_better_and_shares_are_kept(policy: RoutingPolicy, t
     assert found["single:small"].shares == {"large": 0, "medium": 0, "small": 1}
     assert found["single:small"].energy_j < found["optimum"].energy_j < found["single:large"].energy_j
     assert found["single:large"].accuracy_query_mean == pytest.approx(0.7)
+    assert found["single:large"].accuracy_token_weighted == pytest.approx(0.7)
+    # The better models answer what takes more tokens, as accuracy is weighed by them.
+    assert found["optimum"].accuracy_query_mean == pytest.approx(0.5 * 0.5 + 0.3 * 0.6 + 0.2 * 0.7)
+    assert 0.6 < (found["optimum"].accuracy_token_weighted or 0) < 0.7
+
+
+def test_who_plans_again_learns_that_answers_have_changed(policy: RoutingPolicy, trace: Trace) -> None:
+    """Short questions had long answers in the policy's past, and have short ones now."""
+    turned = Trace(trace.times_s, trace.input_tokens, trace.input_tokens, trace.classes)
+    found = simulate(policy, turned, history=0, only="re_solving").strategies["re_solving"]
+    assert (found.closed or 0) > 0.3
 
 
 @pytest.mark.parametrize("period", [1500, 5000])
