@@ -36,12 +36,13 @@ import numpy as np
 from llmpower.exceptions import FitError, InputError
 from llmpower.modelling.fitted.models import PROSPECTIVE, Fit, HeldOut, WorkloadModel, models_of
 from llmpower.modelling.fitting import AUTO, fit_group, forms_of
-from llmpower.modelling.forms import Batched, make_form
+from llmpower.modelling.forms import Batched, Phases, make_form
 from llmpower.modelling.judging.details import JACKKNIFE, fitted_ranges
 from llmpower.modelling.judging.estimators import weighted_statistics
 from llmpower.modelling.judging.heldout import compare, with_quantiles
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.regressing.designs import Designs
+from llmpower.modelling.regressing.outliers import HUBER
 from llmpower.modelling.regressing.parts import Part, moments_of, parts_of
 from llmpower.modelling.regressing.solving import inverse, solve
 from llmpower.modelling.regressing.totals import MATCHED
@@ -119,6 +120,9 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         advice = f"{model.model_name}: its sums do not say what predictions add up to; fit again from all measurements"
         raise InputError("estimator", MATCHED, advice)
     form = make_form(old.form, intercept="intercept" in old.terms)
+    if HUBER in old.estimator and type(form) is Phases:
+        advice = f"{model.model_name}: the sums of its phases hold outliers in full; fit again from all measurements"
+        raise InputError("estimator", HUBER, advice)
     designs = Designs(group)
     asked = designs.of_cells(form, target, target.relative if form.non_negative else target.raw) @ old.coefficients
     columns = designs.of_rows(form, target)
@@ -131,7 +135,7 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
         if target.sure is not None:
             u = uncertain(target.sure.variance, target.sure.sums.n, float(missed @ missed) / len(missed))
             sums = target.sure.sums.gathered(group.strata, u)
-        if "Huber" in old.estimator:
+        if HUBER in old.estimator:
             of_rows = huber(lambda _: missed, u[group.row_strata])
             lengths = None if group.row_lengths is None else group.row_lengths[: len(TOKENS)]
             sums = Sums.of_rows(group.cells, target.y, of_rows / target.y**2, group.n_cells, lengths)

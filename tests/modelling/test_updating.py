@@ -110,6 +110,47 @@ def test_one_new_row_is_enough() -> None:
     assert updated.energy.n_obs == 17
 
 
+def often(seed: int) -> pd.DataFrame:
+    return pd.concat([rows(10 * seed + trial) for trial in range(6)], ignore_index=True)
+
+
+def predicted(models: list[WorkloadModel]) -> FloatArray:
+    return models[0].energy.predict([16, 500], [500, 16])
+
+
+@pytest.mark.parametrize("form", ["cached", "recompute"])
+def test_outliers_among_new_rows_count_as_little_as_among_all(form: str) -> None:
+    old, new = often(1), often(2)
+    clean = predicted(fit(pd.concat([old, new]), form=form))
+    for table in (old, new):
+        table.loc[5::17, ["gpu_energy_j", "runtime_s"]] /= 4
+    whole = pd.concat([old, new])
+    assert predicted(fit(whole, form=form)) / clean == pytest.approx([0.5, 0.5], abs=0.25)
+    robust = predicted(fit(whole, form=form, robust=True))
+    assert robust == pytest.approx(clean, rel=0.15)
+    assert predicted(update(fit(old, form=form, robust=True), new)) == pytest.approx(robust, rel=0.02)
+
+
+def test_a_robust_fit_of_two_phases_does_not_learn() -> None:
+    (model,) = fit(rows(1), form="phases", robust=True)
+    with pytest.raises(InputError, match=r"estimator = Huber's weights: a: the sums of its phases hold outliers"):
+        update([model], rows(2))
+
+
+def test_rows_that_are_not_sure_count_less_in_an_update_too() -> None:
+    def sure(table: pd.DataFrame) -> pd.DataFrame:
+        doubtful = table.index % 2 == 0
+        energy = table["gpu_energy_j"].where(~doubtful, table["gpu_energy_j"] * 0.7)
+        return table.assign(gpu_energy_j=energy, gpu_energy_std_j=energy * np.where(doubtful, 0.4, 0.01))
+
+    old, new = sure(often(1)), sure(often(2))
+    whole = fit(pd.concat([old, new]), form="cached")
+    assert "rows weighted by their standard deviations" in whole[0].energy.estimator
+    assert predicted(update(fit(old, form="cached"), new)) == pytest.approx(predicted(whole), rel=0.01)
+    unweighted = fit(pd.concat([old, new]).drop(columns="gpu_energy_std_j"), form="cached")
+    assert (predicted(unweighted) < 0.95 * predicted(whole)).all()
+
+
 def test_learning_in_two_steps_is_learning_in_one() -> None:
     models = fit(rows(1), form="cached")
     assert update(models, rows(2), group_by="model_name") == update(models, rows(2))

@@ -12,6 +12,7 @@ from llmpower.modelling.judging.choosing import Candidate
 from llmpower.modelling.judging.estimators import Statistics, jackknife, ordinary_least_squares, weighted_statistics
 from llmpower.modelling.judging.heldout import leave_one_length_out, replicate_noise, with_quantiles
 from llmpower.modelling.regressing.designs import Designs
+from llmpower.modelling.regressing.outliers import HUBER
 from llmpower.modelling.regressing.parts import moments_of
 from llmpower.modelling.regressing.regression import Regression
 from llmpower.modelling.regressing.solving import inverse
@@ -101,7 +102,7 @@ def _estimator(target: Target, candidate: Candidate, *, robust: bool) -> str:
     elif target.sure is not None:
         parts.append("rows weighted by their standard deviations")
     if robust:
-        parts.append("Huber's weights")
+        parts.append(HUBER)
     if candidate.regression.totals is not None:
         parts.append(MATCHED)
     how = "standard errors of the residuals" if candidate.folds is None else JACKKNIFE

@@ -15,6 +15,9 @@ from llmpower.modelling.rows.groups import Group
 from llmpower.modelling.rows.moments import Sums
 from llmpower.modelling.rows.strata import TOKENS
 
+HUBER = "Huber's weights"
+"""What an estimator says of them."""
+
 # Rows that Huber's weights leave less than this count as outliers.
 OUTLIER = 0.5
 

@@ -226,7 +226,7 @@ def _phases(
     *,
     robust: bool,
 ) -> Regression:
-    design, blocks = designs.of_cells(form, target, target.relative), []
+    design, blocks, outliers = designs.of_cells(form, target, target.relative), [], 0
     for terms, phase, told in told_cells(group, target, design):
         present = np.flatnonzero(told)
         part, sums = designs.of_cells(form, target, phase.sums)[:, terms], phase.sums
@@ -238,11 +238,12 @@ def _phases(
             chosen = told[group.cells] & (phase.y > 0)
             cells = (np.cumsum(told) - 1)[group.cells[chosen]]
             rows = rows_of(group, phase.y, row_columns).of(chosen, cells, phase.y[chosen], terms)
-            sums, _ = robust_sums(part, rows, np.ones(len(cells)))
+            sums, found = robust_sums(part, rows, np.ones(len(cells)))
+            outliers = max(outliers, found)  # a row may be one in both
             solved = Cells.of_sums(part, sums)
         blocks.append(Block(terms, present, solved))
     β = _solved(blocks, form)
-    return Regression(form, design, row_columns, tuple(blocks), target.relative, β)
+    return Regression(form, design, row_columns, tuple(blocks), target.relative, β, outliers)
 
 
 def _solved(blocks: Sequence[Block], form: Form) -> FloatArray:

@@ -55,6 +55,25 @@ def test_outliers_count_for_less_where_that_is_asked_for() -> None:
     assert not any("outliers" in warning for warning in plain.energy.warnings)
 
 
+def test_outliers_of_a_phase_count_for_less_where_that_is_asked_for() -> None:
+    frame = measured(noise=0.01)
+    prefill_j = FORMS["cached"]().design(frame["input_tokens"], 0) @ TRUTH["cached"]
+    phases = {"prefill_energy_j": prefill_j, "decode_energy_j": frame["gpu_energy_j"] - prefill_j}
+    frame = frame.assign(**phases, time_to_first_token_s=frame["runtime_s"] / 10)
+    (clean,) = fit(frame, form="phases")
+    frame.loc[[3, 12], "decode_energy_j"] *= 0.3
+    # Of rows whose answer is one token nothing says what a decode takes.
+    single = frame.iloc[:1].assign(output_tokens=1, decode_energy_j=0.0, gpu_energy_j=prefill_j[0])
+    frame = pd.concat([single, frame], ignore_index=True)
+    (plain,), (robust,) = fit(frame, form="phases"), fit(frame, form="phases", robust=True)
+    lengths = [64, 512], [512, 64]
+    wanted = clean.energy.predict(*lengths)
+    assert (
+        np.abs(robust.energy.predict(*lengths) - wanted) < 0.5 * np.abs(plain.energy.predict(*lengths) - wanted)
+    ).all()
+    assert any(f" of {len(frame)} rows are outliers and count for less" in said for said in robust.energy.warnings)
+
+
 def test_of_as_many_rows_as_terms_none_need_be_an_outlier() -> None:
     """The fit goes through four rows, a bound holds it off the fifth, and without that one a term is undetermined."""
     frame = pd.DataFrame(
