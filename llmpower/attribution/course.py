@@ -10,12 +10,6 @@ from numpy.typing import NDArray
 
 from llmpower.types import Span
 
-MOST_PIECES = 500
-"""So many pieces are booked at once: each takes up to a millisecond where the power says what lies between ticks."""
-
-MOST_RUNNING = 500_000
-"""What is booked at once has no more spans than this, each counted in every piece that it runs in: some 100 MB."""
-
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -49,13 +43,6 @@ def course(spans: Sequence[Span], cuts_ns: Sequence[int]) -> Course:
     end = np.maximum(np.minimum(np.searchsorted(cuts, ends), last), first)
     running = np.cumsum(np.bincount(first, minlength=last + 1) - np.bincount(end, minlength=last + 1))[:last]
     return Course(first, np.searchsorted(cuts, tokens), end, running)
-
-
-def far_enough(spans: Sequence[Span], cuts_ns: Sequence[int]) -> int:
-    """The latest of the cuts up to which it is not too much to book at once, or the second if all are."""
-    running = np.cumsum(course(spans, cuts_ns).running[:MOST_PIECES])
-    pieces = int(np.searchsorted(running, MOST_RUNNING, side="right"))
-    return cuts_ns[min(max(pieces, 1), len(cuts_ns) - 1)]
 
 
 def present(values: Floats, begin: Integers, end: Integers, pieces: int) -> Floats:

@@ -5,7 +5,8 @@ enters (s − s') times, so the variance is Σ (s − s')²·boundary_var + Σ s
 one tick of a counter, of prior variances v, add Σ s²·v − (Σ s·v)²/V for the tick's total being known. The uncertainty
 of the shares themselves (:mod:`~llmpower.attribution.shares.costs`) is taken as common to all pieces and so adds
 linearly: of the coefficients by their covariance; and for spans that differ from what their tokens say, each by a
-relative ε of its own, ε·s_i·√((1 − s_i)² + Σ s_j²) of a piece's energy, j being the others.
+relative ε of its own, ε·s_i·√v of a piece's energy E, where v = (1 − s_i)² + Σ s_j², j being the others. Their sum is
+bounded by Jensen's inequality, ε·√(Σ E·s_i · Σ E·s_i·v), which is the sum itself where v stays the same.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llmpower.attribution.course import MOST_PIECES, course, far_enough
+from llmpower.attribution.course import course
 from llmpower.attribution.entry import Entry
 from llmpower.attribution.joules import Joules, add_up, common, worst
 from llmpower.attribution.pieces import Phase, cuts, regimes
@@ -35,6 +35,9 @@ BookingKey = tuple[str, Phase, DeviceKind]
 AT_ONCE_S = 30.0
 """So much of a device's time is booked at a call, if it has shown a moment in it: a long request may have held up ten
 minutes of eight devices, and the service manager waits for a sign of life."""
+
+MOST_PIECES = 500
+"""So many pieces are booked at once: each takes up to a millisecond where the power says what lies between ticks."""
 
 STALLED = "stalled"
 """Why joules belong to nobody: they came to light after a device had not been read for a while."""
@@ -222,7 +225,7 @@ class Ledger:
             # Each that begins makes a piece: more of them need not be looked at.
             near_ns = min(near_ns, on[running + MOST_PIECES].span.start_ns)
         spans = [account.span for account in on[: bisect_right(on, near_ns, key=_start_ns)]]
-        near_ns = far_enough(spans, cuts(spans, low_ns, near_ns))
+        near_ns = cuts(spans, low_ns, near_ns)[: MOST_PIECES + 1][-1]
         while near_ns < target_ns:
             floor_ns = timeline.floor_ns(near_ns)
             if floor_ns is not None and floor_ns > low_ns:

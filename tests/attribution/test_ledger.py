@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -8,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpower.attribution import BookingKey, Ledger, Timeline
-from llmpower.attribution.course import MOST_PIECES, MOST_RUNNING
-from llmpower.attribution.ledger import AT_ONCE_S
+from llmpower.attribution.ledger import AT_ONCE_S, MOST_PIECES
 
 
 def ledger_at(power_w: float = 200.0, seconds: float = 10.0, **timelines: Timeline) -> Ledger:
@@ -137,18 +137,23 @@ def test_no_call_books_many_pieces() -> None:
     conserved(ledger)
 
 
-def test_no_call_books_many_spans_in_many_pieces() -> None:
+def test_thousands_of_spans_in_thousands_of_pieces_are_not_visited_one_by_one() -> None:
     gpu = Timeline(make_device())
-    feed_counter(gpu, lambda t: 200 * t, 0, 21)
+    feed_counter(gpu, lambda t: 200 * t, 0, 8, period_s=2.0, phase_s=0.5)
     ledger = Ledger({"GPU-0": gpu})
     ledger.settle(SECOND)
-    count = MOST_RUNNING // MOST_PIECES * 3
+    count = 2000
     for number in range(count):
-        ledger.add(make_span(str(number), 2 * SECOND, 3 * SECOND + number * 5_000_000))
-    done = settle_all(ledger, 20 * SECOND)
-    # All of them run until the first ends, so that a third of the pieces are too much.
-    assert 0 < max(done[:3]) <= MOST_PIECES / 2
-    assert sum(done) == count
+        ledger.add(make_span(str(number), 3 * SECOND + number, 4 * SECOND + number * 100_000))
+    tracemalloc.start()
+    try:
+        done = settle_all(ledger, 7 * SECOND)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # All in one tick, and six million spans in pieces: a float for each were 48 MB.
+    assert max(done) == count
+    assert most_bytes < 40e6
     conserved(ledger)
 
 

@@ -1,11 +1,14 @@
 """Demands with their prices: what the spans ask of the pieces in all, and each its share.
 
-A segment's demand is a row of coefficients times the model's basis (:mod:`~llmpower.attribution.shares.weights`), so
-its sums over pieces are differences of running sums over the basis: thousands of segments in hundreds of pieces each
-are summed without visiting a single pair of them. Pairs are only made for what is quadratic in the shares.
+A segment's demand is a row d of coefficients times the model's basis (:mod:`~llmpower.attribution.shares.weights`), and
+its share is that over the demand of all: s = d·u, where u is the basis over the total. So over any pieces Σ s·w is
+d·(Σ w·u), and Σ s²·w is dᵀ·(Σ w·u·uᵀ)·d, whatever the amounts w. The sums in brackets are differences of running sums:
+thousands of segments in thousands of pieces each are added up without visiting a single pair of them.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,38 +19,84 @@ from llmpower.attribution.shares.weights import BASIS, FEATURES, PRESENCE, Work
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_LEFT, _RIGHT = np.triu_indices(BASIS)
+_TIMES = np.where(_LEFT == _RIGHT, 1.0, 2.0)
+"""How often each product of two components is in the square of a sum."""
+
+
+class Stretches(NamedTuple):
+    """Stretches of parts of pieces to add shares up over, in order of time.
+
+    Stretch j, of segment ``segment[j]``, has the parts from ``begin[j]`` to ``end[j]`` - 1, of which part k lies in
+    ``piece[k]``. Shapes (parts,) and three times (stretches,).
+    """
+
+    piece: Integers
+    segment: Integers
+    begin: Integers
+    end: Integers
+
 
 class Asked:
-    """What runs, at the device's prices."""
+    """What runs, at the device's prices.
+
+    ``whole`` are the segments' own stretches, two a span (prompt, rest), of whole pieces.
+    """
 
     def __init__(self, work: Work, costs: Costs) -> None:
         self._work = work
-        self._basis, self._segments = work.basis(), work.segments()
+        self._segments = segments = work.segments()
+        self.whole = Stretches(np.arange(work.pieces), np.arange(len(segments.first)), segments.first, segments.end)
         size = work.models * len(FEATURES)
         beta, self._covariance = costs.beta[:size], costs.covariance[:size, :size]
-        prices = beta.reshape(work.models, len(FEATURES))[self._segments.model]
-        self._demand = np.einsum("gk,gkb->gb", prices, self._segments.parts)
+        prices = beta.reshape(work.models, len(FEATURES))[segments.model]
+        self._demand = np.einsum("gk,gkb->gb", prices, segments.parts)
         presence_w = PRESENCE * costs.mean_w
-        self._demand[:, 0] += presence_w * self._segments.sequences
+        self._demand[:, 0] += presence_w * segments.sequences
+        self._squared = _products(self._demand) * _TIMES
         present_w = presence_w * (work.prompting + work.decoding.sum(axis=0))
         self.total_w: Floats = np.where(work.running > 0, work.done @ beta + present_w, np.inf)
         """Σ of the demands in each piece; infinite where nothing runs, which is shared among none."""
+        self._unit: Floats = work.basis() / self.total_w[:, None]
+        self._unit_squared = _products(self._unit)
 
-    def shared(self, amounts: Floats) -> Floats:
-        """Σ over its pieces of share times amount, of every segment; ``amounts`` of shape (pieces,)."""
-        sums = self._sums((amounts / self.total_w)[None])[0]
-        found: Floats = np.einsum("gb,gb->g", self._demand, sums)
+    def share(self, piece: Integers) -> Floats:
+        """Each segment's in a piece of its own, shape (segments,)."""
+        found: Floats = np.einsum("gb,gb->g", self._demand, self._unit[self._segments.model, piece])
+        return np.maximum(found, 0.0)
+
+    def shared(self, amounts: Floats, over: Stretches | None = None) -> Floats:
+        """Σ share·amount of each stretch, by default of each segment; ``amounts`` of the parts."""
+        over = over or self.whole
+        sums = self._between(self._unit[:, over.piece] * amounts[:, None], over)
+        found: Floats = np.einsum("gb,gb->g", self._demand[over.segment], sums)
         return np.maximum(found, 0.0)  # rounding, where a demand is nothing beside another's
 
-    def pairs(self) -> tuple[Integers, Integers, Floats]:
-        """Every span in every piece that it runs in, in order of span and then of piece: both, and its share."""
-        segments, pieces = self._segments, self._work.pieces
-        lengths = segments.end - segments.first
-        piece = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths - segments.first, lengths)
-        row = piece + np.repeat(segments.model * pieces, lengths)
-        scaled = (self._basis / self.total_w[:, None]).reshape(-1, BASIS)
-        share = np.einsum("ij,ij->i", np.repeat(self._demand, lengths, axis=0), np.take(scaled, row, axis=0))
-        return np.repeat(np.arange(len(lengths)) // 2, lengths), piece, np.maximum(share, 0.0)
+    def squared(self, amounts: Floats, over: Stretches | None = None) -> Floats:
+        """Σ share²·amount, as :meth:`shared`."""
+        over = over or self.whole
+        return self._squares(self._unit_squared[:, over.piece] * amounts[:, None], over)
+
+    def changed(self, amounts: Floats) -> Floats:
+        """Σ (share − share in the piece before)²·amount over each segment's pieces behind its first."""
+        changes = np.diff(self._unit, axis=1, prepend=0.0)
+        behind = self.whole._replace(begin=np.minimum(self.whole.begin + 1, self.whole.end))
+        return self._squares(_products(changes) * amounts[:, None], behind)
+
+    def concentration(self) -> Floats:
+        """Σ share² of all in each piece, shape (pieces,): between one over their number and one, whatever rounds."""
+        shape = self._work.models, self._work.pieces + 1, len(_TIMES)
+        row, column = self._segments.model[:, None] * shape[1], np.arange(shape[2])
+        # Who comes and goes at once would leave rounding behind, of a rate without bound.
+        squared = np.where((self.whole.end > self.whole.begin)[:, None], self._squared, 0.0).ravel()
+        begun, ended = (
+            np.bincount(((row + at[:, None]) * shape[2] + column).ravel(), squared, shape[0] * shape[1] * shape[2])
+            for at in (self.whole.begin, self.whole.end)
+        )
+        present = np.cumsum((begun - ended).reshape(shape), axis=1)[:, :-1]
+        found = np.einsum("mpk,mpk->p", present, self._unit_squared)
+        clipped: Floats = np.clip(found, 1 / np.maximum(self._work.running, 1), 1.0)
+        return clipped
 
     def std_j(self, energy_j: Floats) -> Floats:
         """Standard deviation of each span's energy for what is uncertain about the coefficients.
@@ -56,20 +105,31 @@ class Asked:
         coefficients' covariance.
         """
         segments, count = self._segments, len(FEATURES)
-        gains = energy_j / self.total_w
-        sums = self._sums(np.concatenate((gains[None], gains / self.total_w * self._work.done.T)))
-        gradient = -np.einsum("gb,kgb->gk", self._demand, sums[1:])
-        own = np.einsum("gkb,gb->gk", segments.parts, sums[0])
+        weights = np.concatenate((energy_j[None], energy_j / self.total_w * self._work.done.T)).T
+        sums = self._between((self._unit[..., None] * weights[:, None]).reshape(*self._unit.shape[:2], -1), self.whole)
+        sums = sums.reshape(len(sums), BASIS, -1)
+        gradient = -np.einsum("gb,gbk->gk", self._demand, sums[..., 1:])
+        own = np.einsum("gkb,gb->gk", segments.parts, sums[..., 0])
         columns = segments.model[:, None] * count + np.arange(count)
         np.put_along_axis(gradient, columns, np.take_along_axis(gradient, columns, 1) + own, 1)
         spans = gradient[0::2] + gradient[1::2]
         var_j2: Floats = np.einsum("ij,ij->i", spans @ self._covariance, spans)
         return np.sqrt(np.maximum(var_j2, 0.0))
 
-    def _sums(self, weights: Floats) -> Floats:
-        """Σ over its pieces of weight times the basis, of every segment: (k, pieces) to (k, segments, 4)."""
-        segments, (k, pieces) = self._segments, weights.shape
-        sums = np.zeros((k, self._work.models, pieces + 1, BASIS))
-        np.cumsum(self._basis * weights[:, None, :, None], axis=2, out=sums[:, :, 1:])
-        found: Floats = sums[:, segments.model, segments.end] - sums[:, segments.model, segments.first]
+    def _squares(self, products: Floats, over: Stretches) -> Floats:
+        found: Floats = np.einsum("gk,gk->g", self._squared[over.segment], self._between(products, over))
+        return np.maximum(found, 0.0)
+
+    def _between(self, values: Floats, over: Stretches) -> Floats:
+        """Σ over each stretch of its model's values: (models, parts, k) to (stretches, k)."""
+        models, parts, k = values.shape
+        sums = np.zeros((models, parts + 1, k))
+        np.cumsum(values, axis=1, out=sums[:, 1:])
+        model = self._segments.model[over.segment]
+        found: Floats = sums[model, over.end] - sums[model, over.begin]
         return found
+
+
+def _products(rows: Floats) -> Floats:
+    """Every product of two components: (…, 4) to (…, 10)."""
+    return rows[..., _LEFT] * rows[..., _RIGHT]

@@ -2,9 +2,8 @@
 
 Time is cut at the starts, first tokens and ends of spans, and each piece's energy is shared among the spans running in
 it (:mod:`~llmpower.attribution.shares.weights`). Thousands of spans a second, dozens of them at a time, make hundreds
-of thousands of (span, piece) pairs a second, too many to visit one by one. Sums of shares are found without them
-(:mod:`~llmpower.attribution.shares.asked`); for what is quadratic in shares they are columns of arrays, in order of
-span and then of piece. What a span adds up to is what :mod:`~llmpower.attribution.entry` states.
+of thousands of (span, piece) pairs a second or millions, too many to visit: what spans add up to, and its variance, is
+found without them (:mod:`~llmpower.attribution.shares.asked`). It is what :mod:`~llmpower.attribution.entry` states.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from llmpower.attribution.course import Course
 from llmpower.attribution.entry import Entry
 from llmpower.attribution.series import NO_TICK, Reading, Told
-from llmpower.attribution.shares.asked import Asked
+from llmpower.attribution.shares.asked import Asked, Stretches
 from llmpower.attribution.shares.costs import Costs
 from llmpower.attribution.shares.observing import observe
 from llmpower.attribution.shares.weights import Work
@@ -70,65 +69,89 @@ def share_out(
     # Running sums round: beside a span of a microsecond the parts of others were off by a microjoule.
     parts_j *= float(at.piece_j[where.running > 0].sum()) / (float(parts_j.sum()) or 1.0)
 
-    span, piece, share = asked.pairs()
-    lengths = where.end - where.first
-    runs = lengths > 0
-    last = np.cumsum(lengths) - 1
-    begins = (last - lengths + 1)[runs]
-
-    def per_span(values: Floats) -> Floats:
-        found = np.zeros(len(spans))
-        found[runs] = np.add.reduceat(values, begins) if len(values) else 0.0
-        return found
-
-    before = np.concatenate(([0.0], share[:-1]))
-    before[begins] = [entries[number].share for number in span[begins].tolist()]
-    var_j2 = (share - before) ** 2 * at.boundary_j2[piece] + share**2 * at.way_j2[piece]
-    together = np.bincount(piece, share**2, work.pieces)
-    others = np.sqrt(np.maximum(1 - 2 * share + together[piece], 0.0))
-    own_std_j = costs.spread * per_span(share * others * at.piece_j[piece])
-
     several = where.running > 1
-    shared_w = np.where(several, at.piece_j / work.durations_s, 0.0)
-    costs.judge(seen, *between(np.stack((shared_w, shared_w * together), axis=1)).T)
-    shared = Shared(parts_j[0::2], parts_j[1::2], float(at.piece_j[several].sum()))
+    own_std_j, together_j = np.zeros(len(spans)), 0.0
+    if several.any():
+        # Alone a span has all of a piece, however much it differs from others.
+        shared_j, together = np.where(several, at.piece_j, 0.0), asked.concentration()
+        together_j = float(shared_j.sum())
+        shared_w = shared_j / work.durations_s
+        costs.judge(seen, *between(np.stack((shared_w, shared_w * together), axis=1)).T)
+        got_j, own_j, others_j = (
+            _by_span(each)
+            for each in (asked.shared(shared_j), asked.squared(shared_j), asked.shared(shared_j * together))
+        )
+        own_std_j = costs.spread * np.sqrt(np.maximum(got_j * (got_j - 2 * own_j + others_j), 0.0))
+
+    begin, end = asked.whole.begin, asked.whole.end
+    runs = (end > begin).reshape(-1, 2)
+    first, last = (asked.share(np.minimum(piece, work.pieces - 1)).reshape(-1, 2) for piece in (begin, end - 1))
+    share = np.array([entry.share for entry in entries])
+    came_j2 = np.zeros(len(spans))
+    for phase in (0, 1):
+        boundary_j2 = at.boundary_j2[np.minimum(begin[phase::2], work.pieces - 1)]
+        came_j2 += np.where(runs[:, phase], (first[:, phase] - share) ** 2 * boundary_j2, 0.0)
+        share = np.where(runs[:, phase], last[:, phase], share)
+
+    shared = Shared(parts_j[0::2], parts_j[1::2], together_j)
     columns = {
         "prefill_j": shared.prefill_j,
         "decode_j": shared.rest_j,
-        "var_j2": per_span(var_j2),
+        "var_j2": came_j2 + _by_span(asked.changed(at.boundary_j2) + asked.squared(at.way_j2)),
         "share_std_j": np.hypot(own_std_j, asked.std_j(at.piece_j)),
-        "time_s": times_s[0::2] + times_s[1::2],
+        "time_s": _by_span(times_s),
         "unknown": where.any(~at.known),
         "allocated": where.any(several),
         "decoded": work.decoded,
-        "share": share[last] if len(share) else last,
+        "share": share,
     }
-    named = zip(*(column[runs].tolist() for column in columns.values()), strict=True)
-    for number, values in zip(np.flatnonzero(runs).tolist(), named, strict=True):
+    ran = runs.any(axis=1)
+    named = zip(*(column[ran].tolist() for column in columns.values()), strict=True)
+    for number, values in zip(np.flatnonzero(ran).tolist(), named, strict=True):
         entries[number].add(idle_w, *values)
-    _within_ticks(span, piece, share, at, entries)
+    _within_ticks(asked, at, entries)
     return shared
 
 
-def _within_ticks(span: Integers, piece: Integers, share: Floats, at: _Columns, entries: Sequence[Entry]) -> None:
+def _by_span(values: Floats) -> Floats:
+    """The sum of its two segments' of each span."""
+    found: Floats = values[0::2] + values[1::2]
+    return found
+
+
+def _within_ticks(asked: Asked, at: _Columns, entries: Sequence[Entry]) -> None:
     """Tell each entry, tick by tick, of the parts that its span had of it: Σ s²·v and Σ s·v."""
-    start, end = at.tick[piece], at.tick[piece + 1]
+    start, end = at.tick[:-1], at.tick[1:]
     same = start == end
-    before_j2, within_j2 = at.before_j2, at.within_j2
-    # A piece lies in one tick, or reaches from one over edges into another.
-    first_j2 = np.where(same, before_j2[piece + 1], within_j2[piece]) - before_j2[piece]
-    spans, ticks = np.concatenate((span, span)), np.concatenate((start, end))
-    shares, parts_j2 = np.concatenate((share, share)), np.concatenate((first_j2, before_j2[piece + 1]))
-    wholes_j2 = np.concatenate((within_j2[piece], within_j2[piece + 1]))
-    counted = (ticks != NO_TICK) & np.concatenate((np.ones_like(same), ~same))
-    spans, ticks, shares, parts_j2, wholes_j2 = (each[counted] for each in (spans, ticks, shares, parts_j2, wholes_j2))
-    names, codes = np.unique(ticks, return_inverse=True)
-    groups, firsts, numbers = np.unique(spans * len(names) + codes, return_index=True, return_inverse=True)
-    squares_j2 = np.bincount(numbers, shares**2 * parts_j2, len(groups)).tolist()
-    linears_j2 = np.bincount(numbers, shares * parts_j2, len(groups)).tolist()
-    columns = (spans[firsts].tolist(), ticks[firsts].tolist(), wholes_j2[firsts].tolist(), squares_j2, linears_j2)
-    for number, tick, whole_j2, square_j2, linear_j2 in zip(*columns, strict=True):
-        entries[number].add_in_tick(tick, whole_j2, square_j2, linear_j2)
+    # A piece lies in one tick, or reaches from one over edges into another: then it is a part of both.
+    first_j2 = np.where(same, at.before_j2[1:], at.within_j2[:-1]) - at.before_j2[:-1]
+    counted = (np.stack((start, end), axis=1) != NO_TICK) & np.stack((np.ones_like(same), ~same), axis=1)
+    piece = np.flatnonzero(counted) // 2
+    if not len(piece):
+        return
+    tick = np.stack((start, end), axis=1)[counted]
+    part_j2 = np.stack((first_j2, at.before_j2[1:]), axis=1)[counted]
+    whole_j2 = np.stack((at.within_j2[:-1], at.within_j2[1:]), axis=1)[counted]
+
+    # Parts of one tick follow one another; a segment's are cut where one ends and the next begins.
+    number = np.cumsum(np.diff(tick, prepend=tick[0]) != 0)
+    edges = np.concatenate(([0], np.flatnonzero(np.diff(tick)) + 1, [len(tick)]))
+    begin, end = np.searchsorted(piece, asked.whole.begin), np.searchsorted(piece, asked.whole.end)
+    segment = np.flatnonzero(end > begin)
+    begin, end = begin[segment], end[segment]
+    earliest = number[begin]
+    counts = number[end - 1] - earliest + 1
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts - earliest, counts)
+    over = Stretches(
+        piece,
+        np.repeat(segment, counts),
+        np.maximum(np.repeat(begin, counts), edges[within]),
+        np.minimum(np.repeat(end, counts), edges[within + 1]),
+    )
+    squares_j2, linears_j2 = asked.squared(part_j2, over), asked.shared(part_j2, over)
+    columns = (over.segment // 2, tick[over.begin], whole_j2[over.begin], squares_j2, linears_j2)
+    for span, *parts in zip(*(column.tolist() for column in columns), strict=True):
+        entries[span].add_in_tick(*parts)
 
 
 class _Columns:

