@@ -99,7 +99,7 @@ def _devices(tick: Tick, columns: int) -> tuple[list[str], list[str]]:
         )
         for device in tick["devices"]
     ]
-    names = [_name(number, device) for number, device in enumerate(tick["devices"])]
+    names = [_name(place, device) for place, device in enumerate(tick["devices"])]
     if columns < GAUGE_WIDTH:
         return _fitted("DEVICE", names, header, figures, columns)
     gauged = [
@@ -109,8 +109,9 @@ def _devices(tick: Tick, columns: int) -> tuple[list[str], list[str]]:
     return _fitted("DEVICE", names, ("OF LIMIT", *header), gauged, columns, left=("OF LIMIT",))
 
 
-def _name(number: int, device: dict[str, Any]) -> str:
-    """With its number, as eight cards of a machine are called alike."""
+def _name(place: int, device: dict[str, Any]) -> str:
+    """With its number, as eight cards of a machine are called alike; an older daemon tells none."""
+    number = place if device["number"] is None else device["number"]
     said = not device["simulated"] or "simulated" in device["name"].lower()
     return f"{number} {device['name'] if said else 'SIMULATED ' + device['name']}"
 

@@ -157,6 +157,7 @@ def _device(now: Status, before: Status | None, taken_ns: int) -> Tick:
     requests, tokens = _delta(now, before, "requests"), _delta(now, before, "output_tokens")
     return {
         "uuid": now["uuid"],
+        "number": now.get("number"),
         "name": now["name"],
         "kind": now["kind"],
         "simulated": now["simulated"],

@@ -59,6 +59,7 @@ def status_of(
             {
                 "uuid": state.device.uuid,
                 "name": state.device.name,
+                "number": state.device.number,
                 "pci_bus_id": state.device.pci_bus_id or None,
                 "kind": state.device.kind,
                 "simulated": state.device.simulated,

@@ -57,6 +57,16 @@ def test_a_wide_terminal_shows_how_near_the_limit_a_card_is() -> None:
     assert "  ██████████······  251.3      400" in card
 
 
+def test_cards_have_the_numbers_that_the_daemon_tells_and_their_places_where_an_older_one_does_not() -> None:
+    def first_words(**changes: Any) -> list[str]:
+        status = answer()
+        status["devices"] = [device | changes for device in status["devices"]]
+        return [line.split()[0] for line in texts(frame(ticked(None, status), columns=80))[8:10]]
+
+    assert first_words() == ["0", "1"]
+    assert first_words(number=5) == ["5", "5"]
+
+
 @pytest.mark.parametrize("columns", range(30, 80))
 def test_a_narrow_terminal_shows_fewer_figures_and_each_of_them_whole(columns: int) -> None:
     wide, narrow = (texts(frame(crowd(2, 2), columns=room)) for room in (79, columns))

@@ -70,6 +70,7 @@ def test_a_card_that_was_lost_when_the_daemon_started_is_told_of_and_the_others_
     assert "ERROR GPU 1 cannot be opened, so it is not sampled: GPU is lost (NVML code 15)" in daemon.log()
     (problem,) = daemon.status()["problems"]
     assert problem["what"].startswith("GPU 1 could not be opened")
+    assert [device["number"] for device in daemon.status()["devices"]] == [0, 2]
     samples = daemon.scrape()
     assert daemon.total(samples, "llmpower_gpus_unopened") == 1
     assert {dict(labels)["gpu"] for name, labels in samples if name == "llmpower_gpu_energy_joules_total"} == {"0", "2"}
