@@ -175,7 +175,8 @@ def test_charts_are_told_the_furthest_off_first_and_few_of_them() -> None:
         ModelDrift(f"model-{number}", "1× card", "alone", False, 1 + number / 123, 0.0123456, 0.05, 40, number == 3)
         for number in range(30)
     )
-    told = status(Snapshot(version="1", backend="nvml", drift=DriftState("m.json", 30, {"compared": 9}, charts)))
+    drift = DriftState("m.json", 30, {"compared": 9}, charts)
+    told = status(Snapshot(version="1", backend="nvml", devices=(card(0, unattributed_j={}),), drift=drift))
     assert (told["drift"]["models_file"], told["drift"]["models"]) == ("m.json", 30)
     assert [chart["model_name"] for chart in told["drift"]["charts"][:3]] == ["model-3", "model-29", "model-28"]
     assert len(told["drift"]["charts"]) == MAX_CHARTS
