@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmpower.routing.online.prices import price_sample, response
+from llmpower.routing.online.prices import FollowingPrices, price_sample, response
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,20 @@ def test_prices_by_the_response_move_shares_as_asked(costs: np.ndarray) -> None:
     assert np.sign(after - before).tolist() == np.sign(step).tolist()
     # A share that the sample could meet with a smaller step is overshot by no more than doubt makes of it.
     assert after - before == pytest.approx(step, abs=0.04)
+
+
+def test_a_period_begins_at_the_mean_of_the_prices_before() -> None:
+    prices = FollowingPrices([0.0, 1.0])
+    prices.begin_at_mean()
+    assert prices.now == [0.0, 1.0], "nothing has been followed yet"
+    prices.begin([0.0, 1.0], [[1.0, 0.0], [0.0, 2.0]])
+    followed = []
+    for deviation in (3.0, -1.0):
+        prices.follow([deviation, deviation], 10, 10)
+        followed.append(prices.now)
+    prices.begin_at_mean()
+    assert prices.now == prices.base == pytest.approx(np.mean(followed, axis=0).tolist())
+    assert (prices.sum, prices.followed) == ([0.0, 0.0], 0)
 
 
 def test_models_without_a_share_keep_their_price(costs: np.ndarray) -> None:

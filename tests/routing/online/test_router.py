@@ -122,9 +122,10 @@ def test_another_policy_takes_what_was_learnt_and_nothing_else(
     first.choose(100)
     first.save(state)
     other = OnlineRouter(make(models, accuracy, PAST, shares={"small": 0.1}))
+    planned = other.prices
     other.restore(state)
     assert sum(other.served.values()) == 0
-    assert other.prices != first.prices
+    assert other.prices not in (first.prices, planned)
     assert other.prices["small"] > 0
 
 

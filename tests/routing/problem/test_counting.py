@@ -37,8 +37,11 @@ def assert_same(ours: Workload, theirs: Workload) -> None:
 
 
 def test_cells_are_those_of_one_table(tmp_path: Path) -> None:
-    # What some files lack, others may have: a file without counts has one query per row.
-    tables = [queries(3000, 1, query_class=["chat", None, "code"] * 1000), queries(2000, 2, query_class="code")]
+    # Of queries of no class a file need not say so.
+    tables = [
+        queries(3000, 1, query_class=["chat", None, "code"] * 1000, count=np.arange(3000) % 5 + 1),
+        queries(2000, 2, count=2),
+    ]
     heard: list[tuple[int, int]] = []
     ours = count_datasets([write(tmp_path, *tables)], tell=lambda *told: heard.append(told))
     assert_same(ours, Workload.from_frame(pd.concat(tables)))

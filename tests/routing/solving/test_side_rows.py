@@ -200,6 +200,14 @@ def test_many_cells_are_a_little_off_and_say_so(models: Models, accuracy: Accura
     assert plan.to_json()["baselines"]["single:large"]["gpu_seconds"]["large"] > seconds["large"]
 
 
+def test_a_second_costs_its_price_wherever_costs_are_asked_for(models: Models, accuracy: Accuracy) -> None:
+    costs = predict_costs(models, WORKLOAD, accuracy, gpu_seconds=GpuSeconds({"small": 1.0}, GPUS))
+    assert costs.runtime_s is not None
+    prices = np.array([0.0, 1e-3, 2.0])
+    priced = replace(costs, second_prices=prices).per_query(0.5)
+    np.testing.assert_allclose(priced, costs.per_query(0.5) + costs.runtime_s * prices)
+
+
 def test_limits_that_do_not_bind_change_nothing(models: Models, accuracy: Accuracy) -> None:
     options = {"zeta": 0.4, "shares": {"large": 0.3}, "max_runtime_s": 60.0, "idle": Idle(60, 50, num_gpus=GPUS)}
     free = route(models, WORKLOAD, accuracy, **options)
