@@ -53,6 +53,19 @@ def test_a_missing_cell_costs_the_interaction_a_degree() -> None:
     assert energy.residual_degrees == 60 - 11
 
 
+def test_without_noise_or_a_degree_of_freedom_there_is_no_f() -> None:
+    rows = unbalanced(2).drop_duplicates(["input_tokens", "output_tokens"])
+    energy, _ = anova(pd.concat([rows, rows]))
+    assert energy.residual_sum_of_squares == 0
+    assert all(np.isnan([effect.f_statistic, effect.f_pvalue]).all() for effect in energy.effects)
+    # Three cells of four: the interaction has nothing left to be told by.
+    corner = rows[rows["input_tokens"].isin([8, 64]) & rows["output_tokens"].isin([16, 64])]
+    energy, _ = anova(pd.concat([corner, corner.assign(gpu_energy_j=corner["gpu_energy_j"] + 1)]))
+    *_, both = energy.effects
+    assert both.degrees == 0
+    assert np.isnan(both.f_statistic)
+
+
 def test_rows_without_energy_are_left_out() -> None:
     rows = unbalanced(3)
     rows.loc[:9, "gpu_energy_j"] = np.nan

@@ -18,6 +18,7 @@ from llmpower.modelling.forms import Cached
 from llmpower.modelling.rows import strata
 from llmpower.modelling.screening import screen
 from llmpower.modelling.streaming import fit_datasets, open_datasets, reading
+from llmpower.modelling.streaming.doubts import ALONE
 
 Make = Callable[..., pd.DataFrame]
 Write = Callable[..., Path]
@@ -149,6 +150,29 @@ def test_a_row_shows_by_itself_what_is_wrong_with_it(make: Make, write: Write) -
         fit_datasets([str(root)], refuse=["impossible_unit"])
     with pytest.raises(InputError, match="takes all rows at once"):
         fit_datasets([str(root)], leave_out=["warm_up"])
+
+
+def test_what_rows_show_by_themselves_is_what_a_table_shows_whoever_reads_them(make: Make, write: Write) -> None:
+    table = make(900, system="1× NVIDIA T4", model_name="org/a")
+    table["gpu_energy_j"] /= 5  # of 60 W
+    table.loc[[3, 600], ["input_tokens", "output_tokens"]] = 0
+    table.loc[[11, 850], "prefill_energy_j"] = -1.0
+    table.loc[20, "runtime_s"] = 0.0
+    table.loc[30, "model_name"] = None
+    table.loc[[40, 400, 890], "gpu_energy_j"] *= [1e-6, 1e3, 1e6]
+    table.loc[[50, 500, 880], "gpu_energy_j"] *= [1.5, 1.7, 1.6]
+
+    def one_by_one(work: Any, dataset: Any) -> Any:
+        return work.merge([work.scan([portion]) for some in dataset.split(1) for portion in some])
+
+    root = str(write(table))
+    for scanner in (None, one_by_one):
+        streamed = fit_datasets([root], form="cached", leave_out=ALONE, scanner=scanner).screening
+        found = {(found.kind, found.model_name, found.n_rows, found.example) for found in streamed.findings}
+        whole = [found for found in screen(table).findings if found.kind in ALONE]
+        assert found == {(found.kind, found.model_name, found.n_rows, found.example) for found in whole}
+        assert {kind for kind, *_ in found} == set(ALONE)
+        assert streamed.n_left_out == 12
 
 
 def test_to_leave_all_out_is_refused_with_what_was_found(make: Make, write: Write) -> None:
