@@ -23,6 +23,7 @@ def test_without_instrumentation_a_trial_is_one_span_around_all_of_its_requests(
     requests = Requests(Endpoint(server.url))
     trials = ClientSpans(requests, SpanClient(receiver.path, retry_after_s=0), "tiny")
     trials.warm_up(Cell(16, 8, 1, 2))
+    assert server.bodies[-1]["max_tokens"] == 2, "a prompt of that shape, and little of an answer"
     assert trials.probe(Cell(16, 8, 1, 2)) > 0
     assert receiver.messages == []
     # The barrier lets requests go in fours: they are four at a time, or it breaks.
@@ -42,6 +43,10 @@ def test_what_its_span_cost_is_asked_of_the_daemon(
     receiver.wait_for_spans(1)
     receiver.measured = lambda _: make_measurement()
     assert trials.joules(span, 1.0) == Joules(100.0, 1.0)
+    nothing = {"gpu_energy_j": None, "gpu_energy_std_j": None, "prefill_energy_j": None, "decode_energy_j": None}
+    for fields in (nothing | {"quality": "unavailable"}, {"gpu_energy_j": 0.0}):
+        receiver.measured = lambda _, fields=fields: make_measurement(**fields)
+        assert trials.joules(span, 1.0) is None
 
 
 def test_answers_of_other_lengths_are_counted_as_they_are(serve: Serve, receiver: Any) -> None:
