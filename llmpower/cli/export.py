@@ -64,8 +64,8 @@ def command(
     from llmpower.cli.outputs import check_places
     from llmpower.daemon.config import find_store_path
     from llmpower.places import is_url
-    from llmpower.store import count_rows, frame_of, iter_rows
-    from llmpower.tables import STREAMED, write_rows, write_table
+    from llmpower.store import count_rows, iter_rows, write_parquet
+    from llmpower.tables import STREAMED, check_suffix, write_rows
     from llmpower.types import MEASUREMENT_COLUMNS
 
     if since is not None and until is not None and until <= since:
@@ -83,18 +83,14 @@ def command(
     path = Path(out)
     if is_url(out):
         raise InputError("-o", out, "is a URL, where only data sets are written; add --partition, or give a file")
+    check_suffix(path, "-o")
     check_places({"-o": path}, [store])
     rows = iter_rows(store, columns=columns, since=since, until=until, model=model)
     with shown("export") as progress:
         if progress is not None:
             rows = told(rows, count_rows(store, since=since, until=until, model=model), progress)
-        if path.suffix in STREAMED:
-            # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
-            count = write_rows(columns, rows, path)
-        else:
-            frame = frame_of(rows, columns)
-            write_table(frame, path)
-            count = len(frame)
+        # Where the daemon lives there may be no pandas, and years of spans need not fit into memory.
+        count = (write_rows if path.suffix in STREAMED else write_parquet)(columns, rows, path)
     print(f"{plural(count, 'row')} from {store} to {out}", file=sys.stderr)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmpower.store.aside import set_aside
+from llmpower.store.parquet import write_parquet
 from llmpower.store.partitions import Added, export_partitions
-from llmpower.store.reader import count_rows, frame_of, iter_rows, read_measurements
+from llmpower.store.reader import count_rows, iter_rows, read_measurements
 from llmpower.store.writer import Appended, Store
 
 __all__ = [
@@ -13,8 +14,8 @@ __all__ = [
     "Store",
     "count_rows",
     "export_partitions",
-    "frame_of",
     "iter_rows",
     "read_measurements",
     "set_aside",
+    "write_parquet",
 ]

@@ -19,6 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -27,17 +28,15 @@ from uuid import uuid4
 from llmpower.exceptions import InputError
 from llmpower.places import failures, file_system, first_line
 from llmpower.store import schema
+from llmpower.store.parquet import schema_of, write_groups
 from llmpower.store.reader import opened
 from llmpower.types import MEASUREMENT_COLUMNS
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyarrow.fs import FileSystem
 
 OPTION = "-o"
-ROWS_AT_ONCE = 1 << 16
 _FILE = re.compile(r"\d+-(\d+)-([0-9a-f]{8})\.parquet")
-_REALS = re.compile(r"_(s|j)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def _add_day(connection: sqlite3.Connection, day: _Day, filesystem: FileSystem, 
     filesystem.create_dir(directory, recursive=True)
     temporary = f"{directory}/.{uuid4().hex}.parquet"
     try:
-        rows = _write(filesystem, temporary, first, new)
+        rows = _write(filesystem, temporary, (row for _, row in chain([first], new)))
         name = f"{first[0]}-{day.last}-{_digest(day.last_span)}.parquet"
         filesystem.move(temporary, f"{directory}/{name}")
     except BaseException:
@@ -142,62 +141,12 @@ def _rows(connection: sqlite3.Connection, day: _Day) -> Iterator[tuple[int, tupl
         yield number, tuple(row)
 
 
-def _write(
-    filesystem: FileSystem,
-    path: str,
-    first: tuple[int, tuple[Any, ...]],
-    rest: Iterator[tuple[int, tuple[Any, ...]]],
-) -> int:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    written = 0
-    shape = _schema()
-    with (
-        filesystem.open_output_stream(path) as stream,
-        parquet.ParquetWriter(stream, shape, compression="zstd") as file,
-    ):
-        some = [first[1]]
-
-        def flush() -> None:
-            columns = [_column(values, each) for values, each in zip(zip(*some, strict=True), shape, strict=True)]
-            file.write_batch(pa.record_batch(columns, schema=shape))
-
-        for _, row in rest:
-            if len(some) == ROWS_AT_ONCE:
-                flush()
-                written += len(some)
-                some = []
-            some.append(row)
-        flush()
-    return written + len(some)
-
-
-def _schema() -> pa.Schema:
-    """Of :data:`~llmpower.types.MEASUREMENT_COLUMNS`."""
+def _write(filesystem: FileSystem, path: str, rows: Iterator[tuple[Any, ...]]) -> int:
     import pyarrow as pa
 
-    types = {
-        "started_at": pa.timestamp("us", tz="UTC"),
-        **dict.fromkeys(("input_tokens", "output_tokens", "batch_size"), pa.int64()),
-        **dict.fromkeys(("allocated", "simulated"), pa.bool_()),
-    }
-    return pa.schema(
-        [
-            (name, types.get(name) or (pa.float64() if _REALS.search(name) else pa.string()))
-            for name in MEASUREMENT_COLUMNS
-        ]
-    )
-
-
-def _column(values: tuple[Any, ...], field: pa.Field) -> pa.Array:
-    import pyarrow as pa
-
-    if pa.types.is_timestamp(field.type):
-        return pa.array([value.removesuffix("Z") for value in values]).cast(pa.timestamp("us")).cast(field.type)
-    if pa.types.is_boolean(field.type):
-        return pa.array([bool(value) for value in values])
-    return pa.array(values, field.type)
+    shape = schema_of(MEASUREMENT_COLUMNS, started_at=pa.timestamp("us", tz="UTC"))
+    with filesystem.open_output_stream(path) as stream:
+        return write_groups(rows, shape, stream)
 
 
 def _spans(filesystem: FileSystem, path: str) -> list[str]:

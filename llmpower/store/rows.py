@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from llmpower.types import MEASUREMENT_COLUMNS, Measurement
 
 COLUMNS = (*MEASUREMENT_COLUMNS, "pid", "attributes", "uid")
+FLAGS = ("allocated", "simulated")
+"""Columns of truths, which SQLite keeps as 0 or 1."""
+
 SPAN_ID, UID = COLUMNS.index("span_id"), COLUMNS.index("uid")
 
 CHUNKS = (128, 16, 1)

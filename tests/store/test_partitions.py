@@ -14,7 +14,7 @@ import pytest
 
 from llmpower.exceptions import InputError
 from llmpower.store import Added, Store, export_partitions, read_measurements
-from llmpower.store.partitions import ROWS_AT_ONCE
+from llmpower.store.parquet import ROWS_AT_ONCE
 from llmpower.types import MEASUREMENT_COLUMNS, Measurement
 
 Make = Callable[..., Measurement]
