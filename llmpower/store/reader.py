@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmpower.exceptions import StoreError, StoreUnavailableError
 from llmpower.store import schema
-from llmpower.store.rows import iso
+from llmpower.store.rows import FLAGS, iso
 from llmpower.types import MEASUREMENT_COLUMNS
 
 if TYPE_CHECKING:
@@ -26,26 +25,6 @@ if TYPE_CHECKING:
 
 READABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "uid")
 """What can be asked for. ``uid`` is whose process sent the span; it is handed out to those who ask."""
-
-_ROWS_AT_ONCE = 4096
-_TYPES = {
-    "uid": "Int64",
-    "input_tokens": "int64",
-    "output_tokens": "int64",
-    "batch_size": "int64",
-    "runtime_s": "float64",
-    "time_to_first_token_s": "float64",
-    "gpu_energy_j": "float64",
-    "gpu_energy_std_j": "float64",
-    "cpu_energy_j": "float64",
-    "cpu_energy_std_j": "float64",
-    "prefill_energy_j": "float64",
-    "decode_energy_j": "float64",
-    "gpu_idle_energy_j": "float64",
-    "cpu_idle_energy_j": "float64",
-    "allocated": "bool",
-    "simulated": "bool",
-}
 
 
 def iter_rows(
@@ -65,6 +44,15 @@ def iter_rows(
         StoreError: no such file, or not a store of a version known here.
         ValueError: a column that is not one of :data:`READABLE_COLUMNS`, or a naive time.
     """
+    flags = [name in FLAGS for name in columns]
+    for row in _rows(path, columns, since, until, model):
+        yield tuple(bool(value) if flag else value for value, flag in zip(row, flags, strict=True))
+
+
+def _rows(
+    path: Path, columns: Sequence[str], since: datetime | None, until: datetime | None, model: str | None
+) -> Iterator[tuple[object, ...]]:
+    """As :func:`iter_rows`, as SQLite has them."""
     if unknown := set(columns) - set(READABLE_COLUMNS):
         raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
     where, values = _where(since, until, model)
@@ -73,10 +61,7 @@ def iter_rows(
             there = {row[0] for row in connection.execute("SELECT name FROM pragma_table_info('measurements')")}
             chosen = ", ".join(name if name in there else f"NULL AS {name}" for name in columns)
             query = f"SELECT {chosen} FROM measurements{where} ORDER BY started_at, id"
-            flags = [_TYPES.get(name) == "bool" for name in columns]
-            for row in connection.execute(query, values):
-                # SQLite keeps a truth as 0 or 1.
-                yield tuple(bool(value) if flag else value for value, flag in zip(row, flags, strict=True))
+            yield from connection.execute(query, values)
     except sqlite3.Error as error:
         raise schema.explain(path, error) from error
 
@@ -123,24 +108,9 @@ def read_measurements(
         StoreError: no such file, or not a store of a version known here.
         ValueError: a column that is not one of :data:`READABLE_COLUMNS`, or a naive time.
     """
-    return frame_of(iter_rows(path, columns=columns, since=since, until=until, model=model), columns)
+    from llmpower.store.frames import frame_of
 
-
-def frame_of(rows: Iterable[tuple[object, ...]], columns: Sequence[str] = MEASUREMENT_COLUMNS) -> pd.DataFrame:
-    """The rows that :func:`iter_rows` gives as a frame, as :func:`read_measurements` has it."""
-    import pandas as pd
-
-    left, names = iter(rows), list(columns)
-    types = {name: _TYPES.get(name, "object") for name in columns}
-
-    def part() -> pd.DataFrame:
-        return pd.DataFrame.from_records(list(islice(left, _ROWS_AT_ONCE)), columns=names).astype(types)
-
-    # As tuples of Python's numbers, rows take far more memory than as columns.
-    parts = [part()]
-    while len(parts[-1]) == _ROWS_AT_ONCE:
-        parts.append(part())
-    return pd.concat(parts, ignore_index=True)
+    return frame_of(_rows(path, columns, since, until, model), columns)
 
 
 @contextmanager

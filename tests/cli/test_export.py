@@ -63,7 +63,7 @@ def test_where_the_daemon_lives_alone_rows_are_exported_without_pandas(
     command = [sys.executable, "-c", f"{program}; from llmpower.cli.main import main; main()"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, f"6 rows from {store} to {out}\n")
-    read = [frame.drop(columns="started_at") for frame in (read_table(out), read_measurements(store))]
+    read = [frame.drop(columns="started_at").astype(object) for frame in (read_table(out), read_measurements(store))]
     pd.testing.assert_frame_equal(*read, check_dtype=False)
 
 

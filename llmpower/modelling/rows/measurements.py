@@ -61,6 +61,9 @@ _IDLE = Bounds(0, MOST, "an idle share is a number of joules ≥ 0, or empty whe
 _FIRST_TOKEN = Bounds(0, MOST, "a time to the first token is a number of seconds ≥ 0, or empty where it is not known")
 _REQUESTS = Bounds(1, MOST_COUNT, "requests at the same time are a number ≥ 1, or empty for one alone")
 
+_AT_ONCE = 1 << 16
+"""Values that are hashed together: on the way each is an object of its own."""
+
 Reader = Callable[[Path], "pd.DataFrame"]
 
 
@@ -85,17 +88,17 @@ def load_measurements(
     """
     import pandas as pd
 
-    tables: dict[str, pd.DataFrame] = {}
-    for path in _paths(sources, option):
+    def read(path: Path) -> pd.DataFrame:
         if readers and path.suffix in readers:
             table = readers[path.suffix](path)
         else:
             table = read_table(path, columns=columns, required=REQUIRED, what=option)
         if len(table) == 0:
             raise FitError(option, path, "holds no rows; measure first, or give another file")
-        tables[str(path)] = table.set_index(pd.RangeIndex(1, len(table) + 1))
-    frame = pd.concat(tables, names=["source", "row"])
-    if "span_id" in frame.columns:
+        return table.set_index(pd.RangeIndex(1, len(table) + 1))
+
+    frame = _joined({str(path): read(path) for path in _paths(sources, option)})
+    if "span_id" in frame.columns and _may_repeat(frame["span_id"]):
         repeated = frame["span_id"].notna() & frame["span_id"].duplicated()
         if repeated.any():
             advice = f"{_place(frame, repeated)} repeats a span that was read before; give each source once"
@@ -105,6 +108,27 @@ def load_measurements(
         if len(frame) == 0:
             raise FitError("--where", where, "no row satisfies it; loosen the condition")
     return frame
+
+
+def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """All rows by their source and number; of one table its own columns, as it may fill half of the memory."""
+    import pandas as pd
+
+    names = ["source", "row"]
+    if len(tables) > 1:
+        return pd.concat(tables, names=names)
+    ((source, table),) = tables.items()
+    return table.set_index(pd.MultiIndex.from_product([[source], table.index], names=names))
+
+
+def _may_repeat(values: pd.Series[Any]) -> bool:
+    """Whether two values have one hash; that of each is a tenth of what a table of them all takes."""
+    import pandas as pd
+
+    parts = (values.iloc[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+    hashes = np.concatenate([pd.util.hash_pandas_object(part, index=False, categorize=False) for part in parts])
+    hashes.sort()
+    return bool((hashes[1:] == hashes[:-1]).any())
 
 
 def check_measurements(frame: pd.DataFrame, boundary: str = "gpu") -> pd.DataFrame:

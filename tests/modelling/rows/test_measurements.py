@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,25 @@ def test_a_span_read_twice_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"span_id,{HEADER}\nabc,a,8,8,1.0,10\n")
     with pytest.raises(FitError, match=r"span_id = abc: row 1 of .*two\.csv repeats a span"):
         load_measurements([str(tmp_path / "one.csv"), str(tmp_path / "two.csv")])
+
+
+def test_looking_for_spans_read_twice_takes_less_memory_than_their_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmpower.modelling.rows.measurements._AT_ONCE", 1024)
+    n = 50_000
+    pd.DataFrame(
+        {
+            "span_id": [f"{number:032x}" for number in range(n)],
+            "model_name": "a",
+            "input_tokens": 8,
+            "output_tokens": 8,
+            "runtime_s": 1.0,
+        }
+    ).to_parquet(tmp_path / "rows.parquet")
+    tracemalloc.start()
+    frame = load_measurements(tmp_path / "rows.parquet")
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert frame.index[-1] == (str(tmp_path / "rows.parquet"), n)
+    assert most_bytes < 64 * n  # of which each takes 81 as an object
