@@ -25,6 +25,12 @@ PHASES = ("prefill_energy_j", "decode_energy_j")
 CODED = ("system", "batch_size", "hostname", "pid", "device_uuids")
 TRUE = ("true", "1", "1.0")
 
+NO_TIME = np.iinfo(np.int64).min
+"""Of a row without a time: what NumPy makes of one."""
+
+AT_ONCE = 1 << 16
+"""Times that are read together: on the way each is an object of its own."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -68,11 +74,14 @@ class Rows:
 
     def place(self, position: int) -> str:
         """Where a row stands, for people: its row, and its source where there are several."""
-        if self.frame.index.names != ["source", "row"]:
+        import pandas as pd
+
+        index = self.frame.index
+        if not isinstance(index, pd.MultiIndex) or index.names != ["source", "row"]:
             return f"row {position + 1}"
-        source, row = self.frame.index[position]
-        single = self.frame.index.get_level_values("source").nunique() == 1
-        return f"row {row}" if single else f"row {row} of {source}"
+        source, row = index[position]
+        sources = index.codes[0]
+        return f"row {row}" if (sources == sources[0]).all() else f"row {row} of {source}"
 
 
 def rows_of(frame: pd.DataFrame, tdp: float | None) -> Rows:
@@ -167,15 +176,20 @@ def _positive(values: FloatArray) -> FloatArray:
 
 def _started_ns(frame: pd.DataFrame) -> NDArray[np.int64] | None:
     """Nanoseconds since 1970: ISO 8601 in text, or seconds since 1970 in numbers."""
-    import pandas as pd
-
     if "started_at" not in frame.columns:
         return None
     column = frame["started_at"]
+    times = np.concatenate(
+        [_nanoseconds(column.iloc[start : start + AT_ONCE]) for start in range(0, len(column), AT_ONCE)]
+    )
+    return None if (times == NO_TIME).all() else times
+
+
+def _nanoseconds(column: pd.Series[Any]) -> NDArray[np.int64]:
+    import pandas as pd
+
     if pd.api.types.is_numeric_dtype(column.dtype):
         times = pd.to_datetime(column, unit="s", utc=True, errors="coerce")
     else:
         times = pd.to_datetime(column.astype("string"), format="ISO8601", utc=True, errors="coerce")
-    if not times.notna().any():
-        return None
     return np.asarray(times.dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype(np.int64))

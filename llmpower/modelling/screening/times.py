@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from llmpower.modelling.screening.marks import Checked, Mark, Unasked
 from llmpower.modelling.screening.order import Mask
-from llmpower.modelling.screening.rows import Rows, code_of, combine
+from llmpower.modelling.screening.rows import NO_TIME, Rows, code_of, combine
 
 TOUCHING_NS = 5_000_000
 """The wall clock may have been set between two trials by so much."""
@@ -17,8 +17,6 @@ TOUCHING_NS = 5_000_000
 SECOND_NS = 1_000_000_000
 LONGEST_S = 2**62 / SECOND_NS
 """Half of the years that 64 bits of nanoseconds count; what seems to have run for longer has run into all after it."""
-
-NO_TIME = np.iinfo(np.int64).min
 
 
 def check_times(rows: Rows, sound: Mask) -> Iterator[Checked]:
@@ -83,7 +81,7 @@ def _on_devices(rows: Rows, chosen: NDArray[np.intp]) -> tuple[NDArray[np.intp],
     """The chosen rows once for each of their devices, and the numbers of these devices."""
     import pandas as pd
 
-    sets, texts = pd.factorize(rows.frame["device_uuids"].iloc[chosen].astype("string"))
+    sets, texts = pd.factorize(rows.frame["device_uuids"].iloc[chosen])
     uuids = [str(text).split(";") for text in texts]
     numbers = {uuid: number for number, uuid in enumerate(dict.fromkeys(u for each in uuids for u in each if u))}
     devices = [np.array([numbers[uuid] for uuid in each if uuid], dtype=np.intp) for each in uuids]

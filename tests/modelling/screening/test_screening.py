@@ -20,6 +20,7 @@ from llmpower.exceptions import FitError, InputError
 from llmpower.modelling import fit, load_measurements, screen
 from llmpower.modelling.screening import KINDS, parse_kinds
 from llmpower.modelling.screening.order import Medians, by_code, first_of, typical
+from llmpower.modelling.screening.rows import AT_ONCE
 from llmpower.modelling.screening.watts import device_count, tdp_w
 
 Campaign = Callable[..., pd.DataFrame]
@@ -51,6 +52,14 @@ def test_findings_are_left_out_on_request_and_counted(faulty: pd.DataFrame) -> N
         "not_measured": False,
     }
     assert json.loads(json.dumps(document)) == document
+
+
+def test_times_are_read_wherever_in_a_long_table_they_stand(campaign: Campaign) -> None:
+    rows = pd.concat([campaign().assign(started_at=None)] * (AT_ONCE // len(campaign()) + 1), ignore_index=True)
+    assert "overlap" in screen(rows).not_looked_for
+    rows.loc[AT_ONCE + 1 :, "started_at"] = "2026-01-01T00:00:00Z"
+    rows.loc[AT_ONCE + 1 :, "hostname"] = "another"
+    assert screen(rows).count("duplicate_timestamp") == len(rows) - AT_ONCE - 1
 
 
 def test_rows_of_another_table_are_not_left_out(faulty: pd.DataFrame) -> None:
