@@ -122,7 +122,7 @@ def _store(snapshot: Snapshot) -> Iterator[Problem]:
         )
     if snapshot.store_lost:
         yield Problem(
-            f"{snapshot.store_lost} measured spans were given up because the store failed for too long",
+            f"{snapshot.store_lost} measured spans were given up because the store failed or was slow for too long",
             "their joules are in the metrics and not in the store; journalctl -u llmpower -p err says when",
         )
 

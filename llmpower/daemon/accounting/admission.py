@@ -63,6 +63,10 @@ class Admission:
         """Spans that have ended and are not settled."""
         return len(self._pending)
 
+    def pending_of(self, uid: int | None) -> int:
+        """Those of a user's."""
+        return self._pending_of[uid]
+
     def room(self, uid: int | None) -> int:
         """How many more of a user's may wait."""
         return min(MAX_PENDING_OF_USER - self._pending_of[uid], MAX_PENDING - len(self._pending))

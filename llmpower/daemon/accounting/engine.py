@@ -47,6 +47,9 @@ SETTLE_DELAY_S = 0.5
 SETTLING_S = 1.0
 """When settling has taken so long, the rest waits for the next step: the service manager waits for a sign of life."""
 
+OWN_ROWS = 5000
+"""So many spans of a user may wait, measured or not, however many others' do."""
+
 _LOG_AGAIN_NS = 60_000_000_000
 
 logger = logging.getLogger("llmpower.daemon")
@@ -148,8 +151,13 @@ class Engine:
         self._admission.cancel((span_id, uid))
 
     def room(self, uid: int | None) -> int:
-        """How many more finished spans of a user can wait, so that none is lost should the store fail now."""
-        return min(self._admission.room(uid), MAX_WAITING_ROWS - self._admission.pending - self.outbox.waiting)
+        """How many more finished spans of a user can wait, so that none is lost should the store fail now.
+
+        Some can whatever others have waiting, who would lose theirs first.
+        """
+        left = MAX_WAITING_ROWS - self._admission.pending - self.outbox.waiting
+        own = self._admission.pending_of(uid) + self.outbox.waiting_of(uid)
+        return min(self._admission.room(uid), max(left, OWN_ROWS - own))
 
     def reject(self, reason: str) -> None:
         """Count something that was refused."""

@@ -1,14 +1,14 @@
 """Measurements on their way to the store: the loop hands them over and never waits for a disk.
 
 One batch is under way at a time, in the store's own thread, and what comes meanwhile waits here. A batch that fails is
-offered again, in its order and before what came later, so a full disk costs a delay; it costs rows, the oldest first,
-only when more wait than the memory for them, and these are counted.
+offered again, in its order and before what came later, so a full disk costs a delay; it costs rows only when more wait
+than the memory for them, the oldest of the user who has most waiting, and these are counted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -46,6 +46,7 @@ class Outbox:
         self._fail = fail
         self._rows: deque[Measurement] = deque()
         self._batch: list[Measurement] = []
+        self._waiting_of: Counter[int | None] = Counter()
         self._future: Future[Appended] | None = None
         self._begun_ns = self._retry_ns = 0
         self._failing_since_ns: int | None = None
@@ -67,9 +68,14 @@ class Outbox:
         """Measurements that are not stored yet."""
         return len(self._batch) + len(self._rows)
 
+    def waiting_of(self, uid: int | None) -> int:
+        """Those of a user's spans."""
+        return self._waiting_of[uid]
+
     def put(self, measurement: Measurement) -> None:
         """Take one more."""
         self._rows.append(measurement)
+        self._waiting_of[measurement.span.uid] += 1
 
     def turn(self, now_ns: int) -> None:
         """Look what has become of the batch under way, and send the next if there is one; never waits."""
@@ -80,8 +86,21 @@ class Outbox:
             self._future = self._append(self._batch)
             self._look(now_ns)
         while self._rows and self.waiting > MAX_WAITING_ROWS:
-            self._rows.popleft()
-            self.lost += 1
+            self._give_up(self.waiting - MAX_WAITING_ROWS)
+
+    def _give_up(self, count: int) -> None:
+        """Lose so many rows, or all, of the user who has most of those that can still be lost."""
+        ((uid, most),) = Counter(row.span.uid for row in self._rows).most_common(1)
+        left = min(count, most)
+        self.lost += left
+        self._waiting_of[uid] -= left
+        kept: deque[Measurement] = deque()
+        for row in self._rows:
+            if left and row.span.uid == uid:
+                left -= 1
+            else:
+                kept.append(row)
+        self._rows = kept
 
     def _look(self, now_ns: int) -> None:
         if self._future is None:
@@ -101,6 +120,8 @@ class Outbox:
             self._retry_ns = now_ns + round(RETRY_S * 1e9)
             self._rows.extendleft(reversed(batch))
             return
+        # Users come and go, and are not remembered.
+        self._waiting_of -= Counter(measurement.span.uid for measurement in batch)
         self.stored += appended.new
         self.unstorable += appended.unstorable
         self.duplicates += len(batch) - appended.new - appended.unstorable

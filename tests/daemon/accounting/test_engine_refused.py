@@ -8,6 +8,7 @@ import pytest
 from engine_bench import Bench, S
 
 from llmpower.daemon.accounting.admission import MAX_PENDING, MAX_PENDING_OF_USER, PRESSING
+from llmpower.daemon.accounting.engine import OWN_ROWS
 from llmpower.daemon.storing.outbox import MAX_WAITING_ROWS
 from llmpower.types import Measurement
 
@@ -143,6 +144,21 @@ def test_there_is_room_for_no_more_than_can_wait_should_the_store_fail(
     for number in range(MAX_WAITING_ROWS - before + 100):
         bench.engine.outbox.put(make_measurement(number))
     assert bench.engine.room(1) == before - 100
+
+
+def test_there_is_room_for_some_of_a_user_however_many_of_another_wait_for_the_store(
+    bench: Bench, make_measurement: Callable[..., Measurement]
+) -> None:
+    bench.broken = "the disk is full; make room"
+    for number in range(MAX_WAITING_ROWS):
+        bench.engine.outbox.put(make_measurement(number, uid=1))
+    assert (bench.engine.room(1), bench.engine.room(2)) == (0, OWN_ROWS)
+    bench.engine.outbox.put(make_measurement(0, uid=2))
+    assert bench.engine.finish(bench.span("a", 0.1, uid=2))
+    assert bench.engine.room(2) == OWN_ROWS - 2
+    bench.pass_time(2.0)
+    assert bench.engine.snapshot.store_lost == 2
+    assert bench.engine.outbox.waiting_of(2) == 2, "another's are lost"
 
 
 def test_users_who_have_gone_are_not_remembered(bench: Bench) -> None:

@@ -104,6 +104,24 @@ def test_a_store_that_hangs_is_reported_and_costs_the_oldest_of_too_many(bench: 
     assert len(bench.store.batches[1]) == MAX_BATCH_ROWS
 
 
+def test_too_many_cost_those_of_the_user_who_has_most(bench: Bench, make_measurement: Make) -> None:
+    few = [make_measurement(number, uid=1) for number in range(3)]
+    for measurement in few:
+        bench.outbox.put(measurement)
+    bench.outbox.turn(0)
+    for number in range(10, MAX_WAITING_ROWS + 10):
+        if number % (MAX_WAITING_ROWS // 2) == 0:
+            bench.outbox.put(few[0])
+        bench.outbox.put(make_measurement(number, uid=2))
+    bench.outbox.turn(S)
+    assert (bench.outbox.waiting, bench.outbox.lost) == (MAX_WAITING_ROWS, 5)
+    assert (bench.outbox.waiting_of(1), bench.outbox.waiting_of(2)) == (5, MAX_WAITING_ROWS - 5)
+    bench.store.future.set_result(Appended(3))
+    bench.outbox.turn(2 * S)
+    assert bench.store.batches[1][0] == "span-15", "the oldest of them"
+    assert bench.outbox.waiting_of(1) == 2
+
+
 def test_the_end_of_a_failure_is_said_once(
     bench: Bench, make_measurement: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
