@@ -175,7 +175,7 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
         wait_until(
             lambda: ask('sum(rate(llmpower_inference_requests_total{model_name="other"}[15s]))'), "it is flooded"
         )
-        wait_until(lambda: "nothing for" in str(fleet.sick.status()["problems"]), "the lost card is missed", 120)
+        wait_until(lambda: "no energy for" in str(fleet.sick.status()["problems"]), "the lost card is missed", 120)
         # Two more scrapes and evaluations of whatever was the last to come.
         now_s = time.time()
         wait_until(lambda: ask("min(timestamp(up))") > now_s + 4, "all of it was scraped")
