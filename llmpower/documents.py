@@ -48,7 +48,8 @@ class Node:
                 raise InputError(self._path(name), "missing", f"the key is required; {self.remedy}")
         for name in self.value:
             if name not in (*names, *optional):
-                raise InputError(self._path(name), "unknown", f"not a key of {self.schema}; remove it")
+                advice = f"not a key of {self.schema} here; upgrade llmpower if a newer one wrote it, or remove it"
+                raise InputError(self._path(name), "unknown", advice)
 
     def at(self, name: str) -> Node:
         """The value of a key that :meth:`only` has found."""

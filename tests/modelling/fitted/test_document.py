@@ -235,6 +235,11 @@ def test_refusals_name_the_key(
     assert caught.value.field == key
 
 
+def test_a_key_of_a_later_version_is_no_call_to_edit_the_file(tmp_path: Path, model: WorkloadModel) -> None:
+    with pytest.raises(InputError, match=r"later = unknown: .*; upgrade llmpower if a newer one wrote it"):
+        read(dump_models([model]) | {"later": 1}, tmp_path)
+
+
 def test_a_symmetric_covariance_by_which_a_sum_has_a_negative_variance_is_refused(
     tmp_path: Path, model: WorkloadModel
 ) -> None:
