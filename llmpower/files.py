@@ -8,7 +8,7 @@ old one as it was.
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,17 +30,13 @@ def replacing(path: Path, option: str = "--out") -> Iterator[Path]:
     """
     try:
         refuse_no_file(path, option)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+        # As any new file, and unlike mkstemp's. To ask for the umask is to set it, for a moment and in all threads.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     except OSError as error:
         raise no_place(path, option, error) from error
-    os.close(descriptor)
-    temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files private; what the user asked for gets the permissions any new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

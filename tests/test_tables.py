@@ -8,7 +8,16 @@ import pytest
 
 from llmpower.exceptions import InputError
 from llmpower.files import replacing, write_text
-from llmpower.tables import FORMATS, STREAMED, parse_columns, read_records, read_table, write_rows, write_table
+from llmpower.tables import (
+    FORMATS,
+    STREAMED,
+    parse_columns,
+    read_records,
+    read_table,
+    shown_cell,
+    write_rows,
+    write_table,
+)
 
 FRAME = pd.DataFrame({"model_name": ["None", "b"], "input_tokens": [1, 2], "gpu_energy_j": [1.5, None]})
 
@@ -67,6 +76,7 @@ def test_names_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
         ("t.jsonl", "", {}, r"lacks this column \(it has: none\)"),
         ("t.csv", "input_tokens,input_tokens\n1,2\n", {}, "has this column twice"),
         ("t.csv", "\ninput_tokens,n,n\n1,2,3\n", {}, "column = n: .* has this column twice"),
+        ("t.csv", "\ufeffinput_tokens,n,input_tokens\n1,2,3\n", {}, "column = input_tokens: .* has this column twice"),
         ("t.csv", "input_tokens;output_tokens\n1;2\n", {}, "separated by semicolons; save it with commas"),
         ("t.csv", "input_tokens\toutput_tokens\n1\t2\n", {}, "separated by tabs; save it with commas"),
         ("t.csv", "output_tokens, input_tokens\n1, 2\n", {}, r"it has: output_tokens, ' input_tokens'\)"),
@@ -115,6 +125,19 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_an_output_may_be_read_by_whom_any_new_file_may(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "out.csv") as temporary:
+            # From the beginning: to set it later one would have to know the umask, which only who sets it is told.
+            assert temporary.stat().st_mode & 0o777 == 0o666 & ~umask
+            temporary.write_text("new")
+        assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o666 & ~umask
+    finally:
+        os.umask(before)
+
+
 def test_a_file_takes_the_place_of_files_alone(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -131,6 +154,11 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_text(tmp_path / "absent" / "x.txt", "text")
     with pytest.raises(InputError, match="cannot tell the format"):
         write_table(FRAME, tmp_path / "out.xlsx")
+
+
+def test_a_cell_is_shown_as_it_is_or_as_empty() -> None:
+    assert [shown_cell(cell) for cell in (None, float("nan"), pd.NA, pd.NaT)] == ["empty"] * 4
+    assert [shown_cell(cell) for cell in (0, "", [None], {"a": 1})] == [0, "", [None], {"a": 1}]
 
 
 def test_records_of_a_small_table(tmp_path: Path) -> None:
