@@ -81,13 +81,16 @@ class Handler(BaseHTTPRequestHandler):
         if server.gate:
             server.gate.wait(timeout=20)
         server.bodies.append(body)
-        text = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
+        text = body["messages"][0]["content"] if path.startswith("chat") else body["prompt"]
         output_tokens = body["max_tokens"] if known & set(body) else min(body["max_tokens"], EARLY)
         time.sleep(server.token_s * output_tokens)
         usage = {"prompt_tokens": len(text.split()) + server.template, "completion_tokens": output_tokens}
         if not body.get("stream"):
             return self._answer(200, {"choices": [{"text": "x"}], "usage": usage})
         events: list[dict[str, Any]] = [{"choices": [{"text": "x"}]}] * output_tokens
+        if path.startswith("chat"):
+            deltas = [{"role": "assistant", "content": ""}, *[{"content": "x"}] * output_tokens, {}]
+            events = [{"choices": [{"delta": delta}]} for delta in deltas]
         events += [{"choices": [], "usage": usage}] if server.streams else []
         lines = [f"data: {json.dumps(event)}\n\n" for event in events]
         self.send_response(200)

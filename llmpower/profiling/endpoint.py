@@ -184,7 +184,7 @@ class Endpoint:
         with self._open(dialect.path, body) as response:
             try:
                 for document in _events(response) if dialect.is_stream else [json.load(response)]:
-                    if document.get("choices") and dialect.is_stream:
+                    if dialect.is_stream and any(map(_has_token, document.get("choices") or ())):
                         on_first_token()
                     usage = document.get("usage") or usage
             except (OSError, HTTPException, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -235,6 +235,12 @@ def _is_here(host: str) -> bool:
         return is_loopback(host)
     except ValueError:
         return host == "localhost"
+
+
+def _has_token(choice: Mapping[str, Any]) -> bool:
+    """Whether there is one in this part of a stream; a chat's begins with the role alone, before the prompt is read."""
+    delta = choice.get("delta")
+    return delta is None or any(said for name, said in delta.items() if name != "role")
 
 
 def _events(response: HTTPResponse) -> Iterator[dict[str, Any]]:

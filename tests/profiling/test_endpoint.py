@@ -37,9 +37,12 @@ def test_the_first_dialect_that_is_understood_and_obeyed_is_spoken(
     assert endpoint.complete(10, 7) == Usage(11, 7 if is_exact else 2)
 
 
-def test_a_stream_shows_the_first_token_and_is_given_up_where_it_does_not_say_its_usage(serve: Serve) -> None:
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_a_stream_shows_the_first_token_and_is_given_up_where_it_does_not_say_its_usage(
+    serve: Serve, path: str
+) -> None:
     seen: list[int] = []
-    Endpoint(serve().url).complete(4, 3, lambda: seen.append(1))
+    Endpoint(serve(paths=(path,)).url).complete(4, 3, lambda: seen.append(1))
     assert len(seen) == 3
     endpoint = Endpoint(serve(streams=False).url)
     assert not endpoint.dialect.is_stream
