@@ -97,6 +97,9 @@ def test_each_shape_of_prompt_is_warmed_up_first_and_never_counts(span: Span) ->
     assert [type(event) for event in events[:3]] == [WarmedUp, WarmedUp, Trial]
     assert steps.warmed == [Cell(8, 4, 1), Cell(16, 4, 1)]
     assert len(steps.measured) == 12
+    prepared, again = Campaign(GRID, RULE), Steps(span)
+    list(prepared.prepare(again))
+    assert isinstance(next(prepared.run(again)), Trial), "once is enough"
 
 
 def test_cells_take_turns(span: Span) -> None:
@@ -128,12 +131,15 @@ def test_a_campaign_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: 
     with Journal(path, {}, resume=True) as journal:
         campaign = Campaign(GRID, RULE, seed=7, journal=journal)
         assert sum(result.trials for result in campaign.results()) == 5
+        assert campaign.plan().expected_s is not None, "what trials take is known from those that were run"
         list(campaign.run(parts))
     assert parts.measured == whole.measured
     with Journal(path, {}, resume=True) as journal:
         again = Campaign(GRID, RULE, seed=7, journal=journal)
         assert list(again.run(parts)) == []
         assert again.results() == campaign.results()
+    with Journal(path, {}) as journal:
+        assert journal.trials == {}, "it was complete, so the next one may take its place"
 
 
 def test_a_resumed_campaign_may_have_another_grid(tmp_path: Path, span: Span) -> None:
