@@ -87,7 +87,7 @@ class Engine:
         self._packages = tuple(device.uuid for device in devices if device.kind == "cpu_package")
         self._timelines = {device.uuid: Timeline(device, hold_s) for device in devices}
         self._ledger = Ledger(self._timelines, hold_s)
-        self._host = Host(devices, cpu_name, device_of)
+        self._host = Host(devices, cpu_name, device_of, complete=not unopened)
         self._reading = Reading(devices, self.fail)
         self.clock = WallClock()
         """What the wall clock showed when."""

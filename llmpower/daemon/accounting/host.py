@@ -21,6 +21,7 @@ class Host:
         devices: all of them, GPUs and CPU packages.
         cpu_name: what the processor is called, for spans in which no GPU took part.
         device_of: the device whose power a UUID stands for that is none of theirs: the parent of a MIG instance.
+        complete: whether the machine has no other GPUs, of which one may have come back unsampled.
     """
 
     def __init__(
@@ -28,12 +29,15 @@ class Host:
         devices: Sequence[Device],
         cpu_name: str = "CPU",
         device_of: Callable[[str], Device | None] = lambda _: None,
+        *,
+        complete: bool = True,
     ) -> None:
         self._devices = {device.uuid: device for device in devices}
         self._gpus = tuple(device for device in devices if device.kind == "gpu")
         self._packages = sum(device.kind == "cpu_package" for device in devices)
         self._cpu_name = cpu_name
         self._device_of = device_of
+        self._complete = complete
         self._systems: dict[tuple[str, ...], str] = {}
         self.strangers = 0
         """Spans that name a GPU which is not sampled here."""
@@ -59,7 +63,7 @@ class Host:
             return span if uuids == span.device_uuids else replace(span, device_uuids=uuids)
         if self._gpus and all(gpu.simulated for gpu in self._gpus):
             return replace(span, device_uuids=tuple(gpu.uuid for gpu in self._gpus))
-        if span.device_uuids is None and len(self._gpus) == 1:
+        if span.device_uuids is None and len(self._gpus) == 1 and self._complete:
             return replace(span, device_uuids=(self._gpus[0].uuid,))
         return span
 

@@ -56,6 +56,12 @@ def test_which_gpus_a_span_ran_on(
     assert Host(devices).resolve(structs.replace(SPAN, device_uuids=told)).device_uuids == resolved
 
 
+def test_a_span_that_does_not_know_is_not_charged_to_the_one_card_that_could_be_opened() -> None:
+    assert Host([GPU], complete=False).resolve(SPAN).device_uuids is None
+    told = structs.replace(SPAN, device_uuids=("GPU-a",))
+    assert Host([GPU], complete=False).resolve(told).device_uuids == ("GPU-a",)
+
+
 def test_spans_on_cards_that_are_not_here_are_counted() -> None:
     host = Host([GPU, SECOND])
     for uuids in (("GPU-a",), ("GPU-a", "GPU-b"), (), None, ("1",), ("GPU-a", "GPU-elsewhere")):
