@@ -46,7 +46,7 @@ class Reading:
         self._devices = tuple(devices)
         self._fail = fail
         self._errors: dict[tuple[DeviceKind, int], int] = {}
-        self._slowed: dict[str, float] = {}
+        self._slowed: frozenset[str] = frozenset()  # those said, until all are as they should be
         self._slowed_ns: int | None = None
         self._channels: tuple[Channel, ...] = ()
         self._calibrations: dict[str, dict[Field, Calibration]] = {}
@@ -160,9 +160,12 @@ class Reading:
                 slowed[name] = min(channel.effective_hz, slowed.get(name, channel.effective_hz))
                 asked[name] = channel.requested_hz
         recent = self._slowed_ns is not None and now_ns - self._slowed_ns < MIN_SLOWED_S * 1e9
-        if slowed.keys() == self._slowed.keys() or recent:
+        # Where one field is slow for good, another that comes and goes is no news each time.
+        news = slowed.keys() - self._slowed if slowed else self._slowed
+        if recent or not news:
             return
-        self._slowed, self._slowed_ns = slowed, now_ns
+        self._slowed = self._slowed | slowed.keys() if slowed else frozenset()
+        self._slowed_ns = now_ns
         if slowed:
             rates = ", ".join(f"{name} {hz:.3g} instead of {asked[name]:.3g}" for name, hz in slowed.items())
             logger.warning(

@@ -167,6 +167,21 @@ def test_lower_rates_are_said_and_so_is_their_end(bench: Bench, caplog: pytest.L
     ]
 
 
+def test_a_rate_that_comes_and_goes_beside_one_that_stays_low_is_said_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of the power of eight cards whose counters are slow: else there would be a line a minute, for years."""
+    caplog.set_level("INFO")
+    for round_ in range(6):
+        power = channel(field=Field.POWER_INSTANT, effective_hz=60.0 if round_ % 2 else 100.0)
+        bench.pass_time(61.0, channels=[channel(effective_hz=0.2), power])
+    said = [record.message for record in caplog.records if "driver calls are slow" in record.message]
+    assert [message.count("instead of") for message in said] == [1, 2]
+    bench.pass_time(61.0, channels=[channel(), channel(field=Field.POWER_INSTANT)])
+    bench.pass_time(61.0, channels=[channel(effective_hz=0.2)])
+    assert [record.message[:12] for record in caplog.records][-2:] == ["reads come a", "driver calls"]
+
+
 def test_a_span_across_a_break_has_no_joules_and_the_log_says_why(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
