@@ -60,6 +60,7 @@ class Meter:
             backend=sampler.backend,
             cpu_name=read_cpu_name(),
             device_of=sampler.device_of,
+            unopened=sampler.unopened,
         )
         self._messages: deque[Begin | Span | Cancel] = deque()
         self._kept: dict[str, Measurement] = {}
