@@ -36,7 +36,7 @@ CHUNK_S, DENSE_S, MOST_CUTS = 2.0, 0.25, 250
 """What is settled at once: at most so long, or, where there are many cuts, this many; but that long at least."""
 
 TELLING_S = 1.2
-"""For how long after a change of work readings tell sensors apart."""
+"""For how long after work has begun, changed or ended readings tell sensors apart."""
 
 MISSED = 8.0
 """A reading that stayed the same once, and is so many standard deviations off, was not updated."""
@@ -170,7 +170,9 @@ class PowerSeries:
         bounds_ns = self._bounds(cuts_ns, sparse_ns, shown_ns)
         kinds, regimes = self._history.kinds(bounds_ns)
         bounds_s, shown_s, at_s = ((each - cuts_ns[0]) / 1e9 for each in (bounds_ns, shown_ns, sparse_ns))
-        since_s = shown_s[:, None] - bounds_s[1:-1][np.diff(kinds) != 0]
+        # A card at rest says nothing of its sensor, also when it has only just become known that it is at rest.
+        work = np.array([regime not in (IDLE, BUSY) for regime in regimes])[kinds]
+        since_s = shown_s[:, None] - bounds_s[1:-1][(np.diff(kinds) != 0) & (work[1:] | work[:-1])]
         telling = ((since_s > 0) & (since_s < TELLING_S)).any(axis=1) & (shown_s > 0) & (shown_s <= at_s[-1])
         asked = bounds_s, kinds, regimes, updates.most_w, shown_s, std_s, read_w, updates.period_s
         judging = telling.any() and len(cuts_ns) <= MOST_CUTS

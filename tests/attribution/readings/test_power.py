@@ -157,6 +157,31 @@ def test_work_of_a_kind_that_was_never_seen_is_as_unsure_as_it_is() -> None:
     assert std_j[0] > 0.1 * 0.01 * IDLE_W
 
 
+@pytest.mark.parametrize("at_s", [4.0, 4.03, 4.09])
+def test_a_card_at_rest_says_nothing_of_its_sensor(at_s: float) -> None:
+    # So at the first request ever, which sensor it has is as uncertain as in the beginning.
+    bounds_s = [at_s, at_s + 0.03]
+    shown_w = show(Sensor(0.025, 0.03), [0.0, *bounds_s], [IDLE_W, WORK_W, IDLE_W], 6.0)
+    series = PowerSeries()
+    read(series, shown_w, 0.0, 0.5)
+    settled_ns = series.known_since_ns
+    assert settled_ns is not None
+    for tenth in range(5, 39):
+        read(series, shown_w, tenth / 10, (tenth + 1) / 10)
+        floor_ns = series.floor_ns(tenth * SECOND // 10)
+        if floor_ns is not None and floor_ns > settled_ns:
+            series.readings([settled_ns, floor_ns], [IDLE])
+            settled_ns = floor_ns
+    read(series, shown_w, 3.9, 6.0)
+    cuts_ns = [settled_ns, *(round(each * SECOND) for each in bounds_s), round((at_s + 0.05) * SECOND)]
+    _, start, end, _ = series.readings(cuts_ns, [IDLE, WORK, IDLE])
+    assert start is not None
+    assert end is not None
+    var_j2 = start.boundary_var_j2 + end.boundary_var_j2 + end.path_var_j2 - start.path_var_j2
+    assert end.energy_j - start.energy_j == pytest.approx(0.03 * WORK_W, abs=2 * var_j2**0.5)
+    assert end.energy_j - start.energy_j == pytest.approx(0.03 * WORK_W, rel=0.5)
+
+
 def test_kinds_of_work_that_were_never_seen_alone_are_known_no_worse_than_unseen_ones() -> None:
     # As a server's queue grows each number of requests is a kind of its own, of which one reading shows the beginning
     # beside the kind before it, and the next one its end beside the kind after it.
