@@ -146,7 +146,7 @@ class Meter:
             self._waiting += 1
             self._changed.notify_all()
             try:
-                self._changed.wait_for(is_there, timeout_s)
+                self._changed.wait_for(is_there, min(timeout_s, threading.TIMEOUT_MAX))
             finally:
                 self._waiting -= 1
 

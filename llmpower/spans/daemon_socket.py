@@ -79,7 +79,7 @@ def request_measurement(path: Path, span: Span, timeout_s: float) -> Measurement
         InputError: the path is too long for a socket.
         DaemonUnreachableError: nobody answers there, or not in our language.
     """
-    request = MeasurementRequest(span.span_id, min(max(round(timeout_s * 1e3), 0), MAX_WAIT_MS))
+    request = MeasurementRequest(span.span_id, round(min(max(0.0, timeout_s * 1e3), MAX_WAIT_MS)))
     return _ask(path, request, lambda packet: decode_measurement(packet, span), request.wait_ms / 1e3 + _GRACE_S)
 
 

@@ -54,6 +54,13 @@ def true_j(call: OpenSpan) -> float:
     return end_j - start_j
 
 
+@pytest.mark.usefixtures("monitor")
+def test_one_may_wait_for_as_long_as_it_takes() -> None:
+    with llmpower.span(model_name="llama") as call:
+        work(0.05)
+    assert call.measurement(float("inf")) is not None
+
+
 def test_blocks_cost_what_the_card_truly_used(monitor: Monitor) -> None:
     calls = []
     for _ in range(4):

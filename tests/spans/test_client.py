@@ -14,6 +14,7 @@ from example_spans import a_span
 
 from llmpower.exceptions import DaemonUnreachableError, InputError
 from llmpower.spans import SpanClient, check_socket_path, default_socket_path, request_status
+from llmpower.spans.daemon_socket import request_measurement
 from llmpower.spans.packets import MAX_PACKET_BYTES
 from llmpower.spans.spool import spool_directory
 from llmpower.spans.wire import Begin, Cancel, SenderClock, decode
@@ -229,6 +230,23 @@ def test_a_daemon_of_the_system_that_is_away_is_found_by_its_spool(tmp_path: Pat
 def test_status_is_what_the_daemon_answers(receiver: Any) -> None:
     receiver.status = {"version": "1", "devices": []}
     assert request_status(receiver.path) == {"version": "1", "devices": []}
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_refused_whatever_is_asked(make_measurement: Any) -> None:
+    path = Path("/tmp") / f"{'x' * 120}.sock"
+    with pytest.raises(InputError, match="holds at most 107 bytes"):
+        request_status(path)
+    with pytest.raises(InputError, match="holds at most 107 bytes"):
+        request_measurement(path, make_measurement().span, 0.0)
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), float("nan"), -1.0, 1e300])
+def test_a_wait_without_end_is_one_of_a_minute(timeout_s: float, receiver: Any, make_measurement: Any) -> None:
+    measurement = make_measurement()
+    SpanClient(receiver.path, retry_after_s=0).finish(measurement.span)
+    receiver.wait_for_spans(1)
+    receiver.measured = lambda _: measurement
+    assert request_measurement(receiver.path, measurement.span, timeout_s) == measurement
 
 
 def test_status_without_a_daemon_says_how_to_start_one(socket_directory: Path) -> None:

@@ -159,7 +159,7 @@ def _later(span: OtlpSpan, seconds: float | None) -> int | None:
 
 def _pid(resource: Mapping[str, Value]) -> int:
     value = _first(resource, _PID)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)  # as vLLM writes it
     return value if isinstance(value, int) and 0 <= value <= MAX_PID else 0
 

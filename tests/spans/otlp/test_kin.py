@@ -63,6 +63,9 @@ def test_what_lies_between_them_may_be_seen_or_not() -> None:
     assert tell(kin, gateway) == {"g": "nested"}, "by their times"
     # In one service only their parents tell.
     outer = a_span("o", 1, 5)
+    kin = Kin()
+    tell(kin, outer)
+    assert tell(kin, a_span("c", 2, 4, "o"), a_span("d", 2, 4)) == {"c": "nested", "d": None}
     inner, link = a_span("i", 2, 4, "l"), a_span("l", 1.5, 4.5, "o")
     kin = Kin()
     assert tell(kin, inner) == {"i": None}
