@@ -28,16 +28,14 @@ class ReloadingWebConfig:
         self._on_error = on_error
         self._lock = Lock()
         self._config = WebConfig() if file is None else load_web_config(file)
-        self._seen = _states(self._config.files)
+        self._seen, self._said = _states(self._config.files), ""
 
     def current(self) -> WebConfig:
         """What is in force for a connection that comes now."""
         if self._file is None:
             return self._config
         with self._lock:
-            found = _states(self._config.files)
-            if found != self._seen:
-                self._seen = found
+            if _states(self._config.files) != self._seen:
                 self._reload(self._file)
             return self._config
 
@@ -45,9 +43,13 @@ class ReloadingWebConfig:
         try:
             self._config = load_web_config(file)
         except InputError as error:
-            self._on_error(f"{error}; until then the former web config stays in force")
+            # What it names and lacks is in no list of files; it is read again for every connection until all is there.
+            self._seen = ()
+            if str(error) != self._said:
+                self._said = str(error)
+                self._on_error(f"{error}; until then the former web config stays in force")
         else:
-            self._seen = _states(self._config.files)
+            self._seen, self._said = _states(self._config.files), ""
 
 
 def _states(files: tuple[Path, ...]) -> tuple[tuple[int, int, int] | None, ...]:

@@ -171,6 +171,20 @@ def test_a_web_config_that_was_broken_later_is_reported_once_and_the_former_stay
     assert len(errors) == 2
 
 
+def test_a_certificate_that_comes_after_the_config_that_names_it_is_taken(
+    guard: Guard, authority: Authority, errors: list[str]
+) -> None:
+    server = guard(TLS)
+    *_, first = get_tls(server, authority.trusting())
+    (authority.directory / "web.yml").write_text(TLS.replace("server.", "renewed."))
+    for _ in range(2):
+        assert get_tls(server, authority.trusting())[2] == first
+    assert ["cannot be read (No such file" in error for error in errors] == [True]
+    authority.issue("renewed", "127.0.0.1")
+    assert get_tls(server, authority.trusting())[2] != first
+    assert len(errors) == 1
+
+
 def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
