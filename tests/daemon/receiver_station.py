@@ -40,6 +40,7 @@ class Book:
     def __init__(self) -> None:
         self.heard: list[object] = []
         self.rejected: Counter[str] = Counter()
+        self.failed: list[str] = []
         self.opens = True
 
     def begin(self, span_id: str, start_ns: int, uid: int) -> bool:
@@ -58,8 +59,8 @@ class Book:
     def reject(self, reason: str) -> None:
         self.rejected[reason] += 1
 
-    def fail(self, error: str) -> None:
-        self.heard.append(("fail", error))
+    def fail(self, error: str, *, detail: str = "") -> None:
+        self.failed.append(f"{error}: {detail}" if detail else error)
 
 
 def status() -> Mapping[str, object]:

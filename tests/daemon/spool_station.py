@@ -71,8 +71,8 @@ class Book:
     def reject(self, reason: str) -> None:
         self.rejected[reason] += 1
 
-    def fail(self, error: str) -> None:
-        self.failed.append(error)
+    def fail(self, error: str, *, detail: str = "") -> None:
+        self.failed.append(f"{error}: {detail}" if detail else error)
 
     def known(self, spans: Sequence[Key]) -> Future[set[Key]]:
         self.questions.append((spans, Future()))

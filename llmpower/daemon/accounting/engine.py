@@ -163,15 +163,16 @@ class Engine:
         """Count something that was refused."""
         self._rejected[reason] += 1
 
-    def fail(self, error: str, device_uuid: str | None = None) -> None:
+    def fail(self, error: str, device_uuid: str | None = None, detail: str = "") -> None:
         """Note that something went wrong, with one device or at all; what keeps going wrong is logged once a minute."""
         now_ns = self._now()
-        self.last_error, self.last_error_ns = error, now_ns
-        # What differs in its figures is the same: senders may put any there.
+        said = f"{error}: {detail}" if detail else error
+        self.last_error, self.last_error_ns = said, now_ns
+        # What differs in its figures or its detail is the same: senders may put any there.
         kind = device_uuid, re.sub(r"\d+", "#", error)
         if now_ns >= self._logged_ns.get(kind, now_ns):
             self._logged_ns[kind] = now_ns + _LOG_AGAIN_NS
-            logger.error("%s", error, extra=None if device_uuid is None else about(device_uuid))
+            logger.error("%s", said, extra=None if device_uuid is None else about(device_uuid))
 
     def learn(self, uuid: str, calibrations: Mapping[Field, Calibration]) -> None:
         """Take what calibration has found of a device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from llmpower.spans.packets import WireError
 from llmpower.types import Span
 
 
@@ -25,5 +26,11 @@ class Inbox(Protocol):
     def reject(self, reason: str) -> None:
         """Something was refused, for a reason from a small fixed set."""
 
-    def fail(self, error: str) -> None:
-        """Something of ours went wrong that people should know of."""
+    def fail(self, error: str, *, detail: str = "") -> None:
+        """Something went wrong that people should know of; the same of another ``detail`` is no news."""
+
+
+def refuse(inbox: Inbox, uid: int, error: WireError) -> None:
+    """Count what a user has sent and nobody understands, and say whose it is and what is wrong with it."""
+    inbox.reject(error.reason)
+    inbox.fail(f"spans of user {uid} are refused as {error.reason}", detail=error.detail)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmpower.daemon.receiving.answers import Answers
-from llmpower.daemon.receiving.inbox import Inbox
+from llmpower.daemon.receiving.inbox import Inbox, refuse
 from llmpower.daemon.receiving.listening import listen
 from llmpower.daemon.receiving.shifting import shift_ns, shifted
 from llmpower.spans.clocks import read_clock
@@ -189,7 +189,7 @@ class Receiver:
         try:
             message = shifted(decode(packet, uid), peer.shift_ns)
         except WireError as error:
-            self._inbox.reject(error.reason)
+            refuse(self._inbox, uid, error)
             return True
         match message:
             case Begin(span_id, start_ns):
@@ -220,8 +220,7 @@ class Receiver:
         try:
             peer.shift_ns = shift_ns(clock, self._clock())
         except WireError as error:
-            self._inbox.reject(error.reason)
-            self._inbox.fail(f"spans of user {peer.user.uid} are refused: {error.detail}")
+            refuse(self._inbox, peer.user.uid, error)
             return False
         return True
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 
-from llmpower.daemon.receiving.inbox import Inbox
+from llmpower.daemon.receiving.inbox import Inbox, refuse
 from llmpower.daemon.receiving.segment import Segment
 from llmpower.daemon.receiving.segments import Segments
 from llmpower.exceptions import StoreError
@@ -156,9 +156,7 @@ class Spool:
                 else:
                     self._finish(message, segment)
             case WireError():
-                self._inbox.reject(message.reason)
-                if message.reason == "other_clock":
-                    self._inbox.fail(f"spans of user {segment.uid} are refused: {message.detail}")
+                refuse(self._inbox, segment.uid, message)
             case Begin(span_id, start_ns):
                 if self._inbox.begin(span_id, start_ns, segment.uid):
                     begun.add(span_id)

@@ -176,6 +176,15 @@ def test_the_same_with_other_figures_is_logged_once_a_minute(bench: Bench, caplo
     assert bench.engine.last_error == "a card hangs"
 
 
+def test_what_is_wrong_in_detail_is_logged_once_a_minute_whatever_it_is(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    for detail in ("model_name = 'a'", "model_name = 'b'"):
+        bench.engine.fail("spans are refused", detail=detail)
+    assert [record.message for record in caplog.records] == ["spans are refused: model_name = 'a'"]
+    assert bench.engine.last_error == "spans are refused: model_name = 'b'"
+
+
 def test_without_devices_spans_are_stored_without_joules() -> None:
     now_ns = START_NS
     rows: list[Measurement] = []

@@ -42,7 +42,7 @@ def test_messages_arrive_in_order(socket_station: Station) -> None:
         (b" " * (MAX_PACKET_BYTES + 1000), "too_large"),
     ],
 )
-def test_a_packet_that_is_no_message_is_counted_and_the_next_one_served(
+def test_a_packet_that_is_no_message_is_counted_and_told_of_and_the_next_one_served(
     packet: bytes, reason: str, socket_station: Station
 ) -> None:
     with socket_station.connect() as peer:
@@ -51,6 +51,8 @@ def test_a_packet_that_is_no_message_is_counted_and_the_next_one_served(
         socket_station.turn()
         assert socket_station.book.rejected == {reason: 1}
         assert socket_station.book.heard == [("begin", "a", 1)]
+        (failure,) = socket_station.book.failed
+        assert failure.startswith(f"spans of user {os.getuid()} are refused as {reason}: ")
 
 
 @given(packets=st.lists(st.binary(min_size=1, max_size=200), max_size=20))

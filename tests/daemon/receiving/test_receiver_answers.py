@@ -29,8 +29,8 @@ def test_an_answer_that_fits_in_no_packet_ends_that_connection_and_nothing_else(
         socket_station.turn()
         assert asking.recv(1) == b""
     assert ("begin", "a", 1) in socket_station.book.heard
-    (failure,) = [heard for heard in socket_station.book.heard if isinstance(heard, tuple) and heard[0] == "fail"]
-    assert failure[1].startswith("a request cannot be answered: ")
+    (failure,) = socket_station.book.failed
+    assert failure.startswith("a request cannot be answered: ")
     socket_station.close()
 
 
@@ -77,7 +77,7 @@ def test_a_peer_whose_clock_cannot_be_brought_to_ours_is_sent_away_with_the_reas
         peer.send(encode(Begin("a", 1)))
         socket_station.turn()
         assert socket_station.book.rejected == {"other_clock": 1}
-        ((_, said),) = socket_station.book.heard
+        (said,) = socket_station.book.failed
         assert "-1000.000 s from ours" in said
         with pytest.raises(ConnectionError):
             peer.send(b"{}", socket.MSG_NOSIGNAL)

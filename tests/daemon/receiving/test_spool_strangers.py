@@ -32,11 +32,15 @@ from llmpower.spans.wire import encode
         (b"x" * (3 * MAX_PACKET_BYTES), "too_large"),
     ],
 )
-def test_a_line_that_is_no_span_is_counted_and_the_next_one_taken(line: bytes, reason: str, station: Station) -> None:
+def test_a_line_that_is_no_span_is_counted_and_told_of_and_the_next_one_taken(
+    line: bytes, reason: str, station: Station
+) -> None:
     station.lay(encode(a_span("before")), line, encode(a_span("after")))
     station.step()
     assert station.book.ids == ["before", "after"]
     assert station.book.rejected == {reason: 1}
+    (failure,) = station.book.failed
+    assert failure.startswith(f"spans of user {os.getuid()} are refused as {reason}: ")
 
 
 @given(lines=st.lists(st.binary(max_size=300).filter(lambda line: b"\n" not in line), max_size=20))
