@@ -106,6 +106,8 @@ def test_every_alert_looks_at_something_that_is_there(name: str, expr: str, flee
 
 def test_what_is_wrong_with_this_fleet_raises_its_alerts_and_no_others(fleet: Fleet) -> None:
     expected = {
+        ("LlmpowerSimulated", "sick"),
+        ("LlmpowerSimulated", "busy"),
         ("LlmpowerSpansRejected", "sick"),
         ("LlmpowerDeviceSilent", "sick"),
         ("LlmpowerReadsFail", "sick"),
