@@ -176,10 +176,10 @@ class Loop:
             if not ready and (self._engine.knowing or now_s - self._started_s > READY_S):
                 ready = True
                 self._announce()
-                self._notifier.ready(summary_of(self._engine.snapshot))
+                self._notifier.ready(summary_of(self._engine.snapshot, self._engine.hour_ago))
             if ready and now_s >= next_report_s:
                 next_report_s = now_s + report_s
-                self._notifier.alive(summary_of(self._engine.snapshot))
+                self._notifier.alive(summary_of(self._engine.snapshot, self._engine.hour_ago))
         logger.info("%s: finishing", signal.Signals(ending[0]).name)
         self._notifier.stopping()
         if self.otlp is not None:
@@ -193,6 +193,7 @@ class Loop:
         return status_of(
             self._engine.snapshot,
             self._config,
+            hour_ago=self._engine.hour_ago,
             metrics_url=self._metrics_url,
             otlp_url=None if self.otlp is None else self.otlp.url,
             uptime_s=time.monotonic() - self._started_s,

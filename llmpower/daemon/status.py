@@ -30,6 +30,7 @@ def status_of(
     snapshot: Snapshot,
     config: Config,
     *,
+    hour_ago: Snapshot | None = None,
     metrics_url: str,
     otlp_url: str | None = None,
     uptime_s: float,
@@ -41,10 +42,10 @@ def status_of(
 ) -> Mapping[str, object]:
     """JSON without NaN; a power that was not read is ``None``.
 
-    ``cpu_s`` is what the process used in ``uptime_s``, ``last_error_ns`` when the latest error was (CLOCK_MONOTONIC),
-    ``power_limits_w`` above which watts a device slows itself down, by UUID, ``temperatures_c`` how warm it is. Sums
-    come with the moments that they are of, ``taken_ns`` and a device's ``booked_ns``, so that who asks twice can tell
-    what has passed between.
+    Problems are those since ``hour_ago``, the state of then. ``cpu_s`` is what the process used in ``uptime_s``,
+    ``last_error_ns`` when the latest error was (CLOCK_MONOTONIC), ``power_limits_w`` above which watts a device slows
+    itself down, by UUID, ``temperatures_c`` how warm it is. Sums come with the moments that they are of, ``taken_ns``
+    and a device's ``booked_ns``, so that who asks twice can tell what has passed between.
     """
     costliest = sorted(snapshot.models.items(), key=lambda model: -sum(model[1].energy_j.values()))[:MAX_MODELS]
     return {
@@ -52,7 +53,7 @@ def status_of(
         "pid": os.getpid(),
         "uptime_s": uptime_s,
         "taken_ns": snapshot.taken_ns,
-        "problems": _problems(snapshot),
+        "problems": _problems(snapshot, hour_ago),
         "backend": snapshot.backend,
         "simulated": any(state.device.simulated for state in snapshot.devices),
         "devices": [
@@ -130,8 +131,8 @@ def status_of(
     }
 
 
-def _problems(snapshot: Snapshot) -> list[dict[str, str]]:
-    problems = problems_of(snapshot)
+def _problems(snapshot: Snapshot, hour_ago: Snapshot | None) -> list[dict[str, str]]:
+    problems = problems_of(snapshot, hour_ago)
     if len(problems) > MAX_PROBLEMS:
         left = len(problems) - MAX_PROBLEMS
         problems[MAX_PROBLEMS:] = [Problem(f"and {left} more", "fix these first")]

@@ -40,7 +40,8 @@ def test_requests_that_name_no_card_of_this_machine_are_told_of() -> None:
     """By a number, as CUDA_VISIBLE_DEVICES may have it, by another host's UUID, or a new instance of MIG."""
     problem = only(replace(WELL, spans_of_strangers=7, latest_stranger="0"))
     assert problem.what == (
-        "7 requests without all GPU joules: what they name, such as '0', is the UUID of no card that is sampled here"
+        "7 requests of the last hour without all GPU joules: what they name, such as '0', is the UUID of no card that "
+        "is sampled here"
     )
     assert "nvidia-smi -L" in problem.fix
 
@@ -114,8 +115,12 @@ def test_what_failed_once_and_is_over_is_no_problem() -> None:
 
 def test_what_is_lost_is_said() -> None:
     assert only(replace(WELL, store_lost=7)).what.startswith("7 measured spans were given up")
-    assert only(replace(WELL, sampler=SamplerState(dropped=5))).what.startswith("5 samples lost because")
-    assert only(replace(WELL, sampler=SamplerState(dropped=1))).what.startswith("1 sample lost because")
+    assert only(replace(WELL, sampler=SamplerState(dropped=5))).what.startswith(
+        "5 samples lost in the last hour because"
+    )
+    assert only(replace(WELL, sampler=SamplerState(dropped=1))).what.startswith(
+        "1 sample lost in the last hour because"
+    )
 
 
 def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
@@ -124,7 +129,7 @@ def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
     model = replace(accounts.freeze()["m"], requests={"measured": 950})
     problem = only(replace(WELL, models={"m": model}, spans_rejected={"version": 40, "not_json": 10}))
     assert problem.what == (
-        "5% of the spans since the start were refused, most as version: another version of the protocol"
+        "5% of the spans of the last hour were refused, most as version: another version of the protocol"
     )
     assert problems_of(replace(WELL, models={"m": model}, spans_rejected={"not_json": 5})) == []
 
@@ -135,7 +140,7 @@ def test_requests_that_were_told_of_too_late_are_said() -> None:
     models = {"m": replace(accounts.freeze()["m"], requests={"measured": 60, "unavailable": 40})}
     late = replace(WELL, models=models, spans_late=40, settle_delay_s=120.0)
     problem = only(late)
-    assert problem.what.startswith("40% of the requests have no joules")
+    assert problem.what.startswith("40% of the requests of the last hour have no joules")
     assert "while no daemon" in problem.fix
     assert "otlp.hold" in only(replace(late, otlp=OtlpState(spans={"accepted": 100}))).fix
     assert problems_of(replace(WELL, models=models, spans_late=1)) == []
@@ -145,11 +150,40 @@ def test_requests_that_do_not_say_where_they_ran_are_said_where_there_is_a_choic
     told = replace(WELL, otlp=OtlpState(unplaced=3))
     assert problems_of(told) == []
     problem = only(replace(told, devices=(CARD, CARD)))
-    assert problem.what.startswith("3 requests reported by OpenTelemetry without GPU joules")
+    assert problem.what.startswith("3 requests of the last hour reported by OpenTelemetry without")
     assert problem.what.endswith("on which of the 2 GPUs they ran")
     assert "llmpower.device_uuids" in problem.fix
     why = replace(told, otlp=OtlpState(unplaced=3, unplaced_reason="nobody knows"), devices=(CARD, CARD))
     assert only(why).what.endswith("on which of the 2 GPUs they ran, and nobody knows")
+
+
+def test_what_went_wrong_more_than_an_hour_ago_is_no_problem() -> None:
+    """A daemon runs for a year, and what was lost in its first week must not hide what is lost now."""
+    accounts = ModelAccounts()
+    accounts.book("m", "decode", "gpu", 1.0)
+    models = {"m": replace(accounts.freeze()["m"], requests={"measured": 60, "unavailable": 40})}
+    bad = replace(
+        with_card(unattributed_j={"stalled": 1_200.0}, energy_j=3_000.0),
+        models=models,
+        sampler=SamplerState(dropped=5),
+        spans_rejected={"version": 40},
+        spans_late=40,
+        spans_of_strangers=9,
+        store_lost=7,
+        store_errors=3,
+        store_waiting=2,
+        otlp=OtlpState(unplaced=3),
+    )
+    two = replace(CARD, device=replace(GPU, uuid="GPU-b", index=1))
+    then = replace(bad, devices=(*bad.devices, two))
+    assert len(problems_of(then)) == 8
+    assert problems_of(then, then) == []
+    assert summary_of(then, then).endswith("spans stored")
+    now = replace(then, spans_rejected={"version": 40, "type": 1}, models=models | {"n": models["m"]})
+    assert problems_of(now, then) == [], "1 of 101"
+    now = replace(now, spans_rejected={"version": 40, "type": 100})
+    (problem,) = problems_of(now, then)
+    assert problem.what.startswith("50% of the spans of the last hour were refused, most as type")
 
 
 def test_one_line_says_how_it_is_going() -> None:

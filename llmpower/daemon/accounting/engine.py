@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -51,6 +51,7 @@ OWN_ROWS = 5000
 """So many spans of a user may wait, measured or not, however many others' do."""
 
 _LOG_AGAIN_NS = 60_000_000_000
+_PAST, _PAST_STEP_NS = 7, 600_000_000_000  # states kept, that far apart: the oldest is an hour old, and a step at most
 
 logger = logging.getLogger("llmpower.daemon")
 
@@ -122,11 +123,17 @@ class Engine:
         """When that was."""
         self.snapshot = self._freeze(SamplerState(), now())
         """The state after the latest step; replaced whole, so any thread may read it at any time."""
+        self._past = deque([self.snapshot], maxlen=_PAST)
 
     @property
     def knowing(self) -> bool:
         """Whether every device has shown something."""
         return all(timeline.known_until_ns is not None for timeline in self._timelines.values())
+
+    @property
+    def hour_ago(self) -> Snapshot:
+        """The state of then, or of the daemon's begin."""
+        return self._past[0]
 
     @property
     def pending(self) -> int:
@@ -222,6 +229,8 @@ class Engine:
         for uuid, totals in self._ledger.totals.items():
             self._reading.note_unattributed(self._timelines[uuid].device, sum(totals.unattributed_j.values()), now_ns)
         self.snapshot = self._freeze(_sampler_state(statistics), now_ns)
+        if now_ns - self._past[-1].taken_ns >= _PAST_STEP_NS:
+            self._past.append(self.snapshot)
 
     def _take(self, settled: Sequence[Joules]) -> None:
         """Hand on what is measured."""

@@ -176,6 +176,15 @@ def test_the_same_with_other_figures_is_logged_once_a_minute(bench: Bench, caplo
     assert bench.engine.last_error == "a card hangs"
 
 
+def test_the_state_of_an_hour_ago_is_kept_and_no_older_one(bench: Bench) -> None:
+    assert bench.engine.hour_ago.taken_ns == bench.now_ns - 1 * S, "the daemon's begin"
+    for _ in range(60 * 5):
+        bench.pass_time(60.0)
+        age_s = (bench.now_ns - bench.engine.hour_ago.taken_ns) / S
+        assert age_s <= 4201
+    assert age_s >= 3600
+
+
 def test_what_is_wrong_in_detail_is_logged_once_a_minute_whatever_it_is(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
