@@ -21,6 +21,8 @@ them exactly as from all rows together. What sums do not tell is treated so:
 
       ρ = τ² / √((τ² + σ²·m_old/n_old)·(τ² + σ²·m/n)) · √(min(m_old, m) / max(m_old, m))
 
+- **Outliers.** New rows of a robust fit count by how far the old model misses them, on the scale of old and new rows
+  together (:mod:`~llmpower.modelling.regressing.weights`).
 - **The form** stays, and so does the noise of repeated trials; whether another form would do better by now, only a fit
   to all rows can tell.
 """
@@ -46,7 +48,7 @@ from llmpower.modelling.regressing.outliers import HUBER
 from llmpower.modelling.regressing.parts import Part, moments_of, parts_of
 from llmpower.modelling.regressing.solving import inverse, solve
 from llmpower.modelling.regressing.totals import MATCHED
-from llmpower.modelling.regressing.weights import huber, uncertain
+from llmpower.modelling.regressing.weights import huber_beside, uncertain
 from llmpower.modelling.rows.grouping import group_rows
 from llmpower.modelling.rows.groups import Group, Target
 from llmpower.modelling.rows.moments import FitMoments, Sums
@@ -136,7 +138,9 @@ def _learn(model: WorkloadModel, old: Fit, group: Group, target: Target) -> Fit:
             u = uncertain(target.sure.variance, target.sure.sums.n, float(missed @ missed) / len(missed))
             sums = target.sure.sums.gathered(group.strata, u)
         if HUBER in old.estimator:
-            of_rows = huber(lambda _: missed, u[group.row_strata])
+            before = old.moments.relative
+            scatter = before.residual(old.coefficients) / max(1, before.n - len(old.coefficients))
+            of_rows = huber_beside(np.abs(missed), u[group.row_strata], before.n, scatter)
             lengths = None if group.row_lengths is None else group.row_lengths[: len(TOKENS)]
             sums = Sums.of_rows(group.cells, target.y, of_rows / target.y**2, group.n_cells, lengths)
     new = moments_of(designs, target, form, sums, old.coefficients)

@@ -131,6 +131,26 @@ def test_outliers_among_new_rows_count_as_little_as_among_all(form: str) -> None
     assert predicted(update(fit(old, form=form, robust=True), new)) == pytest.approx(robust, rel=0.02)
 
 
+@pytest.mark.parametrize("n_new", [1, 2, 5])
+def test_a_wrong_row_counts_for_little_however_few_come_with_it(n_new: int) -> None:
+    """A single row tells no scale, and two of which one is wrong a wrong one."""
+    new = rows(3).iloc[[5, 6, 9, 10, 12][:n_new]].reset_index(drop=True)
+    sound = predicted(update(fit(often(1), form="cached", robust=True), new))
+    new.loc[0, ["gpu_energy_j", "runtime_s"]] /= 10
+    whole = predicted(fit(pd.concat([often(1), new]), form="cached", robust=True))
+    learnt = predicted(update(fit(often(1), form="cached", robust=True), new))
+    assert learnt == pytest.approx(whole, rel=0.03)
+    assert learnt == pytest.approx(sound, rel=0.06)
+    plain = predicted(update(fit(often(1), form="cached"), new))
+    assert (plain < 0.9 * sound).all()
+
+
+def test_where_most_rows_are_new_what_has_changed_is_learnt() -> None:
+    model = fit(rows(1), form="cached", robust=True)
+    changed = [rows(seed, shift=1.3) for seed in range(2, 12)]
+    assert predicted(update(model, pd.concat(changed))) == pytest.approx(1.3 * predicted(model), rel=0.05)
+
+
 def test_a_robust_fit_of_two_phases_does_not_learn() -> None:
     (model,) = fit(rows(1), form="phases", robust=True)
     with pytest.raises(InputError, match=r"estimator = Huber's weights: a: the sums of its phases hold outliers"):

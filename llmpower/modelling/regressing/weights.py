@@ -16,12 +16,16 @@ than the meter does, rows count about the same.
 **Outliers.** On request, Huber's weights: rows within k = 1.345 scales keep theirs, those beyond get k·scale/|r|,
 iterated; the scale is the median of |r| over 0.6745. Fewer cells than twice the terms have no outliers. Least squares
 loses 5 % of its efficiency to them where errors are normal (Huber 1964).
+
+Of rows that are gone their deviation σ tells the scale, as E[u·r²] = (2Φ(k) − 1)·σ² of normal r. Rows that come later
+have the scale of all together: the median of their own |r| and of σ·|z|, z normal, over 0.6745.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -30,6 +34,12 @@ from llmpower.modelling.rows.moments import Sums
 
 HUBER_K = 1.345
 NORMAL_MAD = 0.6745  # median of |x| of a standard normal
+KEPT_SQUARES = 2 * NormalDist().cdf(HUBER_K) - 1
+"""E[u·r²]/σ² of normal r."""
+
+_HALF_NORMAL = np.array([NormalDist().inv_cdf(0.5 + (i + 0.5) / 402) for i in range(201)])
+"""|z| of rows as many as these stand for, evenly likely."""
+
 ITERATIONS = 50
 CONVERGED = 1e-8
 
@@ -85,7 +95,23 @@ def huber(solve: Solve, base: FloatArray) -> FloatArray:
         scale = float(np.median(size)) / NORMAL_MAD
         if scale == 0:
             return u
-        previous, u = u, base * np.minimum(1, HUBER_K * scale / np.maximum(size, 1e-300))
+        previous, u = u, _beyond(size, base, scale)
         if np.abs(u - previous).max() < CONVERGED:
             break
     return u
+
+
+def huber_beside(size: FloatArray, base: FloatArray, n_before: int, scatter: float) -> FloatArray:
+    """Huber's factors, on top of ``base``, of rows that a fit to ``n_before`` others misses by ``size``.
+
+    ``scatter`` is the mean of u·r² of those others. A few rows tell no scale of their own: a single one never lies
+    beyond it.
+    """
+    before = np.sqrt(scatter / KEPT_SQUARES) * _HALF_NORMAL
+    n_each = np.concatenate([np.ones(len(size)), np.full(len(before), n_before / len(before))])
+    scale = _median(np.concatenate([size, before]), n_each) / NORMAL_MAD
+    return _beyond(size, base, scale) if scale else base
+
+
+def _beyond(size: FloatArray, base: FloatArray, scale: float) -> FloatArray:
+    return np.asarray(base * np.minimum(1, HUBER_K * scale / np.maximum(size, 1e-300)))
