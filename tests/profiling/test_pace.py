@@ -30,6 +30,15 @@ def test_sequences_side_by_side_share_their_steps_and_not_their_prompts() -> Non
     assert pace.expected_s([Cell(500, 20, 2, 2)]) == [pytest.approx(2.4, rel=0.01)]
 
 
+def test_where_runtimes_scatter_their_sum_is_expected_and_not_less() -> None:
+    pace = Pace()
+    for number, τout in enumerate((16, 64, 256) * 4):
+        pace.saw(Cell(8, τout), 0.1 * τout * (0.5, 1.5)[number % 2])
+    found = pace.expected_s([Cell(8, 16), Cell(8, 64), Cell(8, 256)])
+    assert found is not None
+    assert sum(found) == pytest.approx(0.1 * (16 + 64 + 256), rel=1e-6)
+
+
 @given(st.lists(st.tuples(cells, st.floats(1e-3, 1e4)), min_size=1, max_size=8), cells)
 def test_whatever_was_seen_a_trial_takes_some_time(seen: list[tuple[Cell, float]], asked: Cell) -> None:
     pace = Pace()
