@@ -13,8 +13,10 @@ is asked about when the campaign goes on.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 
 from llmpower.exceptions import LlmpowerError
 from llmpower.profiling.events import CellResult, Event, Plan, Skipped, Trial, WarmedUp
@@ -42,6 +44,7 @@ class Campaign:
         seed: of the order.
         journal: where trials are kept, and come from when one goes on.
         order: which trial is next; by default every cell until ``rule`` has enough of it.
+        now_s: a clock that is never set.
     """
 
     def __init__(
@@ -52,10 +55,13 @@ class Campaign:
         seed: int = 0,
         journal: Journal | None = None,
         order: Order | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rule = rule
         self._order: Order = order or EveryCell(cells, rule, seed)
         self._journal = journal
+        self._now_s = now_s
+        self._between_s: list[float] = []
         self._pace = Pace()
         self._readings = {cell: Readings() for cell in cells}
         self._left_out: dict[Cell, str] = {}
@@ -103,6 +109,7 @@ class Campaign:
         if not self._is_warm:
             yield from self.prepare(workload)
         self._ask_about_orphans(workload)
+        ended_s = self._now_s()
         while True:
             self._settle(workload, 0.0)
             wanted = self._order.wanted(self._readings, self._left_out)
@@ -117,7 +124,10 @@ class Campaign:
                 span = workload.measure(cell)
             except CellTooLargeError as error:
                 yield self._skip(cell, str(error))
+                ended_s = self._now_s()
                 continue
+            before_s, ended_s = ended_s, self._now_s()
+            self._between_s.append(max(ended_s - before_s - span.runtime_s, 0.0))
             readings = self._readings[cell]
             self._pace.saw(cell, span.runtime_s)
             readings.runtimes_s.append(span.runtime_s)
@@ -145,7 +155,11 @@ class Campaign:
         return sum(map(len, self._readings.values()))
 
     def plan(self, pause_s: float = 0.0) -> Plan:
-        """What is still to come, each trial after a pause."""
+        """What is still to come, each trial after a pause; or after what has come between trials by now, with the
+        joules that are waited for.
+        """
+        if self._between_s:
+            pause_s = fmean(self._between_s)
         expected = self._order.expected(self._readings, self._left_out)
         most = self._order.most(self._readings, self._left_out)
         return Plan(

@@ -167,6 +167,23 @@ def test_the_time_left_is_unknown_at_first_then_follows_what_was_seen(span: Span
     assert left == sorted(left, reverse=True)
 
 
+def test_the_time_left_includes_what_has_come_between_trials(span: Span) -> None:
+    now_s = 100.0
+
+    class Slow(Steps):
+        def measure(self, cell: Cell) -> Span:
+            nonlocal now_s
+            found = super().measure(cell)
+            # Two seconds of its own, whatever pause is asked for, and one more for what its joules hold up.
+            now_s += found.runtime_s + 2.0 + len(self.measured) % 2
+            return found
+
+    campaign = Campaign(GRID, RULE, now_s=lambda: now_s)
+    left_s = [(now_s, campaign.plan(pause_s=0.25).expected_s) for _ in campaign.run(Slow(span))]
+    for at_s, each_s in left_s[3::2]:
+        assert each_s == pytest.approx(now_s - at_s)
+
+
 BY_ENERGY = StoppingRule(ci_half_width_s=None, energy_precision=0.05, max_trials=6, min_trials=3)
 
 
