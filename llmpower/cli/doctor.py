@@ -21,7 +21,9 @@ EXTRAS = {
     "transformers": (("torch", "transformers"), "measure generate() calls and profile models"),
     "parquet": (("pyarrow",), "read and write Parquet"),
     "report": (("altair", "jinja2", "vl_convert"), "write the HTML report"),
+    "fleet": (("distributed", "fsspec", "pyarrow"), "share measurements of many hosts in a data set"),
 }
+"""What the extra ``all`` has; ``litellm`` belongs into the environment of LiteLLM's proxy."""
 
 METRICS_TIMEOUT_S = 5.0
 

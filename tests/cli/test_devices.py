@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,15 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
     for check in ("NVML", "CPU energy", "daemon"):
         assert findings[check]["ok"] is False
         assert findings[check]["fix"]
+
+
+def test_doctor_looks_for_every_extra_that_all_has() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    (users,) = project["optional-dependencies"]["all"]
+    done = run("doctor", "--powercap-root", "", "--json")
+    checks = [finding["check"] for finding in json.loads(done.stdout)["findings"]]
+    extras = re.findall(r"\w+", users.removeprefix("llmpower"))
+    assert sorted(check for check in checks if check.startswith("extra ")) == [f"extra {name}" for name in extras]
 
 
 def test_doctor_tells_a_driver_that_refuses_from_one_that_is_not_there() -> None:
