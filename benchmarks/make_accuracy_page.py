@@ -15,6 +15,7 @@ from accuracy.table import as_markdown, coverage_line, percent, span
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
+COVERED = " to ".join(f"{100 * bar:.0f} %" for bar in COVERAGE_BAR)
 
 HEAD = """# Accuracy
 
@@ -94,7 +95,7 @@ def _bars(rows: Sequence[Mapping[str, Any]], coverage: Mapping[str, Mapping[str,
         "error": f"Mean absolute error: {limits}",
         "a third of ZeusMonitor": "At most a third of ZeusMonitor's error",
         "below every peer": "Below every peer's error",
-        "coverage": f"The stated 95 % interval covers {COVERAGE_BAR[0]:.0%} to {COVERAGE_BAR[1]:.0%} of the truths",
+        "coverage": f"The stated 95 % interval covers {COVERED} of the truths",
         "width": f"Its median width is at most {WIDTH_BAR:g} times what the actual error justifies",
     }
     lines = ["## Aims, and where they are missed\n"]
@@ -124,7 +125,7 @@ def _without_counter(found: Mapping[str, Any]) -> str:
                 "The same samples, settled as if no card had an energy counter: from power alone, by",
                 "[decision 076](decisions/076-power-without-a-counter.md). Peers were not asked.\n",
                 f"{as_markdown(found['rows'])}\n",
-                f"The interval covers {COVERAGE_BAR[0]:.0%} to {COVERAGE_BAR[1]:.0%} of the truths in",
+                f"The interval covers {COVERED} of the truths in",
                 f"{held['coverage']},",
                 f"and is at most {WIDTH_BAR:g} times as wide as the actual error justifies in {held['width']}.",
                 f"{line[0].upper()}{line[1:]} windows.\n",
@@ -173,12 +174,12 @@ def _thread(found: Mapping[str, Any]) -> str:
         late = ["–" if each is None else f"{each * 1e3:.2f} ms" for each in late_s]
         cost = [f"{row['samples_per_s']:.0f}", f"{row['cpu_per_sample_s'] * 1e6:.1f} µs", str(row["lost"])]
         # Measured since it was seen what a host takes; an older file does not say.
-        cost.append(f"{row['stolen_share']:.1%}" if "stolen_share" in row else "–")
+        cost.append(f"{100 * row['stolen_share']:.1f} %" if "stolen_share" in row else "–")
         bare = row.get("bare_held_share")
-        cost.append("–" if bare is None else f"{bare:.2%}, p99 {row['bare_lateness_p99_s'] * 1e3:.2f} ms")
-        kept = [f"{row['seconds']:.0f} s", f"{row['held_share']:.2%}"]
+        cost.append("–" if bare is None else f"{100 * bare:.2f} %, p99 {row['bare_lateness_p99_s'] * 1e3:.2f} ms")
+        kept = [f"{row['seconds']:.0f} s", f"{100 * row['held_share']:.2f} %"]
         high, low = row["program_slowed_quartiles"]
-        program = f"{-row['program_slowed']:+.1%} ({-low:+.0%} to {-high:+.0%})"
+        program = f"{-100 * row['program_slowed']:+.1f} % ({-100 * low:+.0f} % to {-100 * high:+.0f} %)"
         lines.append([row["sampler"], row["program"], *kept, *late, *cost, program])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     where = f"{found['date']}, {found['machine']}"
@@ -199,7 +200,9 @@ def _card(found: Mapping[str, Any]) -> str:
         lines.append(f"- {name}: {period}, a call {field['latency_p50_s'] * 1e6:.0f} µs")
     agreement = {name: each for name, each in found["agreement"].items() if name.endswith("_over_counter")}
     lines += [f"- {name.removesuffix('_over_counter')} / counter: {each:.4f}" for name, each in agreement.items()]
-    lines += [f"- sampling at {rate}: {each['of_unsampled']:.1%} of tokens/s" for rate, each in found["cost"].items()]
+    lines += [
+        f"- sampling at {rate}: {100 * each['of_unsampled']:.1f} % of tokens/s" for rate, each in found["cost"].items()
+    ]
     return "\n".join(lines) + "\n"
 
 

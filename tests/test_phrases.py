@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from llmpower.phrases import duration, joules, number, percent, plural, quantity
@@ -84,3 +87,9 @@ def test_fractions_in_percent(fraction: float, said: str) -> None:
 def test_one_is_not_many(count: int, said: str) -> None:
     assert plural(count, "row") == said
     assert plural(count, "query") == said.replace("row", "query").replace("querys", "queries")
+
+
+def test_what_is_said_has_a_space_before_the_sign() -> None:
+    """Python's own format for percentages has none."""
+    sources = (Path(__file__).parents[1] / "llmpower").rglob("*.py")
+    assert [str(source) for source in sources if re.search(r":[^{}\"%]*%\}", source.read_text("utf-8"))] == []

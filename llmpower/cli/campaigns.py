@@ -138,7 +138,7 @@ def idle_text(before_w: float | None, after_w: float | None) -> str | None:
         return f"idle power {before_w or after_w:.1f} W {'after' if before_w is None else 'before'} the trials"
     drift = after_w / before_w - 1
     word = "" if abs(drift) <= DIFFERENT else ": conditions changed, or something else ran"
-    return f"idle power {before_w:.1f} W before and {after_w:.1f} W after ({drift:+.1%}){word}"
+    return f"idle power {before_w:.1f} W before and {after_w:.1f} W after ({100 * drift:+.1f} %){word}"
 
 
 def settled_text(settled: Settled) -> str:

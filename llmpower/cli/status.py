@@ -11,7 +11,7 @@ import click
 
 from llmpower.cli.layout import ABSENT, aligned, compact, echo_lines, energy_unit, in_percent, plain
 from llmpower.cli.options import json_option, socket_option
-from llmpower.phrases import SIMULATED_GPU, duration, plural
+from llmpower.phrases import SIMULATED_GPU, duration, percent, plural
 
 SILENT_S = 10.0
 """After so long without a good read a device gives none."""
@@ -79,7 +79,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     if "otlp" in status:
         yield f"otlp        {_otlp(status)}"
     yield f"last error  {plain(_last_error(status))}"
-    yield f"own cost    {cost['cpu_share']:.2%} of one CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
+    yield f"own cost    {percent(cost['cpu_share'])} of one CPU, {cost['memory_bytes'] / 2**20:.0f} MiB"
 
 
 def _problems(status: dict[str, Any]) -> Iterator[str]:

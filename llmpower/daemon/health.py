@@ -128,8 +128,8 @@ def _devices(snapshot: Snapshot) -> Iterator[Problem]:
         nobodys_j = sum(state.unattributed_j.values())
         if state.energy_j > _MIN_ENERGY_J and nobodys_j > NOBODYS_SHARE * state.energy_j:
             yield Problem(
-                f"{nobodys_j / state.energy_j:.0%} of what {name} has drawn in the last hour belongs to no request and "
-                "is not idle",
+                f"{100 * nobodys_j / state.energy_j:.0f} % of what {name} has drawn in the last hour belongs to no "
+                "request and is not idle",
                 "it was not read for a while: journalctl -u llmpower says when",
             )
 
@@ -177,14 +177,14 @@ def _spans(snapshot: Snapshot) -> Iterator[Problem]:
     if refused > REFUSED_SHARE * (refused + taken):
         reason = max(snapshot.spans_rejected, key=lambda reason: snapshot.spans_rejected[reason])
         yield Problem(
-            f"{refused / (refused + taken):.0%} of the spans of the last hour were refused, most as {reason}: "
+            f"{100 * refused / (refused + taken):.0f} % of the spans of the last hour were refused, most as {reason}: "
             f"{REASONS.get(reason, 'a reason of its own')}",
             "section LlmpowerSpansRejected of docs/runbook.md says what to do about each reason",
         )
     if snapshot.spans_late > LATE_SHARE * taken:
         yield Problem(
-            f"{snapshot.spans_late / taken:.0%} of the requests of the last hour have no joules, because their time "
-            f"was accounted for when they were reported, {duration(snapshot.settle_delay_s)} behind the present",
+            f"{100 * snapshot.spans_late / taken:.0f} % of the requests of the last hour have no joules, because their "
+            f"time was accounted for when they were reported, {duration(snapshot.settle_delay_s)} behind the present",
             "set otlp.hold to more than your longest request takes: docs/otlp.md"
             if snapshot.otlp.spans.get("accepted")
             else "they ran while no daemon did, which journalctl -u llmpower shows, or for longer than hold: "
@@ -220,6 +220,6 @@ def _drift(snapshot: Snapshot) -> Iterator[Problem]:
         which = ", ".join(filter(None, (chart.sharing, chart.system, "SIMULATED" * chart.simulated)))
         yield Problem(
             f"requests of {chart.model_name} ({which}) cost {chart.ratio:.3g} times what its model "
-            f"predicts, which claims to be within {chart.tolerance:.0%}",
+            f"predicts, which claims to be within {100 * chart.tolerance:.0f} %",
             "look for what has changed (power limit, driver, engine, batch size), or fit again: docs/drift.md",
         )

@@ -57,6 +57,10 @@ THEME: dict[str, Any] = {
     "text": {"color": INK, "fontSize": 11},
     "rule": {"color": QUIET},
     "concat": {"spacing": 28},
+    # English as Vega has it, but for the space before the sign.
+    "locale": {
+        "number": {"decimal": ".", "thousands": ",", "grouping": [3], "currency": ["", ""], "percent": "\u00a0%"}
+    },
 }
 
 

@@ -111,7 +111,7 @@ def test_what_a_person_reads(receiver: Any) -> None:
         "metrics     http://127.0.0.1:10450/metrics\n"
         "otlp        http://127.0.0.1:10451/v1/traces, 40 requests accepted, 2 refused; energy comes 2 min 0 s later\n"
         "last error  none\n"
-        "own cost    1.25% of one CPU, 45 MiB\n"
+        "own cost    1.2 % of one CPU, 45 MiB\n"
     )
 
 

@@ -94,7 +94,7 @@ def test_slow_calls_that_follow_the_counter_are_no_problem() -> None:
 
 
 def test_joules_that_belong_to_nobody_are_said_once_they_are_many() -> None:
-    assert "12% of what card (GPU-a)" in only(with_card(unattributed_j={"stalled": 1_200.0})).what
+    assert "12 % of what card (GPU-a)" in only(with_card(unattributed_j={"stalled": 1_200.0})).what
     assert problems_of(with_card(energy_j=100.0, unattributed_j={"stalled": 50.0})) == []
 
 
@@ -129,7 +129,7 @@ def test_refused_spans_are_said_when_they_are_more_than_a_few() -> None:
     model = replace(accounts.freeze()["m"], requests={"measured": 950})
     problem = only(replace(WELL, models={"m": model}, spans_rejected={"version": 40, "not_json": 10}))
     assert problem.what == (
-        "5% of the spans of the last hour were refused, most as version: another version of the protocol"
+        "5 % of the spans of the last hour were refused, most as version: another version of the protocol"
     )
     assert problems_of(replace(WELL, models={"m": model}, spans_rejected={"not_json": 5})) == []
 
@@ -140,7 +140,7 @@ def test_requests_that_were_told_of_too_late_are_said() -> None:
     models = {"m": replace(accounts.freeze()["m"], requests={"measured": 60, "unavailable": 40})}
     late = replace(WELL, models=models, spans_late=40, settle_delay_s=120.0)
     problem = only(late)
-    assert problem.what.startswith("40% of the requests of the last hour have no joules")
+    assert problem.what.startswith("40 % of the requests of the last hour have no joules")
     assert "while no daemon" in problem.fix
     assert "otlp.hold" in only(replace(late, otlp=OtlpState(spans={"accepted": 100}))).fix
     assert problems_of(replace(WELL, models=models, spans_late=1)) == []
@@ -183,7 +183,7 @@ def test_what_went_wrong_more_than_an_hour_ago_is_no_problem() -> None:
     assert problems_of(now, then) == [], "1 of 101"
     now = replace(now, spans_rejected={"version": 40, "type": 100})
     (problem,) = problems_of(now, then)
-    assert problem.what.startswith("50% of the spans of the last hour were refused, most as type")
+    assert problem.what.startswith("50 % of the spans of the last hour were refused, most as type")
 
 
 def test_one_line_says_how_it_is_going() -> None:

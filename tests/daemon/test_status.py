@@ -183,5 +183,5 @@ def test_charts_are_told_the_furthest_off_first_and_few_of_them() -> None:
     assert told["drift"]["charts"][0]["std_error"] == 0.01235
     (problem,) = told["problems"]
     assert problem["what"] == (
-        "requests of model-3 (alone, 1× card) cost 1.02 times what its model predicts, which claims to be within 5%"
+        "requests of model-3 (alone, 1× card) cost 1.02 times what its model predicts, which claims to be within 5 %"
     )

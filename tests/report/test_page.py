@@ -134,6 +134,12 @@ def test_every_section_and_figure_is_there(page: str) -> None:
     assert "prefill 25.0 %" in page.replace("25.0 % prefill", "prefill 25.0 %")
 
 
+def test_axes_have_a_space_before_the_sign(page: str) -> None:
+    labels = re.findall(r"<text[^>]*>([^<]*)%</text>", page)
+    assert labels
+    assert all(label.endswith("\u00a0") for label in labels)
+
+
 def test_rows_without_a_model_are_part_of_no_models_picture(
     models: list[WorkloadModel], measurements: pd.DataFrame
 ) -> None:
