@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmpower.report.costs import Factors
     from llmpower.report.drawing import check_drawing, make_directory, save_chart, save_figures
+    from llmpower.report.frontier import read_steps
     from llmpower.report.hours import Hours
     from llmpower.report.page import make_figures, render
-    from llmpower.report.plans import Plans, plan_steps, read_steps
+    from llmpower.report.plans import Plans, plan_steps
     from llmpower.report.residuals import residual_charts
 
 _PUBLIC = {
@@ -21,7 +22,7 @@ _PUBLIC = {
     "make_directory": "drawing",
     "make_figures": "page",
     "plan_steps": "plans",
-    "read_steps": "plans",
+    "read_steps": "frontier",
     "render": "page",
     "residual_charts": "residuals",
     "save_chart": "drawing",
