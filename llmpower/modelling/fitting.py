@@ -22,8 +22,9 @@ from llmpower.modelling.judging.nesting import nested
 from llmpower.modelling.regressing.designs import Designs
 from llmpower.modelling.regressing.regression import Regression, matched, regress, weigh
 from llmpower.modelling.rows.grouping import makers_of_rows
-from llmpower.modelling.rows.groups import Group, Maker, Target
+from llmpower.modelling.rows.groups import Group, Maker
 from llmpower.modelling.rows.strata import Codes
+from llmpower.modelling.rows.targets import Target
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -50,9 +50,10 @@ from llmpower.modelling.regressing.solving import inverse, solve
 from llmpower.modelling.regressing.totals import MATCHED
 from llmpower.modelling.regressing.weights import huber_beside, uncertain
 from llmpower.modelling.rows.grouping import group_rows
-from llmpower.modelling.rows.groups import Group, Target
+from llmpower.modelling.rows.groups import Group
 from llmpower.modelling.rows.moments import FitMoments, Sums
 from llmpower.modelling.rows.strata import TOKENS
+from llmpower.modelling.rows.targets import Target
 from llmpower.phrases import plural
 
 if TYPE_CHECKING:

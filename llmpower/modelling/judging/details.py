@@ -17,9 +17,10 @@ from llmpower.modelling.regressing.parts import moments_of
 from llmpower.modelling.regressing.regression import Regression
 from llmpower.modelling.regressing.solving import inverse
 from llmpower.modelling.regressing.totals import MATCHED
-from llmpower.modelling.rows.groups import Group, Target
+from llmpower.modelling.rows.groups import Group
 from llmpower.modelling.rows.moments import FitMoments
 from llmpower.modelling.rows.strata import LENGTHS, Codes
+from llmpower.modelling.rows.targets import Target
 
 JACKKNIFE = "standard errors by the delete-one-cell jackknife"
 """What an estimator says of it."""

@@ -20,8 +20,9 @@ import numpy as np
 
 from llmpower.modelling.forms import Batched
 from llmpower.modelling.linear import FloatArray, Form
-from llmpower.modelling.rows.groups import Group, Target
+from llmpower.modelling.rows.groups import Group
 from llmpower.modelling.rows.moments import Sums
+from llmpower.modelling.rows.targets import Target
 
 Made = TypeVar("Made")
 

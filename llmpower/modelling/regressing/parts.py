@@ -12,8 +12,9 @@ from llmpower.exceptions import FitError
 from llmpower.modelling.forms import Phases
 from llmpower.modelling.linear import FloatArray, Form
 from llmpower.modelling.regressing.designs import Designs, mean_of
-from llmpower.modelling.rows.groups import Group, Phase, Target
+from llmpower.modelling.rows.groups import Group
 from llmpower.modelling.rows.moments import FitMoments, Moments, Sums
+from llmpower.modelling.rows.targets import Phase, Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ from llmpower.modelling.regressing.parts import told_cells
 from llmpower.modelling.regressing.solving import Missed, judge, predict
 from llmpower.modelling.regressing.totals import Totals
 from llmpower.modelling.regressing.weights import Weighting, uncertain
-from llmpower.modelling.rows.groups import Group, Target
+from llmpower.modelling.rows.groups import Group
 from llmpower.modelling.rows.moments import Sums
+from llmpower.modelling.rows.targets import Target
 from llmpower.phrases import plural
 
 
