@@ -77,7 +77,8 @@ struct llmpower_device {
     int32_t scope;       /* of its power: 0 the GPU, 1 the module that it is part of (GH200: with CPU and memory) */
 };
 
-/* A GPU that the driver counts and would not open, so that it is not sampled: fallen off the bus, for one. */
+/* A GPU that the driver counts and would not open, so that it is not sampled: fallen off the bus, for one. Those that
+ * this process has no permission to open are none of them. */
 struct llmpower_unopened {
     int32_t number; /* as in struct llmpower_device */
     int32_t status; /* why */

@@ -176,6 +176,8 @@ static int list_devices(struct nvml *nvml, char *error, size_t error_size) {
         /* A GPU that has fallen off the bus has a number but no handle, and so no UUID to be known by. */
         code = nvml->library.handle_by_index(i, &gpu->handle);
         if (code == NVML_SUCCESS) code = nvml->library.uuid(gpu->handle, info->uuid, sizeof info->uuid);
+        /* A cgroup gives a job some of a node's cards; of the others there is nothing to say. */
+        if (code == NVML_ERROR_NO_PERMISSION) continue;
         if (code != NVML_SUCCESS) {
             nvml->unopened[nvml->unopened_count++] = (struct llmpower_unopened){(int32_t)i, (int32_t)code};
             continue;

@@ -134,6 +134,7 @@ static bool is_lost(const struct driver *driver, unsigned int gpu, int64_t elaps
 nvmlReturn_t driver_handle(struct driver *driver, unsigned int index, int instance, nvmlDevice_t *device) {
     if (!driver->references) return NVML_ERROR_UNINITIALIZED;
     if (index >= driver->gpu_count || !device) return NVML_ERROR_INVALID_ARGUMENT;
+    if (faults_has(&driver->faults, FAULT_NO_PERMISSION, index)) return NVML_ERROR_NO_PERMISSION;
     int64_t elapsed_ns = driver_elapsed_ns(driver);
     if (is_lost(driver, index, elapsed_ns)) return NVML_ERROR_GPU_IS_LOST;
     unsigned int returns = faults_returns(&driver->faults, index, elapsed_ns) % MAX_RETURNS;

@@ -17,6 +17,7 @@ static const struct {
     [FAULT_NO_FIELDS] = {"no_fields", false, 0, 0},
     [FAULT_NO_USAGE] = {"no_usage", false, 0, 0},
     [FAULT_NO_POWER] = {"no_power", false, 0, 0},
+    [FAULT_NO_PERMISSION] = {"no_permission", false, 0, 0},
     [FAULT_NO_TEMPERATURE] = {"no_temperature", false, 0, 0},
     [FAULT_NO_PROCESSES] = {"no_processes", false, 0, 0},
     [FAULT_WIDE_PROCESSES] = {"wide_processes", false, 0, 0},

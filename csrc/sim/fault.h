@@ -5,6 +5,7 @@
  *   init                  nvmlInit finds no driver
  *   no_energy no_fields no_usage no_power
  *                         NOT_SUPPORTED from the counter; fields 185 and 186; nvmlDeviceGetPowerUsage; the last two
+ *   no_permission         NO_PERMISSION from the look-up of the GPU, as where a cgroup keeps it from a job
  *   no_temperature        NOT_SUPPORTED from both of its calls
  *   no_processes          NOT_SUPPORTED from the lists of processes
  *   wide_processes        _v3 fills 32 bytes a process, as the R535 drivers do
@@ -37,6 +38,7 @@ enum fault_kind {
     FAULT_NO_FIELDS,
     FAULT_NO_USAGE,
     FAULT_NO_POWER,
+    FAULT_NO_PERMISSION,
     FAULT_NO_TEMPERATURE,
     FAULT_NO_PROCESSES,
     FAULT_WIDE_PROCESSES,

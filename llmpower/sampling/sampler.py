@@ -104,7 +104,10 @@ class Sampler:
         self.of_module = frozenset(found["uuid"] for found in low_level.devices(handle) if found["scope"])
         """GPUs that answer only for the module they are part of (GH200): their power includes its CPU and memory."""
         self.unopened = low_level.unopened(handle)
-        """GPUs that the driver counts and would not open, by its numbers, with the status of why: none is sampled."""
+        """GPUs that the driver counts and would not open, by its numbers, with the status of why: none is sampled.
+
+        Those that this process may not open, as those of other jobs, are not among them.
+        """
 
     @property
     def backend(self) -> Literal["nvml", "simulated"]:

@@ -246,6 +246,13 @@ def test_a_card_that_cannot_be_opened_is_known_by_its_number_and_those_after_it_
         assert sampler.unopened == {}
 
 
+def test_cards_of_other_jobs_are_not_missed() -> None:
+    fault = "no_permission@0,no_permission@2"
+    with simulation(gpus=3, fault=fault), Sampler(backend="simulated", powercap_root=None) as sampler:
+        assert sampler.unopened == {}
+        assert [(device.index, device.number) for device in sampler.devices] == [(0, 1)]
+
+
 def test_a_card_has_the_name_that_the_kernels_messages_use_where_the_driver_tells(tmp_path: Path) -> None:
     with simulation(gpus=2), Sampler(backend="simulated", powercap_root=None) as sampler:
         assert [device.pci_bus_id for device in sampler.devices] == ["00000000:01:00.0", "00000000:02:00.0"]
