@@ -132,14 +132,15 @@ def _entries(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
             entries[str(entry["uuid"]), str(entry["name"]), str(entry["driver_version"])] = entry
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("%s cannot be used (%s: %s); devices are calibrated again", path, type(error).__name__, error)
         return {}
     return entries
 
 
 def _check(field: Field, calibration: Calibration) -> None:
-    numbers = (calibration.period_s, calibration.jitter_s, calibration.latency_p50_s, calibration.latency_p99_s)
+    times = (calibration.period_s, calibration.jitter_s, calibration.edge_width_s)
+    numbers = (*times, calibration.latency_p50_s, calibration.latency_p99_s)
     if not all(number is None or (isinstance(number, int | float) and 0 <= number < 3600) for number in numbers):
         raise ValueError(f"{field.name.lower()} has impossible times")
     if calibration.period_s is None or calibration.period_s <= 0:

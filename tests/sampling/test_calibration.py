@@ -144,11 +144,16 @@ def test_a_card_that_is_away_keeps_its_entry_and_a_new_driver_replaces_it(file: 
         "",
         "{",
         "[]",
+        "[" * 100_000,
         '{"schema": "llmpower.calibration/9", "devices": []}',
         '{"schema": "llmpower.calibration/1", "devices": [{"uuid": "GPU-a"}]}',
         '{"schema": "llmpower.calibration/1", "devices": [{"uuid": "GPU-a", "name": "card", "driver_version": "550.1", '
         '"fields": {"energy": {"period_s": -1, "updates": 9, "latency_p50_s": 0, "latency_p99_s": 0}}}]}',
+        '{"schema": "llmpower.calibration/1", "devices": [{"uuid": "GPU-a", "name": "card", "driver_version": "550.1", '
+        '"fields": {"energy": {"period_s": 1, "updates": 9, "latency_p50_s": 0, "latency_p99_s": 0, '
+        '"edge_width_s": "1"}}}]}',
     ],
+    ids=["empty", "torn", "list", "deep", "another version", "no fields", "below 0", "text"],
 )
 def test_a_file_that_cannot_be_used_is_reported_and_redone(
     content: str, file: Path, caplog: pytest.LogCaptureFixture
