@@ -167,8 +167,8 @@ def _context(table: _Table) -> tuple[ssl.SSLContext, tuple[Path, ...]]:
     context.maximum_version = table.choice("max_version", _VERSIONS, "TLS13")
     if context.maximum_version < context.minimum_version:
         raise table.wrong("max_version", "is below min_version; no client could connect")
-    if table.boolean("prefer_server_cipher_suites"):
-        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    if not table.boolean("prefer_server_cipher_suites"):
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     _set_ciphers(context, table)
     _set_curve(context, table)
     _load(table, "cert_file", certificate, lambda: context.load_cert_chain(certificate, key, password=_no_password))

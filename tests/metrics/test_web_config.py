@@ -83,6 +83,15 @@ def test_without_a_word_on_versions_tls_1_2_is_the_oldest(authority: Authority) 
     assert tls.verify_mode == ssl.CERT_NONE
 
 
+@pytest.mark.parametrize(("said", "prefers"), [("", True), ("true", True), ("false", False)])
+def test_whose_order_of_cipher_suites_counts(said: str, prefers: bool, authority: Authority) -> None:
+    authority.issue("server", "localhost")
+    text = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
+    tls = load(authority.directory, text + (f"  prefer_server_cipher_suites: {said}\n" if said else "")).tls
+    assert tls is not None
+    assert bool(tls.options & ssl.OP_CIPHER_SERVER_PREFERENCE) == prefers
+
+
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
