@@ -90,7 +90,7 @@ def test_power_says_what_few_reads_of_the_counter_do_not(seconds: str, rel: floa
     assert np.mean(np.abs(off_j) < 2 * std_j) >= 0.9
 
 
-@pytest.mark.parametrize(("seconds", "rel"), [("0.05", 0.23), ("0.1", 0.2), ("0.3", 0.045), ("1", 0.025)])
+@pytest.mark.parametrize(("seconds", "rel"), [("0.05", 0.23), ("0.1", 0.12), ("0.3", 0.045), ("1", 0.025)])
 def test_power_alone_comes_to_what_the_counter_says(seconds: str, rel: float) -> None:
     joules = settled(seconds, replace(H100, has_energy_counter=False))
     energy_j = np.array([each.gpu_energy_j for each in joules], np.float64)
