@@ -103,6 +103,9 @@ def test_what_is_shown_of_a_span(monitor: Monitor) -> None:
     with pytest.raises(KeyError), monitor.span(model_name="llama") as failed:
         raise KeyError
     assert (str(failed), failed.energy_j) == ("withdrawn", None)
+    with monitor.span(model_name="llama") as later:
+        work(0.05)
+    assert later.energy_j is not None, "what failed keeps nobody waiting"
 
 
 def test_a_span_that_begins_wakes_a_monitor_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,9 +313,19 @@ def test_a_span_that_does_not_say_on_which_of_several_cards_it_ran_is_told_their
     assert f"{monitor.devices[0].uuid}, GPU-b" in caplog.text
 
 
+def test_when_it_is_closed_its_thread_is_gone() -> None:
+    def threads() -> int:
+        return sum(thread.name == "llmpower" for thread in threading.enumerate())
+
+    before = threads()
+    with monitoring():
+        assert threads() == before + 1
+    assert threads() == before
+
+
 def test_without_a_driver_it_says_what_to_do_and_leaves_nothing_behind(tmp_path: Path) -> None:
     threads, before = threading.active_count(), current_sink()
-    with pytest.raises(DeviceError, match=r"install the NVIDIA driver.* or use --backend simulated"):
+    with pytest.raises(DeviceError, match=r"none\.so.* install the NVIDIA driver.* or use --backend simulated"):
         Monitor(backend="nvml", nvml_library=str(tmp_path / "none.so"))
     with pytest.raises(DeviceError, match="samples a second"):
         Monitor(backend="simulated", rate_hz=0)
