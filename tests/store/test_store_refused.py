@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,32 @@ def test_who_may_write_into_the_directory_leaves_nothing_there_that_keeps_the_da
     finally:
         os.seteuid(0)
     assert set(path.parent.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("CREATE TABLE accounts (id)", "another program"),
+        ("PRAGMA user_version = 1000", "newer llmpower"),
+        ("", "there is nothing in it yet"),
+    ],
+    ids=["another program's", "newer", "empty"],
+)
+def test_what_is_no_store_is_none_to_who_may_only_read_it(path: Path, statement: str, said: str) -> None:
+    if said == "newer llmpower":
+        filled(path)
+    path.touch()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+    for directory in (path.parent, *path.parent.parents[:2]):
+        directory.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StoreError, match=said):
+            list(iter_rows(path))
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
