@@ -13,7 +13,7 @@ BARS = {
     "load_lost": "spans lost",
     "load_finish_p99_us": "a program waits under load, p99, µs",
     "scrape_ms": "a scrape under load, ms",
-    "steady_rss_growth_mb": "growth of memory over the steady minute, MiB",
+    "steady_rss_growth_mb": "growth of memory over the steady minutes, MiB",
 }
 
 
