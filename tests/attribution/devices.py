@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
-from llmpower.attribution import Timeline
+from llmpower.attribution import Ledger, Timeline
 from llmpower.attribution.series import Reading
 from llmpower.types import Device, Field, Span
 
@@ -87,3 +88,10 @@ def feed_power(
 def energy_at(timeline: Timeline, time_ns: int) -> Reading | None:
     """Energy up to ``time_ns``, nothing being assumed of what ran; ``None`` where nothing is known."""
     return timeline.readings([time_ns], [])[0]
+
+
+def conserved(ledger: Ledger, uuid: str = "GPU-0") -> None:
+    """Every joule of the device is in exactly one account."""
+    totals = ledger.totals[uuid]
+    booked_j = totals.inference_j + totals.idle_j + sum(totals.unattributed_j.values())
+    assert booked_j == pytest.approx(totals.energy_j, abs=1e-6)
