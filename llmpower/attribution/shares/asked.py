@@ -85,15 +85,11 @@ class Asked:
 
     def concentration(self) -> Floats:
         """Σ share² of all in each piece, shape (pieces,): between one over their number and one, whatever rounds."""
-        shape = self._work.models, self._work.pieces + 1, len(_TIMES)
-        row, column = self._segments.model[:, None] * shape[1], np.arange(shape[2])
-        # Who comes and goes at once would leave rounding behind, of a rate without bound.
-        squared = np.where((self.whole.end > self.whole.begin)[:, None], self._squared, 0.0).ravel()
-        begun, ended = (
-            np.bincount(((row + at[:, None]) * shape[2] + column).ravel(), squared, shape[0] * shape[1] * shape[2])
-            for at in (self.whole.begin, self.whole.end)
-        )
-        present = np.cumsum((begun - ended).reshape(shape), axis=1)[:, :-1]
+        begin, end = self.whole.begin, self.whole.end
+        # As in _between, and running sums would keep that rounding for all that comes after.
+        brief, long = end == begin + 1, end > begin + 1
+        running = np.cumsum(self._squares_at(begin, long) - self._squares_at(end, long), axis=1)
+        present = (running + self._squares_at(begin, brief))[:, :-1]
         found = np.einsum("mpk,mpk->p", present, self._unit_squared)
         clipped: Floats = np.clip(found, 1 / np.maximum(self._work.running, 1), 1.0)
         return clipped
@@ -116,6 +112,14 @@ class Asked:
         var_j2: Floats = np.einsum("ij,ij->i", spans @ self._covariance, spans)
         return np.sqrt(np.maximum(var_j2, 0.0))
 
+    def _squares_at(self, piece: Integers, chosen: NDArray[np.bool_]) -> Floats:
+        """Σ of the products of the demands of the chosen segments, each at its piece: (models, pieces + 1, 10)."""
+        shape = self._work.models, self._work.pieces + 1, len(_TIMES)
+        row = self._segments.model[chosen] * shape[1] + piece[chosen]
+        place = (row[:, None] * shape[2] + np.arange(shape[2])).ravel()
+        sums = np.bincount(place, self._squared[chosen].ravel(), shape[0] * shape[1] * shape[2])
+        return np.asarray(sums, float).reshape(shape)
+
     def _squares(self, products: Floats, over: Stretches) -> Floats:
         found: Floats = np.einsum("gk,gk->g", self._squared[over.segment], self._between(products, over))
         return np.maximum(found, 0.0)
@@ -127,6 +131,9 @@ class Asked:
         np.cumsum(values, axis=1, out=sums[:, 1:])
         model = self._segments.model[over.segment]
         found: Floats = sums[model, over.end] - sums[model, over.begin]
+        # Beside others' sums a rate without bound, as of a prompt of a microsecond, would be lost in rounding.
+        one = over.end == over.begin + 1
+        found[one] = values[model[one], over.begin[one]]
         return found
 
 
